@@ -1,0 +1,1 @@
+"""The Envoy edge: its configuration, rendered from the contracts."""

@@ -1,0 +1,1 @@
+"""Orders: event-sourced, and the saga that carries them."""

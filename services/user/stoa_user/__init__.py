@@ -1,0 +1,1 @@
+"""Accounts, addresses and tokens."""
