@@ -1,0 +1,143 @@
+"""Domain errors: what a use case raises when it can't do what was asked.
+
+They know the gRPC code that they map to, but nothing of gRPC, so that a model may raise them. The mapping to
+`google.rpc.Status` lives in `status.py`, in one place.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import Enum
+from typing import Self
+
+
+class Code(Enum):
+    """The canonical codes, named and numbered as in `google.rpc.Code`."""
+
+    OK = 0
+    CANCELLED = 1
+    UNKNOWN = 2
+    INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
+    NOT_FOUND = 5
+    ALREADY_EXISTS = 6
+    PERMISSION_DENIED = 7
+    RESOURCE_EXHAUSTED = 8
+    FAILED_PRECONDITION = 9
+    ABORTED = 10
+    OUT_OF_RANGE = 11
+    UNIMPLEMENTED = 12
+    INTERNAL = 13
+    UNAVAILABLE = 14
+    DATA_LOSS = 15
+    UNAUTHENTICATED = 16
+
+
+@dataclass(frozen=True, slots=True)
+class FieldViolation:
+    """One field of a request that is wrong, named by its path in the request, and why."""
+
+    field: str
+    description: str
+
+
+class DomainError(Exception):
+    """Base of all errors that a caller may see.
+
+    A service declares each of its own once, as a subclass of one of the ready-made bases below, with its
+    `reason`. `metadata` names the things concerned (ids, amounts), never secrets: the caller gets it.
+    """
+
+    code: Code = Code.UNKNOWN
+    reason: str = "UNKNOWN"
+    domain: str = "stoa"
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        metadata: Mapping[str, str] | None = None,
+        violations: Iterable[FieldViolation] = (),
+        retry_after: timedelta | None = None,
+    ) -> None:
+        self.message = message or self.reason.replace("_", " ").lower()
+        self.metadata: dict[str, str] = dict(metadata or {})
+        self.violations: tuple[FieldViolation, ...] = tuple(violations)
+        self.retry_after = retry_after
+        super().__init__(self.message)
+
+
+class NotFound(DomainError):
+    """The thing does not exist, or the caller may not know that it does."""
+
+    code = Code.NOT_FOUND
+    reason = "NOT_FOUND"
+
+
+class AlreadyExists(DomainError):
+    """The thing that was to be created is there already."""
+
+    code = Code.ALREADY_EXISTS
+    reason = "ALREADY_EXISTS"
+
+
+class InvalidArgument(DomainError):
+    """A field of the request is wrong whatever the state of the system."""
+
+    code = Code.INVALID_ARGUMENT
+    reason = "INVALID_ARGUMENT"
+
+    def __init__(self, field: str, description: str) -> None:
+        super().__init__(f"{field}: {description}", violations=(FieldViolation(field, description),))
+
+    @classmethod
+    def of(cls, violations: Iterable[FieldViolation]) -> Self:
+        """Make one error of several violations (at least one)."""
+        first, *others = violations
+        error = cls(first.field, first.description)
+        error.violations = (first, *others)
+        error.message = "; ".join(f"{v.field}: {v.description}" for v in error.violations)
+        error.args = (error.message,)
+        return error
+
+
+class FailedPrecondition(DomainError):
+    """The system is not in the state that the request needs; retrying alone won't help."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "FAILED_PRECONDITION"
+
+
+class PermissionDenied(DomainError):
+    """The caller is known and may not do this."""
+
+    code = Code.PERMISSION_DENIED
+    reason = "PERMISSION_DENIED"
+
+
+class Unauthenticated(DomainError):
+    """The caller is not known: no credentials, or none that are valid."""
+
+    code = Code.UNAUTHENTICATED
+    reason = "UNAUTHENTICATED"
+
+
+class Aborted(DomainError):
+    """Somebody else changed the thing meanwhile; read again and retry."""
+
+    code = Code.ABORTED
+    reason = "ABORTED"
+
+
+class Unavailable(DomainError):
+    """Something that is needed is down for now; the same request may succeed later."""
+
+    code = Code.UNAVAILABLE
+    reason = "UNAVAILABLE"
+
+
+class ResourceExhausted(DomainError):
+    """A quota or a capacity is used up; `retry_after` says when to come back."""
+
+    code = Code.RESOURCE_EXHAUSTED
+    reason = "RESOURCE_EXHAUSTED"

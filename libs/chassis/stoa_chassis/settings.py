@@ -1,0 +1,62 @@
+"""Settings that every service has, each from the environment or a mounted file, with local defaults."""
+
+import os
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SecretsSettingsSource,
+    SettingsConfigDict,
+)
+
+
+class ServiceSettings(BaseSettings):
+    """Common variables of all services; a service subclasses this and adds its own.
+
+    `STOA_PORT` sets `port`, and so on. Secrets are files in the folder `STOA_SECRETS_DIR`, named like the
+    variable in lower case (`stoa_database_url`), so that they never show in a process list; the environment
+    wins over a file.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="STOA_", extra="ignore", hide_input_in_errors=True)
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    metrics_port: int = 0
+    workers: int = Field(default=1, ge=1)
+
+    # Folder with cert.pem, key.pem and ca.pem; empty when a mesh sidecar does mTLS.
+    tls_dir: str = ""
+
+    jwks_url: str = "http://127.0.0.1:8080/api/v1/auth/jwks"
+    jwt_issuer: str = "stoa"
+    jwt_audience: str = "stoa"
+
+    kafka_bootstrap: str = "127.0.0.1:18013"
+    schema_registry_url: str = "http://127.0.0.1:18015/apis/ccompat/v7"
+    otlp_endpoint: str = ""
+    log_level: str = "INFO"
+
+    database_url: str = Field(default="", repr=False)
+    database_pool_size: int = Field(default=10, ge=1)
+    # How long a start waits for a server that isn't up yet.
+    connect_timeout_seconds: float = Field(default=60, gt=0)
+    mongo_url: str = Field(default="", repr=False)
+    redis_url: str = Field(default="", repr=False)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Add the secrets folder, which is itself known only from the environment."""
+        folder = os.environ.get("STOA_SECRETS_DIR", "")
+        if not folder:
+            return init_settings, env_settings
+        return init_settings, env_settings, SecretsSettingsSource(settings_cls, secrets_dir=Path(folder))

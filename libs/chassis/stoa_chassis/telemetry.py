@@ -1,0 +1,252 @@
+"""Traces, metrics and logs: what an operator sees of a service, the same for all of them.
+
+Metrics are declared here, once, and counted where things happen.
+"""
+
+import logging
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
+from typing import Any
+
+import orjson
+import prometheus_client
+import structlog
+from opentelemetry import context as otel_context
+from opentelemetry import trace
+from opentelemetry.propagate import set_global_textmap
+from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased
+from opentelemetry.trace import SpanKind
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from stoa_chassis.context import correlation_id
+
+RPC_HANDLED = Counter("stoa_rpc_handled", "Calls answered by this server", ["method", "code"])
+RPC_SECONDS = Histogram(
+    "stoa_rpc_seconds",
+    "Seconds from a call's arrival to its answer",
+    ["method", "code"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
+RPC_IN_FLIGHT = Gauge("stoa_rpc_in_flight", "Calls being handled now", multiprocess_mode="livesum")
+CLIENT_RPC_SECONDS = Histogram(
+    "stoa_client_rpc_seconds",
+    "Seconds that calls to other services took",
+    ["target", "method", "code"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
+BREAKER_STATE = Gauge(
+    "stoa_breaker_state",
+    "Circuit breaker of a target: 0 closed, 1 half open, 2 open",
+    ["target"],
+    multiprocess_mode="livemax",
+)
+CONSUMER_PROCESSED = Counter("stoa_consumer_processed", "Events handled", ["group", "topic"])
+CONSUMER_FAILED = Counter("stoa_consumer_failed", "Failed tries of an event", ["group", "topic", "error"])
+CONSUMER_DEAD_LETTERS = Counter("stoa_consumer_dead_letters", "Messages parked", ["group", "topic"])
+CONSUMER_LAG = Gauge(
+    "stoa_consumer_lag",
+    "Messages behind the end of a partition, as of the last message handled",
+    ["group", "topic", "partition"],
+    multiprocess_mode="livemostrecent",
+)
+CONSUMER_SECONDS = Histogram(
+    "stoa_consumer_delay_seconds",
+    "Seconds from an event's timestamp until it was handled",
+    ["group", "topic"],
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60, 600),
+)
+OUTBOX_PUBLISHED = Counter("stoa_outbox_published", "Events published from the outbox", ["topic"])
+OUTBOX_BACKLOG = Gauge(
+    "stoa_outbox_backlog", "Events waiting to be published", multiprocess_mode="livemostrecent"
+)
+OUTBOX_AGE_SECONDS = Gauge(
+    "stoa_outbox_age_seconds",
+    "Age of the oldest event that waits to be published",
+    multiprocess_mode="livemostrecent",
+)
+
+_propagator = TraceContextTextMapPropagator()
+tracer = trace.get_tracer("stoa_chassis")
+
+# ---------------------------------------------------------------------------------------------- tracing
+
+
+def configure_tracing(service: str, otlp_endpoint: str = "") -> None:
+    """Set up tracing for this process; without an endpoint spans get ids but are not recorded.
+
+    Ids are always made, so that logs of all services can be joined by trace id even when no collector runs.
+    """
+    resource = Resource.create({SERVICE_NAME: service})
+    set_global_textmap(_propagator)
+    if not otlp_endpoint:
+        trace.set_tracer_provider(TracerProvider(resource=resource, sampler=ALWAYS_OFF))
+        return
+    # Imported here because they cost a tenth of a second of start that most local runs don't need.
+    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    provider = TracerProvider(resource=resource, sampler=ParentBased(ALWAYS_ON))
+    exporter = OTLPSpanExporter(endpoint=otlp_endpoint, insecure=not otlp_endpoint.startswith("https://"))
+    provider.add_span_processor(BatchSpanProcessor(exporter))
+    trace.set_tracer_provider(provider)
+
+
+def trace_headers() -> dict[str, str]:
+    """Return the W3C trace context of the current span, as headers or gRPC metadata; empty without a span."""
+    carrier: dict[str, str] = {}
+    _propagator.inject(carrier)
+    return carrier
+
+
+def extract_context(headers: Mapping[str, str]) -> otel_context.Context:
+    """Return the trace context that W3C headers (lower-case names) carry."""
+    return _propagator.extract(headers, context=otel_context.Context())
+
+
+@contextmanager
+def span(
+    name: str,
+    kind: SpanKind = SpanKind.INTERNAL,
+    headers: Mapping[str, str] | None = None,
+    attributes: Mapping[str, str | int] | None = None,
+) -> Iterator[trace.Span]:
+    """Run a block in a span: below the remote one that `headers` name, or else below the current one."""
+    parent = None if headers is None else extract_context(headers)
+    with tracer.start_as_current_span(name, context=parent, kind=kind, attributes=attributes) as current:
+        yield current
+
+
+# ---------------------------------------------------------------------------------------------- metrics
+
+
+def serve_metrics(port: int) -> None:
+    """Serve `/metrics` on 127.0.0.1 at `port`; 0 means not at all.
+
+    With several worker processes the parent serves: it sets `PROMETHEUS_MULTIPROC_DIR` for the workers and
+    itself, and the answer sums up all of them.
+
+    Raises OSError if the port is taken.
+    """
+    if port == 0:
+        return
+    registry = prometheus_client.REGISTRY
+    if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        from prometheus_client.multiprocess import MultiProcessCollector
+
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # the library has no annotation here
+    prometheus_client.start_http_server(port, addr="127.0.0.1", registry=registry)
+
+
+# ---------------------------------------------------------------------------------------------- logging
+
+_SECRET_KEY = re.compile(
+    r"passw|token|authorization|secret|api_?key|private_?key|signing_?key|cookie|credential|card|cvv|cvc|\bpan\b",
+    re.IGNORECASE,
+)
+_URL_PASSWORD = re.compile(r"(://[^:/@\s]*):[^@/\s]+@")
+_BEARER = re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{8,}")
+_DIGITS = re.compile(r"(?<![\w-])\d(?:[ -]?\d){12,18}(?![\w-])")
+MASK = "***"
+
+
+def configure_logging(service: str, level: str = "INFO") -> None:
+    """Log JSON lines to stdout, from structlog and from the standard library alike."""
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _add_origin(service),
+        structlog.processors.format_exc_info,
+        mask_secrets,
+    ]
+    threshold = logging.getLevelNamesMapping().get(level.upper(), logging.INFO)
+    structlog.configure(
+        processors=[*shared, structlog.processors.JSONRenderer(serializer=_to_json)],
+        wrapper_class=structlog.make_filtering_bound_logger(threshold),
+        logger_factory=structlog.BytesLoggerFactory(file=sys.stdout.buffer),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.JSONRenderer(serializer=lambda *a, **k: _to_json(*a, **k).decode()),
+            ],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(max(threshold, logging.INFO))
+
+
+def get_logger(name: str) -> structlog.typing.FilteringBoundLogger:
+    """Return the logger of a module."""
+    logger: structlog.typing.FilteringBoundLogger = structlog.get_logger(logger=name)
+    return logger
+
+
+def mask_secrets(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Structlog processor: mask passwords, tokens, keys and card numbers wherever they are in a log line."""
+    for key, value in event.items():
+        event[key] = _masked(key, value)
+    return event
+
+
+def _masked(key: str, value: Any) -> Any:
+    if isinstance(value, str):
+        return MASK if value and _SECRET_KEY.search(key) else _masked_text(value)
+    if isinstance(value, Mapping):
+        return {k: _masked(str(k), v) for k, v in value.items()}
+    if isinstance(value, bytes) or (value is not None and _SECRET_KEY.search(key) and not _is_count(value)):
+        return MASK
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_masked(key, item) for item in value]
+    return value
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, bool | float)
+
+
+def _masked_text(text: str) -> str:
+    if "://" in text:
+        text = _URL_PASSWORD.sub(rf"\1:{MASK}@", text)
+    text = _BEARER.sub(rf"\1 {MASK}", text)
+    return _DIGITS.sub(_mask_card_number, text)
+
+
+def _mask_card_number(match: re.Match[str]) -> str:
+    digits = [int(c) for c in match[0] if c.isdigit()]
+    return MASK if _passes_luhn(digits) else match[0]
+
+
+def _passes_luhn(digits: Iterable[int]) -> bool:
+    """Check the digit sum (ISO/IEC 7812) that all card numbers have and few other numbers do."""
+    doubled = (d if i % 2 == 0 else sum(divmod(2 * d, 10)) for i, d in enumerate(reversed(list(digits))))
+    return sum(doubled) % 10 == 0
+
+
+def _add_origin(service: str) -> structlog.typing.Processor:
+    def add(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        event["service"] = service
+        if correlation := correlation_id():
+            event["correlation_id"] = correlation
+        if (context := trace.get_current_span().get_span_context()).is_valid:
+            event["trace_id"] = trace.format_trace_id(context.trace_id)
+            event["span_id"] = trace.format_span_id(context.span_id)
+        return event
+
+    return add
+
+
+def _to_json(value: Any, **_: Any) -> bytes:
+    return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS)
