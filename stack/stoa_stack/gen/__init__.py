@@ -1,0 +1,92 @@
+"""`stoa gen`: everything under gen/ from proto/ and events/.
+
+What is generated is committed, so that readers and packagers need no tools; `stoa gen --check` keeps it honest.
+"""
+
+import filecmp
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from stoa_stack.gen import events
+
+ROOT = Path(__file__).resolve().parents[3]
+"""The repository."""
+
+_PYTHON = Path("python")
+_DESCRIPTORS = Path("descriptors") / "stoa.binpb"
+
+
+class GenerationFailed(Exception):
+    """A generator refused its input; the message is what it said."""
+
+
+def run(check: bool = False) -> list[str]:
+    """Regenerate gen/, or with `check` only compare.
+
+    Returns what differed, one `added|changed|removed <path>` each.
+
+    Raises:
+        GenerationFailed: a contract does not compile.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        fresh = Path(folder) / "gen"
+        _buf("generate", "--output", folder)
+        (fresh / _DESCRIPTORS).parent.mkdir()
+        descriptors = str(fresh / _DESCRIPTORS)
+        _buf("build", "--as-file-descriptor-set", "--exclude-source-info", "--output", descriptors)
+        events.generate(ROOT / "events", fresh / _PYTHON / "stoa_events")
+        _mark_typed(fresh / _PYTHON)
+        return _compare(fresh, ROOT / "gen", write=not check)
+
+
+def _buf(*arguments: str) -> None:
+    scripts = Path(sys.executable).parent
+    path = os.pathsep.join([str(scripts), os.environ.get("PATH", "")])
+    answer = subprocess.run(
+        ["buf", *arguments], cwd=ROOT, env={**os.environ, "PATH": path}, capture_output=True, text=True
+    )
+    if answer.returncode != 0:
+        raise GenerationFailed(f"buf {arguments[0]}: {answer.stderr.strip() or answer.stdout.strip()}")
+
+
+def _mark_typed(python: Path) -> None:
+    # The top folders are namespace packages with portions elsewhere, so the marker goes lower.
+    for package in sorted({path.parent for path in python.rglob("*.pyi")}):
+        (package / "py.typed").touch()
+
+
+def _compare(fresh: Path, current: Path, *, write: bool) -> list[str]:
+    """Make `current` equal to `fresh` file by file: what did not change keeps its caches."""
+    new = {path.relative_to(fresh) for path in fresh.rglob("*") if path.is_file()}
+    old = {
+        path.relative_to(current)
+        for path in current.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    differences = []
+    for path in sorted(new | old):
+        if path not in new:
+            differences.append(f"removed {path}")
+            if write:
+                (current / path).unlink()
+        elif path not in old or not filecmp.cmp(fresh / path, current / path, shallow=False):
+            differences.append(f"{'changed' if path in old else 'added'} {path}")
+            if write:
+                (current / path).parent.mkdir(parents=True, exist_ok=True)
+                partial = current / path.parent / f".{path.name}.{os.getpid()}"
+                partial.write_bytes((fresh / path).read_bytes())
+                partial.replace(current / path)
+    if write:
+        _drop_empty_folders(current)
+    return differences
+
+
+def _drop_empty_folders(folder: Path) -> None:
+    for child in sorted(path for path in folder.rglob("*") if path.is_dir()):
+        if child.exists() and not any(p.is_file() and "__pycache__" not in p.parts for p in child.rglob("*")):
+            for cached in sorted(child.rglob("*"), reverse=True):
+                cached.unlink() if cached.is_file() else cached.rmdir()
+            child.rmdir()
