@@ -29,6 +29,16 @@ class ServiceSettings(BaseSettings):
 
     # Folder with cert.pem, key.pem and ca.pem; empty when a mesh sidecar does mTLS.
     tls_dir: str = ""
+    # Identities of callers are SPIFFE ids that start so; the rest is the service's name.
+    spiffe_prefix: str = "spiffe://stoa.local/ns/stoa/sa/"
+    # True when a sidecar does mTLS and names the caller in x-forwarded-client-cert. Anyone who reaches the
+    # port could write that header, so it counts only where nothing but the sidecar reaches it.
+    sidecar_mtls: bool = False
+
+    # More calls than this at once are refused with RESOURCE_EXHAUSTED: a queue would only make all of them late.
+    max_concurrent_rpcs: int = Field(default=200, ge=1)
+    # How long running calls may take to finish after SIGTERM.
+    drain_seconds: float = Field(default=20, ge=0)
 
     jwks_url: str = "http://127.0.0.1:8080/api/v1/auth/jwks"
     jwt_issuer: str = "stoa"
