@@ -1,6 +1,6 @@
 """`stoa gen`: everything under gen/ from proto/ and events/.
 
-What is generated is committed, so that readers and packagers need no tools; `stoa gen --check` keeps it honest.
+What is generated is committed, so that readers and packagers need no tools; `stoa gen --check` keeps it so.
 """
 
 import filecmp
@@ -11,16 +11,13 @@ import tempfile
 from pathlib import Path
 
 from stoa_stack.gen import events
+from stoa_stack.gen.errors import GenerationFailed
 
 ROOT = Path(__file__).resolve().parents[3]
 """The repository."""
 
 _PYTHON = Path("python")
 _DESCRIPTORS = Path("descriptors") / "stoa.binpb"
-
-
-class GenerationFailed(Exception):
-    """A generator refused its input; the message is what it said."""
 
 
 def run(check: bool = False) -> list[str]:

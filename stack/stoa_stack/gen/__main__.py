@@ -3,7 +3,8 @@
 import argparse
 import sys
 
-from stoa_stack.gen import GenerationFailed, run
+from stoa_stack.gen import run
+from stoa_stack.gen.errors import GenerationFailed
 
 parser = argparse.ArgumentParser(description="Regenerate gen/ from the contracts.")
 parser.add_argument("--check", action="store_true", help="only say what is stale; exit 1 if anything is")
