@@ -112,7 +112,9 @@ class UserAddress(_message.Message):
     kind: Global___UserAddress.Kind.ValueType
     """Whether goods or bills go there."""
     is_default: _builtins.bool
-    """Whether it is the default of its kind. Setting it takes the flag from the address that had it."""
+    """Whether it is the default of its kind. Setting it takes the flag from the address that had it; a default
+    stays one until another takes its place.
+    """
     recipient: _builtins.str
     """Whom a parcel is for."""
     line1: _builtins.str
