@@ -35,7 +35,7 @@ class ServiceSettings(BaseSettings):
     # port could write that header, so it counts only where nothing but the sidecar reaches it.
     sidecar_mtls: bool = False
 
-    # More calls than this at once are refused with RESOURCE_EXHAUSTED: a queue would only make all of them late.
+    # More calls at once are refused with RESOURCE_EXHAUSTED: a queue would only make all of them late.
     max_concurrent_rpcs: int = Field(default=200, ge=1)
     # How long running calls may take to finish after SIGTERM.
     drain_seconds: float = Field(default=20, ge=0)
@@ -55,6 +55,8 @@ class ServiceSettings(BaseSettings):
     connect_timeout_seconds: float = Field(default=60, gt=0)
     mongo_url: str = Field(default="", repr=False)
     redis_url: str = Field(default="", repr=False)
+    # Signs page tokens; all instances of a service need the same. Empty: made from the store's address.
+    page_token_key: str = Field(default="", repr=False)
 
     @classmethod
     def settings_customise_sources(

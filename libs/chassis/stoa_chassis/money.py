@@ -1,0 +1,88 @@
+"""Money: a decimal amount and its currency (Fowler's Money pattern). There is no float in here, on purpose."""
+
+import re
+from dataclasses import dataclass
+from decimal import ROUND_HALF_UP, Decimal
+from typing import Self
+
+_CENT = Decimal("0.01")
+_LIMIT = Decimal(10) ** 10  # numeric(12,2) in the stores: ten digits before the point
+_CURRENCY = re.compile(r"[A-Z]{3}\Z")
+
+
+class CurrencyMismatch(ValueError):
+    """Two amounts in different currencies were mixed; that is a bug, no exchange rate is known here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Money:
+    """An amount, always whole cents, in a currency (ISO 4217, upper case).
+
+    The amount is rounded half up (away from zero) to cents when it is made. Raises ValueError for a currency
+    that isn't three capital letters and for an amount that isn't a number or doesn't fit numeric(12,2), and
+    TypeError for an amount that isn't a Decimal or an int.
+    """
+
+    amount: Decimal
+    currency: str
+
+    def __post_init__(self) -> None:
+        if isinstance(self.amount, bool) or not isinstance(self.amount, Decimal | int):
+            raise TypeError(f"an amount of money is a Decimal, not {type(self.amount).__name__}")
+        if not _CURRENCY.match(self.currency):
+            raise ValueError(f"{self.currency!r} is not a currency code of three capital letters")
+        exact = Decimal(self.amount)
+        if not exact.is_finite() or abs(exact) >= _LIMIT:
+            raise ValueError(f"an amount of {self.amount} is out of range")
+        amount = exact.quantize(_CENT, rounding=ROUND_HALF_UP)
+        if abs(amount) >= _LIMIT:
+            raise ValueError(f"an amount of {self.amount} is out of range")
+        # Adding zero turns -0.00 into 0.00.
+        object.__setattr__(self, "amount", amount + 0)
+
+    @classmethod
+    def zero(cls, currency: str) -> Self:
+        """Return no money, in a currency: the start of a sum."""
+        return cls(Decimal(0), currency)
+
+    def __add__(self, other: "Money") -> "Money":
+        return Money(self.amount + self._same(other), self.currency)
+
+    def __sub__(self, other: "Money") -> "Money":
+        return Money(self.amount - self._same(other), self.currency)
+
+    def __neg__(self) -> "Money":
+        return Money(-self.amount, self.currency)
+
+    def __mul__(self, factor: int | Decimal) -> "Money":
+        """Multiply by a quantity, or by a rate such as a tax's (then rounded half up to cents)."""
+        if isinstance(factor, bool) or not isinstance(factor, int | Decimal):
+            return NotImplemented
+        return Money(self.amount * factor, self.currency)
+
+    __rmul__ = __mul__
+
+    def __lt__(self, other: "Money") -> bool:
+        return self.amount < self._same(other)
+
+    def __le__(self, other: "Money") -> bool:
+        return self.amount <= self._same(other)
+
+    def __gt__(self, other: "Money") -> bool:
+        return self.amount > self._same(other)
+
+    def __ge__(self, other: "Money") -> bool:
+        return self.amount >= self._same(other)
+
+    def __bool__(self) -> bool:
+        return bool(self.amount)
+
+    def __str__(self) -> str:
+        return f"{self.amount} {self.currency}"
+
+    def _same(self, other: "Money") -> Decimal:
+        if not isinstance(other, Money):
+            raise TypeError(f"money can't be mixed with {type(other).__name__}")
+        if other.currency != self.currency:
+            raise CurrencyMismatch(f"{self} and {other} are in different currencies")
+        return other.amount

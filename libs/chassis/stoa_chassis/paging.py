@@ -1,0 +1,81 @@
+"""Pages of a list (AIP-158): opaque tokens that carry where the next page starts.
+
+A token is signed, so what comes back is what a list gave out: a cursor can be used in a query without a second
+check, and one that was made up, or taken from a list with other filters, is the caller's error.
+"""
+
+import base64
+import binascii
+import hmac
+from collections.abc import Mapping
+from functools import cache
+from hashlib import blake2b
+from typing import Any
+
+import orjson
+
+from stoa_chassis.errors import InvalidArgument
+from stoa_chassis.settings import ServiceSettings
+
+DEFAULT_PAGE_SIZE = 20
+MAX_PAGE_SIZE = 100
+_MAC_BYTES = 16
+
+
+def page_size(requested: int) -> int:
+    """Return how many items to answer: 0 means the default (20), more than 100 is cut to 100.
+
+    Raises InvalidArgument if it is negative.
+    """
+    if requested < 0:
+        raise InvalidArgument("page_size", "must not be negative")
+    return min(requested or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
+
+
+def encode_token(cursor: Mapping[str, Any], filters: Mapping[str, Any]) -> str:
+    """Return the token of the page that starts after `cursor`, for the list that `filters` select.
+
+    Values that JSON does not have (ids, times, decimals) come back from `decode_token` as their text.
+    """
+    body = orjson.dumps([cursor, _fingerprint(filters)], default=str)
+    return base64.urlsafe_b64encode(_mac(body) + body).rstrip(b"=").decode()
+
+
+def decode_token(token: str, filters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the cursor of a token; an empty token is the first page and gives an empty cursor.
+
+    Raises InvalidArgument (page_token) for a token that no list gave out, or one with other filters.
+    """
+    if not token:
+        return {}
+    try:
+        raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        raw = b""
+    mac, body = raw[:_MAC_BYTES], raw[_MAC_BYTES:]
+    if not hmac.compare_digest(mac, _mac(body)):
+        raise InvalidArgument("page_token", "is not a token that this list gave out")
+    cursor, fingerprint = orjson.loads(body)
+    if fingerprint != _fingerprint(filters):
+        raise InvalidArgument("page_token", "belongs to a list with other filters")
+    return dict(cursor)
+
+
+def _fingerprint(filters: Mapping[str, Any]) -> str:
+    canonical = orjson.dumps(filters, default=str, option=orjson.OPT_SORT_KEYS)
+    return blake2b(canonical, digest_size=12).hexdigest()
+
+
+def _mac(body: bytes) -> bytes:
+    return blake2b(body, key=_key(), digest_size=_MAC_BYTES).digest()
+
+
+@cache
+def _key() -> bytes:
+    """Return the key that all instances of a service share and no client knows.
+
+    Unless one is set it comes from the address of the store, which holds a password and is the same for all.
+    """
+    settings = ServiceSettings()
+    secret = settings.page_token_key or settings.database_url or settings.mongo_url or settings.redis_url
+    return blake2b(secret.encode(), person=b"page-token").digest()
