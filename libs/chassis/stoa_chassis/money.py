@@ -1,4 +1,4 @@
-"""Money: a decimal amount and its currency (Fowler's Money pattern). There is no float in here, on purpose."""
+"""Money: a decimal amount and its currency (Fowler's Money pattern), without any float."""
 
 import re
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """Pages of a list (AIP-158): opaque tokens that carry where the next page starts.
 
-A token is signed, so what comes back is what a list gave out: a cursor can be used in a query without a second
-check, and one that was made up, or taken from a list with other filters, is the caller's error.
+A token is signed, so what comes back is what a list gave out: a cursor can be used in a query without a
+second check, and one that was made up, or taken from a list with other filters, is the caller's error.
 """
 
 import base64

@@ -1,0 +1,243 @@
+"""PostgreSQL: a pool that outlives restarts of the server, and transactions.
+
+Work that fails because the server is gone raises `Unavailable`, so that a caller knows it may try again.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any, Self, cast
+
+import asyncpg
+import orjson
+
+from stoa_chassis.errors import Unavailable
+from stoa_chassis.migrations import migrate
+from stoa_chassis.telemetry import get_logger
+
+log = get_logger(__name__)
+
+# What asyncpg raises when the server is gone, going, starting, full, or a standby by now: the same work may
+# succeed later, on another connection.
+CONNECTION_ERRORS: tuple[type[Exception], ...] = (
+    OSError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.InternalClientError,
+    asyncpg.InterfaceError,
+)
+# The transaction lost against a concurrent one and would succeed if it ran again.
+RETRIABLE_ERRORS: tuple[type[Exception], ...] = (
+    asyncpg.SerializationError,
+    asyncpg.DeadlockDetectedError,
+)
+_ACQUIRE_SECONDS = 5.0
+_CONNECT_SECONDS = 10.0
+_CLOSE_SECONDS = 5.0
+
+
+class Database:
+    """A service's own database.
+
+    `statements` counts the SQL statements that were sent, without those that begin and end transactions, which
+    `transactions` counts by their beginnings: tests use both to hold a use case to its budget.
+    """
+
+    def __init__(self, url: str, pool_size: int = 10) -> None:
+        self.statements = 0
+        self.transactions = 0
+        self._url = url
+        self._pool = asyncpg.create_pool(
+            url,
+            min_size=1,
+            max_size=pool_size,
+            timeout=_CONNECT_SECONDS,
+            connection_class=_CountedConnection,
+            init=self._init,
+            reset=_keep_session,
+        )
+
+    @classmethod
+    @asynccontextmanager
+    async def connect(
+        cls,
+        url: str,
+        migrations: Path | None = None,
+        pool_size: int = 10,
+        connect_timeout: float = 60,
+    ) -> AsyncIterator[Self]:
+        """Open a pool of at most `pool_size` connections, after bringing the schema up to date.
+
+        `migrations` is the folder of the service's SQL files; the chassis' own (outbox, inbox) run before them.
+        None leaves the schema alone. Waits up to `connect_timeout` seconds for the server to come up.
+
+        Raises Unavailable if it doesn't, MigrationError if the migrations don't fit those that were applied.
+        """
+        first = await _connect_patiently(url, connect_timeout)
+        try:
+            if migrations is not None:
+                await migrate(first, migrations)
+        finally:
+            await _close(first)
+        database = cls(url, pool_size)
+        await database._pool
+        try:
+            yield database
+        finally:
+            try:
+                async with asyncio.timeout(_CLOSE_SECONDS):
+                    await database._pool.close()
+            except TimeoutError:
+                database._pool.terminate()
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[asyncpg.Connection]:
+        """Run a block in a transaction, committed when it ends and rolled back when it raises.
+
+        Raises Unavailable when the server can't be reached, goes away meanwhile, or all connections stay busy.
+        Session state (SET, LISTEN, session advisory locks) is not reset when the connection goes back to the
+        pool, because that costs a round trip: don't make any.
+        """
+        async with self._connection() as connection, connection.transaction():
+            yield connection
+
+    async def fetch(self, query: str, *args: Any) -> list[asyncpg.Record]:
+        """Run one statement outside of a transaction and return its rows."""
+        async with self._connection() as connection:
+            return await connection.fetch(query, *args)
+
+    async def fetchrow(self, query: str, *args: Any) -> asyncpg.Record | None:
+        """Run one statement outside of a transaction and return its first row."""
+        async with self._connection() as connection:
+            return await connection.fetchrow(query, *args)
+
+    async def fetchval(self, query: str, *args: Any) -> Any:
+        """Run one statement outside of a transaction and return the first value of its first row."""
+        async with self._connection() as connection:
+            return await connection.fetchval(query, *args)
+
+    async def execute(self, query: str, *args: Any) -> str:
+        """Run one statement outside of a transaction and return its command tag, such as "UPDATE 1"."""
+        async with self._connection() as connection:
+            return await connection.execute(query, *args)
+
+    @asynccontextmanager
+    async def dedicated(self) -> AsyncIterator[asyncpg.Connection]:
+        """Open a connection outside of the pool, for what needs a session: LISTEN, session advisory locks."""
+        connection = await asyncpg.connect(self._url, timeout=_CONNECT_SECONDS)
+        try:
+            await _prepare(connection)
+            yield connection
+        finally:
+            await _close(connection)
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[asyncpg.Connection]:
+        with _unavailable_if(lambda: True):
+            connection = await self._pool.acquire(timeout=_ACQUIRE_SECONDS)
+        try:
+            # An OSError of the block is the database's only if the connection is gone.
+            with _unavailable_if(connection.is_closed):
+                yield cast(asyncpg.Connection, connection)
+        finally:
+            await self._pool.release(connection)
+
+    async def _init(self, connection: asyncpg.Connection) -> None:
+        cast(_CountedConnection, connection).database = self
+        await _prepare(connection)
+
+
+class _CountedConnection(asyncpg.Connection):
+    """Counts what is sent. (asyncpg's own query log reports later than the call returns.)"""
+
+    __slots__ = ("database",)
+    database: Database
+
+    async def execute(self, query: str, *args: Any, **options: Any) -> str:
+        if query.startswith("BEGIN"):
+            self.database.transactions += 1
+        elif not query.startswith(("COMMIT", "ROLLBACK")):
+            self.database.statements += 1
+        return await super().execute(query, *args, **options)
+
+    async def executemany(self, *args: Any, **options: Any) -> Any:
+        self.database.statements += 1
+        return await super().executemany(*args, **options)
+
+    async def fetch(self, *args: Any, **options: Any) -> Any:
+        self.database.statements += 1
+        return await super().fetch(*args, **options)
+
+    async def fetchrow(self, *args: Any, **options: Any) -> Any:
+        self.database.statements += 1
+        return await super().fetchrow(*args, **options)
+
+    async def fetchval(self, *args: Any, **options: Any) -> Any:
+        self.database.statements += 1
+        return await super().fetchval(*args, **options)
+
+    async def fetchmany(self, *args: Any, **options: Any) -> Any:
+        self.database.statements += 1
+        return await super().fetchmany(*args, **options)
+
+
+@contextmanager
+def _unavailable_if(lost: Callable[[], bool]) -> Iterator[None]:
+    try:
+        yield
+    except CONNECTION_ERRORS as error:
+        # InterfaceError is asyncpg's for misuse as well; as ValueError it always is.
+        if isinstance(error, ValueError) or (
+            isinstance(error, OSError | asyncpg.InterfaceError) and not lost()
+        ):
+            raise
+        raise Unavailable("the database can't be reached") from error
+
+
+async def _connect_patiently(url: str, timeout: float) -> asyncpg.Connection:
+    """Connect, with growing pauses between tries, for at most `timeout` seconds."""
+    give_up = time.monotonic() + timeout
+    pause = 0.1
+    while True:
+        try:
+            return await asyncpg.connect(url, timeout=_CONNECT_SECONDS)
+        except CONNECTION_ERRORS as error:
+            if isinstance(error, ValueError):
+                raise
+            if time.monotonic() + pause > give_up:
+                raise Unavailable(f"the database can't be reached: {error}") from error
+            log.info("waiting for the database", error=str(error))
+        await asyncio.sleep(pause * random.uniform(0.5, 1))
+        pause = min(pause * 2, 2.0)
+
+
+async def _prepare(connection: asyncpg.Connection) -> None:
+    """Make jsonb columns Python values; asyncpg already maps numeric to Decimal and uuid to UUID."""
+    await connection.set_type_codec(
+        "jsonb", schema="pg_catalog", format="binary", encoder=_encode_jsonb, decoder=_decode_jsonb
+    )
+
+
+def _encode_jsonb(value: Any) -> bytes:
+    # The first byte is the version of the binary format.
+    return b"\x01" + orjson.dumps(value, default=str)
+
+
+def _decode_jsonb(data: bytes) -> Any:
+    return orjson.loads(memoryview(data)[1:])
+
+
+async def _keep_session(_: Any) -> None:
+    """Replace asyncpg's reset of a session between uses: nothing here changes a session."""
+
+
+async def _close(connection: asyncpg.Connection) -> None:
+    try:
+        await connection.close(timeout=_CLOSE_SECONDS)
+    except (TimeoutError, *CONNECTION_ERRORS):
+        connection.terminate()
