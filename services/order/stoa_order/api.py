@@ -1,0 +1,128 @@
+"""The gRPC servicer: messages to use cases and back."""
+
+from typing import Any
+from uuid import UUID
+
+from stoa.order.v1 import order_pb2, order_pb2_grpc
+from stoa.types.v1 import address_pb2
+from stoa_chassis.auth import current_principal
+from stoa_chassis.money_proto import to_proto
+from stoa_chassis.paging import decode_token, encode_token, page_size
+from stoa_order.model import Address, Order
+from stoa_order.service import Orders, PlaceOrder
+
+
+class OrderServicer(order_pb2_grpc.OrderServiceServicer):
+    """stoa.order.v1.OrderService."""
+
+    def __init__(self, orders: Orders) -> None:
+        self._orders = orders
+
+    async def PlaceOrder(
+        self, request: order_pb2.PlaceOrderRequest, context: Any
+    ) -> order_pb2.PlaceOrderResponse:
+        """Order what is in the caller's cart."""
+        order = await self._orders.place(
+            PlaceOrder(
+                UUID(current_principal().user_id),
+                request.request_id,
+                _destination(request),
+                request.shipping_method or "standard",
+                request.payment_token,
+            )
+        )
+        return order_pb2.PlaceOrderResponse(order=_message(order))
+
+    async def GetOrder(self, request: order_pb2.GetOrderRequest, context: Any) -> order_pb2.GetOrderResponse:
+        """Read an order."""
+        order = await self._orders.get(UUID(request.order_id), current_principal())
+        return order_pb2.GetOrderResponse(order=_message(order))
+
+    async def ListUserOrders(
+        self, request: order_pb2.ListUserOrdersRequest, context: Any
+    ) -> order_pb2.ListUserOrdersResponse:
+        """List a user's orders."""
+        messages, token = await self._page(request, user_id=UUID(request.user_id))
+        return order_pb2.ListUserOrdersResponse(orders=messages, next_page_token=token)
+
+    async def ListOrders(
+        self, request: order_pb2.ListOrdersRequest, context: Any
+    ) -> order_pb2.ListOrdersResponse:
+        """List all orders."""
+        messages, token = await self._page(request, status=request.status or None)
+        return order_pb2.ListOrdersResponse(orders=messages, next_page_token=token)
+
+    async def CancelOrder(
+        self, request: order_pb2.CancelOrderRequest, context: Any
+    ) -> order_pb2.CancelOrderResponse:
+        """Cancel an order."""
+        caller = current_principal()
+        reason = request.reason or f"cancelled by {'staff' if caller.is_staff else 'the customer'}"
+        order = await self._orders.cancel(UUID(request.order_id), reason, caller)
+        return order_pb2.CancelOrderResponse(order=_message(order))
+
+    async def _page(
+        self, request: order_pb2.ListOrdersRequest | order_pb2.ListUserOrdersRequest, **filters: Any
+    ) -> tuple[list[order_pb2.Order], str]:
+        cursor = decode_token(request.page_token, filters)
+        size = page_size(request.page_size)
+        before = UUID(cursor["before"]) if cursor else None
+        orders = await self._orders.list(before=before, limit=size + 1, **filters)
+        page = orders[:size]
+        token = encode_token({"before": page[-1].order_id}, filters) if len(orders) > size else ""
+        return [_message(order) for order in page], token
+
+
+def _destination(request: order_pb2.PlaceOrderRequest) -> Address | UUID:
+    if request.HasField("address_id"):
+        return UUID(request.address_id)
+    sent = request.shipping_address
+    return Address(
+        sent.recipient, sent.line1, sent.line2, sent.city, sent.region, sent.postal_code, sent.country
+    )
+
+
+def _message(order: Order) -> order_pb2.Order:
+    address = order.shipping_address
+    return order_pb2.Order(
+        order_id=str(order.order_id),
+        user_id=str(order.user_id),
+        status=order.status.value,
+        items=[
+            order_pb2.OrderItem(
+                product_id=str(line.product_id),
+                variant_id=str(line.variant_id),
+                quantity=line.quantity,
+                price=to_proto(line.price),
+                name=line.name,
+            )
+            for line in order.lines
+        ],
+        subtotal=to_proto(order.amounts.subtotal),
+        shipping_amount=to_proto(order.amounts.shipping),
+        tax_amount=to_proto(order.amounts.tax),
+        total_amount=to_proto(order.amounts.total),
+        status_history=[
+            order_pb2.StatusChange(status=change.status.value, reason=change.reason, at=change.at)
+            for change in order.history
+        ],
+        payment=order_pb2.PaymentSummary(
+            payment_id=str(order.payment.payment_id),
+            status=order.payment.status.value,
+            brand=order.payment.brand,
+            last4=order.payment.last4,
+        )
+        if order.payment
+        else None,
+        shipping_address=address_pb2.Address(
+            recipient=address.recipient,
+            line1=address.line1,
+            line2=address.line2,
+            city=address.city,
+            region=address.region,
+            postal_code=address.postal_code,
+            country=address.country,
+        ),
+        shipping_method=order.shipping_method,
+        created_at=order.created_at,
+    )

@@ -1,0 +1,476 @@
+"""Orders: what may happen to one, and what follows from it.
+
+An order is event-sourced (Fowler, "Event Sourcing"): each decision appends facts to `changes`, and the state
+is nothing but the facts applied in turn. What other services must hear is collected in `events`.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import ROUND_HALF_UP, Decimal
+from enum import StrEnum
+from typing import Self
+from uuid import UUID
+
+from stoa_chassis.errors import Aborted, FailedPrecondition, NotFound
+from stoa_chassis.ids import new_id
+from stoa_chassis.money import Money
+from stoa_events import (
+    EventMoney,
+    InventoryOutOfStock,
+    InventoryReserved,
+    OrderCancelled,
+    OrderCancelledItem,
+    OrderConfirmed,
+    OrderConfirmedAddress,
+    OrderConfirmedItem,
+    OrderPlaced,
+    OrderPlacedItem,
+    PaymentFailed,
+    PaymentRefunded,
+    PaymentSuccessful,
+)
+
+
+class OrderNotFound(NotFound):
+    """There is no such order, or it is another's."""
+
+    reason = "ORDER_NOT_FOUND"
+
+
+class CartEmpty(FailedPrecondition):
+    """There is nothing to order."""
+
+    reason = "CART_EMPTY"
+
+
+class ItemsUnavailable(FailedPrecondition):
+    """Some items of the cart are not sold any more; the metadata names them."""
+
+    reason = "ITEMS_UNAVAILABLE"
+
+
+class PriceChanged(FailedPrecondition):
+    """Some items cost something else than when the buyer last saw the cart; the metadata names them."""
+
+    reason = "PRICE_CHANGED"
+
+
+class NotCancellable(FailedPrecondition):
+    """The order is past the point where it can be cancelled."""
+
+    reason = "ORDER_NOT_CANCELLABLE"
+
+
+class RequestInProgress(Aborted):
+    """The same request is being carried out at this moment; ask again."""
+
+    reason = "REQUEST_IN_PROGRESS"
+
+
+class Status(StrEnum):
+    """Where an order stands."""
+
+    PENDING = "pending"
+    CONFIRMED = "confirmed"
+    SHIPPED = "shipped"
+    DELIVERED = "delivered"
+    RETURNED = "returned"
+    CANCELLED = "cancelled"
+
+
+class PaymentStatus(StrEnum):
+    """What became of the money."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    PARTIALLY_REFUNDED = "partially_refunded"
+    REFUNDED = "refunded"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a parcel goes; `country` is ISO 3166-1 alpha-2."""
+
+    recipient: str
+    line1: str
+    line2: str
+    city: str
+    region: str
+    postal_code: str
+    country: str
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One variant and how many of it, at the price of the moment of ordering."""
+
+    item_id: UUID
+    product_id: UUID
+    variant_id: UUID
+    name: str
+    quantity: int
+    price: Money
+
+    @property
+    def amount(self) -> Money:
+        """What the line costs."""
+        return self.price * self.quantity
+
+
+@dataclass(frozen=True, slots=True)
+class CartLine:
+    """One line of a cart, at the price that its owner last saw."""
+
+    product_id: UUID
+    variant_id: UUID
+    quantity: int
+    price: Money
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a variant is sold for today."""
+
+    product_id: UUID
+    variant_id: UUID
+    name: str
+    price: Money
+
+
+@dataclass(frozen=True, slots=True)
+class Amounts:
+    """What an order costs; `total` is the sum of the others."""
+
+    subtotal: Money
+    shipping: Money
+    tax: Money
+    total: Money
+
+
+@dataclass(frozen=True, slots=True)
+class Tariff:
+    """What is added to the items: shipping by method, and sales tax as a fraction of the items."""
+
+    shipping: dict[str, Money]
+    tax_rate: Decimal
+
+    def amounts(self, lines: Iterable[Line], shipping_method: str) -> Amounts:
+        """Add up what the lines cost when sent so. Tax is rounded half up to the cent."""
+        shipping = self.shipping[shipping_method]
+        subtotal = sum((line.amount for line in lines), Money.zero(shipping.currency))
+        tax = Money(
+            (subtotal.amount * self.tax_rate).quantize(Decimal("0.01"), ROUND_HALF_UP), subtotal.currency
+        )
+        return Amounts(subtotal, shipping, tax, subtotal + shipping + tax)
+
+
+@dataclass(frozen=True, slots=True)
+class Payment:
+    """What an order knows of its payment."""
+
+    payment_id: UUID
+    status: PaymentStatus
+    brand: str
+    last4: str
+
+    @property
+    def holds_money(self) -> bool:
+        """Whether the shop still has some of the buyer's money."""
+        return self.status in (PaymentStatus.SUCCEEDED, PaymentStatus.PARTIALLY_REFUNDED)
+
+
+@dataclass(frozen=True, slots=True)
+class StatusChange:
+    """A status, why it came, and when."""
+
+    status: Status
+    reason: str
+    at: datetime
+
+
+# The facts of an order's life, as the event store keeps them. They are never changed, only added to.
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """The buyer ordered."""
+
+    user_id: UUID
+    request_id: str
+    lines: tuple[Line, ...]
+    amounts: Amounts
+    shipping_address: Address
+    shipping_method: str
+
+
+@dataclass(frozen=True, slots=True)
+class StockReserved:
+    """Inventory promised all items."""
+
+
+@dataclass(frozen=True, slots=True)
+class PaymentSettled:
+    """The payment was made, failed or was given back."""
+
+    payment: Payment
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    """Stock and money are there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """The order will not be fulfilled."""
+
+    reason: str
+
+
+Fact = Placed | StockReserved | PaymentSettled | Confirmed | Cancelled
+IntegrationEvent = OrderPlaced | OrderConfirmed | OrderCancelled
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A fact, the position it has in its order's life, and when it came about."""
+
+    version: int
+    fact: Fact
+    at: datetime
+
+
+def check_offers(cart: Sequence[CartLine], offers: Sequence[Offer]) -> tuple[Line, ...]:
+    """Turn a cart into order lines at today's prices.
+
+    The cart's prices are never trusted, only compared: they are what the buyer saw.
+
+    Raises:
+        CartEmpty: there is nothing in it.
+        ItemsUnavailable: some variants are not on sale.
+        PriceChanged: some prices are not those that the buyer saw.
+    """
+    if not cart:
+        raise CartEmpty("the cart is empty")
+    today = {(offer.product_id, offer.variant_id): offer for offer in offers}
+    gone = [line for line in cart if (line.product_id, line.variant_id) not in today]
+    if gone:
+        ids = ", ".join(str(line.variant_id) for line in gone)
+        raise ItemsUnavailable(f"no longer on sale: {ids}", metadata={"variant_ids": ids})
+    lines = []
+    changed: dict[str, str] = {}
+    for line in cart:
+        offer = today[line.product_id, line.variant_id]
+        if offer.price != line.price:
+            changed[str(line.variant_id)] = f"{line.price} -> {offer.price}"
+        lines.append(Line(new_id(), line.product_id, line.variant_id, offer.name, line.quantity, offer.price))
+    if changed:
+        text = "; ".join(f"{variant_id}: {change}" for variant_id, change in changed.items())
+        raise PriceChanged(f"prices changed since the cart was last read: {text}", metadata=changed)
+    return tuple(lines)
+
+
+_NOBODY = UUID(int=0)
+
+
+@dataclass(slots=True)
+class Order:
+    """An order. Its methods decide; `changes` is what is new for the event store, `events` for the others."""
+
+    order_id: UUID
+    version: int = 0
+    user_id: UUID = _NOBODY
+    request_id: str = ""
+    status: Status = Status.PENDING
+    lines: tuple[Line, ...] = ()
+    amounts: Amounts = Amounts(*[Money.zero("USD")] * 4)
+    shipping_address: Address = Address("", "", "", "", "", "", "")
+    shipping_method: str = ""
+    stock_reserved: bool = False
+    payment: Payment | None = None
+    history: tuple[StatusChange, ...] = ()
+    changes: list[Recorded] = field(default_factory=list, compare=False)
+    events: list[IntegrationEvent] = field(default_factory=list, compare=False)
+
+    @classmethod
+    def replay(cls, order_id: UUID, facts: Iterable[Recorded]) -> Self:
+        """Make an order of its recorded facts, in the order of their versions."""
+        order = cls(order_id)
+        for recorded in facts:
+            order._apply(recorded)
+        return order
+
+    @classmethod
+    def place(
+        cls,
+        user_id: UUID,
+        request_id: str,
+        lines: tuple[Line, ...],
+        tariff: Tariff,
+        shipping_address: Address,
+        shipping_method: str,
+        now: datetime,
+    ) -> Self:
+        """Begin an order; it waits for stock, then for its payment."""
+        order = cls(new_id())
+        amounts = tariff.amounts(lines, shipping_method)
+        order._record(Placed(user_id, request_id, lines, amounts, shipping_address, shipping_method), now)
+        order.events.append(
+            OrderPlaced(
+                order_id=order.order_id,
+                user_id=user_id,
+                items=tuple(OrderPlacedItem(**_item(line)) for line in lines),
+                total_amount=_event_money(amounts.total),
+            )
+        )
+        return order
+
+    @property
+    def created_at(self) -> datetime:
+        """When it was placed."""
+        return self.history[0].at
+
+    # What the saga's events and deadlines mean. Each may come twice, late, or when all is over: then it
+    # changes nothing, except that money which arrives for a cancelled order is noted, so that it is refunded.
+
+    def reserve(self, _: InventoryReserved, now: datetime) -> None:
+        """Take note that all items are promised."""
+        if self.status is Status.PENDING and not self.stock_reserved:
+            self._record(StockReserved(), now)
+
+    def refuse_stock(self, answer: InventoryOutOfStock, now: datetime) -> None:
+        """Cancel for want of stock."""
+        if self.status is Status.PENDING:
+            names = {line.variant_id: line.name for line in self.lines}
+            lacking = ", ".join(
+                f"{names.get(item.variant_id, item.variant_id)} ({item.available} of {item.requested})"
+                for item in answer.items
+            )
+            self._cancel(f"out of stock: {lacking}", now)
+
+    def pay(self, answer: PaymentSuccessful, now: datetime) -> None:
+        """Confirm with the payment made; for a cancelled order only note the money, which goes back."""
+        if self.payment is not None:
+            return
+        self._settle(Payment(answer.payment_id, PaymentStatus.SUCCEEDED, answer.brand, answer.last4), now)
+        if self.status is Status.PENDING:
+            self._record(Confirmed(), now)
+            self.events.append(
+                OrderConfirmed(
+                    order_id=self.order_id,
+                    user_id=self.user_id,
+                    items=tuple(OrderConfirmedItem(**_item(line)) for line in self.lines),
+                    total_amount=_event_money(self.amounts.total),
+                    shipping_address=_event_address(self.shipping_address),
+                    shipping_method=self.shipping_method,
+                )
+            )
+
+    def refuse_payment(self, answer: PaymentFailed, now: datetime) -> None:
+        """Cancel for want of payment."""
+        if self.payment is not None:
+            return
+        self._settle(Payment(answer.payment_id, PaymentStatus.FAILED, answer.brand, answer.last4), now)
+        if self.status is Status.PENDING:
+            self._cancel(f"payment failed: {answer.reason.replace('_', ' ')}", now)
+
+    def refund(self, answer: PaymentRefunded, now: datetime) -> None:
+        """Take note that money was given back."""
+        status = PaymentStatus.REFUNDED if answer.fully_refunded else PaymentStatus.PARTIALLY_REFUNDED
+        if self.payment and self.payment.status in (status, PaymentStatus.REFUNDED):
+            return
+        # The topics of payments are not ordered among each other: the refund may be heard of first.
+        brand, last4 = (self.payment.brand, self.payment.last4) if self.payment else ("", "")
+        self._settle(Payment(answer.payment_id, status, brand, last4), now)
+
+    def give_up_on_stock(self, now: datetime) -> None:
+        """Cancel because inventory did not answer in time."""
+        if self.status is Status.PENDING and not self.stock_reserved:
+            self._cancel("stock could not be reserved in time", now)
+
+    def give_up_on_payment(self, now: datetime) -> None:
+        """Cancel because the payment did not come to an end in time."""
+        if self.status is Status.PENDING:
+            self._cancel("payment timed out", now)
+
+    def cancel(self, reason: str, now: datetime) -> None:
+        """Cancel on request. Cancelling twice is the same as once.
+
+        Raises:
+            NotCancellable: it has left the warehouse.
+        """
+        if self.status is Status.CANCELLED:
+            return
+        if self.status not in (Status.PENDING, Status.CONFIRMED):
+            raise NotCancellable(f"a {self.status} order can't be cancelled")
+        self._cancel(reason, now)
+
+    def _cancel(self, reason: str, now: datetime) -> None:
+        self._record(Cancelled(reason), now)
+        self.events.append(
+            OrderCancelled(
+                order_id=self.order_id,
+                user_id=self.user_id,
+                items=tuple(OrderCancelledItem(**_item(line)) for line in self.lines),
+                total_amount=_event_money(self.amounts.total),
+                reason=reason,
+            )
+        )
+
+    def _settle(self, payment: Payment, now: datetime) -> None:
+        self._record(PaymentSettled(payment), now)
+
+    def _record(self, fact: Fact, now: datetime) -> None:
+        recorded = Recorded(self.version + 1, fact, now)
+        self._apply(recorded)
+        self.changes.append(recorded)
+
+    def _apply(self, recorded: Recorded) -> None:
+        self.version = recorded.version
+        match recorded.fact:
+            case Placed() as placed:
+                self.user_id = placed.user_id
+                self.request_id = placed.request_id
+                self.lines = placed.lines
+                self.amounts = placed.amounts
+                self.shipping_address = placed.shipping_address
+                self.shipping_method = placed.shipping_method
+                self._enter(Status.PENDING, "", recorded.at)
+            case StockReserved():
+                self.stock_reserved = True
+            case PaymentSettled(payment):
+                self.payment = payment
+            case Confirmed():
+                self._enter(Status.CONFIRMED, "", recorded.at)
+            case Cancelled(reason):
+                self._enter(Status.CANCELLED, reason, recorded.at)
+
+    def _enter(self, status: Status, reason: str, at: datetime) -> None:
+        self.status = status
+        self.history = (*self.history, StatusChange(status, reason, at))
+
+
+def _event_money(money: Money) -> EventMoney:
+    return EventMoney(money.currency, money.amount)
+
+
+def _item(line: Line) -> dict[str, object]:
+    return {
+        "product_id": line.product_id,
+        "variant_id": line.variant_id,
+        "quantity": line.quantity,
+        "price": _event_money(line.price),
+    }
+
+
+def _event_address(address: Address) -> OrderConfirmedAddress:
+    return OrderConfirmedAddress(
+        recipient=address.recipient,
+        line1=address.line1,
+        line2=address.line2,
+        city=address.city,
+        region=address.region,
+        postal_code=address.postal_code,
+        country=address.country,
+    )

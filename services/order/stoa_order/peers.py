@@ -1,0 +1,113 @@
+"""The other services, as the use cases see them."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from stoa.cart.v1 import cart_pb2, cart_pb2_grpc
+from stoa.catalog.v1 import catalog_pb2, catalog_pb2_grpc
+from stoa.payment.v1 import payment_pb2, payment_pb2_grpc
+from stoa.user.v1 import user_pb2, user_pb2_grpc
+from stoa_chassis.errors import Code, InvalidArgument, RemoteError
+from stoa_chassis.money_proto import from_proto, to_proto
+from stoa_order.model import Address, CartLine, Offer, Order
+
+
+class Carts:
+    """The cart service."""
+
+    def __init__(self, stub: cart_pb2_grpc.CartServiceAsyncStub) -> None:
+        self._stub = stub
+
+    async def lines(self, user_id: UUID) -> Sequence[CartLine]:
+        """Return what is in a cart, at the prices that its owner last saw."""
+        response = await self._stub.GetCartForCheckout(
+            cart_pb2.GetCartForCheckoutRequest(user_id=str(user_id))
+        )
+        return [
+            CartLine(
+                UUID(item.product_id), UUID(item.variant_id), item.quantity, from_proto(item.price, "price")
+            )
+            for item in response.cart.items
+        ]
+
+
+class Catalog:
+    """The catalog service."""
+
+    def __init__(self, stub: catalog_pb2_grpc.CatalogServiceAsyncStub) -> None:
+        self._stub = stub
+
+    async def offers(self, variant_ids: Sequence[UUID]) -> Sequence[Offer]:
+        """Return today's offers; variants that are not on sale are left out."""
+        response = await self._stub.BatchGetVariants(
+            catalog_pb2.BatchGetVariantsRequest(variant_ids=[str(variant_id) for variant_id in variant_ids])
+        )
+        return [
+            Offer(
+                UUID(entry.product_id),
+                UUID(entry.variant.variant_id),
+                entry.product_name,
+                from_proto(entry.variant.price, "price"),
+            )
+            for entry in response.variants
+        ]
+
+
+class AddressBook:
+    """The user service."""
+
+    def __init__(self, stub: user_pb2_grpc.UserServiceAsyncStub) -> None:
+        self._stub = stub
+
+    async def address(self, user_id: UUID, address_id: UUID) -> Address:
+        """Return one of a user's addresses. Raises InvalidArgument if there is no such one."""
+        try:
+            response = await self._stub.GetAddress(
+                user_pb2.GetAddressRequest(user_id=str(user_id), address_id=str(address_id))
+            )
+        except RemoteError as error:
+            if error.code is Code.NOT_FOUND:
+                raise InvalidArgument("address_id", "is not in your address book") from error
+            raise
+        found = response.address
+        return Address(
+            found.recipient,
+            found.line1,
+            found.line2,
+            found.city,
+            found.region,
+            found.postal_code,
+            found.country,
+        )
+
+
+class Payments:
+    """The payment service: what the saga asks of it. The outcomes come as events."""
+
+    def __init__(self, stub: payment_pb2_grpc.PaymentServiceAsyncStub) -> None:
+        self._stub = stub
+
+    async def charge(self, order: Order, payment_token: str | None) -> None:
+        """Charge the order's total, once however often it is asked."""
+        await self._stub.ProcessPayment(
+            payment_pb2.ProcessPaymentRequest(
+                order_id=str(order.order_id),
+                user_id=str(order.user_id),
+                amount=to_proto(order.amounts.total),
+                payment_token=payment_token or "",
+            ),
+            # The gateway takes its time; the saga's own deadline is what counts.
+            timeout=10,
+        )
+
+    async def refund(self, order: Order, _: str | None) -> None:
+        """Give back all that is left of the order's payment, once however often it is asked."""
+        assert order.payment is not None
+        await self._stub.RefundPayment(
+            payment_pb2.RefundPaymentRequest(
+                payment_id=str(order.payment.payment_id),
+                request_id=f"cancel-{order.order_id}",
+                reason=order.history[-1].reason[:500],
+            ),
+            timeout=10,
+        )

@@ -1,0 +1,58 @@
+"""What can be set of the order service."""
+
+from datetime import timedelta
+from decimal import Decimal
+
+from pydantic import Field
+
+from stoa_chassis.money import Money
+from stoa_chassis.settings import ServiceSettings
+from stoa_order.model import Tariff
+from stoa_order.saga import Patience
+
+
+class Settings(ServiceSettings):
+    """The common settings, where the other services are, and the shop's terms."""
+
+    port: int = 18104
+    metrics_port: int = 18204
+
+    cart_target: str = "127.0.0.1:18103"
+    catalog_target: str = "127.0.0.1:18101"
+    user_target: str = "127.0.0.1:18100"
+    payment_target: str = "127.0.0.1:18105"
+
+    # How long an order waits for stock and for its payment before it is cancelled.
+    stock_deadline_seconds: float = Field(default=60, gt=0)
+    payment_deadline_seconds: float = Field(default=30, gt=0)
+    # How long until a question to another service that had no answer is asked again.
+    saga_retry_seconds: float = Field(default=5, gt=0)
+
+    currency: str = "USD"
+    shipping_standard: Decimal = Field(default=Decimal("4.90"), ge=0, decimal_places=2)
+    shipping_express: Decimal = Field(default=Decimal("14.90"), ge=0, decimal_places=2)
+    # Sales tax on the items, as a fraction.
+    tax_rate: Decimal = Field(default=Decimal("0.08"), ge=0, lt=1)
+
+    @property
+    def tariff(self) -> Tariff:
+        """What is added to the items."""
+        return Tariff(
+            {
+                "standard": Money(self.shipping_standard, self.currency),
+                "express": Money(self.shipping_express, self.currency),
+            },
+            self.tax_rate,
+        )
+
+    @property
+    def patience(self) -> Patience:
+        """How long the saga's steps may take."""
+        return Patience(
+            timedelta(seconds=self.stock_deadline_seconds), timedelta(seconds=self.payment_deadline_seconds)
+        )
+
+    @property
+    def saga_retry(self) -> timedelta:
+        """How long until a question is asked again."""
+        return timedelta(seconds=self.saga_retry_seconds)

@@ -1,0 +1,298 @@
+"""What an order decides, without any store."""
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stoa_chassis.ids import new_id
+from stoa_chassis.money import Money
+from stoa_events import (
+    EventMoney,
+    InventoryOutOfStock,
+    InventoryOutOfStockItem,
+    InventoryReserved,
+    OrderCancelled,
+    OrderConfirmed,
+    OrderPlaced,
+    PaymentFailed,
+    PaymentRefunded,
+    PaymentSuccessful,
+)
+from stoa_order.model import (
+    Address,
+    CartEmpty,
+    CartLine,
+    ItemsUnavailable,
+    NotCancellable,
+    Offer,
+    Order,
+    PaymentStatus,
+    PriceChanged,
+    Status,
+    Tariff,
+    check_offers,
+)
+from stoa_order.saga import SAGA, step_of
+
+NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
+ADDRESS = Address("Ada Lovelace", "1 Engine Row", "", "London", "", "N1", "GB")
+
+
+def usd(text: str) -> Money:
+    return Money(Decimal(text), "USD")
+
+
+TARIFF = Tariff({"standard": usd("4.90")}, Decimal("0.08"))
+
+
+def cart_line(price: str = "10.00", quantity: int = 1) -> CartLine:
+    return CartLine(new_id(), new_id(), quantity, usd(price))
+
+
+def offer(line: CartLine, price: str | None = None) -> Offer:
+    return Offer(line.product_id, line.variant_id, "Lamp", usd(price) if price else line.price)
+
+
+def placed(*cart: CartLine) -> Order:
+    cart = cart or (cart_line(),)
+    lines = check_offers(cart, [offer(line) for line in cart])
+    return Order.place(new_id(), "r1", lines, TARIFF, ADDRESS, "standard", NOW)
+
+
+def reserved(order: Order) -> InventoryReserved:
+    return InventoryReserved(order_id=order.order_id, items=())
+
+
+def paid(order: Order) -> PaymentSuccessful:
+    return PaymentSuccessful(
+        payment_id=new_id(),
+        order_id=order.order_id,
+        user_id=order.user_id,
+        amount=EventMoney("USD", order.amounts.total.amount),
+        brand="visa",
+        last4="4242",
+    )
+
+
+def declined(order: Order) -> PaymentFailed:
+    return PaymentFailed(
+        payment_id=new_id(),
+        order_id=order.order_id,
+        user_id=order.user_id,
+        amount=EventMoney("USD", order.amounts.total.amount),
+        reason="card_declined",
+        brand="visa",
+        last4="0002",
+    )
+
+
+def refunded(order: Order, payment_id: UUID, *, fully: bool = True) -> PaymentRefunded:
+    amount = EventMoney("USD", order.amounts.total.amount)
+    return PaymentRefunded(
+        payment_id=payment_id,
+        refund_id=new_id(),
+        order_id=order.order_id,
+        user_id=order.user_id,
+        amount=amount,
+        total_refunded=amount,
+        fully_refunded=fully,
+    )
+
+
+def out_of_stock(order: Order) -> InventoryOutOfStock:
+    line = order.lines[0]
+    item = InventoryOutOfStockItem(
+        product_id=line.product_id, variant_id=line.variant_id, requested=line.quantity, available=0
+    )
+    return InventoryOutOfStock(order_id=order.order_id, items=(item,))
+
+
+def confirmed() -> Order:
+    order = placed()
+    order.reserve(reserved(order), NOW)
+    order.pay(paid(order), NOW)
+    return order
+
+
+def kinds(order: Order) -> list[type]:
+    return [type(event) for event in order.events]
+
+
+class TestPlacing:
+    def test_totals_are_items_plus_shipping_plus_tax(self) -> None:
+        order = placed(cart_line("19.99", 3), cart_line("0.01"))
+        assert order.amounts.subtotal == usd("59.98")
+        assert order.amounts.tax == usd("4.80")
+        assert order.amounts.total == usd("69.68")
+
+    def test_it_waits_for_stock_and_says_so_to_the_others(self) -> None:
+        order = placed()
+        assert order.status is Status.PENDING
+        assert kinds(order) == [OrderPlaced]
+        assert step_of(order) is SAGA[0]
+
+    def test_an_empty_cart_cannot_be_ordered(self) -> None:
+        with pytest.raises(CartEmpty):
+            check_offers([], [])
+
+    def test_a_changed_price_names_the_item_and_both_prices(self) -> None:
+        same, dearer = cart_line("5.00"), cart_line("10.00")
+        with pytest.raises(PriceChanged) as refused:
+            check_offers([same, dearer], [offer(same), offer(dearer, "12.00")])
+        assert refused.value.metadata == {str(dearer.variant_id): "10.00 USD -> 12.00 USD"}
+
+    def test_a_variant_that_is_not_sold_any_more_is_named(self) -> None:
+        here, gone = cart_line(), cart_line()
+        with pytest.raises(ItemsUnavailable) as refused:
+            check_offers([here, gone], [offer(here)])
+        assert refused.value.metadata == {"variant_ids": str(gone.variant_id)}
+
+    def test_a_variant_of_another_product_is_not_on_offer(self) -> None:
+        line = cart_line()
+        other = Offer(new_id(), line.variant_id, "Lamp", line.price)
+        with pytest.raises(ItemsUnavailable):
+            check_offers([line], [other])
+
+    @given(st.lists(st.tuples(st.integers(1, 999_99), st.integers(1, 99)), min_size=1, max_size=20))
+    def test_the_total_is_always_the_sum_of_its_parts(self, cart: list[tuple[int, int]]) -> None:
+        amounts = placed(*(cart_line(str(Decimal(cents) / 100), count) for cents, count in cart)).amounts
+        assert amounts.subtotal.amount * 100 == sum(cents * count for cents, count in cart)
+        assert amounts.total == amounts.subtotal + amounts.shipping + amounts.tax
+
+
+class TestTheSaga:
+    def test_stock_then_payment_confirm(self) -> None:
+        order = placed()
+        order.reserve(reserved(order), NOW)
+        assert step_of(order) is SAGA[1]
+        order.pay(paid(order), NOW)
+        assert order.status is Status.CONFIRMED
+        assert kinds(order) == [OrderPlaced, OrderConfirmed]
+        assert step_of(order) is None
+
+    def test_want_of_stock_cancels_and_names_what_lacks(self) -> None:
+        order = placed(cart_line(quantity=2))
+        order.refuse_stock(out_of_stock(order), NOW)
+        assert order.status is Status.CANCELLED
+        assert order.history[-1].reason == "out of stock: Lamp (0 of 2)"
+        assert kinds(order) == [OrderPlaced, OrderCancelled]
+        assert step_of(order) is None
+
+    def test_a_declined_card_cancels(self) -> None:
+        order = placed()
+        order.reserve(reserved(order), NOW)
+        order.refuse_payment(declined(order), NOW)
+        assert order.status is Status.CANCELLED
+        assert order.history[-1].reason == "payment failed: card declined"
+        assert order.payment
+        assert order.payment.status is PaymentStatus.FAILED
+        assert step_of(order) is None
+
+    def test_a_payment_that_arrives_for_a_cancelled_order_goes_back(self) -> None:
+        order = placed()
+        order.reserve(reserved(order), NOW)
+        order.give_up_on_payment(NOW)
+        late = paid(order)
+        order.pay(late, NOW)
+        assert order.status is Status.CANCELLED
+        assert step_of(order) is SAGA[2]
+        order.refund(refunded(order, late.payment_id), NOW)
+        assert order.payment
+        assert order.payment.status is PaymentStatus.REFUNDED
+        assert step_of(order) is None
+        assert kinds(order) == [OrderPlaced, OrderCancelled]
+
+    def test_a_partial_refund_of_a_cancelled_order_is_not_the_end(self) -> None:
+        order = confirmed()
+        order.cancel("changed my mind", NOW)
+        assert order.payment
+        order.refund(refunded(order, order.payment.payment_id, fully=False), NOW)
+        assert step_of(order) is SAGA[2]
+
+    def test_stock_that_arrives_for_a_cancelled_order_changes_nothing(self) -> None:
+        order = placed()
+        order.give_up_on_stock(NOW)
+        before = order.version
+        order.reserve(reserved(order), NOW)
+        assert order.version == before
+
+    def test_deadlines_of_steps_that_ended_change_nothing(self) -> None:
+        order = placed()
+        order.reserve(reserved(order), NOW)
+        order.give_up_on_stock(NOW)
+        assert order.status is Status.PENDING
+        order.pay(paid(order), NOW)
+        order.give_up_on_payment(NOW)
+        assert order.status is Status.CONFIRMED
+
+    @pytest.mark.parametrize("again", ["reserve", "pay"])
+    def test_an_answer_heard_twice_counts_once(self, again: str) -> None:
+        order = placed()
+        order.reserve(reserved(order), NOW)
+        if again == "reserve":
+            order.reserve(reserved(order), NOW)
+        else:
+            order.pay(paid(order), NOW)
+            order.pay(paid(order), NOW)
+        assert len(order.changes) == order.version
+        assert kinds(order).count(OrderConfirmed) <= 1
+
+    def test_every_step_of_the_table_can_be_reached_and_left(self) -> None:
+        order = placed()
+        assert step_of(order) is SAGA[0]
+        order.reserve(reserved(order), NOW)
+        assert step_of(order) is SAGA[1]
+        order.pay(paid(order), NOW)
+        order.cancel("", NOW)
+        assert step_of(order) is SAGA[2]
+
+
+class TestCancelling:
+    def test_a_confirmed_order_is_refunded(self) -> None:
+        order = confirmed()
+        order.cancel("changed my mind", NOW)
+        assert order.status is Status.CANCELLED
+        assert step_of(order) is SAGA[2]
+
+    def test_twice_is_the_same_as_once(self) -> None:
+        order = placed()
+        order.cancel("a", NOW)
+        order.cancel("b", NOW)
+        assert kinds(order) == [OrderPlaced, OrderCancelled]
+
+    def test_what_left_the_warehouse_cannot_be_cancelled(self) -> None:
+        order = confirmed()
+        order.status = Status.SHIPPED
+        with pytest.raises(NotCancellable):
+            order.cancel("too late", NOW)
+
+
+@given(
+    st.lists(
+        st.sampled_from(["reserve", "no stock", "pay", "decline", "cancel", "late", "refund"]), max_size=12
+    )
+)
+def test_whatever_comes_in_whatever_order_the_facts_give_the_same_order(script: list[str]) -> None:
+    order = placed()
+    payment = paid(order)
+    moves = {
+        "reserve": lambda now: order.reserve(reserved(order), now),
+        "no stock": lambda now: order.refuse_stock(out_of_stock(order), now),
+        "pay": lambda now: order.pay(payment, now),
+        "decline": lambda now: order.refuse_payment(declined(order), now),
+        "cancel": lambda now: order.cancel("", now),
+        "late": lambda now: order.give_up_on_payment(now),
+        "refund": lambda now: order.refund(refunded(order, payment.payment_id), now),
+    }
+    for second, move in enumerate(script):
+        moves[move](NOW + timedelta(seconds=second))
+    assert Order.replay(order.order_id, order.changes) == order
+    assert kinds(order).count(OrderConfirmed) <= 1
+    assert kinds(order).count(OrderCancelled) <= 1
+    # An order that is cancelled while the shop holds its money is on its way to a refund.
+    if order.status is Status.CANCELLED and order.payment and order.payment.holds_money:
+        assert step_of(order) is SAGA[2]
