@@ -4,17 +4,13 @@ What is generated is committed, so that readers and packagers need no tools; `st
 """
 
 import filecmp
-import os
-import subprocess
-import sys
+import shutil
 import tempfile
 from pathlib import Path
 
+from stoa_stack.files import write_atomically
 from stoa_stack.gen import events
-from stoa_stack.gen.errors import GenerationFailed
-
-ROOT = Path(__file__).resolve().parents[3]
-"""The repository."""
+from stoa_stack.gen.tools import ROOT, buf
 
 _PYTHON = Path("python")
 _DESCRIPTORS = Path("descriptors") / "stoa.binpb"
@@ -30,23 +26,13 @@ def run(check: bool = False) -> list[str]:
     """
     with tempfile.TemporaryDirectory() as folder:
         fresh = Path(folder) / "gen"
-        _buf("generate", "--output", folder)
+        buf("generate", "--output", folder)
         (fresh / _DESCRIPTORS).parent.mkdir()
         descriptors = str(fresh / _DESCRIPTORS)
-        _buf("build", "--as-file-descriptor-set", "--exclude-source-info", "--output", descriptors)
+        buf("build", "--as-file-descriptor-set", "--exclude-source-info", "--output", descriptors)
         events.generate(ROOT / "events", fresh / _PYTHON / "stoa_events")
         _mark_typed(fresh / _PYTHON)
         return _compare(fresh, ROOT / "gen", write=not check)
-
-
-def _buf(*arguments: str) -> None:
-    scripts = Path(sys.executable).parent
-    path = os.pathsep.join([str(scripts), os.environ.get("PATH", "")])
-    answer = subprocess.run(
-        ["buf", *arguments], cwd=ROOT, env={**os.environ, "PATH": path}, capture_output=True, text=True
-    )
-    if answer.returncode != 0:
-        raise GenerationFailed(f"buf {arguments[0]}: {answer.stderr.strip() or answer.stdout.strip()}")
 
 
 def _mark_typed(python: Path) -> None:
@@ -72,18 +58,14 @@ def _compare(fresh: Path, current: Path, *, write: bool) -> list[str]:
         elif path not in old or not filecmp.cmp(fresh / path, current / path, shallow=False):
             differences.append(f"{'changed' if path in old else 'added'} {path}")
             if write:
-                (current / path).parent.mkdir(parents=True, exist_ok=True)
-                partial = current / path.parent / f".{path.name}.{os.getpid()}"
-                partial.write_bytes((fresh / path).read_bytes())
-                partial.replace(current / path)
+                write_atomically(current / path, (fresh / path).read_bytes(), mode=0o644)
     if write:
         _drop_empty_folders(current)
     return differences
 
 
 def _drop_empty_folders(folder: Path) -> None:
-    for child in sorted(path for path in folder.rglob("*") if path.is_dir()):
-        if child.exists() and not any(p.is_file() and "__pycache__" not in p.parts for p in child.rglob("*")):
-            for cached in sorted(child.rglob("*"), reverse=True):
-                cached.unlink() if cached.is_file() else cached.rmdir()
-            child.rmdir()
+    for child in [path for path in folder.iterdir() if path.is_dir()]:
+        _drop_empty_folders(child)
+        if all(left.name == "__pycache__" for left in child.iterdir()):
+            shutil.rmtree(child)

@@ -1,18 +1,8 @@
-"""`python -m stoa_stack.gen [--check]`."""
+"""`python -m stoa_stack.gen`: what `stoa gen` does, without loading the rest of `stoa`."""
 
-import argparse
-import sys
+import typer
 
-from stoa_stack.gen import run
-from stoa_stack.gen.errors import GenerationFailed
+from stoa_stack.gen.command import gen
 
-parser = argparse.ArgumentParser(description="Regenerate gen/ from the contracts.")
-parser.add_argument("--check", action="store_true", help="only say what is stale; exit 1 if anything is")
-options = parser.parse_args()
-try:
-    differences = run(check=options.check)
-except GenerationFailed as failure:
-    sys.exit(str(failure))
-sys.stdout.writelines(f"{difference}\n" for difference in differences)
-if options.check and differences:
-    sys.exit("gen/ is stale: run `stoa gen` and commit what it writes")
+if __name__ == "__main__":
+    typer.run(gen)
