@@ -1,0 +1,57 @@
+"""What tests share: a store of their own on the servers that `stoa test` starts.
+
+Tests marked `stack` need servers. Each run of a package's tests gets a database, a key space or a document
+database that nobody else uses, so that tests never meet the shop that runs beside them, and wipe nothing.
+"""
+
+import os
+from collections.abc import AsyncIterator
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+
+def _server(variable: str) -> str:
+    address = os.environ.get(variable, "")
+    if not address:
+        pytest.fail(f"{variable} is not set: run `make test`, or leave such tests out with -m 'not stack'")
+    return address
+
+
+@pytest.fixture(scope="session")
+async def database_url() -> AsyncIterator[str]:
+    """The URL of an empty PostgreSQL database."""
+    server = _server("STOA_TEST_POSTGRES")
+    name = f"test_{uuid4().hex}"
+    admin = await asyncpg.connect(server)
+    try:
+        await admin.execute(f'CREATE DATABASE "{name}"')
+        yield f"{server.rsplit('/', 1)[0]}/{name}"
+        await admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+    finally:
+        await admin.close()
+
+
+@pytest.fixture(scope="session")
+def mongo_url() -> str:
+    """The URL of a document server."""
+    return _server("STOA_TEST_MONGO")
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> str:
+    """The URL of a Redis database that no service uses."""
+    return f"{_server('STOA_TEST_REDIS').rsplit('/', 1)[0]}/15"
+
+
+@pytest.fixture(scope="session")
+def kafka_bootstrap() -> str:
+    """The address of a Kafka broker."""
+    return _server("STOA_TEST_KAFKA")
+
+
+@pytest.fixture(scope="session")
+def schema_registry_url() -> str:
+    """The URL of the schema registry, where the contracts are registered."""
+    return _server("STOA_TEST_REGISTRY")
