@@ -1,1 +1,1 @@
-"""The local stack: real servers as native processes, and the stoa command."""
+"""The local stack: real servers as native processes, declared in one table and watched by one supervisor."""

@@ -1,8 +1,8 @@
-"""`python -m stoa_stack.gen`: what `stoa gen` does, without loading the rest of `stoa`."""
+"""`python -m stoa_stack.gen` is `stoa gen`, for when the console script is not installed yet."""
 
-import typer
+import sys
 
-from stoa_stack.gen.command import gen
+from stoa_stack.cli import app
 
 if __name__ == "__main__":
-    typer.run(gen)
+    app(["gen", *sys.argv[1:]])

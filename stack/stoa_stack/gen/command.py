@@ -1,32 +1,24 @@
-"""The command `stoa gen`."""
+"""What `stoa gen` does, and how it says it."""
 
-from typing import Annotated
-
-import typer
+from rich.console import Console
 
 from stoa_stack.gen import changes, run
 from stoa_stack.gen.errors import GenerationFailed
 
 
-def gen(
-    check: Annotated[
-        bool, typer.Option("--check", help="Only say what is stale; fail if anything is.")
-    ] = False,
-    compatible: Annotated[
-        bool, typer.Option("--compatible", help="Check the contracts' style and compatibility instead.")
-    ] = False,
-) -> None:
-    """Regenerate gen/ from proto/ and events/."""
+def gen(console: Console, *, check: bool, compatible: bool) -> int:
+    """Regenerate gen/, or check it, or check the contracts themselves; returns the exit code."""
     try:
         if compatible:
-            typer.echo(changes.check())
-            return
+            console.print(changes.check())
+            return 0
         differences = run(check=check)
     except GenerationFailed as failure:
-        typer.echo(failure, err=True)
-        raise typer.Exit(1) from None
+        console.print(failure, markup=False)
+        return 1
     for difference in differences:
-        typer.echo(difference)
+        console.print(difference, markup=False)
     if check and differences:
-        typer.echo("gen/ is stale: run `make gen` and commit what it writes", err=True)
-        raise typer.Exit(1)
+        console.print("gen/ is stale: run `make gen` and commit what it writes")
+        return 1
+    return 0

@@ -1,0 +1,87 @@
+"""An instance of the stack: a state folder and a port base.
+
+Several can live on one machine. What an instance was started with is recorded in its state folder, so that
+`stoa down`, `status` and `logs` act on what runs and not on what the environment says now.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from stoa_stack import ports
+from stoa_stack.files import write_atomically
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Instance:
+    """Where one stack keeps its state and which ports it takes."""
+
+    state: Path
+    port_base: int = ports.DEFAULT_BASE
+    edge_port: int = ports.DEFAULT_EDGE
+    rate_limits: bool = True
+    mongo_url: str = ""  # a MongoDB to use instead of starting one
+
+    @classmethod
+    def current(cls, environ: Mapping[str, str] = os.environ) -> Instance:
+        """The instance that STOA_STATE names, as it was recorded when it was last started.
+
+        Raises ValueError if a port in the environment is not a number.
+        """
+        state = Path(environ.get("STOA_STATE") or CHECKOUT / ".stoa").resolve()
+        try:
+            recorded = json.loads((state / "instance.json").read_text())
+        except (FileNotFoundError, json.JSONDecodeError):
+            return cls(state=state).configured(environ)
+        known = {name: recorded[name] for name in cls.__dataclass_fields__ if name in recorded}
+        return cls(**(known | {"state": state}))
+
+    def configured(self, environ: Mapping[str, str] = os.environ) -> Instance:
+        """This instance with what the environment asks for: how `stoa up` starts it."""
+        base = int(environ.get("STOA_PORT_BASE") or self.port_base)
+        derived = ports.DEFAULT_EDGE if base == ports.DEFAULT_BASE else base + ports.offset("edge")
+        kept = (
+            self.edge_port if base == self.port_base and (self.state / "instance.json").exists() else derived
+        )
+        return replace(
+            self,
+            port_base=base,
+            edge_port=int(environ.get("STOA_EDGE_PORT") or kept),
+            rate_limits=environ.get("STOA_RATE_LIMITS", "on").lower() not in ("off", "false", "0"),
+            mongo_url=environ.get("STOA_MONGO_URL", ""),
+        )
+
+    def record(self) -> None:
+        """Write the instance down in its state folder."""
+        fields = asdict(self) | {"state": str(self.state)}
+        write_atomically(self.state / "instance.json", json.dumps(fields, indent=2) + "\n")
+
+    def port(self, name: str) -> int:
+        """The port of a server, by its name in the table of ports."""
+        return self.edge_port if name == "edge" else self.port_base + ports.offset(name)
+
+    def address(self, name: str) -> str:
+        """`host:port` of a server."""
+        return f"127.0.0.1:{self.port(name)}"
+
+    @property
+    def edge_url(self) -> str:
+        """Where a shopper's browser finds the shop."""
+        return f"http://{self.address('edge')}"
+
+    @property
+    def registry_url(self) -> str:
+        """The schema registry's Confluent-compatible API."""
+        return f"http://{self.address('registry')}/apis/ccompat/v7"
+
+    def folder(self, *parts: str) -> Path:
+        """A folder below the state folder, made if it is not there, closed to other users."""
+        folder = self.state.joinpath(*parts)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return folder

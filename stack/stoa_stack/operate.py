@@ -1,0 +1,188 @@
+"""Commands on an instance that runs: status, logs, restart, kill, reset, env, certificates."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+from dataclasses import asdict
+
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+from stoa_stack.certificates import Authority
+from stoa_stack.instance import Instance
+from stoa_stack.status import PartStatus, Status
+from stoa_stack.supervisor import tail
+from stoa_stack.up import down, is_running, status_file
+
+_MB = 2**20
+
+
+def status(at: Instance, console: Console, *, as_json: bool) -> int:
+    """Show every part; 0 if the stack is running, 3 if it is not (as `systemctl status` has it)."""
+    current = Status.read(status_file(at)) if is_running(at) else None
+    if as_json:
+        parts = {name: asdict(part) | _usage(part) for name, part in current.parts.items()} if current else {}
+        answer = {
+            "phase": current.phase if current else "stopped",
+            "edge_url": at.edge_url,
+            "state": str(at.state),
+            "pid": current.pid if current else None,
+            "parts": parts,
+        }
+        sys.stdout.write(json.dumps(answer, indent=2) + "\n")
+    elif current is None:
+        console.print("It is not running.")
+    else:
+        console.print(_table(current))
+    return 0 if current else 3
+
+
+def _table(current: Status) -> Table:
+    with_supervisor = {"supervisor": _supervisor(current)} | current.parts
+    processes = {name: _process(part) for name, part in with_supervisor.items()}
+    for process in processes.values():
+        _cpu_percent(process)  # the first call starts the measurement
+    time.sleep(0.5)
+    table = Table(box=None, pad_edge=False)
+    for heading in ("part", "state", "pid", "uptime", "restarts", "memory", "cpu", "url"):
+        table.add_column(
+            heading, justify="left" if heading in ("part", "state", "url") else "right", no_wrap=True
+        )
+    total_memory, total_cpu = 0.0, 0.0
+    for name, part in with_supervisor.items():
+        memory, cpu = _memory_mb(processes[name]), _cpu_percent(processes[name])
+        total_memory, total_cpu = total_memory + memory, total_cpu + cpu
+        table.add_row(
+            name, part.state, str(part.pid or ""), _uptime(part), str(part.restarts or ""),
+            f"{memory:.0f} MB" if memory else "", f"{cpu:.0f} %" if part.pid else "", part.url or part.detail,
+        )  # fmt: skip
+    table.add_row("", "", "", "", "", f"{total_memory:.0f} MB", f"{total_cpu:.0f} %", "")
+    return table
+
+
+def _supervisor(current: Status) -> PartStatus:
+    created = psutil.Process(current.pid).create_time()
+    return PartStatus(state=current.phase, pid=current.pid, created=created)  # type: ignore[arg-type]
+
+
+def _usage(part: PartStatus) -> dict[str, float]:
+    return {"memory_mb": round(_memory_mb(_process(part)), 1)}
+
+
+def _process(part: PartStatus) -> list[psutil.Process]:
+    """The part's process and those below it: worker processes, PostgreSQL's backends."""
+    if part.pid is None:
+        return []
+    with contextlib.suppress(psutil.NoSuchProcess):
+        leader = psutil.Process(part.pid)
+        return (
+            [leader]
+            if part.created and _is_supervisor(leader)
+            else [leader, *leader.children(recursive=True)]
+        )
+    return []
+
+
+def _is_supervisor(process: psutil.Process) -> bool:
+    return "stoa_stack.daemon" in process.cmdline()
+
+
+def _memory_mb(processes: list[psutil.Process]) -> float:
+    """Proportional set size where the system tells it: pages that processes share count once."""
+    total = 0.0
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            info = process.memory_full_info()
+            total += getattr(info, "pss", info.rss) / _MB
+    return total
+
+
+def _cpu_percent(processes: list[psutil.Process]) -> float:
+    total = 0.0
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            total += process.cpu_percent()
+    return total
+
+
+def _uptime(part: PartStatus) -> str:
+    if not part.pid:
+        return ""
+    seconds = int(time.time() - part.created)
+    return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+
+
+def logs(at: Instance, part: str, console: Console, *, follow: bool, lines: int) -> int:
+    """Print the end of a part's log, and go on printing what is added if asked to."""
+    path = at.state / "logs" / f"{part}.log"
+    if not path.exists():
+        known = sorted(log.stem for log in path.parent.glob("*.log"))
+        console.print(f"There is no log of {part}. Logs: {', '.join(known) or 'none yet'}")
+        return 2
+    for line in tail(path, lines):
+        sys.stdout.write(line + "\n")
+    with contextlib.suppress(KeyboardInterrupt), path.open(errors="replace") as file:
+        file.seek(0, os.SEEK_END)
+        while follow:
+            sys.stdout.write(file.read())
+            sys.stdout.flush()
+            time.sleep(0.3)
+            if path.stat().st_size < file.tell():  # it was rotated
+                file.seek(0)
+    return 0
+
+
+def send(at: Instance, part: str, what: signal.Signals | None, console: Console) -> int:
+    """Send a part a signal (None: the gentle one it stops by); its supervisor then starts it again."""
+    current = Status.read(status_file(at)) if is_running(at) else None
+    target = current.parts.get(part) if current else None
+    if target is None or target.pid is None:
+        console.print(f"{part} is not running.")
+        return 3
+    if what is None:
+        what = signal.SIGINT if part == "postgres" else signal.SIGTERM
+    os.kill(target.pid, what)
+    return 0
+
+
+def reset(at: Instance, console: Console) -> int:
+    """Stop the instance and delete its data, secrets and logs; what was downloaded stays."""
+    down(at, console)
+    if (at.state / "instance.json").exists():
+        shutil.rmtree(at.state)
+        console.print(f"Deleted {at.state}.", soft_wrap=True)
+    return 0
+
+
+def env(at: Instance, service: str, console: Console) -> int:
+    """Print the environment that a service is started with, as shell assignments."""
+    import shlex
+
+    from stoa_stack.parts import SERVICES
+    from stoa_stack.services import environment
+
+    declared = {declaration.name: declaration for declaration in SERVICES}
+    if service not in declared:
+        console.print(f"There is no service {service}. Services: {', '.join(declared)}")
+        return 2
+    Authority(at.folder("certs")).ensure(service)
+    for name, value in environment(at, declared[service]).items():
+        sys.stdout.write(f"export {name}={shlex.quote(value)}\n")
+    return 0
+
+
+def rotate_certificates(at: Instance, console: Console) -> int:
+    """Issue every certificate of the instance anew; what runs picks them up without a restart."""
+    authority = Authority(at.folder("certs"))
+    for folder in sorted(at.folder("certs").iterdir()):
+        if folder.is_dir():
+            authority.issue(folder.name)
+            console.print(f"New certificate for {folder.name}.")
+    return 0

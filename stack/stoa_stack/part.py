@@ -1,0 +1,48 @@
+"""What the supervisor needs to know of a process: a Part."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A server, a service or a one-off step of the stack.
+
+    It is started when everything it `needs` is ready, after `prepare` (blocking, run in a thread; it may report
+    its progress) has fetched and configured what the command uses. `ready` is asked until it no longer raises;
+    `setup` then runs once per start of the stack, before others see the part as ready. A part without `ready` is
+    a one-off: it is done when its command ends with 0.
+    """
+
+    name: str
+    command: Sequence[str | Path]
+    needs: Sequence[str] = ()
+    prepare: Callable[[Report], None] | None = None
+    ready: Callable[[], Awaitable[None]] | None = None
+    setup: Callable[[], Awaitable[None]] | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    cwd: Path | None = None
+    ports: Sequence[int] = ()
+    url: str = ""
+    stop_signal: signal.Signals = signal.SIGTERM
+    stop_within_seconds: float = 20.0
+    ready_within_seconds: float = 120.0
+
+
+def with_needs(parts: Sequence[Part], names: Sequence[str]) -> list[Part]:
+    """The named parts and all that they need, in the order of `parts`; raises KeyError for an unknown name."""
+    by_name = {part.name: part for part in parts}
+    wanted: set[str] = set()
+    pending = list(names)
+    while pending:
+        name = pending.pop()
+        if name not in wanted:
+            wanted.add(name)
+            pending.extend(by_name[name].needs)
+    return [part for part in parts if part.name in wanted]

@@ -1,0 +1,82 @@
+"""The whole stack in one table. To add a server or a service, declare it here; all else follows.
+
+Arrows point from a part to what it needs:
+
+    edge → services → contracts → kafka, registry
+                    → postgres | mongo | valkey
+    payment → gateway
+"""
+
+from __future__ import annotations
+
+import sys
+
+import httpx
+
+from stoa_stack import services
+from stoa_stack.fetch import Cache
+from stoa_stack.instance import Instance
+from stoa_stack.part import Part
+from stoa_stack.servers import kafka, mongo, postgres, registry, valkey
+from stoa_stack.services import Service
+
+SERVICES = (
+    Service("user", stores=("postgres",)),
+    Service("catalog", stores=("mongo",)),
+    Service("cart", stores=("valkey",), calls=("catalog", "inventory")),
+    Service("order", stores=("postgres",), calls=("user", "catalog", "cart", "payment")),
+    Service("payment", stores=("postgres",), needs=("gateway",)),
+    Service("inventory", stores=("postgres",)),
+)
+
+
+def parts(at: Instance) -> list[Part]:
+    """All parts of an instance."""
+    cache = Cache.of_user()
+    servers = [
+        postgres.part(at, databases=_users_of("postgres")),
+        valkey.part(at, users=_users_of("valkey")),
+        mongo.part(at, cache),
+        kafka.part(at, cache),
+        registry.part(at, cache),
+        _gateway(at),
+    ]
+    if at.mongo_url:
+        servers = [server for server in servers if server.name != "mongo"]
+    contracts = Part(
+        name="contracts",  # topics and event schemas
+        command=[sys.executable, "-m", "stoa_stack.deploy"],
+        needs=("kafka", "registry"),
+        env={"STOA_KAFKA_BOOTSTRAP": at.address("kafka"), "STOA_SCHEMA_REGISTRY_URL": at.registry_url},
+    )
+    ours = [services.part(at, service, contracts=contracts.name) for service in SERVICES]
+    return [*servers, contracts, *ours]
+
+
+def _users_of(store: str) -> list[str]:
+    return [service.name for service in SERVICES if store in service.stores]
+
+
+def _gateway(at: Instance) -> Part:
+    """The mock of the payment gateway, a company of its own: it knows nothing of us but a webhook's address."""
+    api_key, webhook_secret = services.gateway_secrets(at)
+
+    async def ready() -> None:
+        async with httpx.AsyncClient(timeout=3) as client:
+            (await client.get(f"http://{at.address('gateway')}/healthz")).raise_for_status()
+
+    return Part(
+        name="gateway",
+        command=[sys.executable, "-m", "stoa_fakes.payment_gateway"],
+        ready=ready,
+        env={
+            "PYTHONUNBUFFERED": "1",
+            "GATEWAY_PORT": str(at.port("gateway")),
+            "GATEWAY_STATE": str(at.folder("gateway") / "gateway.sqlite"),
+            "GATEWAY_API_KEY": api_key,
+            "GATEWAY_WEBHOOK_SECRET": webhook_secret,
+            "GATEWAY_WEBHOOK_URL": f"{at.edge_url}/api/v1/payments/webhook",
+        },
+        ports=[at.port("gateway")],
+        url=f"http://{at.address('gateway')}",
+    )

@@ -1,0 +1,121 @@
+"""Kafka: one node that is broker and KRaft controller."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import subprocess
+import uuid
+from pathlib import Path
+
+from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from stoa_stack.fetch import KAFKA, Cache
+from stoa_stack.files import write_atomically
+from stoa_stack.instance import Instance
+from stoa_stack.part import Part, Report
+from stoa_stack.servers import java
+
+_PROBE_TOPIC = "stoa.ready"
+
+_PROPERTIES = """\
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@{controller}
+listeners=PLAINTEXT://{broker},CONTROLLER://{controller}
+advertised.listeners=PLAINTEXT://{broker}
+controller.listener.names=CONTROLLER
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+log.dirs={data}
+auto.create.topics.enable=false
+default.replication.factor=1
+min.insync.replicas=1
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=4
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=4
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+share.coordinator.state.topic.num.partitions=4
+group.initial.rebalance.delay.ms=0
+log.cleaner.dedupe.buffer.size=16777216
+num.network.threads=2
+num.io.threads=4
+background.threads=2
+"""
+
+_LOGGING = """\
+rootLogger.level=warn
+rootLogger.appenderRef.stdout.ref=stdout
+appender.stdout.type=Console
+appender.stdout.name=stdout
+appender.stdout.layout.type=PatternLayout
+appender.stdout.layout.pattern=%d{ISO8601} %p %c{1} %m%n
+"""
+
+
+def part(at: Instance, cache: Cache) -> Part:
+    """The broker."""
+    folder = at.state / "kafka"
+    jars = cache.path(KAFKA)
+
+    def prepare(report: Report) -> None:
+        cache.fetch(KAFKA, report)
+        properties = _PROPERTIES.format(
+            broker=at.address("kafka"), controller=at.address("kafka-controller"), data=folder / "data"
+        )
+        write_atomically(folder / "server.properties", properties)
+        write_atomically(folder / "log4j2.properties", _LOGGING)
+        if not (folder / "data" / "meta.properties").exists():
+            report("formatting the log")
+            _format(jars, folder)
+
+    async def ready() -> None:
+        await asyncio.to_thread(_probe, at.address("kafka"))
+
+    return Part(
+        name="kafka",
+        command=[
+            java.JAVA,
+            *java.flags(heap_mb=384),
+            f"-Dlog4j2.configurationFile={folder / 'log4j2.properties'}",
+            "-cp",
+            f"{jars}/*",
+            "kafka.Kafka",
+            folder / "server.properties",
+        ],
+        prepare=prepare,
+        ready=ready,
+        ports=[at.port("kafka"), at.port("kafka-controller")],
+        url=at.address("kafka"),
+    )
+
+
+def _format(jars: Path, folder: Path) -> None:
+    cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    command = [java.JAVA, *java.flags(heap_mb=128), "-cp", f"{jars}/*", "kafka.tools.StorageTool", "format"]
+    result = subprocess.run(
+        [*command, "--ignore-formatted", "-t", cluster, "-c", folder / "server.properties"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if result.returncode != 0:
+        raise RuntimeError(f"formatting Kafka's log failed: {(result.stderr or result.stdout).strip()}")
+
+
+def _probe(bootstrap: str) -> None:
+    """Produce a record and have it acknowledged, on a topic of our own; raises if that does not work."""
+    quiet = {"bootstrap.servers": bootstrap, "log_level": 0, "socket.timeout.ms": 3000}
+    admin = AdminClient(quiet)
+    if _PROBE_TOPIC not in admin.list_topics(timeout=3).topics:
+        topic = NewTopic(_PROBE_TOPIC, num_partitions=1, config={"retention.ms": "60000"})
+        admin.create_topics([topic])[_PROBE_TOPIC].result(timeout=5)
+    producer = Producer(quiet | {"message.timeout.ms": 3000})
+    problems: list[object] = []
+    producer.produce(_PROBE_TOPIC, b"ready", on_delivery=lambda error, _: problems.append(error))
+    producer.flush(5)
+    if problems != [None]:
+        raise ConnectionError(f"produce: {problems[0] if problems else 'not acknowledged'}")

