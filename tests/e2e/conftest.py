@@ -1,0 +1,34 @@
+"""The running shop that the tests use, found by the state folder in STOA_STATE."""
+
+import json
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.e2e.shop import Client, Shop
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.stack)
+
+
+@pytest.fixture(scope="session")
+def state() -> Path:
+    """The state folder of the running stack."""
+    if "STOA_STATE" not in os.environ:
+        pytest.fail("STOA_STATE is not set: run `make test`, or leave such tests out with -m 'not stack'")
+    return Path(os.environ["STOA_STATE"])
+
+
+@pytest.fixture(scope="session")
+async def shop(state: Path) -> AsyncIterator[Shop]:
+    """The shop, with its staff signed in."""
+    access = json.loads((state / "access.json").read_text())
+    limits = httpx.Limits(max_connections=200, max_keepalive_connections=100)
+    async with httpx.AsyncClient(base_url=access["edge_url"], timeout=30, limits=limits) as http:
+        yield Shop(http, await Client(http).sign_in(**access["staff"]))

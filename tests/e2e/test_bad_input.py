@@ -1,0 +1,293 @@
+"""What must not go through: each gets a 4xx with a Status that names the field, and changes nothing."""
+
+import json
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import uuid4
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from tests.e2e.shop import ADDRESS, Client, Refused, Shop, new_product
+
+ID = "01900000-0000-7000-8000-000000000000"
+
+
+@pytest.fixture(scope="module")
+async def ada(shop: Shop) -> AsyncIterator[Client]:
+    """A shopper with something in the cart, which none of this may change."""
+    ada = await shop.shopper()
+    await ada.add(await shop.variant(), 2)
+    before = await ada.get(f"/api/v1/cart/{ada.user_id}")
+    yield ada
+    assert await ada.get(f"/api/v1/cart/{ada.user_id}") == before
+    assert not (await ada.get(f"/api/v1/users/{ada.user_id}/orders"))["orders"]
+
+
+def body_of_order(**changes: Any) -> dict[str, Any]:
+    body = {"request_id": str(uuid4()), "shipping_address": ADDRESS, "payment_token": "tok_visa", **changes}
+    return {name: value for name, value in body.items() if value is not None}
+
+
+def without(record: dict[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in record.items() if key != name}
+
+
+def variant(**changes: Any) -> dict[str, Any]:
+    product = new_product()
+    product["variants"][0] |= changes
+    return product
+
+
+def usd(units: str, nanos: int = 0, currency: str = "USD") -> dict[str, Any]:
+    return {"price": {"currency_code": currency, "units": units, "nanos": nanos}}
+
+
+CART = "/api/v1/cart/{user_id}/items"
+ITEM = {"product_id": ID, "variant_id": ID, "quantity": 1}
+ADDRESSES = "/api/v1/users/{user_id}/addresses"
+ADJUSTMENTS = f"/api/v1/inventory/{ID}/adjustments"
+USER = {"email": "x@example.com", "password": "long enough", "first_name": "A", "last_name": "B"}
+
+# who, method, path, body, field
+WRONG_BODIES = [
+    ("ada", "POST", CART, {**ITEM, "quantity": 0}, "quantity"),
+    ("ada", "POST", CART, {**ITEM, "quantity": -1}, "quantity"),
+    ("ada", "POST", CART, {**ITEM, "quantity": 1000}, "quantity"),
+    ("ada", "POST", CART, {**ITEM, "quantity": "many"}, "quantity"),
+    ("ada", "POST", CART, {**ITEM, "quantity": 1.5}, "quantity"),
+    ("ada", "POST", CART, {**ITEM, "quantity": 10**12}, "quantity"),
+    ("ada", "POST", CART, without(ITEM, "quantity"), "quantity"),
+    ("ada", "POST", CART, without(ITEM, "variant_id"), "variant_id"),
+    ("ada", "POST", CART, {**ITEM, "variant_id": "no id"}, "variant_id"),
+    ("ada", "POST", CART, {**ITEM, **usd("1")}, "price"),
+    ("ada", "POST", CART, {**ITEM, "currency": "EUR"}, "currency"),
+    ("ada", "POST", "/api/v1/orders", body_of_order(request_id=None), "request_id"),
+    ("ada", "POST", "/api/v1/orders", body_of_order(request_id="x" * 200), "request_id"),
+    ("ada", "POST", "/api/v1/orders", body_of_order(payment_token=None), "payment_token"),
+    ("ada", "POST", "/api/v1/orders", body_of_order(payment_token="4242424242424242"), "payment_token"),
+    ("ada", "POST", "/api/v1/orders", body_of_order(shipping_address=None), "destination"),
+    ("ada", "POST", "/api/v1/orders", body_of_order(shipping_address=without(ADDRESS, "city")), "city"),
+    ("ada", "POST", "/api/v1/orders", body_of_order(shipping_address={**ADDRESS, "country": "u"}), "country"),
+    ("ada", "POST", "/api/v1/orders", body_of_order(shipping_method="teleport"), "shipping_method"),
+    ("ada", "POST", "/api/v1/orders", body_of_order(total_amount=usd("1")["price"]), "total_amount"),
+    ("ada", "POST", "/api/v1/orders", body_of_order(shipping_address=None, address_id=ID), "address_id"),
+    ("ada", "POST", ADDRESSES, without(ADDRESS, "line1"), "line1"),
+    ("ada", "POST", ADDRESSES, {**ADDRESS, "recipient": "x" * 300}, "recipient"),
+    ("ada", "POST", ADDRESSES, {**ADDRESS, "recipient": "nul\u0000byte"}, "recipient"),
+    ("ada", "PATCH", "/api/v1/users/{user_id}", {"email": "nowhere"}, "email"),
+    ("nobody", "POST", "/api/v1/users", {**USER, "email": "nowhere"}, "email"),
+    ("nobody", "POST", "/api/v1/users", {**USER, "password": "short"}, "password"),
+    ("nobody", "POST", "/api/v1/users", {**USER, "first_name": "\u0000"}, "first_name"),
+    ("nobody", "POST", "/api/v1/users", without(USER, "last_name"), "last_name"),
+    ("nobody", "POST", "/api/v1/users", {**USER, "is_admin": True}, "is_admin"),
+    ("staff", "POST", "/api/v1/products", without(new_product(), "name"), "name"),
+    ("staff", "POST", "/api/v1/products", {**new_product(), "variants": []}, "variants"),
+    ("staff", "POST", "/api/v1/products", variant(**usd("0")), "price"),
+    ("staff", "POST", "/api/v1/products", variant(**usd("-1")), "price"),
+    ("staff", "POST", "/api/v1/products", variant(**usd("1", 1)), "price"),
+    ("staff", "POST", "/api/v1/products", variant(**usd("1", currency="EUR")), "price"),
+    ("staff", "POST", "/api/v1/products", {**new_product(), "tags": ["x" * 60]}, "tags"),
+    ("staff", "POST", ADJUSTMENTS, {"delta": 0, "reason": "x", "request_id": "a"}, "delta"),
+    ("staff", "POST", ADJUSTMENTS, {"delta": 5, "request_id": "a"}, "reason"),
+    ("staff", "PUT", f"/api/v1/inventory/{ID}/threshold", {"threshold": -1}, "threshold"),
+    ("staff", "POST", f"/api/v1/payments/{ID}/refunds", {"reason": "x"}, "request_id"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("who", "method", "path", "body", "field"),
+    WRONG_BODIES,
+    ids=[
+        f"{method} {path} {field} {number}" for number, (_, method, path, _, field) in enumerate(WRONG_BODIES)
+    ],
+)
+async def test_a_wrong_field_is_named(
+    shop: Shop, ada: Client, who: str, method: str, path: str, body: Any, field: str
+) -> None:
+    caller = {"ada": ada, "staff": shop.staff, "nobody": shop.nobody()}[who]
+    with pytest.raises(Refused) as refused:
+        await caller.call(method, path.format(user_id=ada.user_id), body)
+    assert refused.value.code == 400, refused.value
+    assert any(field in named for named in refused.value.fields), refused.value
+
+
+@pytest.mark.parametrize(
+    ("path", "field"),
+    [
+        ("/api/v1/products?colour=red", "colour"),
+        ("/api/v1/products?page_size=-1", "page_size"),
+        ("/api/v1/products?page_size=many", "page_size"),
+        ("/api/v1/products?page_size=1000", "page_size"),
+        ("/api/v1/products?page_token=made-up", "page_token"),
+        ("/api/v1/products?min_price=cheap", "min_price"),
+        ("/api/v1/products?min_price=9&max_price=1", "max_price"),
+        ("/api/v1/products/lamp", "product_id"),
+        ("/api/v1/inventory/lamp", "variant_id"),
+        ("/api/v1/orders/none", "order_id"),
+        ("/api/v1/users/{user_id}/orders?page_token=eyJhIjoxfQ", "page_token"),
+    ],
+)
+async def test_a_wrong_parameter_is_named(ada: Client, path: str, field: str) -> None:
+    with pytest.raises(Refused) as refused:
+        await ada.get(path.format(user_id=ada.user_id))
+    assert refused.value.code == 400, refused.value
+    assert any(field in named for named in refused.value.fields), refused.value
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "{",
+        "[]",
+        '"text"',
+        "null",
+        "{'single': 1}",
+        '{"quantity": 1, "quantity": 2}',
+        "\xff\xfe",
+        "[" * 100_000,
+    ],
+)
+async def test_malformed_json_is_refused(ada: Client, body: str) -> None:
+    response = await ada.send(
+        "POST",
+        CART.format(user_id=ada.user_id),
+        content=body.encode("latin-1"),
+        headers={"content-type": "application/json"},
+    )
+    assert response.status_code == 400, response.text
+    assert response.json()["code"] == 3
+
+
+async def test_a_huge_body_is_refused(ada: Client) -> None:
+    response = await ada.send("POST", CART.format(user_id=ada.user_id), {"product_id": "x" * 3_000_000})
+    assert response.status_code == 413, response.text
+    assert response.json()["details"]
+
+
+async def test_another_users_things_are_out_of_reach(shop: Shop, ada: Client) -> None:
+    bob = await shop.shopper()
+    await bob.add(await shop.variant())
+    order = await bob.settled(await bob.order())
+    for method, path, body in [
+        ("GET", f"/api/v1/cart/{bob.user_id}", None),
+        ("POST", f"/api/v1/cart/{bob.user_id}/items", ITEM),
+        ("DELETE", f"/api/v1/cart/{bob.user_id}", None),
+        ("GET", f"/api/v1/users/{bob.user_id}", None),
+        ("PATCH", f"/api/v1/users/{bob.user_id}", {"first_name": "Mallory"}),
+        ("GET", f"/api/v1/users/{bob.user_id}/addresses", None),
+        ("GET", f"/api/v1/users/{bob.user_id}/orders", None),
+        ("GET", f"/api/v1/orders/{order['order_id']}", None),
+        ("PUT", f"/api/v1/orders/{order['order_id']}/cancel", {}),
+        ("GET", f"/api/v1/payments/{order['payment']['payment_id']}", None),
+    ]:
+        response = await ada.send(method, path, body)
+        assert response.status_code in (403, 404), (method, path, response.text)
+        assert response.json()["code"] in (5, 7)
+    assert (await bob.get(f"/api/v1/orders/{order['order_id']}"))["status"] == "confirmed"
+
+
+async def test_tokens_that_are_not_right_are_refused(shop: Shop, ada: Client) -> None:
+    claims = jwt.decode(ada.token, options={"verify_signature": False})
+    header = jwt.get_unverified_header(ada.token)
+    stranger = ec.generate_private_key(ec.SECP256R1())
+    signed = ada.token.rsplit(".", 1)[0]
+    forged = {
+        "unsigned": jwt.encode(claims, None, "none"),
+        "by a stranger": jwt.encode(claims, stranger, "ES256", {"kid": header["kid"]}),
+        "by a stranger as staff": jwt.encode(
+            {**claims, "roles": ["staff"]}, stranger, "ES256", {"kid": header["kid"]}
+        ),
+        "expired": jwt.encode(
+            {**claims, "exp": int(time.time()) - 60}, stranger, "ES256", {"kid": header["kid"]}
+        ),
+        "signature cut off": f"{signed}.",
+        "not a token": "lamp",
+    }
+    for kind, token in forged.items():
+        mallory = Client(shop.http, user_id=ada.user_id, token=token)
+        for method, path, body in [
+            ("GET", f"/api/v1/cart/{ada.user_id}", None),
+            ("POST", "/api/v1/orders", body_of_order()),
+            ("POST", "/api/v1/products", new_product()),
+        ]:
+            response = await mallory.send(method, path, body)
+            assert response.status_code == 401, (kind, response.text)
+            assert response.json()["code"] == 16
+    nobody = await shop.nobody().send("GET", f"/api/v1/cart/{ada.user_id}")
+    assert nobody.status_code == 401
+    assert nobody.headers["content-type"] == "application/json"
+
+
+async def test_identity_headers_of_a_client_count_for_nothing(shop: Shop, ada: Client) -> None:
+    claimed = {
+        "x-user-id": ada.user_id,
+        "x-user-roles": "staff",
+        "x-forwarded-client-cert": "URI=spiffe://stoa.local/ns/stoa/sa/order",
+        "x-stoa-subject": ada.user_id,
+    }
+    mallory = Client(shop.http, extra=claimed)
+    assert (await mallory.send("GET", f"/api/v1/cart/{ada.user_id}")).status_code == 401
+    assert (await mallory.send("POST", "/api/v1/products", new_product())).status_code == 401
+
+
+async def test_errors_of_the_edge_itself_are_statuses_too(shop: Shop) -> None:
+    for method, path, code in [
+        ("GET", "/api/v1/nothing", 404),
+        ("GET", "/nothing", 404),
+        ("DELETE", "/api/v1/products", 405),
+    ]:
+        response = await shop.nobody().send(method, path)
+        assert response.status_code == code
+        assert set(response.json()) == {"code", "message", "details"}
+        assert response.headers["x-request-id"]
+
+
+async def test_internal_methods_cannot_be_reached_through_the_edge(shop: Shop) -> None:
+    for path in [
+        "/stoa.cart.v1.CartService/GetCartForCheckout",
+        "/stoa.payment.v1.PaymentService/ProcessPayment",
+        "/stoa.order.v1.OrderService/PlaceOrder",
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+        "/grpc.health.v1.Health/Check",
+    ]:
+        for content_type in ("application/grpc", "application/grpc-web", "application/json"):
+            response = await shop.staff.send(
+                "POST", path, content=b"\0\0\0\0\0", headers={"content-type": content_type, "te": "trailers"}
+            )
+            assert response.status_code in (403, 404, 415), (path, content_type, response.text)
+            assert "grpc-status" not in response.headers or response.headers["grpc-status"] != "0"
+
+
+async def test_a_webhook_with_a_wrong_signature_is_refused(shop: Shop) -> None:
+    response = await shop.nobody().send(
+        "POST",
+        "/api/v1/payments/webhook",
+        content=json.dumps({"type": "charge.succeeded"}),
+        headers={"content-type": "application/json", "x-gateway-signature": "t=1,v1=00"},
+    )
+    assert response.status_code in (400, 401, 403), response.text
+
+
+async def test_a_taken_email_and_a_taken_sku_are_conflicts(shop: Shop, ada: Client) -> None:
+    taken = {**USER, "email": ada.email.upper()}
+    with pytest.raises(Refused) as refused:
+        await shop.nobody().call("POST", "/api/v1/users", taken)
+    assert refused.value.code == 409
+    product = new_product()
+    await shop.staff.call("POST", "/api/v1/products", product)
+    with pytest.raises(Refused) as refused:
+        await shop.staff.call("POST", "/api/v1/products", product)
+    assert refused.value.code == 409
+
+
+async def test_a_stale_etag_is_a_conflict(shop: Shop) -> None:
+    product = await shop.staff.call("POST", "/api/v1/products", new_product())
+    path = f"/api/v1/products/{product['product_id']}"
+    await shop.staff.call("PUT", path, {**product, "name": "Better lamp"})
+    with pytest.raises(Refused) as refused:
+        await shop.staff.call("PUT", path, {**product, "name": "Other lamp"})
+    assert refused.value.code == 409
+    assert (await shop.nobody().get(path))["name"] == "Better lamp"

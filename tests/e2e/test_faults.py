@@ -1,0 +1,113 @@
+"""Whatever is killed in the middle of checkouts, every order settles and the books balance."""
+
+import asyncio
+import os
+import sys
+from collections import Counter
+from pathlib import Path
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from tests.e2e.shop import Client, Refused, Shop, eventually
+
+pytestmark = pytest.mark.slow
+
+
+async def stoa(*words: str) -> tuple[int, str]:
+    """Run a `stoa` command on the instance under test; return its exit code and what it printed."""
+    process = await asyncio.create_subprocess_exec(
+        Path(sys.executable).with_name("stoa"),
+        *words,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env=os.environ,
+    )
+    output, _ = await process.communicate()
+    return process.returncode or 0, output.decode()
+
+
+async def order_patiently(shopper: Client, token: str) -> str:
+    """Order as a client that means it: the same request again until it is answered, then wait for the end."""
+    request_id = str(uuid4())
+
+    async def place() -> object:
+        try:
+            return await shopper.order(token, request_id=request_id)
+        except Refused as refused:
+            # What a shopper may see while something is down: try again. Anything else would be a bug.
+            assert refused.code in (429, 500, 502, 503, 504), refused
+            raise
+
+    order = await eventually(place, within=90)
+    return str((await shopper.settled(order, within=120))["status"])
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("part", ["order", "inventory", "kafka"])
+async def test_killed_in_the_middle_of_checkouts_every_order_settles(shop: Shop, part: str) -> None:
+    variants = [await shop.variant(stock=stock) for stock in (100, 5)]
+    shoppers = await asyncio.gather(*(shop.shopper() for _ in range(24)))
+    for shopper in shoppers:
+        for variant in variants:
+            await shopper.add(variant)
+
+    async def killer() -> None:
+        for _ in range(2):
+            await asyncio.sleep(0.4)
+            code, output = await stoa("kill", part)
+            assert code == 0, output
+
+    async def shopping(number: int) -> str:
+        await asyncio.sleep(number * 0.05)
+        return await order_patiently(shoppers[number], "tok_declined" if number % 6 == 5 else "tok_visa")
+
+    *outcomes, _ = await asyncio.gather(*(shopping(number) for number in range(24)), killer())
+    outcome = Counter(outcomes)
+    assert set(outcome) <= {"confirmed", "cancelled"}
+    assert outcome["confirmed"] == 5
+
+    async def all_back() -> bool:
+        return [await shop.stock(variant) for variant in variants] == [(100, 5), (5, 5)]
+
+    assert await eventually(all_back, within=60)
+    code, output = await stoa("audit", "--wait", "60")
+    assert code == 0, output
+
+
+async def test_a_shop_whose_payment_gateway_is_down_takes_orders_and_settles_them_later(shop: Shop) -> None:
+    variant = await shop.variant(stock=5)
+    ada = await shop.shopper()
+    await ada.add(variant)
+    code, output = await stoa("kill", "gateway")
+    assert code == 0, output
+    order = await ada.settled(await ada.order(), within=90)
+    assert order["status"] in ("confirmed", "cancelled")
+
+
+async def test_the_projections_of_orders_are_rebuilt_identically_while_the_shop_runs(shop: Shop) -> None:
+    ada = await shop.shopper()
+    await ada.add(await shop.variant())
+    await ada.settled(await ada.order())
+    code, output = await stoa("replay", "order")
+    assert code == 0, output
+    assert "0 differed" in output
+
+
+async def test_the_edge_answers_with_a_status_while_a_service_is_down(shop: Shop) -> None:
+    ada = await shop.shopper()
+    code, output = await stoa("kill", "cart")
+    assert code == 0, output
+
+    async def answered() -> bool:
+        try:
+            response = await ada.send("GET", f"/api/v1/cart/{ada.user_id}")
+        except httpx.TransportError as error:  # the edge itself must never drop a connection
+            raise AssertionError("no answer") from error
+        if response.status_code != 200:
+            assert response.status_code == 503, response.text
+            assert response.json()["code"] == 14
+        return response.status_code == 200
+
+    assert await eventually(answered, within=60)
