@@ -1,0 +1,388 @@
+"""Accounts, address books, sessions and sign-in attempts, and the rules they keep."""
+
+import hashlib
+import math
+from dataclasses import dataclass, field, fields, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Self
+from uuid import UUID
+
+from stoa_chassis.errors import (
+    AlreadyExists,
+    FailedPrecondition,
+    FieldViolation,
+    NotFound,
+    ResourceExhausted,
+    Unauthenticated,
+)
+from stoa_chassis.ids import new_id
+from stoa_events import UserProfileUpdated, UserRegistered
+
+STAFF = "staff"
+MAX_ADDRESSES = 50
+
+
+class EmailTaken(AlreadyExists):
+    """Another account has this email."""
+
+    reason = "EMAIL_TAKEN"
+
+    def __init__(self) -> None:
+        taken = "belongs to another account"
+        super().__init__(f"email: {taken}", violations=(FieldViolation("email", taken),))
+
+
+class UserNotFound(NotFound):
+    """There is no such account."""
+
+    reason = "USER_NOT_FOUND"
+
+
+class AddressNotFound(NotFound):
+    """The account has no such address."""
+
+    reason = "ADDRESS_NOT_FOUND"
+
+
+class AddressBookFull(FailedPrecondition):
+    """The account has as many addresses as it may have."""
+
+    reason = "ADDRESS_BOOK_FULL"
+
+
+class InvalidCredentials(Unauthenticated):
+    """Email and password don't fit. Never says which of the two is wrong."""
+
+    reason = "INVALID_CREDENTIALS"
+
+    def __init__(self) -> None:
+        super().__init__("email or password is wrong")
+
+
+class SignInLocked(ResourceExhausted):
+    """Too many wrong passwords were tried with this email; also answered when there is no such account."""
+
+    reason = "SIGN_IN_LOCKED"
+
+
+class InvalidRefreshToken(Unauthenticated):
+    """The refresh token is unknown, used, expired or revoked. Never says which."""
+
+    reason = "INVALID_REFRESH_TOKEN"
+
+    def __init__(self) -> None:
+        super().__init__("the refresh token is not valid; please sign in again")
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileChange:
+    """New values for some fields of an account; None leaves a field as it is."""
+
+    email: str | None = None
+    first_name: str | None = None
+    last_name: str | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class User:
+    """An account."""
+
+    user_id: UUID
+    email: str
+    password_hash: str = field(repr=False)
+    first_name: str
+    last_name: str
+    roles: frozenset[str]
+    created_at: datetime
+    updated_at: datetime
+    events: list[UserRegistered | UserProfileUpdated] = field(default_factory=list)
+
+    @classmethod
+    def register(
+        cls,
+        *,
+        email: str,
+        password_hash: str,
+        first_name: str,
+        last_name: str,
+        now: datetime,
+        roles: frozenset[str] = frozenset(),
+    ) -> Self:
+        """Open an account."""
+        user = cls(
+            user_id=new_id(),
+            email=email.strip(),
+            password_hash=password_hash,
+            first_name=first_name.strip(),
+            last_name=last_name.strip(),
+            roles=roles,
+            created_at=now,
+            updated_at=now,
+        )
+        user.events.append(
+            UserRegistered(
+                user_id=user.user_id,
+                email=user.email,
+                first_name=user.first_name,
+                last_name=user.last_name,
+            )
+        )
+        return user
+
+    def change_profile(self, change: ProfileChange, now: datetime) -> None:
+        """Take the new values. A change that changes nothing leaves no trace."""
+        new = {
+            f.name: value.strip() for f in fields(change) if (value := getattr(change, f.name)) is not None
+        }
+        if all(getattr(self, name) == value for name, value in new.items()):
+            return
+        for name, value in new.items():
+            setattr(self, name, value)
+        self.updated_at = now
+        self.events.append(
+            UserProfileUpdated(
+                user_id=self.user_id,
+                email=self.email,
+                first_name=self.first_name,
+                last_name=self.last_name,
+            )
+        )
+
+    def grant(self, role: str, now: datetime) -> None:
+        """Give a role to the account."""
+        self.roles |= {role}
+        self.updated_at = now
+
+
+class AddressKind(StrEnum):
+    """What an address is used for."""
+
+    SHIPPING = "shipping"
+    BILLING = "billing"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PostalAddress:
+    """Where something is sent to; blanks around the values don't count."""
+
+    recipient: str
+    line1: str
+    line2: str = ""
+    city: str
+    region: str = ""
+    postal_code: str
+    country: str
+
+    def __post_init__(self) -> None:
+        for part in fields(self):
+            object.__setattr__(self, part.name, getattr(self, part.name).strip())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """An entry of an address book."""
+
+    address_id: UUID
+    kind: AddressKind
+    is_default: bool
+    postal: PostalAddress
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(slots=True)
+class AddressBook:
+    """The addresses of an account. Each kind that has any has exactly one default."""
+
+    user_id: UUID
+    addresses: dict[UUID, Address] = field(default_factory=dict)
+    changed: set[UUID] = field(default_factory=set)
+    removed: set[UUID] = field(default_factory=set)
+
+    def add(self, kind: AddressKind, postal: PostalAddress, *, as_default: bool, now: datetime) -> Address:
+        """Add an address. The first of a kind becomes its default. Raises AddressBookFull."""
+        if len(self.addresses) >= MAX_ADDRESSES:
+            raise AddressBookFull(
+                f"an account has at most {MAX_ADDRESSES} addresses", metadata={"limit": str(MAX_ADDRESSES)}
+            )
+        address = Address(
+            address_id=new_id(),
+            kind=kind,
+            is_default=False,
+            postal=postal,
+            created_at=now,
+            updated_at=now,
+        )
+        return self._put(address, as_default=as_default)
+
+    def replace(
+        self,
+        address_id: UUID,
+        kind: AddressKind,
+        postal: PostalAddress,
+        *,
+        as_default: bool,
+        now: datetime,
+    ) -> Address:
+        """Replace an address. A default of a kind stays one until another takes its place.
+
+        Raises AddressNotFound.
+        """
+        old = self._get(address_id)
+        stays_default = old.is_default and kind == old.kind
+        new = replace(old, kind=kind, is_default=False, postal=postal, updated_at=now)
+        put = self._put(new, as_default=as_default or stays_default)
+        self._fill_default(old.kind)
+        return put
+
+    def remove(self, address_id: UUID) -> None:
+        """Remove an address. If it was a default, the newest other of its kind becomes it.
+
+        Raises AddressNotFound.
+        """
+        old = self._get(address_id)
+        del self.addresses[address_id]
+        self.changed.discard(address_id)
+        self.removed.add(address_id)
+        self._fill_default(old.kind)
+
+    def _get(self, address_id: UUID) -> Address:
+        if address_id not in self.addresses:
+            raise AddressNotFound("the account has no such address")
+        return self.addresses[address_id]
+
+    def _put(self, address: Address, *, as_default: bool) -> Address:
+        others = [a for a in self._of(address.kind) if a.address_id != address.address_id]
+        if as_default or not others:
+            for other in others:
+                if other.is_default:
+                    self._store(replace(other, is_default=False))
+            address = replace(address, is_default=True)
+        self._store(address)
+        return address
+
+    def _fill_default(self, kind: AddressKind) -> None:
+        candidates = self._of(kind)
+        if candidates and not any(a.is_default for a in candidates):
+            newest = max(candidates, key=lambda a: (a.created_at, a.address_id))
+            self._store(replace(newest, is_default=True))
+
+    def _of(self, kind: AddressKind) -> list[Address]:
+        return [a for a in self.addresses.values() if a.kind == kind]
+
+    def _store(self, address: Address) -> None:
+        self.addresses[address.address_id] = address
+        self.changed.add(address.address_id)
+
+
+def digest(secret: str) -> bytes:
+    """Return the SHA-256 of a refresh token: what is stored, so that a stolen table opens no session.
+
+    A plain hash is enough because a token has 256 random bits; a password has not (see `passwords.py`).
+    """
+    return hashlib.sha256(secret.encode()).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class SessionPolicy:
+    """How long one may stay signed in."""
+
+    idle: timedelta = timedelta(days=30)
+    longest: timedelta = timedelta(days=90)
+
+
+@dataclass(slots=True)
+class RefreshToken:
+    """One link in the chain of a session's refresh tokens."""
+
+    digest: bytes = field(repr=False)
+    expires_at: datetime
+    used_at: datetime | None = None
+
+
+@dataclass(slots=True)
+class Session:
+    """A family of refresh tokens: what began with one sign-in and ends for all of them at once."""
+
+    session_id: UUID
+    user_id: UUID
+    expires_at: datetime
+    revoked_at: datetime | None = None
+
+    @classmethod
+    def start(cls, user_id: UUID, policy: SessionPolicy, now: datetime) -> Self:
+        """Begin a session at a sign-in."""
+        return cls(new_id(), user_id, now + policy.longest)
+
+    def issue(self, secret: str, policy: SessionPolicy, now: datetime) -> RefreshToken:
+        """Add a token to the family. It never outlives the session."""
+        return RefreshToken(digest(secret), min(now + policy.idle, self.expires_at))
+
+    def use(self, token: RefreshToken, now: datetime) -> bool:
+        """Use up a token; False if it is not good any more.
+
+        A second use means that the token has two holders, one of whom stole it. Nobody can tell which, so the
+        session ends for both (RFC 9700, section 4.14.2).
+        """
+        if token.used_at is not None:
+            self.revoke(now)
+            return False
+        if self.revoked_at is not None or now >= token.expires_at:
+            return False
+        token.used_at = now
+        return True
+
+    def revoke(self, now: datetime) -> None:
+        """End the session."""
+        self.revoked_at = self.revoked_at or now
+
+
+@dataclass(frozen=True, slots=True)
+class LockoutPolicy:
+    """How wrong passwords are answered: after `failures` in a row sign-in is locked, longer each time."""
+
+    failures: int = 10
+    first: timedelta = timedelta(minutes=1)
+    longest: timedelta = timedelta(hours=1)
+    forgotten_after: timedelta = timedelta(days=1)
+
+
+def email_key(email: str) -> str:
+    """Return what makes an email unique: it is the same address however it is capitalised."""
+    return email.strip().lower()
+
+
+def attempts_key(email: str) -> bytes:
+    """Return under what the failures with an email are counted.
+
+    They are counted whether or not there is such an account, so that a lock does not give away which emails
+    have one; hashed, so that the table does not collect strangers' emails.
+    """
+    return digest(email_key(email))
+
+
+@dataclass(slots=True)
+class SignInAttempts:
+    """The failures in a row with one email."""
+
+    failures: int = 0
+    last_failed_at: datetime | None = None
+    locked_until: datetime | None = None
+
+    def check(self, now: datetime) -> None:
+        """Raise SignInLocked while locked, whatever the password."""
+        if self.locked_until and now < self.locked_until:
+            wait = timedelta(seconds=math.ceil((self.locked_until - now).total_seconds()))
+            raise SignInLocked("too many wrong passwords; please try again later", retry_after=wait)
+
+    def fail(self, policy: LockoutPolicy, now: datetime) -> None:
+        """Count a wrong password; from the policy's limit on each doubles the time of the lock."""
+        if self.last_failed_at and now - self.last_failed_at > policy.forgotten_after:
+            self.failures = 0
+        self.failures += 1
+        self.last_failed_at = now
+        if self.failures >= policy.failures:
+            # Capped: the longest lock is reached long before 2^30 times the first overflows a timedelta.
+            doublings = min(self.failures - policy.failures, 30)
+            self.locked_until = now + min(policy.first * 2**doublings, policy.longest)

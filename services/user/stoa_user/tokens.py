@@ -1,0 +1,108 @@
+"""Access tokens: JSON Web Tokens signed with ES256, and the key set that proves them."""
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import jwt
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import (
+    SECP256R1,
+    EllipticCurvePrivateKey,
+    EllipticCurvePublicKey,
+)
+from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
+from jwt.algorithms import ECAlgorithm
+
+from stoa_chassis.ids import new_id
+from stoa_user.model import User
+
+_ALGORITHM = "ES256"
+_PUBLIC_KEY = re.compile(r"-----BEGIN PUBLIC KEY-----.+?-----END PUBLIC KEY-----", re.DOTALL)
+
+
+class KeyUnusable(Exception):
+    """A key in the settings is missing or not a P-256 key in PEM."""
+
+
+@dataclass(frozen=True, slots=True)
+class PublicKey:
+    """One entry of the key set (RFC 7517). All keys are P-256, so that is not repeated here."""
+
+    kid: str
+    x: str
+    y: str
+
+    @classmethod
+    def of(cls, key: EllipticCurvePublicKey) -> "PublicKey":
+        """Describe a key; its id is its thumbprint (RFC 7638), so that all instances call it the same."""
+        jwk: dict[str, Any] = ECAlgorithm.to_jwk(key, as_dict=True)
+        members = {name: jwk[name] for name in ("crv", "kty", "x", "y")}
+        canonical = json.dumps(members, separators=(",", ":"), sort_keys=True).encode()
+        kid = jwt.utils.base64url_encode(hashlib.sha256(canonical).digest()).decode()
+        return cls(kid, jwk["x"], jwk["y"])
+
+
+class TokenIssuer:
+    """Signs access tokens."""
+
+    def __init__(
+        self,
+        signing_key: str,
+        previous_public_keys: str = "",
+        *,
+        issuer: str,
+        audience: str,
+        lifetime: timedelta,
+    ) -> None:
+        """Sign with `signing_key` (PEM); keep publishing `previous_public_keys` (PEM, one after the other).
+
+        To rotate, the new key becomes the signing key and the public half of the old one a previous key,
+        until the last token that it signed has expired.
+
+        Raises KeyUnusable.
+        """
+        self._key = _private_key(signing_key)
+        self._kid = PublicKey.of(self._key.public_key()).kid
+        self._issuer = issuer
+        self._audience = audience
+        self.lifetime = lifetime
+        keys = [self._key.public_key(), *map(_public_key, _PUBLIC_KEY.findall(previous_public_keys))]
+        # By id, because after a rotation half done the new key may be among the previous ones.
+        self.public_keys = tuple({key.kid: key for key in map(PublicKey.of, keys)}.values())
+
+    def issue(self, user: User, now: datetime) -> str:
+        """Return a token that proves who the user is and what roles they have."""
+        claims = {
+            "iss": self._issuer,
+            "aud": self._audience,
+            "sub": str(user.user_id),
+            "roles": sorted(user.roles),
+            "iat": int(now.timestamp()),
+            "exp": int((now + self.lifetime).timestamp()),
+            "jti": str(new_id()),
+        }
+        return jwt.encode(claims, self._key, _ALGORITHM, headers={"kid": self._kid})
+
+
+def _private_key(pem: str) -> EllipticCurvePrivateKey:
+    try:
+        key = load_pem_private_key(pem.encode(), None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise KeyUnusable("STOA_SIGNING_KEY holds no private key in PEM") from None
+    if not isinstance(key, EllipticCurvePrivateKey) or not isinstance(key.curve, SECP256R1):
+        raise KeyUnusable("STOA_SIGNING_KEY is not a P-256 key")
+    return key
+
+
+def _public_key(pem: str) -> EllipticCurvePublicKey:
+    try:
+        key = load_pem_public_key(pem.encode())
+    except (ValueError, UnsupportedAlgorithm):
+        raise KeyUnusable("STOA_PREVIOUS_PUBLIC_KEYS holds something that is no public key in PEM") from None
+    if not isinstance(key, EllipticCurvePublicKey) or not isinstance(key.curve, SECP256R1):
+        raise KeyUnusable("STOA_PREVIOUS_PUBLIC_KEYS holds a key that is not P-256")
+    return key

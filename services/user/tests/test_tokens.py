@@ -1,0 +1,106 @@
+"""What access tokens prove."""
+
+from datetime import UTC, datetime, timedelta
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
+
+from stoa_user.model import STAFF, User
+from stoa_user.tokens import KeyUnusable, PublicKey, TokenIssuer
+
+NOW = datetime.now(UTC).replace(microsecond=0)
+Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+
+
+def private_pem(key: Key) -> str:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+
+
+def public_pem(key: Key) -> str:
+    return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+
+
+def an_issuer(signing_key: str, previous: str = "") -> TokenIssuer:
+    return TokenIssuer(signing_key, previous, issuer="stoa", audience="stoa", lifetime=timedelta(minutes=15))
+
+
+def a_user() -> User:
+    return User.register(
+        email="a@example.com",
+        password_hash="hash",
+        first_name="Ann",
+        last_name="Lee",
+        now=NOW,
+        roles=frozenset({STAFF}),
+    )
+
+
+def as_jwk(key: PublicKey) -> jwt.PyJWK:
+    return jwt.PyJWK({"kty": "EC", "crv": "P-256", "alg": "ES256", "kid": key.kid, "x": key.x, "y": key.y})
+
+
+def test_a_token_says_who_and_for_how_long_and_is_proven_by_the_published_key() -> None:
+    issuer, user = an_issuer(private_pem(ec.generate_private_key(ec.SECP256R1()))), a_user()
+    token = issuer.issue(user, NOW)
+    (key,) = issuer.public_keys
+    assert jwt.get_unverified_header(token) == {"alg": "ES256", "typ": "JWT", "kid": key.kid}
+    claims = jwt.decode(token, as_jwk(key), ["ES256"], issuer="stoa", audience="stoa")
+    assert claims.pop("jti")
+    assert claims == {
+        "iss": "stoa",
+        "aud": "stoa",
+        "sub": str(user.user_id),
+        "roles": ["staff"],
+        "iat": int(NOW.timestamp()),
+        "exp": int(NOW.timestamp()) + 900,
+    }
+
+
+def test_a_key_is_named_by_its_thumbprint() -> None:
+    # The key of RFC 7517, appendix A.1, whose thumbprint was computed with another tool.
+    key = PublicKey.of(
+        ec.EllipticCurvePublicNumbers(
+            int.from_bytes(jwt.utils.base64url_decode("MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4")),
+            int.from_bytes(jwt.utils.base64url_decode("4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM")),
+            ec.SECP256R1(),
+        ).public_key()
+    )
+    assert key.kid == "cn-I_WNMClehiVp51i_0VpOENW1upEerA8sEam5hn-s"
+
+
+def test_tokens_of_the_key_before_are_good_after_a_rotation() -> None:
+    old, new = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    token = an_issuer(private_pem(old)).issue(a_user(), NOW)
+    issuer = an_issuer(private_pem(new), f"{public_pem(old)}\n{public_pem(new)}")
+    keys = {key.kid: key for key in issuer.public_keys}
+    assert len(keys) == 2
+    key = keys[jwt.get_unverified_header(token)["kid"]]
+    assert jwt.decode(token, as_jwk(key), ["ES256"], issuer="stoa", audience="stoa")
+
+
+@pytest.mark.parametrize(
+    "pem",
+    [
+        "",
+        "secret",
+        private_pem(ec.generate_private_key(ec.SECP384R1())),
+        private_pem(rsa.generate_private_key(65537, 2048)),
+    ],
+)
+def test_a_key_that_can_not_sign_es256_is_refused_without_showing_it(pem: str) -> None:
+    with pytest.raises(KeyUnusable) as refused:
+        an_issuer(pem)
+    assert "PRIVATE" not in str(refused.value)
+
+
+def test_a_previous_key_of_another_kind_is_refused() -> None:
+    other = public_pem(rsa.generate_private_key(65537, 2048))
+    with pytest.raises(KeyUnusable):
+        an_issuer(private_pem(ec.generate_private_key(ec.SECP256R1())), other)
