@@ -123,7 +123,7 @@ def deploy() -> None:
     from stoa_stack import deploy
 
     at = _instance()
-    raise typer.Exit(deploy.deploy(at.address("kafka"), at.registry_url))
+    deploy.deploy(at.address("kafka"), at.registry_url)
 
 
 @app.command()

@@ -17,7 +17,7 @@ from stoa_stack.supervisor import Supervisor
 
 
 def main(names: list[str]) -> int:
-    """Run the instance's parts (all, or the named and their needs) until told to stop; 1 if they don't come up."""
+    """Run the instance's parts (all, or the named and their needs) until told to stop; 1 if one fails."""
     at = Instance.current()
     with held(at.state / "run" / "lock") as free:
         if not free:

@@ -1,8 +1,8 @@
 """Fetching servers that come as Maven artifacts, into a cache that all checkouts of a user share.
 
-`jars.lock` pins every file of every bundle by its coordinate and SHA-256. A bundle is downloaded and unpacked in
-a temporary folder, verified, flushed to disk and then renamed into place under a name that carries the lock's
-checksum: what bears its final name is complete, whatever was killed on the way.
+`jars.lock` pins every file of every bundle by its coordinate and SHA-256. A bundle is downloaded and
+unpacked in a temporary folder, verified, flushed to disk and then renamed into place under a name that
+carries the lock's checksum: what bears its final name is complete, whatever was killed on the way.
 """
 
 from __future__ import annotations
@@ -178,9 +178,9 @@ def _maven(repository: Path):  # type: ignore[no-untyped-def]  # jgo has no type
     # requests, which jgo uses, knows the system's authorities only by a name of its own.
     if bundle := os.environ.get("SSL_CERT_FILE"):
         os.environ.setdefault("REQUESTS_CA_BUNDLE", bundle)
-    from jgo.config import GlobalSettings  # type: ignore[import-untyped]
-    from jgo.maven import MavenContext  # type: ignore[import-untyped]
-    from jgo.maven._core import DEFAULT_REMOTE_REPOS  # type: ignore[import-untyped]
+    from jgo.config import GlobalSettings
+    from jgo.maven import MavenContext
+    from jgo.maven._core import DEFAULT_REMOTE_REPOS
 
     return MavenContext(
         # A private repository: the user's own may hold half of a file from a download that was killed.
@@ -230,7 +230,7 @@ def _exclusive(path: Path, report: Report) -> Iterator[None]:
 
 
 def command(console: Console, *, update: bool) -> int:
-    """`stoa fetch`: have every bundle in the cache, after pinning it anew if asked to; returns the exit code."""
+    """`stoa fetch`: have every bundle in the cache, pinned anew if asked to; returns the exit code."""
     cache = Cache.of_user()
     try:
         if update:

@@ -11,7 +11,7 @@ import sys
 import time
 from dataclasses import asdict
 
-import psutil
+import psutil  # type: ignore[import-untyped]  # no types
 from rich.console import Console
 from rich.table import Table
 

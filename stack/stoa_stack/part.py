@@ -14,10 +14,10 @@ Report = Callable[[str], None]
 class Part:
     """A server, a service or a one-off step of the stack.
 
-    It is started when everything it `needs` is ready, after `prepare` (blocking, run in a thread; it may report
-    its progress) has fetched and configured what the command uses. `ready` is asked until it no longer raises;
-    `setup` then runs once per start of the stack, before others see the part as ready. A part without `ready` is
-    a one-off: it is done when its command ends with 0.
+    It is started when everything it `needs` is ready, after `prepare` (blocking, run in a thread; it may
+    report its progress) has fetched and configured what the command uses. `ready` is asked until it no
+    longer raises; `setup` then runs once per start of the stack, before others see the part as ready. A part
+    without `ready` is a one-off: it is done when its command ends with 0.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Part:
 
 
 def with_needs(parts: Sequence[Part], names: Sequence[str]) -> list[Part]:
-    """The named parts and all that they need, in the order of `parts`; raises KeyError for an unknown name."""
+    """The named parts and all that they need, in the order of `parts`; KeyError for an unknown name."""
     by_name = {part.name: part for part in parts}
     wanted: set[str] = set()
     pending = list(names)

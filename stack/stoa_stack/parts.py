@@ -24,7 +24,12 @@ SERVICES = (
     Service("user", stores=("postgres",)),
     Service("catalog", stores=("mongo",)),
     Service("cart", stores=("valkey",), calls=("catalog", "inventory")),
-    Service("order", stores=("postgres",), calls=("user", "catalog", "cart", "payment")),
+    Service(
+        "order",
+        stores=("postgres",),
+        calls=("user", "catalog", "cart", "payment"),
+        passes=("STOA_STOCK_DEADLINE_SECONDS", "STOA_PAYMENT_DEADLINE_SECONDS"),
+    ),
     Service("payment", stores=("postgres",), needs=("gateway",)),
     Service("inventory", stores=("postgres",)),
 )
@@ -58,7 +63,7 @@ def _users_of(store: str) -> list[str]:
 
 
 def _gateway(at: Instance) -> Part:
-    """The mock of the payment gateway, a company of its own: it knows nothing of us but a webhook's address."""
+    """The mock of the payment gateway, a company of its own: all it knows of us is a webhook's address."""
     api_key, webhook_secret = services.gateway_secrets(at)
 
     async def ready() -> None:

@@ -9,7 +9,7 @@ import socket
 from collections.abc import Sequence
 from pathlib import Path
 
-import psutil
+import psutil  # type: ignore[import-untyped]  # no types
 
 from stoa_stack.part import Part
 
@@ -44,7 +44,9 @@ def check_ports(parts: Sequence[Part]) -> None:
     taken = [f"port {port}, which {part.name} needs, is taken{_by_whom(port)}"
              for part in parts for port in part.ports if _is_taken(port)]  # fmt: skip
     if taken:
-        hint = "Stop what uses it, or choose other ports: STOA_EDGE_PORT for the edge, STOA_PORT_BASE for the rest."
+        hint = (
+            "Stop what uses it, or choose others: STOA_EDGE_PORT for the edge, STOA_PORT_BASE for the rest."
+        )
         raise NotPossible("\n".join([*taken, hint]))
 
 

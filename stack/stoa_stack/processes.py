@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-import psutil
+import psutil  # type: ignore[import-untyped]  # no types
 
 from stoa_stack.status import PartStatus
 
@@ -26,8 +26,9 @@ def kill_group(leader: int) -> None:
 def orphans(state: Path, recorded: Iterable[PartStatus]) -> list[psutil.Process]:
     """The instance's processes that run now.
 
-    A process belongs to it if it carries the marker, or is one that the status file records, with the same start
-    time (some servers overwrite their environment; pids are used again), or has such a one as its parent.
+    A process belongs to it if it carries the marker, or is one that the status file records, with the same
+    start time (some servers overwrite their environment; pids are used again), or has such a one as its
+    parent.
     """
     created = {part.pid: part.created for part in recorded if part.pid}
     found = {}
@@ -44,9 +45,10 @@ def orphans(state: Path, recorded: Iterable[PartStatus]) -> list[psutil.Process]
 
 def _marker(process: psutil.Process) -> str | None:
     try:
-        return process.environ().get(MARKER)
+        value: str | None = process.environ().get(MARKER)
     except (psutil.Error, OSError):
         return None
+    return value
 
 
 def end(processes: list[psutil.Process], grace_seconds: float = 10.0) -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]  # no types
 
 from stoa_stack.credentials import Secrets, password, signing_key
 from stoa_stack.instance import Instance
@@ -24,15 +23,20 @@ STACK_IDENTITY = "stack"  # the identity under which the stack itself asks a ser
 class Service:
     """A Python service: `python -m stoa_<name>`.
 
-    `stores` are the servers that keep its data, `calls` the services that it calls over gRPC. It is started when
-    its stores and the event contracts are there; whom it calls may come later.
+    `stores` are the servers that keep its data, `calls` the services that it calls over gRPC. It is started
+    when its stores and the event contracts are there; whom it calls may come later. `passes` are settings of
+    its own that it gets from the environment of `stoa up`, where they are set.
     """
 
     name: str
     stores: tuple[str, ...] = ()
     calls: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
-    env: Mapping[str, str] = field(default_factory=dict)
+    passes: tuple[str, ...] = ()
+
+
+# What every service takes from the environment of `stoa up`, with the value it has otherwise.
+_PASSED_TO_ALL = {"STOA_WORKERS": "1", "STOA_OTLP_ENDPOINT": "", "STOA_LOG_LEVEL": "INFO"}
 
 
 def part(at: Instance, service: Service, *, contracts: str) -> Part:
@@ -61,7 +65,6 @@ def environment(at: Instance, service: Service) -> dict[str, str]:
         "STOA_HOST": "127.0.0.1",
         "STOA_PORT": str(at.port(service.name)),
         "STOA_METRICS_PORT": str(at.port(f"{service.name}-metrics")),
-        "STOA_WORKERS": "1",
         "STOA_TLS_DIR": str(at.state / "certs" / service.name),
         "STOA_SECRETS_DIR": str(secrets_folder(at, service.name)),
         "STOA_JWKS_URL": f"{at.edge_url}/api/v1/auth/jwks",
@@ -69,13 +72,13 @@ def environment(at: Instance, service: Service) -> dict[str, str]:
         "STOA_JWT_AUDIENCE": "stoa",
         "STOA_KAFKA_BOOTSTRAP": at.address("kafka"),
         "STOA_SCHEMA_REGISTRY_URL": at.registry_url,
-        "STOA_OTLP_ENDPOINT": os.environ.get("STOA_OTLP_ENDPOINT", ""),
-        "STOA_LOG_LEVEL": os.environ.get("STOA_LOG_LEVEL", "INFO"),
     }
+    variables |= {name: os.environ.get(name, default) for name, default in _PASSED_TO_ALL.items()}
+    variables |= {name: os.environ[name] for name in service.passes if name in os.environ}
     variables |= {f"STOA_{callee.upper()}_TARGET": at.address(callee) for callee in service.calls}
     if "gateway" in service.needs:
         variables["STOA_GATEWAY_URL"] = f"http://{at.address('gateway')}"
-    return variables | dict(service.env)
+    return variables
 
 
 def secrets_folder(at: Instance, service: str) -> Path:

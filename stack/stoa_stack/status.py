@@ -95,8 +95,8 @@ class Status:
 def held(path: Path) -> Iterator[bool]:
     """Try to hold the instance's lock, and tell if it was free.
 
-    The system releases it when the holder dies, however that happens: it says for certain whether a supervisor
-    is running, which a pid in a file can't.
+    The system releases it when the holder dies, however that happens: it says for certain whether a
+    supervisor is running, which a pid in a file can't.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)

@@ -1,4 +1,4 @@
-"""The supervisor: starts parts in the order of their needs, keeps them running, stops them in reverse order."""
+"""The supervisor: starts parts in the order of their needs, keeps them running, stops them in reverse."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import psutil
+import psutil  # type: ignore[import-untyped]  # no types
 
 from stoa_stack.part import Part
 from stoa_stack.processes import MARKER, kill_group
@@ -307,7 +307,7 @@ def tail(log: Path, lines: int = LOG_TAIL_LINES) -> list[str]:
 
 
 def rotate(log: Path, limit: int = LOG_LIMIT_BYTES) -> None:
-    """Move a log that has grown over the limit to `<name>.1`; its writer keeps its handle on the emptied file."""
+    """Move a log over the limit to `<name>.1`; its writer keeps its handle on the emptied file."""
     if log.stat().st_size > limit:
         shutil.copyfile(log, log.with_name(f"{log.name}.1"))
         os.truncate(log, 0)

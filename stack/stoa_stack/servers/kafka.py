@@ -9,7 +9,7 @@ import uuid
 from pathlib import Path
 
 from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # re-exported without saying so
 
 from stoa_stack.fetch import KAFKA, Cache
 from stoa_stack.files import write_atomically
@@ -40,6 +40,8 @@ share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 share.coordinator.state.topic.num.partitions=4
 group.initial.rebalance.delay.ms=0
+broker.session.timeout.ms=5000
+broker.heartbeat.interval.ms=1000
 log.cleaner.dedupe.buffer.size=16777216
 num.network.threads=2
 num.io.threads=4
@@ -95,9 +97,9 @@ def part(at: Instance, cache: Cache) -> Part:
 
 def _format(jars: Path, folder: Path) -> None:
     cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-    command = [java.JAVA, *java.flags(heap_mb=128), "-cp", f"{jars}/*", "kafka.tools.StorageTool", "format"]
+    tool = [str(java.JAVA), *java.flags(heap_mb=128), "-cp", f"{jars}/*", "kafka.tools.StorageTool"]
     result = subprocess.run(
-        [*command, "--ignore-formatted", "-t", cluster, "-c", folder / "server.properties"],
+        [*tool, "format", "--ignore-formatted", "-t", cluster, "-c", str(folder / "server.properties")],
         capture_output=True,
         text=True,
         check=False,
@@ -108,7 +110,11 @@ def _format(jars: Path, folder: Path) -> None:
 
 def _probe(bootstrap: str) -> None:
     """Produce a record and have it acknowledged, on a topic of our own; raises if that does not work."""
-    quiet = {"bootstrap.servers": bootstrap, "log_level": 0, "socket.timeout.ms": 3000}
+    quiet: dict[str, str | int | float | bool] = {
+        "bootstrap.servers": bootstrap,
+        "log_level": 0,
+        "socket.timeout.ms": 3000,
+    }
     admin = AdminClient(quiet)
     if _PROBE_TOPIC not in admin.list_topics(timeout=3).topics:
         topic = NewTopic(_PROBE_TOPIC, num_partitions=1, config={"retention.ms": "60000"})

@@ -1,6 +1,7 @@
 """Runs mongo-java-server in this process: `python -m stoa_stack.servers.mongo_on_h2 <jars> <file> <port>`.
 
-The server is a library without a main class, and the Java runtime comes without a compiler; Python starts both.
+The server is a library without a main class, and the Java runtime comes without a compiler; Python starts
+both.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ import jpype  # type: ignore[import-untyped]  # no types
 
 from stoa_stack.servers import java
 
-# H2 writes in the background. A short delay bounds what a killed server loses to a blink, and still costs no CPU
-# while nothing is written.
+# H2 writes in the background. A short delay bounds what a killed server loses to a blink, and still costs
+# no CPU while nothing is written.
 _COMMIT_DELAY_MS = 20
 
 

@@ -35,7 +35,7 @@ _SETTINGS = {
 
 
 def part(at: Instance, databases: Sequence[str]) -> Part:
-    """The server, with these databases; the role's password is the secret `database_password` of the service."""
+    """The server, with these databases, each owned by a role of the same name."""
     data = at.state / "postgres"
     port = at.port("postgres")
     options = [option for name, value in _SETTINGS.items() for option in ("-c", f"{name}={value}")]
@@ -130,8 +130,9 @@ def _initialise(data: Path, password: str) -> None:
 def _as_other_user() -> tuple[str, ...]:
     """The prefix under which PostgreSQL, which refuses root, runs when root starts the stack.
 
-    In a user namespace of its own it believes to be nobody while its files stay root's. Where the system forbids
-    that, it really runs as nobody, who then must be able to reach the state folder and the virtual environment.
+    In a user namespace of its own it believes to be nobody while its files stay root's. Where the system
+    forbids that, it really runs as nobody, who then must be able to reach the state folder and the virtual
+    environment.
     """
     if os.geteuid() != 0:
         return ()

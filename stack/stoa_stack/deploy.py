@@ -1,0 +1,104 @@
+"""The deploy step of the event contracts: topics at Kafka, schemas at the registry.
+
+Services never create a topic nor register a schema; what they find there was deployed by this step, which
+can run any number of times. `python -m stoa_stack.deploy` reads STOA_KAFKA_BOOTSTRAP and
+STOA_SCHEMA_REGISTRY_URL, so that it deploys to managed servers as well.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterable
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # re-exported without saying so
+from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
+from confluent_kafka.schema_registry.error import SchemaRegistryError
+
+from stoa_events import TOPICS
+
+_log = logging.getLogger(__name__)
+
+# Who consumes events: each group parks what it can't process in its own dead-letter topic.
+CONSUMER_GROUPS = ("cart", "catalog", "inventory", "order", "payment")
+
+_PARTITIONS = 4
+_DAY_MS = 24 * 60 * 60 * 1000
+_EVENTS = {"retention.ms": str(7 * _DAY_MS)}
+_DEAD_LETTERS = {"retention.ms": str(30 * _DAY_MS)}
+_TIMEOUT_SECONDS = 30.0
+COMPATIBILITY = "FULL_TRANSITIVE"
+
+
+class Refused(Exception):
+    """The registry or the broker does not accept a contract."""
+
+
+def deploy(bootstrap: str, registry_url: str, *, replication: int = 1) -> None:
+    """Bring topics and schemas to what the generated event contracts say; raises Refused, naming which."""
+    create_topics(bootstrap, replication=replication)
+    register_schemas(registry_url, {f"{payload.TOPIC}-value": payload.SCHEMA for payload in TOPICS}.items())
+
+
+def create_topics(bootstrap: str, *, replication: int) -> None:
+    """Create the topics that are missing; those that are there stay as they are."""
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    there = admin.list_topics(timeout=_TIMEOUT_SECONDS).topics
+    wanted = {payload.TOPIC: _EVENTS for payload in TOPICS}
+    wanted |= {f"{group}.dlq": _DEAD_LETTERS for group in CONSUMER_GROUPS}
+    missing = [
+        NewTopic(name, num_partitions=_PARTITIONS, replication_factor=replication, config=config)
+        for name, config in wanted.items()
+        if name not in there
+    ]
+    if not missing:
+        return
+    for name, outcome in admin.create_topics(missing, operation_timeout=_TIMEOUT_SECONDS).items():
+        try:
+            outcome.result()
+        except KafkaException as error:
+            if (
+                error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS
+            ):  # a deploy at the same time was faster
+                raise Refused(f"topic {name}: {error}") from error
+        _log.info("created topic %s", name)
+
+
+def register_schemas(registry_url: str, schemas: Iterable[tuple[str, str]]) -> None:
+    """Register each subject's schema, if it isn't, under FULL_TRANSITIVE compatibility."""
+    registry = SchemaRegistryClient({"url": registry_url})
+    there = set(registry.get_subjects())
+    for subject, text in schemas:
+        schema = Schema(text, "AVRO")
+        try:
+            if subject not in there:
+                registry.register_schema(subject, schema)
+                registry.set_compatibility(subject, COMPATIBILITY)
+                _log.info("registered %s", subject)
+                continue
+            registry.set_compatibility(subject, COMPATIBILITY)
+            registry.register_schema(subject, schema)
+        except SchemaRegistryError as error:
+            raise Refused(f"schema {subject}: {error}") from error
+
+
+def main() -> int:
+    """Deploy to the servers that the environment names; 1 if a contract was refused."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+    _log.setLevel(logging.INFO)
+    try:
+        deploy(
+            os.environ["STOA_KAFKA_BOOTSTRAP"],
+            os.environ["STOA_SCHEMA_REGISTRY_URL"],
+            replication=int(os.environ.get("STOA_TOPIC_REPLICATION", "1")),
+        )
+    except Refused as refusal:
+        sys.stderr.write(f"{refusal}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
