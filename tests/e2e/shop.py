@@ -90,13 +90,7 @@ class Client:
 
     async def order(self, token: str = "tok_visa", request_id: str = "", **changes: Any) -> Any:
         """Order what is in the cart."""
-        body = {
-            "request_id": request_id or str(uuid4()),
-            "shipping_address": ADDRESS,
-            "payment_token": token,
-            **changes,
-        }
-        return await self.call("POST", "/api/v1/orders", body)
+        return await self.call("POST", "/api/v1/orders", order_body(token, request_id, **changes))
 
     async def settled(self, order: Mapping[str, Any], within: float = 60) -> Any:
         """Wait until an order is no longer pending, and return it."""
@@ -156,6 +150,16 @@ class Shop:
         """How many of a variant there are, and how many of them are promised."""
         found = await self.staff.get(f"/api/v1/inventory/{variant['variant_id']}")
         return found["stock_count"], found["reserved_count"]
+
+
+def order_body(token: str = "tok_visa", request_id: str = "", **changes: Any) -> dict[str, Any]:
+    """The body of an order of whatever is in the cart."""
+    return {
+        "request_id": request_id or str(uuid4()),
+        "shipping_address": ADDRESS,
+        "payment_token": token,
+        **changes,
+    }
 
 
 def new_product(price: str = "20", variants: int = 1, **changes: Any) -> dict[str, Any]:

@@ -4,13 +4,12 @@ import json
 import time
 from collections.abc import AsyncIterator
 from typing import Any
-from uuid import uuid4
 
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from tests.e2e.shop import ADDRESS, Client, Refused, Shop, new_product
+from tests.e2e.shop import ADDRESS, Client, Refused, Shop, new_product, order_body
 
 ID = "01900000-0000-7000-8000-000000000000"
 
@@ -27,8 +26,7 @@ async def ada(shop: Shop) -> AsyncIterator[Client]:
 
 
 def body_of_order(**changes: Any) -> dict[str, Any]:
-    body = {"request_id": str(uuid4()), "shipping_address": ADDRESS, "payment_token": "tok_visa", **changes}
-    return {name: value for name, value in body.items() if value is not None}
+    return {name: value for name, value in (order_body() | changes).items() if value is not None}
 
 
 def without(record: dict[str, Any], name: str) -> dict[str, Any]:
