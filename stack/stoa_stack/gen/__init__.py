@@ -10,7 +10,8 @@ from pathlib import Path
 
 from stoa_stack.files import write_atomically
 from stoa_stack.gen import events
-from stoa_stack.gen.tools import ROOT, buf
+from stoa_stack.gen.tools import buf
+from stoa_stack.instance import CHECKOUT
 
 _PYTHON = Path("python")
 _DESCRIPTORS = Path("descriptors") / "stoa.binpb"
@@ -30,9 +31,9 @@ def run(check: bool = False) -> list[str]:
         (fresh / _DESCRIPTORS).parent.mkdir()
         descriptors = str(fresh / _DESCRIPTORS)
         buf("build", "--as-file-descriptor-set", "--exclude-source-info", "--output", descriptors)
-        events.generate(ROOT / "events", fresh / _PYTHON / "stoa_events")
+        events.generate(CHECKOUT / "events", fresh / _PYTHON / "stoa_events")
         _mark_typed(fresh / _PYTHON)
-        return _compare(fresh, ROOT / "gen", write=not check)
+        return _compare(fresh, CHECKOUT / "gen", write=not check)
 
 
 def _mark_typed(python: Path) -> None:

@@ -18,12 +18,13 @@ from avro.compatibility import (
 )
 
 from stoa_stack.gen.errors import GenerationFailed
-from stoa_stack.gen.tools import ROOT, buf, git
+from stoa_stack.gen.tools import buf, git
+from stoa_stack.instance import CHECKOUT
 
 _MAIN = ("origin/main", "main")
 
 
-def check(root: Path = ROOT) -> str:
+def check(root: Path = CHECKOUT) -> str:
     """Check style and compatibility of all contracts; returns what they were compared with.
 
     Raises:
@@ -47,7 +48,7 @@ def check(root: Path = ROOT) -> str:
     return f"compatible with {base[:12]}"
 
 
-def previous(root: Path = ROOT) -> str | None:
+def previous(root: Path = CHECKOUT) -> str | None:
     """The commit that the protos are compared with: where this branch left main, or main's last but one.
 
     None outside a clone, at the first commit, and where that commit has no contracts.
@@ -63,7 +64,7 @@ def previous(root: Path = ROOT) -> str | None:
     return parent if parent and _has_contracts(parent, root) else None
 
 
-def earlier_versions(path: str, root: Path = ROOT) -> list[tuple[str, str]]:
+def earlier_versions(path: str, root: Path = CHECKOUT) -> list[tuple[str, str]]:
     """Every different content that a file has had in the history, newest first, with its commit."""
     versions: dict[str, str] = {}
     for commit in (git("log", "--format=%H", "HEAD", "--", path, root=root) or b"").decode().split():

@@ -6,12 +6,10 @@ import sys
 from pathlib import Path
 
 from stoa_stack.gen.errors import GenerationFailed
-
-ROOT = Path(__file__).resolve().parents[3]
-"""The repository."""
+from stoa_stack.instance import CHECKOUT
 
 
-def buf(*arguments: str, root: Path = ROOT) -> None:
+def buf(*arguments: str, root: Path = CHECKOUT) -> None:
     """Run buf in the repository, with this interpreter as the `python` of its plugins.
 
     Raises:
@@ -26,7 +24,9 @@ def buf(*arguments: str, root: Path = ROOT) -> None:
         raise GenerationFailed(f"buf {arguments[0]}:\n{(answer.stdout + answer.stderr).strip()}")
 
 
-def git(*arguments: str, root: Path = ROOT) -> bytes | None:
+def git(*arguments: str, root: Path = CHECKOUT) -> bytes | None:
     """What git answers; None if it refuses: outside a clone, or for a revision that is not there."""
-    answer = subprocess.run(["git", *arguments], cwd=root, capture_output=True)
+    # A hook's GIT_DIR would point to another repository than `root`.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    answer = subprocess.run(["git", *arguments], cwd=root, env=environment, capture_output=True)
     return answer.stdout if answer.returncode == 0 else None

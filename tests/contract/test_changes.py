@@ -1,0 +1,178 @@
+"""A change that would break those who read or write already is refused before it is merged."""
+
+import copy
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stoa_stack.gen import changes
+from stoa_stack.gen.errors import GenerationFailed
+from stoa_stack.instance import CHECKOUT
+
+EVENT = "events/order.placed.avsc"
+PROTO = "proto/stoa/inventory/v1/inventory.proto"
+SCHEMA: dict[str, Any] = json.loads((CHECKOUT / EVENT).read_text())
+
+
+def payload_fields(schema: dict[str, Any]) -> list[dict[str, Any]]:
+    fields: list[dict[str, Any]] = schema["fields"][-1]["type"]["fields"]
+    return fields
+
+
+def changed(change: Callable[[list[dict[str, Any]]], None]) -> dict[str, Any]:
+    schema = copy.deepcopy(SCHEMA)
+    change(payload_fields(schema))
+    return schema
+
+
+def with_field(**field: Any) -> dict[str, Any]:
+    return changed(lambda fields: fields.append(field))
+
+
+def without_user(fields: list[dict[str, Any]]) -> None:
+    fields[:] = [field for field in fields if field["name"] != "user_id"]
+
+
+def with_another_type(fields: list[dict[str, Any]]) -> None:
+    next(field for field in fields if field["name"] == "user_id")["type"] = "long"
+
+
+def with_another_name(fields: list[dict[str, Any]]) -> None:
+    next(field for field in fields if field["name"] == "user_id")["name"] = "buyer_id"
+
+
+OPTIONAL = {"name": "note", "type": ["null", "string"], "default": None}
+COMPATIBLE = {
+    "an optional field": with_field(**OPTIONAL),
+    "a field with a default": with_field(name="gift", type="boolean", default=False),
+    "a list that starts empty": with_field(
+        name="vouchers", type={"type": "array", "items": "string"}, default=[]
+    ),
+    "nothing but the documentation": changed(lambda fields: fields[0].update(doc="Another word.")),
+}
+INCOMPATIBLE = {
+    "a field without a default": with_field(name="note", type="string"),
+    "a field removed that had no default": changed(without_user),
+    "another type": changed(with_another_type),
+    "another name": changed(with_another_name),
+}
+
+
+@pytest.mark.parametrize("schema", COMPATIBLE.values(), ids=COMPATIBLE.keys())
+def test_an_event_may_gain(schema: dict[str, Any]) -> None:
+    assert changes.incompatibilities(json.dumps(SCHEMA), json.dumps(schema)) == []
+
+
+@pytest.mark.parametrize("schema", INCOMPATIBLE.values(), ids=INCOMPATIBLE.keys())
+def test_an_event_may_not_get(schema: dict[str, Any]) -> None:
+    assert changes.incompatibilities(json.dumps(SCHEMA), json.dumps(schema)) != []
+
+
+class Clone:
+    """A repository with the contracts of this one."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        for name in ("proto", "third_party", "events"):
+            shutil.copytree(CHECKOUT / name, root / name)
+        shutil.copy(CHECKOUT / "buf.yaml", root)
+        self.git("init", "--quiet", "--initial-branch=main")
+
+    def git(self, *arguments: str) -> str:
+        identity = ("-c", "user.name=Test", "-c", "user.email=test@example.com", "-c", "commit.gpgsign=false")
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+        done = subprocess.run(
+            ["git", *identity, *arguments],
+            cwd=self.root,
+            env=environment,
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        return done.stdout.strip()
+
+    def commit(self, message: str = "Change") -> str:
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--allow-empty", "--message", message)
+        return self.git("rev-parse", "HEAD")
+
+    def edit(self, path: str, old: str, new: str) -> None:
+        file = self.root / path
+        assert old in file.read_text()
+        file.write_text(file.read_text().replace(old, new))
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Clone:
+    return Clone(tmp_path)
+
+
+def test_the_first_commit_has_nothing_to_be_compared_with(clone: Clone) -> None:
+    clone.commit()
+    assert changes.check(clone.root) == "no earlier contracts to compare with"
+
+
+def test_what_came_before_the_contracts_is_not_compared_with(clone: Clone) -> None:
+    clone.git("commit", "--quiet", "--allow-empty", "--message", "Begin")
+    clone.commit()
+    assert changes.previous(clone.root) is None
+
+
+def test_main_is_compared_with_the_commit_before(clone: Clone) -> None:
+    first = clone.commit()
+    clone.commit()
+    assert changes.previous(clone.root) == first
+
+
+def test_a_branch_is_compared_with_where_it_left_main(clone: Clone) -> None:
+    clone.commit()
+    fork = clone.commit()
+    clone.git("switch", "--quiet", "--create", "branch")
+    clone.commit()
+    clone.commit()
+    clone.git("switch", "--quiet", "main")
+    clone.commit("Main moves on")
+    clone.git("switch", "--quiet", "branch")
+    assert changes.previous(clone.root) == fork
+
+
+def test_a_new_field_is_welcome(clone: Clone) -> None:
+    clone.commit()
+    clone.edit(PROTO, "message Inventory {", "message Inventory {\n  // Where.\n  string shelf = 99;\n")
+    head = clone.commit()
+    assert changes.check(clone.root) == f"compatible with {changes.previous(clone.root) or head:.12}"
+
+
+def test_a_proto_that_drops_a_field_is_refused(clone: Clone) -> None:
+    clone.commit()
+    clone.edit(PROTO, "  int32 reserved_count = 4;", "")
+    clone.commit()
+    with pytest.raises(GenerationFailed, match="reserved_count"):
+        changes.check(clone.root)
+
+
+def test_a_proto_against_the_style_guide_is_refused(clone: Clone) -> None:
+    clone.edit(PROTO, "  // Reads the stock of a variant.\n", "")
+    with pytest.raises(GenerationFailed, match="GetInventory"):
+        changes.check(clone.root)
+
+
+def test_an_event_is_compared_with_every_version_it_has_had(clone: Clone) -> None:
+    clone.commit()
+    (clone.root / EVENT).write_text(json.dumps(with_field(**OPTIONAL)))
+    first = clone.commit()
+    (clone.root / EVENT).write_text(json.dumps(SCHEMA))
+    clone.commit()
+    assert "compatible" in changes.check(clone.root)
+    (clone.root / EVENT).write_text(json.dumps(with_field(**{**OPTIONAL, "type": ["null", "long"]})))
+    clone.commit()
+    with pytest.raises(
+        GenerationFailed, match=f"order.placed.avsc can't replace the version of {first[:12]}"
+    ):
+        changes.check(clone.root)

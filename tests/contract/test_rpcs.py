@@ -1,0 +1,176 @@
+"""What every RPC must declare, so that nobody has to remember it."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto, MethodOptions
+
+from stoa_stack.gen.contracts import Contracts, Method
+from stoa_stack.gen.json_schema import OUTPUT_ONLY
+from stoa_stack.instance import CHECKOUT
+
+SERVICES = {path.name for path in (CHECKOUT / "services").iterdir() if path.is_dir()}
+REPEATABLE = (MethodOptions.NO_SIDE_EFFECTS, MethodOptions.IDEMPOTENT)
+NUMBERS = ("int32", "int64", "uint32", "uint64", "sint32", "sint64", "fixed32", "fixed64", "float", "double")
+NUMBER_RULES = {getattr(FieldDescriptorProto, f"TYPE_{name.upper()}"): name for name in NUMBERS}
+CARD = re.compile(r"(^|_)(pan|cvv2?|cvc2?|csc|card_?(no|num|number|code)|security_code)(_|$)", re.IGNORECASE)
+
+
+def policy(contracts: Contracts, rpc: Method) -> Any:
+    return contracts.option(rpc.proto, "stoa.auth.v1.policy")
+
+
+def alternatives(contracts: Contracts, rpc: Method) -> set[str]:
+    return {field.name for field, _ in policy(contracts, rpc).ListFields()}
+
+
+def request_of(contracts: Contracts, rpc: Method) -> DescriptorProto:
+    message = contracts.types[rpc.proto.input_type.removeprefix(".")].proto
+    assert isinstance(message, DescriptorProto)
+    return message
+
+
+def test_every_rpc_says_who_may_call_it(contracts: Contracts, rpc: Method) -> None:
+    assert policy(contracts, rpc) is not None, "an RPC without a policy keeps its server from starting"
+    assert alternatives(contracts, rpc), "a policy without an alternative admits nobody"
+
+
+def test_a_policy_names_only_services_that_exist(contracts: Contracts, rpc: Method) -> None:
+    assert set(policy(contracts, rpc).services) <= SERVICES
+
+
+def test_an_owner_is_a_uuid_of_the_request(contracts: Contracts, owned_rpc: Method) -> None:
+    owner = policy(contracts, owned_rpc).owner
+    (field,) = [field for field in request_of(contracts, owned_rpc).field if field.name == owner]
+    assert contracts.option(field, "buf.validate.field").string.uuid
+
+
+def test_what_the_edge_does_not_route_is_for_services_only(
+    contracts: Contracts, internal_rpc: Method
+) -> None:
+    assert alternatives(contracts, internal_rpc) == {"services"}
+
+
+def test_a_public_rpc_admits_more_than_services(contracts: Contracts, public_rpc: Method) -> None:
+    assert alternatives(contracts, public_rpc) - {"services"}
+
+
+def test_a_public_rpc_lives_below_the_api_and_uses_fields_it_has(
+    contracts: Contracts, public_rpc: Method
+) -> None:
+    rule = contracts.option(public_rpc.proto, "google.api.http")
+    fields = {field.name for field in request_of(contracts, public_rpc).field}
+    for binding in (rule, *rule.additional_bindings):
+        path = getattr(binding, binding.WhichOneof("pattern"))
+        assert path.startswith("/api/v1/")
+        assert set(re.findall(r"{(\w+)", path)) <= fields
+        assert binding.body in ("", "*") or binding.body in fields
+
+
+def test_an_rpc_that_http_may_repeat_says_that_it_is_idempotent(
+    contracts: Contracts, public_rpc: Method
+) -> None:
+    verb = contracts.option(public_rpc.proto, "google.api.http").WhichOneof("pattern")
+    if verb in ("get", "put", "delete"):
+        assert public_rpc.proto.options.idempotency_level in REPEATABLE
+
+
+def test_a_read_says_that_it_may_be_repeated(contracts: Contracts, rpc: Method) -> None:
+    if rpc.name.startswith(("Get", "List", "BatchGet", "Check")):
+        assert rpc.proto.options.idempotency_level in REPEATABLE
+
+
+def test_everything_a_request_can_carry_is_bounded(contracts: Contracts, rpc: Method) -> None:
+    name = rpc.proto.input_type.removeprefix(".")
+    assert list(unbounded(contracts, name, name.rpartition(".")[2], set())) == []
+
+
+def test_no_field_could_hold_a_card_number(contracts: Contracts) -> None:
+    names = [
+        f"{name}.{field.name}"
+        for name, type_ in contracts.types.items()
+        if name.startswith("stoa.") and isinstance(type_.proto, DescriptorProto)
+        for field in type_.proto.field
+    ]
+    events = [
+        f"{path.name}: {name}"
+        for path in (CHECKOUT / "events").glob("*.avsc")
+        for name in re.findall(r'"name":\s*"(\w+)"', path.read_text())
+    ]
+    assert [name for name in names + events if CARD.search(re.split(r"[. ]", name)[-1])] == []
+
+
+def unbounded(contracts: Contracts, message: str, path: str, seen: set[str]) -> Iterator[str]:
+    """The fields of a request, nested ones included, that a client could fill without limit."""
+    if message in seen or message.startswith(("google.protobuf.", "google.api.")):
+        return
+    proto = contracts.types[message].proto
+    assert isinstance(proto, DescriptorProto)
+    for field in proto.field:
+        if OUTPUT_ONLY in contracts.option(field, "google.api.field_behavior"):
+            continue  # refused when it is sent
+        rules = contracts.option(field, "buf.validate.field")
+        where = f"{path}.{field.name}"
+        entry = contracts.types.get(field.type_name.removeprefix("."))
+        if entry is not None and isinstance(entry.proto, DescriptorProto) and entry.proto.options.map_entry:
+            if rules is None or not rules.map.HasField("max_pairs"):
+                yield f"{where} has no max_pairs"
+            else:
+                for part in entry.proto.field:
+                    yield from open_value(
+                        contracts,
+                        part,
+                        getattr(rules.map, f"{part.name}s"),
+                        f"{where}.{part.name}",
+                        seen | {message},
+                    )
+        elif field.label == FieldDescriptorProto.LABEL_REPEATED:
+            if rules is None or not rules.repeated.HasField("max_items"):
+                yield f"{where} has no max_items"
+            else:
+                yield from open_value(contracts, field, rules.repeated.items, f"{where}[]", seen | {message})
+        else:
+            yield from open_value(contracts, field, rules, where, seen | {message})
+
+
+def open_value(
+    contracts: Contracts, field: FieldDescriptorProto, rules: Any, where: str, seen: set[str]
+) -> Iterator[str]:
+    if field.type == FieldDescriptorProto.TYPE_MESSAGE:
+        name = field.type_name.removeprefix(".")
+        if name == "google.type.Money":
+            if rules is None or not rules.cel:
+                yield f"{where} takes any amount"
+        else:
+            yield from unbounded(contracts, name, where, seen)
+    elif field.type == FieldDescriptorProto.TYPE_ENUM:
+        if rules is None or not (rules.enum.defined_only or getattr(rules.enum, "in")):
+            yield f"{where} takes undefined values"
+    elif field.type == FieldDescriptorProto.TYPE_STRING:
+        if rules is None or not bounds_length(rules.string):
+            yield f"{where} has no maximal length"
+    elif field.type == FieldDescriptorProto.TYPE_BYTES:
+        if rules is None or not (rules.bytes.HasField("max_len") or rules.bytes.HasField("len")):
+            yield f"{where} has no maximal length"
+    elif (kind := NUMBER_RULES.get(field.type)) is not None and (
+        rules is None or not bounds_value(getattr(rules, kind))
+    ):
+        yield f"{where} has no lower and upper bound"
+
+
+def bounds_length(rules: Any) -> bool:
+    if any(rules.HasField(name) for name in ("max_len", "len", "max_bytes", "len_bytes", "const", "uuid")):
+        return True
+    return bool(getattr(rules, "in")) or (rules.HasField("pattern") and bounds_pattern(rules.pattern))
+
+
+def bounds_pattern(pattern: str) -> bool:
+    plain = re.sub(r"\\.|\[[^\]]*\]", "x", pattern)
+    return plain.startswith("^") and plain.endswith("$") and not re.search(r"[*+]|,\}", plain)
+
+
+def bounds_value(rules: Any) -> bool:
+    return bool(getattr(rules, "in")) or (
+        rules.WhichOneof("greater_than") is not None and rules.WhichOneof("less_than") is not None
+    )
