@@ -59,6 +59,7 @@ def _compare(fresh: Path, current: Path, *, write: bool) -> list[str]:
         elif path not in old or not filecmp.cmp(fresh / path, current / path, shallow=False):
             differences.append(f"{'changed' if path in old else 'added'} {path}")
             if write:
+                (current / path).parent.mkdir(parents=True, exist_ok=True)
                 write_atomically(current / path, (fresh / path).read_bytes(), mode=0o644)
     if write:
         _drop_empty_folders(current)
