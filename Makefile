@@ -1,0 +1,42 @@
+# Each target is one line over `stoa`; stack/bootstrap makes the virtual environment first, if it isn't there.
+STOA = @stack/bootstrap && .venv/bin/stoa
+S ?= order
+
+.DEFAULT_GOAL := help
+.PHONY: help up down status logs reset demo test lint gen audit lock
+
+help:    ## show this
+	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/ ##/' | awk -F ' *## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+
+up:      ## start everything, and print where it is
+	$(STOA) up
+
+down:    ## stop everything; its data stays
+	$(STOA) down
+
+status:  ## what runs, and what it takes
+	$(STOA) status
+
+logs:    ## follow a log: make logs S=payment
+	$(STOA) logs $(S) --follow
+
+reset:   ## stop everything and delete its data
+	$(STOA) reset
+
+demo:    ## play a shopper
+	$(STOA) demo
+
+audit:   ## check that the books of all stores balance
+	$(STOA) audit
+
+test:    ## everything a change must pass
+	$(STOA) test
+
+lint:    ## style, types, imports, contracts
+	$(STOA) lint
+
+gen:     ## regenerate gen/ from proto/ and events/
+	$(STOA) gen
+
+lock:    ## resolve the Python packages anew into requirements.lock
+	$(STOA) lock
