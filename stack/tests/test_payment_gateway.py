@@ -132,7 +132,7 @@ async def receiver() -> AsyncIterator[Receiver]:
 
 @pytest.fixture(scope="module")
 async def gateway(receiver: Receiver, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gateway]:
-    gateway = Gateway(tmp_path_factory.mktemp("gateway"), receiver.url)
+    gateway = Gateway(tmp_path_factory.mktemp("gateway") / "books" / "gateway.sqlite", receiver.url)
     await gateway.start()
     yield gateway
     await gateway.stop()
@@ -273,7 +273,7 @@ async def test_a_lost_answer_was_carried_out(gateway: Gateway) -> None:
 async def test_what_was_answered_survives_kill_9_and_what_was_due_is_done_after(tmp_path: Path) -> None:
     async with receiving() as receiver:
         receiver.refuse = 1000
-        gateway = Gateway(tmp_path, receiver.url)
+        gateway = Gateway(tmp_path / "gateway.sqlite", receiver.url)
         await gateway.start()
         assert (await gateway.charge("paid")).status_code == 200
         with pytest.raises(httpx.ReadTimeout):

@@ -106,9 +106,9 @@ class Books:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, folder: Path, *, sends_notices: bool) -> AsyncIterator[Self]:
-        """Open the books in a folder that exists, making them if there are none."""
-        async with aiosqlite.connect(folder / "gateway.db", isolation_level=None) as database:
+    async def open(cls, file: Path, *, sends_notices: bool) -> AsyncIterator[Self]:
+        """Open the books in a file, in a folder that exists; new books if there are none."""
+        async with aiosqlite.connect(file, isolation_level=None) as database:
             database.row_factory = sqlite3.Row
             # In WAL mode a commit survives the death of this process without a sync to disk.
             await database.executescript("pragma journal_mode = wal; pragma synchronous = normal;" + _SCHEMA)
