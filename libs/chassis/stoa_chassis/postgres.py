@@ -44,8 +44,8 @@ _CLOSE_SECONDS = 5.0
 class Database:
     """A service's own database.
 
-    `statements` counts the SQL statements that were sent, without those that begin and end transactions, which
-    `transactions` counts by their beginnings: tests use both to hold a use case to its budget.
+    `statements` counts the SQL statements that were sent, without those that begin and end transactions;
+    `transactions` counts the beginnings. Tests use both to hold a use case to its budget.
     """
 
     def __init__(self, url: str, pool_size: int = 10) -> None:
@@ -73,8 +73,8 @@ class Database:
     ) -> AsyncIterator[Self]:
         """Open a pool of at most `pool_size` connections, after bringing the schema up to date.
 
-        `migrations` is the folder of the service's SQL files; the chassis' own (outbox, inbox) run before them.
-        None leaves the schema alone. Waits up to `connect_timeout` seconds for the server to come up.
+        `migrations` is the folder of the service's SQL files; the chassis' own (outbox, inbox) run before
+        them. None leaves the schema alone. Waits up to `connect_timeout` seconds for the server to come up.
 
         Raises Unavailable if it doesn't, MigrationError if the migrations don't fit those that were applied.
         """
@@ -99,7 +99,7 @@ class Database:
     async def transaction(self) -> AsyncIterator[asyncpg.Connection]:
         """Run a block in a transaction, committed when it ends and rolled back when it raises.
 
-        Raises Unavailable when the server can't be reached, goes away meanwhile, or all connections stay busy.
+        Raises Unavailable when the server can't be reached or goes away, or all connections stay busy.
         Session state (SET, LISTEN, session advisory locks) is not reset when the connection goes back to the
         pool, because that costs a round trip: don't make any.
         """
@@ -192,16 +192,15 @@ def _unavailable_if(lost: Callable[[], bool]) -> Iterator[None]:
         yield
     except CONNECTION_ERRORS as error:
         # InterfaceError is asyncpg's for misuse as well; as ValueError it always is.
-        if isinstance(error, ValueError) or (
-            isinstance(error, OSError | asyncpg.InterfaceError) and not lost()
-        ):
+        by_the_block = isinstance(error, OSError | asyncpg.InterfaceError) and not lost()
+        if by_the_block or isinstance(error, ValueError):
             raise
         raise Unavailable("the database can't be reached") from error
 
 
-async def _connect_patiently(url: str, timeout: float) -> asyncpg.Connection:
-    """Connect, with growing pauses between tries, for at most `timeout` seconds."""
-    give_up = time.monotonic() + timeout
+async def _connect_patiently(url: str, patience: float) -> asyncpg.Connection:
+    """Connect, with growing pauses between tries, for at most `patience` seconds."""
+    give_up = time.monotonic() + patience
     pause = 0.1
     while True:
         try:
@@ -239,5 +238,5 @@ async def _keep_session(_: Any) -> None:
 async def _close(connection: asyncpg.Connection) -> None:
     try:
         await connection.close(timeout=_CLOSE_SECONDS)
-    except (TimeoutError, *CONNECTION_ERRORS):
+    except CONNECTION_ERRORS:
         connection.terminate()

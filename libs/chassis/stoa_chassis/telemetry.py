@@ -203,7 +203,7 @@ def mask_secrets(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMap
 
 def _masked(key: str, value: Any) -> Any:
     if isinstance(value, str):
-        return MASK if value and _SECRET_KEY.search(key) else _masked_text(value)
+        return MASK if value and _SECRET_KEY.search(key) else mask_text(value)
     if isinstance(value, Mapping):
         return {k: _masked(str(k), v) for k, v in value.items()}
     if isinstance(value, bytes) or (value is not None and _SECRET_KEY.search(key) and not _is_count(value)):
@@ -217,7 +217,8 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, bool | float)
 
 
-def _masked_text(text: str) -> str:
+def mask_text(text: str) -> str:
+    """Mask what looks like a password in a URL, an authorization header or a card number in a text."""
     if "://" in text:
         text = _URL_PASSWORD.sub(rf"\1:{MASK}@", text)
     text = _BEARER.sub(rf"\1 {MASK}", text)

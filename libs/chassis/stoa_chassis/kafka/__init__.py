@@ -1,0 +1,18 @@
+"""Kafka for asyncio: a producer that keeps order, a consumer that retries and then parks messages."""
+
+from stoa_chassis.kafka.consumer import Consumer, Handler, RetryPolicy
+from stoa_chassis.kafka.dead_letters import DeadLetter, dead_letter_topic, original_headers
+from stoa_chassis.kafka.producer import CORRELATION_ID_HEADER, Producer, PublishFailed, Record
+
+__all__ = [
+    "CORRELATION_ID_HEADER",
+    "Consumer",
+    "DeadLetter",
+    "Handler",
+    "Producer",
+    "PublishFailed",
+    "Record",
+    "RetryPolicy",
+    "dead_letter_topic",
+    "original_headers",
+]

@@ -1,0 +1,399 @@
+"""The Kafka consumer, for asyncio: in order per partition, at least once, and nothing gets lost or stuck.
+
+One thread waits for messages inside the library (all of whose calls block each other, so its own asyncio
+consumer could not commit while it waits) and hands them to the event loop, where each partition has a task
+that works through them in order. The thread notes how far the tasks are and leaves the committing to the
+library.
+"""
+
+import asyncio
+import contextlib
+import random
+import threading
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import asyncpg
+import confluent_kafka
+from confluent_kafka import KafkaException, Message, TopicPartition
+from opentelemetry.trace import SpanKind
+
+from stoa_chassis import telemetry
+from stoa_chassis.avro import EventCodec, UndecodableMessage
+from stoa_chassis.context import bound
+from stoa_chassis.errors import Code, DomainError
+from stoa_chassis.inbox import AlreadyProcessed
+from stoa_chassis.kafka.dead_letters import DeadLetter, dead_letter_topic
+from stoa_chassis.kafka.producer import CORRELATION_ID_HEADER, Producer, PublishFailed
+from stoa_chassis.postgres import CONNECTION_ERRORS
+from stoa_chassis.telemetry import get_logger
+
+log = get_logger(__name__)
+
+# Takes an event; any is declared because each handler takes events of its own payload type.
+Handler = Callable[[Any], Awaitable[None]]
+
+_COMMIT_MILLISECONDS = 1000
+_POLL_SECONDS = 1.0  # bounds how long a stop takes; messages end a poll at once
+_POLL_SECONDS_WHEN_PAUSED = 0.05  # how late a paused partition resumes
+_POLL_MESSAGES = 100
+_PAUSE_ABOVE = 200  # messages of a partition in memory
+_RESUME_BELOW = 50
+_RELEASE_SECONDS = 5.0
+_OUTAGE_CODES = frozenset({Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.RESOURCE_EXHAUSTED})
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """When a failed message is tried again, and when it is parked.
+
+    An error that means that something needed is down – a lost database, a call that ended UNAVAILABLE, any of
+    `outages` (name there what the service's own stores raise) – is retried without end, because parking would
+    only turn an outage into lost orders. Any other error is retried `tries` times in all, then the message is
+    parked. Pauses grow by `factor` from `first_pause` up to `longest_pause` seconds; the defaults give a
+    message about half a minute. A handler that takes longer than `handler_timeout` seconds counts as an
+    outage.
+    """
+
+    tries: int = 5
+    first_pause: float = 1.0
+    factor: float = 3.0
+    longest_pause: float = 15.0
+    longest_outage_pause: float = 5.0
+    handler_timeout: float = 60.0
+    outages: tuple[type[BaseException], ...] = ()
+
+    def pause(self, failures: int, longest: float) -> float:
+        """Return the seconds to wait after so many failures, with jitter."""
+        return min(self.first_pause * self.factor ** min(failures - 1, 20), longest) * random.uniform(0.8, 1)
+
+    def is_outage(self, error: BaseException) -> bool:
+        """Tell whether an error is to be waited out."""
+        if isinstance(error, DomainError):
+            return error.code in _OUTAGE_CODES
+        if isinstance(error, asyncpg.InterfaceError):
+            return "clos" in str(error)  # also raised for misuse, which no waiting cures
+        return isinstance(error, CONNECTION_ERRORS + self.outages)
+
+
+class Consumer:
+    """A member of a consumer group that calls a handler for each event.
+
+    Messages of a partition are handled one after the other, partitions at the same time (at most
+    `concurrency`). An offset is committed after its message was handled, found to be processed before, or
+    parked in `<group>.dlq`. Around a handler the correlation id and the trace of the message are current.
+    """
+
+    def __init__(
+        self,
+        group: str,
+        bootstrap: str,
+        handlers: Mapping[type[Any], Handler],
+        codec: EventCodec,
+        producer: Producer,
+        retry: RetryPolicy | None = None,
+        concurrency: int = 16,
+    ) -> None:
+        self._group = group
+        self._handlers = dict(handlers)
+        self._codec = codec
+        self._producer = producer
+        self._retry = retry or RetryPolicy()
+        self._slots = asyncio.Semaphore(concurrency)
+        self._stopping = False
+        self._partitions: dict[tuple[str, int], _Partition] = {}  # only the thread uses it
+        self._config: dict[str, Any] = {
+            "bootstrap.servers": bootstrap,
+            "group.id": group,
+            "auto.offset.reset": "earliest",
+            "partition.assignment.strategy": "cooperative-sticky",
+            # The library commits once a second what was stored with store_offsets.
+            "enable.auto.commit": True,
+            "auto.commit.interval.ms": _COMMIT_MILLISECONDS,
+            "enable.auto.offset.store": False,
+            # New messages are answered at once; without any a request waits this long.
+            "fetch.min.bytes": 1,
+            "fetch.wait.max.ms": 5000,
+            "fetch.error.backoff.ms": 100,
+            "fetch.queue.backoff.ms": 50,
+            "queued.min.messages": 1000,
+            # A killed member's partitions are taken over after this.
+            "session.timeout.ms": 10_000,
+            "heartbeat.interval.ms": 3000,
+            "topic.metadata.refresh.interval.ms": 30_000,
+            "reconnect.backoff.max.ms": 2000,
+            "socket.keepalive.enable": True,
+            "log_level": 2,
+        }
+
+    async def run(self) -> None:
+        """Consume until cancelled; then finish what is being handled, commit and leave the group.
+
+        Raises KafkaException if the client breaks for good.
+        """
+        self._codec.read(*self._handlers)
+        self._stopping = False
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[None] = loop.create_future()
+        threading.Thread(
+            target=self._consume, args=(loop, ended), name=f"kafka-consumer-{self._group}", daemon=True
+        ).start()
+        try:
+            await asyncio.shield(ended)
+        except asyncio.CancelledError:
+            self._stopping = True
+            await ended
+            raise
+
+    # ------------------------------------------------------------------------------ in the thread
+
+    def _consume(self, loop: asyncio.AbstractEventLoop, ended: "asyncio.Future[None]") -> None:
+        error: Exception | None = None
+        try:
+            client = confluent_kafka.Consumer(self._config)
+            try:
+                self._consume_with(client, loop)
+            finally:
+                # Revokes all partitions, which finishes and commits them.
+                client.close()
+                self._partitions.clear()
+        except Exception as caught:
+            error = caught
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(_resolve, ended, error)
+
+    def _consume_with(self, client: confluent_kafka.Consumer, loop: asyncio.AbstractEventLoop) -> None:
+        def assigned(_: object, partitions: list[TopicPartition]) -> None:
+            for each in partitions:
+                self._partitions[each.topic, each.partition] = _Partition(each.topic, each.partition)
+
+        def revoked(_: object, partitions: list[TopicPartition]) -> None:
+            leaving = self._leaving(partitions)
+            # The group waits meanwhile, so that no other member starts on what is being finished here.
+            asyncio.run_coroutine_threadsafe(_release(leaving, _RELEASE_SECONDS), loop).result()
+            self._commit(client, leaving)
+
+        def lost(_: object, partitions: list[TopicPartition]) -> None:
+            # Others have them by now: what happens here must stop, and nothing be committed.
+            asyncio.run_coroutine_threadsafe(_release(self._leaving(partitions), 0), loop).result()
+
+        topics = sorted(payload.TOPIC for payload in self._handlers)
+        client.subscribe(topics, on_assign=assigned, on_revoke=revoked, on_lost=lost)
+        while not self._stopping:
+            any_paused = any(partition.paused for partition in self._partitions.values())
+            first = client.poll(_POLL_SECONDS_WHEN_PAUSED if any_paused else _POLL_SECONDS)
+            if first is not None:
+                messages = [first, *client.consume(_POLL_MESSAGES - 1, 0)]
+                loop.call_soon_threadsafe(self._accept, self._sorted(messages))
+            self._store(client)
+            self._throttle(client)
+
+    def _leaving(self, partitions: Iterable[TopicPartition]) -> "list[_Partition]":
+        keys = [(each.topic, each.partition) for each in partitions]
+        return [self._partitions.pop(key) for key in keys if key in self._partitions]
+
+    def _sorted(self, messages: Iterable[Message]) -> "list[tuple[_Partition, Message]]":
+        """Return messages with their partitions, without errors and what came after a revocation."""
+        found = []
+        for message in messages:
+            if (error := message.error()) is not None:
+                log.warning("the consumer reports an error", group=self._group, error=str(error))
+                continue
+            partition = self._partitions.get((message.topic() or "", message.partition() or 0))
+            if partition is not None:
+                found.append((partition, message))
+        return found
+
+    def _store(self, client: confluent_kafka.Consumer) -> None:
+        """Hand the offsets of what was finished to the library, for its next commit."""
+        for partition in self._partitions.values():
+            offset = partition.next_offset
+            if offset is None or offset == partition.stored:
+                continue
+            position = TopicPartition(partition.topic, partition.number, offset)
+            client.store_offsets(offsets=[position])
+            partition.stored = offset
+            watermarks = client.get_watermark_offsets(position, cached=True)
+            if watermarks is not None:
+                telemetry.CONSUMER_LAG.labels(self._group, partition.topic, partition.number).set(
+                    max(0, watermarks[1] - offset)
+                )
+
+    def _throttle(self, client: confluent_kafka.Consumer) -> None:
+        """Stop fetching what piles up, as behind a message that is retried, until it is worked off."""
+        for partition in self._partitions.values():
+            waiting = len(partition.queue)
+            position = TopicPartition(partition.topic, partition.number)
+            if not partition.paused and waiting > _PAUSE_ABOVE:
+                client.pause([position])
+                partition.paused = True
+            elif partition.paused and waiting < _RESUME_BELOW:
+                client.resume([position])
+                partition.paused = False
+
+    def _commit(self, client: confluent_kafka.Consumer, partitions: "Iterable[_Partition]") -> None:
+        offsets = [
+            TopicPartition(partition.topic, partition.number, partition.next_offset)
+            for partition in partitions
+            if partition.next_offset is not None
+        ]
+        if not offsets:
+            return
+        try:
+            client.commit(offsets=offsets, asynchronous=False)
+        except KafkaException as error:
+            # They will be handled again, by whoever gets the partitions, and recognised as processed.
+            log.warning("offsets could not be committed", group=self._group, error=str(error))
+
+    # ------------------------------------------------------------------------------ in the event loop
+
+    def _accept(self, messages: "Sequence[tuple[_Partition, Message]]") -> None:
+        for partition, message in messages:
+            partition.queue.append(message)
+            if partition.task is None or partition.task.done():
+                partition.task = asyncio.create_task(self._work(partition))
+
+    async def _work(self, partition: "_Partition") -> None:
+        """Handle what waits in a partition, in order."""
+        while partition.queue and not partition.released.is_set():
+            message = partition.queue[0]
+            with bound(_headers(message).get(CORRELATION_ID_HEADER, "")):
+                if not await self._settle(partition, message):
+                    return
+            partition.queue.popleft()
+            partition.next_offset = (message.offset() or 0) + 1
+
+    async def _settle(self, partition: "_Partition", message: Message) -> bool:
+        """Handle a message until it succeeds or is parked; False if the partition was revoked before."""
+        failures = outages = 0
+        while True:
+            try:
+                async with self._slots:
+                    await self._handle(partition.topic, message)
+                return True
+            except UndecodableMessage as error:
+                return await self._park(partition, message, error)
+            except Exception as error:
+                telemetry.CONSUMER_FAILED.labels(self._group, partition.topic, type(error).__name__).inc()
+                position = {
+                    "topic": partition.topic,
+                    "partition": partition.number,
+                    "offset": message.offset(),
+                }
+                if self._retry.is_outage(error):
+                    outages += 1
+                    log.warning(
+                        "waiting to handle an event", group=self._group, error=repr(error), **position
+                    )
+                    pause = self._retry.pause(outages, self._retry.longest_outage_pause)
+                else:
+                    failures, outages = failures + 1, 0
+                    log.exception("an event can't be handled", group=self._group, tries=failures, **position)
+                    if failures >= self._retry.tries:
+                        return await self._park(partition, message, error)
+                    pause = self._retry.pause(failures, self._retry.longest_pause)
+            if await partition.released_within(pause):
+                return False
+
+    async def _handle(self, topic: str, message: Message) -> None:
+        value = message.value()
+        if value is None:
+            raise UndecodableMessage("the message is empty")
+        event = await self._codec.decode(topic, value)
+        handler = self._handlers[type(event.payload)]
+        with (
+            bound(event.correlation_id),
+            telemetry.span(f"{topic} process", SpanKind.CONSUMER, headers=_headers(message)),
+            contextlib.suppress(AlreadyProcessed),
+        ):
+            async with asyncio.timeout(self._retry.handler_timeout):
+                await handler(event)
+        telemetry.CONSUMER_PROCESSED.labels(self._group, topic).inc()
+        delay = (datetime.now(UTC) - event.timestamp).total_seconds()
+        telemetry.CONSUMER_SECONDS.labels(self._group, topic).observe(delay)
+
+    async def _park(self, partition: "_Partition", message: Message, error: Exception) -> bool:
+        """Publish a message to the dead letters, however long it takes; False if revoked before."""
+        letter = DeadLetter.of(partition.topic, partition.number, message.offset() or 0, error)
+        headers = {**_headers(message), **letter.headers()}
+        tries = 0
+        while True:
+            try:
+                await self._producer.send(
+                    dead_letter_topic(self._group), message.key(), message.value(), headers
+                )
+            except PublishFailed as failure:
+                tries += 1
+                log.error("a dead letter can't be parked", group=self._group, error=str(failure))
+                if await partition.released_within(
+                    self._retry.pause(tries, self._retry.longest_outage_pause)
+                ):
+                    return False
+            else:
+                telemetry.CONSUMER_DEAD_LETTERS.labels(self._group, partition.topic).inc()
+                log.error(
+                    "parked an event as a dead letter",
+                    group=self._group,
+                    topic=partition.topic,
+                    partition=partition.number,
+                    offset=message.offset(),
+                    reason=letter.reason,
+                )
+                return True
+
+
+class _Partition:
+    """How far an assigned partition is. A partition that comes back after a revocation gets a new one."""
+
+    def __init__(self, topic: str, number: int) -> None:
+        self.topic = topic
+        self.number = number
+        # The event loop's: what waits (the first is in work), who works, and how far it is.
+        self.queue: deque[Message] = deque()
+        self.task: asyncio.Task[None] | None = None
+        self.next_offset: int | None = None
+        self.released = asyncio.Event()
+        # The thread's.
+        self.stored: int | None = None
+        self.paused = False
+
+    async def released_within(self, seconds: float) -> bool:
+        """Wait; True as soon as the partition is revoked, False when the time is over."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.released.wait()
+        return self.released.is_set()
+
+
+async def _release(partitions: Sequence[_Partition], patience: float) -> None:
+    """Stop working on partitions: what is being handled may take `patience` more seconds."""
+    for partition in partitions:
+        partition.released.set()
+    tasks = [partition.task for partition in partitions if partition.task is not None]
+    if not tasks:
+        return
+    _, late = await asyncio.wait(tasks, timeout=patience)
+    for task in late:
+        task.cancel()
+    await asyncio.gather(*late, return_exceptions=True)
+
+
+def _headers(message: Message) -> dict[str, str]:
+    headers: Any = message.headers() or ()
+    pairs = headers.items() if isinstance(headers, dict) else headers
+    return {
+        name: value.decode(errors="replace") if isinstance(value, bytes) else value or ""
+        for name, value in pairs
+    }
+
+
+def _resolve(future: "asyncio.Future[None]", error: Exception | None) -> None:
+    if future.done():
+        return
+    if error is None:
+        future.set_result(None)
+    else:
+        future.set_exception(error)

@@ -1,0 +1,183 @@
+"""The Kafka producer, for asyncio.
+
+The library's own asyncio producer takes no headers and holds messages back for up to a second. Here a
+thread waits for acknowledgements inside the library, and only while there are some to wait for.
+"""
+
+import asyncio
+import functools
+import threading
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Self
+
+import confluent_kafka
+from confluent_kafka import KafkaError, KafkaException
+
+from stoa_chassis.telemetry import get_logger
+
+log = get_logger(__name__)
+
+CORRELATION_ID_HEADER = "correlation_id"
+_FLUSH_SECONDS = 5.0
+_WAIT_SECONDS = 1.0
+
+
+class Record(NamedTuple):
+    """A message to publish."""
+
+    topic: str
+    key: str | bytes | None
+    value: bytes | None
+    headers: Mapping[str, str | bytes]
+
+
+class PublishFailed(Exception):
+    """Some records were refused; `acknowledged` are the positions of those that were not."""
+
+    def __init__(self, reason: str, acknowledged: Sequence[int]) -> None:
+        super().__init__(reason)
+        self.acknowledged = acknowledged
+
+
+class Producer:
+    """Publishes in order, each record once per call, and waits for the acknowledgement of all replicas.
+
+    Being idempotent it keeps the order through retries, and as these have no end a broker that is down delays
+    records and never drops or reorders them: a caller that can't wait cancels.
+    """
+
+    def __init__(self, bootstrap: str) -> None:
+        self._config: dict[str, str | int | bool] = {
+            "bootstrap.servers": bootstrap,
+            "enable.idempotence": True,
+            "acks": "all",
+            # A message that timed out would be overtaken by the next one of its key.
+            "message.timeout.ms": 0,
+            "linger.ms": 1,
+            # As Java's producers do it, so that a key has the same partition whoever publishes.
+            "partitioner": "murmur2_random",
+            "reconnect.backoff.max.ms": 2000,
+            "socket.keepalive.enable": True,
+            # Failures are reported by the callers, in our own format; these would go to stderr.
+            "log_level": 2,
+        }
+        self._client: confluent_kafka.Producer | None = None
+        self._wake = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Wait a few seconds for what was sent and not acknowledged, then give up on it."""
+        self._closed = True
+        self._wake.set()
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.join)
+
+    async def send(
+        self,
+        topic: str,
+        key: str | bytes | None,
+        value: bytes | None,
+        headers: Mapping[str, str | bytes] | None = None,
+    ) -> None:
+        """Publish one record and wait until it is acknowledged. Raises PublishFailed."""
+        await self.send_batch([Record(topic, key, value, headers or {})])
+
+    async def send_batch(self, records: Sequence[Record]) -> None:
+        """Publish records in their order and wait until all are acknowledged. Raises PublishFailed."""
+        if not records:
+            return
+        client = self._connected()
+        batch = _Batch(len(records), asyncio.get_running_loop())
+        for position, record in enumerate(records):
+            delivered = functools.partial(batch.delivered, position)
+            try:
+                client.produce(
+                    record.topic,
+                    record.value,
+                    record.key,
+                    on_delivery=delivered,
+                    headers=dict(record.headers),
+                )
+            except (KafkaException, BufferError) as error:
+                # What follows may have the same key: it must not go first.
+                batch.refused(range(position, len(records)), error)
+                break
+        self._wake.set()
+        try:
+            failures = await batch.done
+        finally:
+            self._replace_if_dead(client, batch)
+        if failures:
+            acknowledged = [position for position in range(len(records)) if position not in failures]
+            raise PublishFailed(str(next(iter(failures.values()))), acknowledged)
+
+    def _connected(self) -> confluent_kafka.Producer:
+        if self._closed:
+            raise PublishFailed("the producer is closed", ())
+        if self._client is None:
+            self._client = confluent_kafka.Producer(self._config)
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._serve, name="kafka-producer", daemon=True)
+            self._thread.start()
+        return self._client
+
+    def _replace_if_dead(self, client: confluent_kafka.Producer, batch: "_Batch") -> None:
+        """Forget a client after a fatal error, such as a broker that lost its log: it never recovers."""
+        if batch.fatal and self._client is client:
+            log.error("the Kafka producer broke and is replaced", error=str(batch.fatal))
+            self._client = None
+            # Tell all who still wait for it.
+            client.purge()
+            client.flush(_WAIT_SECONDS)
+
+    def _serve(self) -> None:
+        """Run callbacks while anything waits for an acknowledgement; sleep otherwise. (Own thread.)"""
+        while not self._closed:
+            self._wake.wait()
+            self._wake.clear()
+            while (client := self._client) is not None and len(client) and not self._closed:
+                client.poll(_WAIT_SECONDS)
+        if self._client is not None:
+            self._client.flush(_FLUSH_SECONDS)
+
+
+class _Batch:
+    """Collects the acknowledgements of records; `done` gives the failures by position."""
+
+    def __init__(self, size: int, loop: asyncio.AbstractEventLoop) -> None:
+        self.done: asyncio.Future[dict[int, object]] = loop.create_future()
+        self.fatal: KafkaError | None = None
+        self._loop = loop
+        self._lock = threading.Lock()
+        self._waiting = size
+        self._failures: dict[int, object] = {}
+
+    def delivered(self, position: int, error: KafkaError | None, _: object) -> None:
+        """Take note of one acknowledgement. (Called in the producer's thread.)"""
+        if error is not None and error.fatal():
+            self.fatal = error
+        self._settle([position], error)
+
+    def refused(self, positions: Sequence[int], error: Exception) -> None:
+        """Take note of records that the client did not accept. (Called in the event loop's thread.)"""
+        cause = error.args[0] if error.args else None
+        if isinstance(cause, KafkaError) and cause.fatal():
+            self.fatal = cause
+        self._settle(positions, error)
+
+    def _settle(self, positions: Sequence[int], error: object) -> None:
+        with self._lock:
+            if error is not None:
+                self._failures.update(dict.fromkeys(positions, error))
+            self._waiting -= len(positions)
+            finished = self._waiting == 0
+        if finished and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._finish)
+
+    def _finish(self) -> None:
+        if not self.done.done():
+            self.done.set_result(self._failures)
