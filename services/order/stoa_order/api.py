@@ -8,6 +8,7 @@ from stoa.types.v1 import address_pb2
 from stoa_chassis.auth import current_principal
 from stoa_chassis.money_proto import to_proto
 from stoa_chassis.paging import decode_token, encode_token, page_size
+from stoa_chassis.timestamps import to_timestamp
 from stoa_order.model import Address, Order
 from stoa_order.service import Orders, PlaceOrder
 
@@ -19,7 +20,7 @@ class OrderServicer(order_pb2_grpc.OrderServiceServicer):
         self._orders = orders
 
     async def PlaceOrder(
-        self, request: order_pb2.PlaceOrderRequest, context: Any
+        self, request: order_pb2.PlaceOrderRequest, context: object
     ) -> order_pb2.PlaceOrderResponse:
         """Order what is in the caller's cart."""
         order = await self._orders.place(
@@ -33,27 +34,29 @@ class OrderServicer(order_pb2_grpc.OrderServiceServicer):
         )
         return order_pb2.PlaceOrderResponse(order=_message(order))
 
-    async def GetOrder(self, request: order_pb2.GetOrderRequest, context: Any) -> order_pb2.GetOrderResponse:
+    async def GetOrder(
+        self, request: order_pb2.GetOrderRequest, context: object
+    ) -> order_pb2.GetOrderResponse:
         """Read an order."""
         order = await self._orders.get(UUID(request.order_id), current_principal())
         return order_pb2.GetOrderResponse(order=_message(order))
 
     async def ListUserOrders(
-        self, request: order_pb2.ListUserOrdersRequest, context: Any
+        self, request: order_pb2.ListUserOrdersRequest, context: object
     ) -> order_pb2.ListUserOrdersResponse:
         """List a user's orders."""
         messages, token = await self._page(request, user_id=UUID(request.user_id))
         return order_pb2.ListUserOrdersResponse(orders=messages, next_page_token=token)
 
     async def ListOrders(
-        self, request: order_pb2.ListOrdersRequest, context: Any
+        self, request: order_pb2.ListOrdersRequest, context: object
     ) -> order_pb2.ListOrdersResponse:
         """List all orders."""
         messages, token = await self._page(request, status=request.status or None)
         return order_pb2.ListOrdersResponse(orders=messages, next_page_token=token)
 
     async def CancelOrder(
-        self, request: order_pb2.CancelOrderRequest, context: Any
+        self, request: order_pb2.CancelOrderRequest, context: object
     ) -> order_pb2.CancelOrderResponse:
         """Cancel an order."""
         caller = current_principal()
@@ -103,7 +106,9 @@ def _message(order: Order) -> order_pb2.Order:
         tax_amount=to_proto(order.amounts.tax),
         total_amount=to_proto(order.amounts.total),
         status_history=[
-            order_pb2.StatusChange(status=change.status.value, reason=change.reason, at=change.at)
+            order_pb2.StatusChange(
+                status=change.status.value, reason=change.reason, at=to_timestamp(change.at)
+            )
             for change in order.history
         ],
         payment=order_pb2.PaymentSummary(
@@ -124,5 +129,5 @@ def _message(order: Order) -> order_pb2.Order:
             country=address.country,
         ),
         shipping_method=order.shipping_method,
-        created_at=order.created_at,
+        created_at=to_timestamp(order.created_at),
     )

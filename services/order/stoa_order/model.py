@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import ROUND_HALF_UP, Decimal
 from enum import StrEnum
-from typing import Self
+from typing import Any, Self
 from uuid import UUID
 
 from stoa_chassis.errors import Aborted, FailedPrecondition, NotFound
@@ -455,7 +455,7 @@ def _event_money(money: Money) -> EventMoney:
     return EventMoney(money.currency, money.amount)
 
 
-def _item(line: Line) -> dict[str, object]:
+def _item(line: Line) -> dict[str, Any]:
     return {
         "product_id": line.product_id,
         "variant_id": line.variant_id,

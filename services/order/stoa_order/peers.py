@@ -15,7 +15,7 @@ from stoa_order.model import Address, CartLine, Offer, Order
 class Carts:
     """The cart service."""
 
-    def __init__(self, stub: cart_pb2_grpc.CartServiceAsyncStub) -> None:
+    def __init__(self, stub: cart_pb2_grpc.CartServiceStub) -> None:
         self._stub = stub
 
     async def lines(self, user_id: UUID) -> Sequence[CartLine]:
@@ -34,7 +34,7 @@ class Carts:
 class Catalog:
     """The catalog service."""
 
-    def __init__(self, stub: catalog_pb2_grpc.CatalogServiceAsyncStub) -> None:
+    def __init__(self, stub: catalog_pb2_grpc.CatalogServiceStub) -> None:
         self._stub = stub
 
     async def offers(self, variant_ids: Sequence[UUID]) -> Sequence[Offer]:
@@ -56,7 +56,7 @@ class Catalog:
 class AddressBook:
     """The user service."""
 
-    def __init__(self, stub: user_pb2_grpc.UserServiceAsyncStub) -> None:
+    def __init__(self, stub: user_pb2_grpc.UserServiceStub) -> None:
         self._stub = stub
 
     async def address(self, user_id: UUID, address_id: UUID) -> Address:
@@ -84,7 +84,7 @@ class AddressBook:
 class Payments:
     """The payment service: what the saga asks of it. The outcomes come as events."""
 
-    def __init__(self, stub: payment_pb2_grpc.PaymentServiceAsyncStub) -> None:
+    def __init__(self, stub: payment_pb2_grpc.PaymentServiceStub) -> None:
         self._stub = stub
 
     async def charge(self, order: Order, payment_token: str | None) -> None:

@@ -10,9 +10,11 @@ from uuid import UUID
 import asyncpg
 from pydantic import TypeAdapter
 
+from stoa_chassis.avro import EventCodec
 from stoa_chassis.money import Money
 from stoa_chassis.outbox import Outbox
 from stoa_chassis.postgres import Database
+from stoa_chassis.uow import UnitOfWork
 from stoa_order.model import (
     Address,
     Amounts,
@@ -375,4 +377,13 @@ def _order(row: asyncpg.Record) -> Order:
             StatusChange(Status(h["status"]), h["reason"], datetime.fromisoformat(h["at"]))
             for h in row["history"] or ()
         ),
+    )
+
+
+def unit_of_work(
+    database: Database, codec: EventCodec, patience: Patience, retry_after: timedelta
+) -> UnitOfWork[Tx]:
+    """Return what opens the transactions of the use cases."""
+    return UnitOfWork(
+        database, codec, lambda connection, outbox: Tx(Orders(connection, patience, retry_after), outbox)
     )
