@@ -141,3 +141,29 @@ class ResourceExhausted(DomainError):
 
     code = Code.RESOURCE_EXHAUSTED
     reason = "RESOURCE_EXHAUSTED"
+
+
+class RemoteError(DomainError):
+    """Another service refused or failed a call: its code, reason, metadata and violations, as it sent them.
+
+    A use case catches it and decides by `reason`. One that nobody catches is answered to our own caller (see
+    `status.py`).
+    """
+
+    def __init__(
+        self,
+        target: str,
+        method: str,
+        code: Code,
+        reason: str,
+        message: str,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        violations: Iterable[FieldViolation] = (),
+        retry_after: timedelta | None = None,
+    ) -> None:
+        self.target = target
+        self.method = method
+        self.code = code
+        self.reason = reason
+        super().__init__(message, metadata=metadata, violations=violations, retry_after=retry_after)
