@@ -1,16 +1,15 @@
 """The gRPC servicers: messages to use cases and back."""
 
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from google.protobuf.empty_pb2 import Empty
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from stoa.types.v1 import address_pb2
 from stoa.user.v1 import user_pb2, user_pb2_grpc
 from stoa_chassis.errors import InvalidArgument
 from stoa_chassis.paging import decode_token, encode_token, page_size
+from stoa_chassis.timestamps import to_timestamp
 from stoa_user.model import Address, AddressKind, PostalAddress, ProfileChange, User
 from stoa_user.service import Accounts, AddressBooks, Sessions, SignedIn
 from stoa_user.tokens import PublicKey, TokenIssuer
@@ -165,15 +164,9 @@ def _user_message(user: User) -> user_pb2.User:
         email=user.email,
         first_name=user.first_name,
         last_name=user.last_name,
-        created_at=_timestamp(user.created_at),
-        updated_at=_timestamp(user.updated_at),
+        created_at=to_timestamp(user.created_at),
+        updated_at=to_timestamp(user.updated_at),
     )
-
-
-def _timestamp(at: datetime) -> Timestamp:
-    message = Timestamp()
-    message.FromDatetime(at)
-    return message
 
 
 def _address_message(address: Address) -> user_pb2.UserAddress:

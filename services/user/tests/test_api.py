@@ -1,0 +1,274 @@
+"""What callers get over gRPC, with the policies and constraints of the contract."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import uuid4
+
+import grpc
+import jwt
+import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from stoa.user.v1 import user_pb2, user_pb2_grpc
+from stoa_chassis.errors import Code, RemoteError
+from stoa_chassis.testing import InProcessServer, serve_in_process
+from stoa_user.api import AuthServicer, UserServicer
+
+from .conftest import PASSWORD, UserService, new_email
+
+pytestmark = pytest.mark.stack
+ADDRESS: dict[str, Any] = {
+    "recipient": "Ann Lee",
+    "line1": "1 Elm Street",
+    "city": "Boston",
+    "postal_code": "02108",
+    "country": "US",
+}
+
+
+@pytest.fixture
+async def server(service: UserService) -> AsyncIterator[InProcessServer]:
+    """The user service as it is served."""
+
+    def add(_: object, to: grpc.aio.Server) -> None:
+        user_pb2_grpc.add_UserServiceServicer_to_server(UserServicer(service.accounts, service.books), to)
+        user_pb2_grpc.add_AuthServiceServicer_to_server(AuthServicer(service.sessions, service.issuer), to)
+
+    async with serve_in_process(add, None, name="user") as running:
+        yield running
+
+
+def users(server: InProcessServer, **caller: Any) -> "user_pb2_grpc.UserServiceAsyncStub":
+    stub: user_pb2_grpc.UserServiceAsyncStub = server.stub(user_pb2_grpc.UserServiceStub, **caller)
+    return stub
+
+
+def auth(server: InProcessServer) -> "user_pb2_grpc.AuthServiceAsyncStub":
+    stub: user_pb2_grpc.AuthServiceAsyncStub = server.stub(user_pb2_grpc.AuthServiceStub)
+    return stub
+
+
+async def register(server: InProcessServer, **changes: str) -> user_pb2.User:
+    fields = {"email": new_email(), "password": PASSWORD, "first_name": "Ann", "last_name": "Lee"} | changes
+    return (await users(server).CreateUser(user_pb2.CreateUserRequest(**fields))).user
+
+
+async def refusal(call: Any) -> RemoteError:
+    with pytest.raises(RemoteError) as refused:
+        await call
+    return refused.value
+
+
+def fields(error: RemoteError) -> set[str]:
+    return {violation.field for violation in error.violations}
+
+
+async def test_anyone_registers_and_the_owner_reads_the_account(server: InProcessServer) -> None:
+    made = await register(server, first_name=" Ann ")
+    assert (made.first_name, made.last_name) == ("Ann", "Lee")
+    assert made.created_at == made.updated_at
+    me = users(server, as_user=made.user_id)
+    assert (await me.GetUser(user_pb2.GetUserRequest(user_id=made.user_id))).user == made
+
+
+async def test_a_taken_email_already_exists_and_is_named(server: InProcessServer) -> None:
+    made = await register(server)
+    error = await refusal(register(server, email=made.email.upper()))
+    assert (error.code, error.reason, fields(error)) == (Code.ALREADY_EXISTS, "EMAIL_TAKEN", {"email"})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("email", "nowhere"),
+        ("email", "a@b.example\0"),
+        ("email", f"{'a' * 250}@b.example"),
+        ("password", "short"),
+        ("password", "x" * 129),
+        ("first_name", "   "),
+        ("first_name", "A\0nn"),
+        ("first_name", "A\nnn"),
+        ("last_name", ""),
+        ("last_name", "x" * 101),
+    ],
+)
+async def test_a_bad_field_is_named_and_its_value_not_repeated(
+    server: InProcessServer, field: str, value: str
+) -> None:
+    error = await refusal(register(server, **{field: value}))
+    assert (error.code, fields(error)) == (Code.INVALID_ARGUMENT, {field})
+    assert field != "password" or value not in error.message
+
+
+@pytest.mark.parametrize("field", ["recipient", "line1", "line2", "city", "region", "postal_code", "country"])
+async def test_a_control_character_in_an_address_is_refused_by_name(
+    server: InProcessServer, field: str
+) -> None:
+    me = await register(server)
+    address = user_pb2.UserAddress(**ADDRESS | {field: "U\0S"})
+    error = await refusal(
+        users(server, as_user=me.user_id).CreateAddress(
+            user_pb2.CreateAddressRequest(user_id=me.user_id, address=address)
+        )
+    )
+    assert (error.code, fields(error)) == (Code.INVALID_ARGUMENT, {f"address.{field}"})
+
+
+async def test_another_users_account_is_out_of_reach_whether_or_not_it_exists(
+    server: InProcessServer,
+) -> None:
+    me, other = users(server, as_user=uuid4()), await register(server)
+    for user_id in (other.user_id, str(uuid4())):
+        error = await refusal(me.GetUser(user_pb2.GetUserRequest(user_id=user_id)))
+        assert error.code is Code.PERMISSION_DENIED
+        change = user_pb2.UpdateUserRequest(user_id=user_id, user=user_pb2.UserPatch(first_name="Eve"))
+        assert (await refusal(me.UpdateUser(change))).code is Code.PERMISSION_DENIED
+
+
+async def test_staff_reads_and_changes_accounts_and_learns_which_do_not_exist(
+    server: InProcessServer,
+) -> None:
+    staff, other = users(server, as_user=uuid4(), staff=True), await register(server)
+    assert (await staff.GetUser(user_pb2.GetUserRequest(user_id=other.user_id))).user == other
+    change = user_pb2.UpdateUserRequest(user_id=other.user_id, user=user_pb2.UserPatch(first_name="Anne"))
+    assert (await staff.UpdateUser(change)).user.first_name == "Anne"
+    error = await refusal(staff.GetUser(user_pb2.GetUserRequest(user_id=str(uuid4()))))
+    assert (error.code, error.reason) == (Code.NOT_FOUND, "USER_NOT_FOUND")
+
+
+async def test_only_what_is_sent_is_changed(server: InProcessServer) -> None:
+    made = await register(server)
+    me = users(server, as_user=made.user_id)
+    change = user_pb2.UpdateUserRequest(user_id=made.user_id, user=user_pb2.UserPatch(first_name="Anne"))
+    changed = (await me.UpdateUser(change)).user
+    assert (changed.first_name, changed.last_name, changed.email) == ("Anne", "Lee", made.email)
+    both = user_pb2.UpdateUserRequest(
+        user_id=made.user_id,
+        user=user_pb2.UserPatch(first_name="Ann", last_name="Smith"),
+        update_mask=FieldMask(paths=["last_name"]),
+    )
+    changed = (await me.UpdateUser(both)).user
+    assert (changed.first_name, changed.last_name) == ("Anne", "Smith")
+
+
+@pytest.mark.parametrize(
+    ("path", "field"), [("user_id", "update_mask"), ("roles", "update_mask"), ("email", "user.email")]
+)
+async def test_a_mask_that_can_not_be_followed_is_refused(
+    server: InProcessServer, path: str, field: str
+) -> None:
+    made = await register(server)
+    change = user_pb2.UpdateUserRequest(
+        user_id=made.user_id,
+        user=user_pb2.UserPatch(first_name="Anne"),
+        update_mask=FieldMask(paths=[path]),
+    )
+    error = await refusal(users(server, as_user=made.user_id).UpdateUser(change))
+    assert (error.code, fields(error)) == (Code.INVALID_ARGUMENT, {field})
+
+
+async def test_an_address_book_is_kept_by_its_owner_alone(server: InProcessServer) -> None:
+    owner = (await register(server)).user_id
+    me = users(server, as_user=owner)
+    new = user_pb2.CreateAddressRequest(user_id=owner, address=user_pb2.UserAddress(**ADDRESS))
+    made = (await me.CreateAddress(new)).address
+    assert (made.kind, made.is_default) == (user_pb2.UserAddress.KIND_SHIPPING, True)
+    moved = user_pb2.UpdateAddressRequest(
+        user_id=owner,
+        address_id=made.address_id,
+        address=user_pb2.UserAddress(**ADDRESS | {"city": "Salem", "kind": "KIND_BILLING"}),
+    )
+    assert (await me.UpdateAddress(moved)).address.city == "Salem"
+    (listed,) = (await me.ListAddresses(user_pb2.ListAddressesRequest(user_id=owner))).addresses
+    assert (listed.city, listed.kind, listed.is_default) == (
+        "Salem",
+        user_pb2.UserAddress.KIND_BILLING,
+        True,
+    )
+    delete = user_pb2.DeleteAddressRequest(user_id=owner, address_id=made.address_id)
+    for stranger in ({"as_user": uuid4()}, {"as_user": uuid4(), "staff": True}):
+        they = users(server, **stranger)
+        for call in (they.DeleteAddress(delete), they.UpdateAddress(moved), they.CreateAddress(new)):
+            assert (await refusal(call)).code is Code.PERMISSION_DENIED
+    await me.DeleteAddress(delete)
+    error = await refusal(me.DeleteAddress(delete))
+    assert (error.code, error.reason) == (Code.NOT_FOUND, "ADDRESS_NOT_FOUND")
+
+
+async def test_addresses_come_in_pages_whose_tokens_can_not_be_made_up(server: InProcessServer) -> None:
+    owner = (await register(server)).user_id
+    me = users(server, as_user=owner)
+    for city in ("Avon", "Bath", "Cork"):
+        address = user_pb2.UserAddress(**ADDRESS | {"city": city})
+        await me.CreateAddress(user_pb2.CreateAddressRequest(user_id=owner, address=address))
+    request = user_pb2.ListAddressesRequest(user_id=owner, page_size=2)
+    first = await me.ListAddresses(request)
+    request.page_token = first.next_page_token
+    second = await me.ListAddresses(request)
+    assert [a.city for a in (*first.addresses, *second.addresses)] == ["Avon", "Cork", "Bath"]
+    assert second.next_page_token == ""
+    request.page_token = "made-up"
+    assert fields(await refusal(me.ListAddresses(request))) == {"page_token"}
+
+
+async def test_only_the_order_service_reads_an_address_of_an_account(server: InProcessServer) -> None:
+    owner = (await register(server)).user_id
+    new = user_pb2.CreateAddressRequest(user_id=owner, address=user_pb2.UserAddress(**ADDRESS))
+    made = (await users(server, as_user=owner).CreateAddress(new)).address
+    request = user_pb2.GetAddressRequest(user_id=owner, address_id=made.address_id)
+    order = users(server, as_service="order")
+    assert (await order.GetAddress(request)).address.line1 == "1 Elm Street"
+    for stranger in ({"as_user": owner}, {"as_service": "cart"}):
+        assert (await refusal(users(server, **stranger).GetAddress(request))).code is Code.PERMISSION_DENIED
+    request.user_id = str(uuid4())
+    assert (await refusal(order.GetAddress(request))).reason == "ADDRESS_NOT_FOUND"
+
+
+async def test_signing_in_gives_tokens_that_the_published_keys_prove(server: InProcessServer) -> None:
+    made = await register(server)
+    tokens = (await auth(server).Login(user_pb2.LoginRequest(email=made.email, password=PASSWORD))).tokens
+    assert (tokens.token_type, tokens.expires_in) == ("Bearer", 900)
+    (key,) = (await auth(server).GetJwks(user_pb2.GetJwksRequest())).keys
+    public = jwt.PyJWK({field.name: value for field, value in key.ListFields()})
+    claims = jwt.decode(tokens.access_token, public, ["ES256"], issuer="stoa", audience="stoa")
+    assert (claims["sub"], public.key_id) == (made.user_id, key.kid)
+
+
+async def test_tokens_are_refreshed_once_and_signing_out_always_succeeds(server: InProcessServer) -> None:
+    made = await register(server)
+    tokens = (await auth(server).Login(user_pb2.LoginRequest(email=made.email, password=PASSWORD))).tokens
+    refresh = user_pb2.RefreshRequest(refresh_token=tokens.refresh_token)
+    fresh = (await auth(server).Refresh(refresh)).tokens
+    assert fresh.refresh_token != tokens.refresh_token
+    error = await refusal(auth(server).Refresh(refresh))
+    assert (error.code, error.reason) == (Code.UNAUTHENTICATED, "INVALID_REFRESH_TOKEN")
+    for token in (fresh.refresh_token, "\0never given out"):
+        await auth(server).Logout(user_pb2.LogoutRequest(refresh_token=token))
+
+
+async def test_a_locked_sign_in_says_when_to_come_back(server: InProcessServer) -> None:
+    made = await register(server)
+    wrong = user_pb2.LoginRequest(email=made.email, password="wrong")
+    for _ in range(10):
+        assert (await refusal(auth(server).Login(wrong))).code is Code.UNAUTHENTICATED
+    error = await refusal(auth(server).Login(user_pb2.LoginRequest(email=made.email, password=PASSWORD)))
+    assert (error.code, error.reason) == (Code.RESOURCE_EXHAUSTED, "SIGN_IN_LOCKED")
+    assert error.retry_after
+    assert error.retry_after.total_seconds() in range(50, 61)
+
+
+async def test_nothing_of_a_password_or_token_is_logged(
+    server: InProcessServer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    secret = "a very secret password"
+    made = await register(server, password=secret)
+    await refusal(auth(server).Login(user_pb2.LoginRequest(email=made.email, password=f"{secret}!")))
+    tokens = (await auth(server).Login(user_pb2.LoginRequest(email=made.email, password=secret))).tokens
+    await auth(server).Refresh(user_pb2.RefreshRequest(refresh_token=tokens.refresh_token))
+    await refusal(auth(server).Refresh(user_pb2.RefreshRequest(refresh_token=tokens.refresh_token)))
+    out, err = capfd.readouterr()
+    logged = out + err
+    assert "AuthService/Login" in logged
+    assert secret not in logged
+    assert tokens.refresh_token not in logged
+    assert tokens.access_token not in logged
