@@ -139,6 +139,56 @@ def gen(
     raise typer.Exit(command.gen(_console(), check=check, compatible=compatible))
 
 
+@app.command()
+def lock(upgrade: Annotated[bool, typer.Option(help="take the newest versions")] = False) -> None:
+    """Resolve the Python packages into requirements.lock."""
+    from stoa_stack import lock
+
+    raise typer.Exit(lock.lock(upgrade=upgrade))
+
+
+@app.command()
+def lint() -> None:
+    """Check style, types, imports and contracts."""
+    from stoa_stack import quality
+
+    quality.lint(_console())
+
+
+@app.command()
+def test() -> None:
+    """Run every check and every test, on a stack of their own."""
+    from stoa_stack import quality
+
+    quality.test(_console())
+
+
+@app.command()
+def audit(
+    wait: Annotated[float, typer.Option(help="seconds that the shop may take to settle")] = 10,
+) -> None:
+    """Check that the books of all services and of the payment gateway balance."""
+    from stoa_stack import audit
+
+    raise typer.Exit(audit.command(_instance(), _console(), wait))
+
+
+@app.command()
+def replay(service: Annotated[str, typer.Argument(help="order")]) -> None:
+    """Rebuild a service's projections from its events, while the shop runs."""
+    from stoa_stack import replay
+
+    raise typer.Exit(replay.command(_instance(), service, _console()))
+
+
+@app.command()
+def demo() -> None:
+    """Play a shopper: buy, be declined, cancel."""
+    from stoa_stack import demo
+
+    raise typer.Exit(demo.command(_instance(), _console()))
+
+
 @certs.command()
 def rotate() -> None:
     """Issue new certificates; what runs picks them up."""

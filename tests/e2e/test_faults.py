@@ -90,7 +90,7 @@ async def test_the_projections_of_orders_are_rebuilt_identically_while_the_shop_
     await ada.settled(await ada.order())
     code, output = await stoa("replay", "order")
     assert code == 0, output
-    assert "0 differed" in output
+    assert " 0 differed" in output
 
 
 async def test_the_edge_answers_with_a_status_while_a_service_is_down(shop: Shop) -> None:

@@ -1,7 +1,7 @@
 """Rebuilds the projections from the event store: `python -m stoa_order.replay`, while the shop runs.
 
 Each order is rebuilt under a lock of its own, compared with what was there, and written anew if it differed.
-The last line of the output is a JSON object: {"orders": n, "differed": [ids]}.
+The last line of the output is a JSON object: {"replayed": n, "differed": [ids]}.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ _BATCH = 200
 class Report:
     """How many orders were replayed, and which projections differed from their events."""
 
-    orders: int = 0
+    replayed: int = 0
     differed: list[UUID] = field(default_factory=list)
 
 
@@ -41,7 +41,7 @@ async def replay(uow: UnitOfWork[Tx], reader: OrderReader) -> Report:
                 if before != order:
                     await tx.orders.project(order)
                     report.differed.append(order_id)
-            report.orders += 1
+            report.replayed += 1
         last = ids[-1]
     return report
 

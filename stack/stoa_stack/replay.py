@@ -1,0 +1,43 @@
+"""`stoa replay SERVICE`: rebuild a service's projections from its events, while the shop runs."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+
+from rich.console import Console
+
+from stoa_stack.instance import Instance
+from stoa_stack.parts import SERVICES
+from stoa_stack.services import environment
+
+
+def command(at: Instance, service: str, console: Console) -> int:
+    """Run the service's own replay with the service's own environment; 2 if there is nothing to replay.
+
+    A module `stoa_<service>.replay` makes a service replayable. The last line that it prints is a JSON object:
+    how many aggregates it `replayed`, and the ids of those whose projections `differed` and were mended.
+    """
+    declared = {declaration.name: declaration for declaration in SERVICES}
+    replayable = [name for name in declared if importlib.util.find_spec(f"stoa_{name}.replay")]
+    if service not in replayable:
+        console.print(f"{service} has no projections to replay. These have: {', '.join(replayable)}")
+        return 2
+    done = subprocess.run(
+        [sys.executable, "-m", f"stoa_{service}.replay"],
+        env=os.environ | environment(at, declared[service]),
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        console.print(f"[red]The replay failed[/] (exit code {done.returncode}).")
+        return done.returncode
+    report = json.loads(done.stdout.splitlines()[-1])
+    console.print(f"{report['replayed']} replayed, {len(report['differed'])} differed and were mended")
+    for aggregate in report["differed"]:
+        console.print(f"  {aggregate}")
+    return 0
