@@ -57,7 +57,7 @@ async def compose(app: App[Settings]) -> None:
     sessions = Sessions(
         uow, users, Attempts(database), passwords, issuer, clock, settings.sessions, settings.lockout
     )
-    if settings.staff_email:
+    if settings.staff_email and settings.staff_password:
         await accounts.ensure_staff(settings.staff_email, settings.staff_password)
 
     async def prune() -> None:

@@ -16,7 +16,7 @@ class Settings(ServiceSettings):
     # Public keys in PEM, one after the other, whose tokens are still good after a rotation.
     previous_public_keys: str = ""
 
-    # The account with which staff begins; none is made without an email.
+    # The account with which staff begins; none is made without both.
     staff_email: str = ""
     staff_password: str = Field(default="", repr=False)
 

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import (
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 from jwt.algorithms import ECAlgorithm
 
+from stoa_chassis.app import StartError
 from stoa_chassis.ids import new_id
 from stoa_user.model import User
 
@@ -24,7 +25,7 @@ _ALGORITHM = "ES256"
 _PUBLIC_KEY = re.compile(r"-----BEGIN PUBLIC KEY-----.+?-----END PUBLIC KEY-----", re.DOTALL)
 
 
-class KeyUnusable(Exception):
+class KeyUnusable(StartError):
     """A key in the settings is missing or not a P-256 key in PEM."""
 
 
