@@ -1,0 +1,171 @@
+"""What staff may make of a product, and what others hear of it."""
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stoa_catalog.model import (
+    MAX_TEXT,
+    Details,
+    EtagMismatch,
+    Filters,
+    Product,
+    ProductNotFound,
+    Variant,
+    VariantDraft,
+)
+from stoa_chassis.errors import InvalidArgument
+from stoa_chassis.ids import new_id
+from stoa_chassis.money import Money
+from stoa_events import ProductCreated, ProductDeleted, ProductUpdated
+
+NOW = datetime(2026, 11, 24, tzinfo=UTC)
+LATER = NOW + timedelta(hours=1)
+LAMP = Details("Lamp", "home", brand="Lux", tags=("light",), specifications={"socket": "E27"})
+
+
+def usd(amount: str) -> Money:
+    return Money(Decimal(amount), "USD")
+
+
+def draft(sku: str, price: str = "19.90", **changes: object) -> VariantDraft:
+    return VariantDraft(**{"variant_id": None, "sku": sku, "price": usd(price), **changes})  # type: ignore[arg-type]
+
+
+def lamp(*skus: str) -> Product:
+    product = Product.create(LAMP, [draft(sku) for sku in skus or ("L-1", "L-2")], NOW)
+    product.events.clear()
+    return product
+
+
+def as_drafts(product: Product) -> list[VariantDraft]:
+    return [VariantDraft(v.variant_id, v.sku, v.price, v.attributes, v.images) for v in product.variants]
+
+
+def named(error: pytest.ExceptionInfo[InvalidArgument]) -> list[str]:
+    return [violation.field for violation in error.value.violations]
+
+
+def test_a_new_product_is_announced_with_all_that_is_known_of_it() -> None:
+    product = Product.create(LAMP, [draft("L-1", attributes={"colour": "red"}, images=("a.jpg",))], NOW)
+    (event,) = product.events
+    assert isinstance(event, ProductCreated)
+    assert (event.product_id, event.version, event.name, event.brand) == (
+        product.product_id,
+        1,
+        "Lamp",
+        "Lux",
+    )
+    (variant,) = event.variants
+    assert variant.variant_id == product.variants[0].variant_id
+    assert (variant.sku, variant.attributes, variant.images) == ("L-1", {"colour": "red"}, ("a.jpg",))
+    assert (variant.price.amount, variant.price.currency_code) == (Decimal("19.90"), "USD")
+
+
+def test_a_new_product_gives_its_variants_their_ids() -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        Product.create(LAMP, [draft("L-1"), draft("L-2", variant_id=new_id())], NOW)
+    assert named(refused) == ["product.variants[1].variant_id"]
+
+
+def test_a_sku_is_not_given_twice() -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        Product.create(LAMP, [draft("L-1"), draft("L-2"), draft("L-1")], NOW)
+    assert named(refused) == ["product.variants[2].sku"]
+
+
+def test_a_product_too_big_for_its_events_is_refused() -> None:
+    images = tuple("x" * 500 for _ in range(20))
+    with pytest.raises(InvalidArgument, match=str(MAX_TEXT)):
+        Product.create(LAMP, [draft(str(number), images=images) for number in range(100)], NOW)
+
+
+def test_an_update_keeps_the_variants_whose_ids_it_has_and_gives_the_others_new_ones() -> None:
+    product = lamp("L-1", "L-2")
+    kept = product.variants[1]
+    product.update(LAMP, [draft("L-3"), draft("L-2", "25", variant_id=kept.variant_id)], "1", LATER)
+    assert [variant.sku for variant in product.variants] == ["L-3", "L-2"]
+    assert product.variants[1] == Variant(kept.variant_id, "L-2", usd("25"))
+    assert product.variants[0].variant_id not in {variant.variant_id for variant in lamp().variants}
+    assert (product.etag, product.updated_at, product.created_at) == ("2", LATER, NOW)
+    (event,) = product.events
+    assert isinstance(event, ProductUpdated)
+    assert (event.version, [variant.sku for variant in event.variants]) == (2, ["L-3", "L-2"])
+
+
+def test_an_update_of_a_version_that_is_not_the_latest_is_refused() -> None:
+    product = lamp()
+    product.update(Details("Better lamp", "home"), as_drafts(product), "1", LATER)
+    with pytest.raises(EtagMismatch):
+        product.update(Details("Other lamp", "home"), as_drafts(product), "1", LATER)
+    assert product.details.name == "Better lamp"
+
+
+def test_an_update_can_be_sent_again_when_its_answer_got_lost() -> None:
+    product = lamp("L-1")
+    asked = [*as_drafts(product), draft("L-2")]
+    product.update(LAMP, asked, "1", LATER)
+    variants = product.variants
+    product.update(LAMP, asked, "1", LATER + timedelta(minutes=1))
+    assert (product.version, product.variants, product.updated_at) == (2, variants, LATER)
+    assert len(product.events) == 1
+
+
+def test_an_update_names_each_variant_that_is_not_of_the_product() -> None:
+    product = lamp()
+    first = product.variants[0].variant_id
+    asked = [
+        draft("L-1", variant_id=first),
+        draft("L-2", variant_id=first),
+        draft("L-3", variant_id=new_id()),
+        draft("L-4"),
+    ]
+    with pytest.raises(InvalidArgument) as refused:
+        product.update(LAMP, asked, "1", LATER)
+    assert named(refused) == ["product.variants[1].variant_id", "product.variants[2].variant_id"]
+    assert product.version == 1
+
+
+def test_two_variants_may_swap_their_skus() -> None:
+    product = lamp("L-1", "L-2")
+    one, two = as_drafts(product)
+    product.update(
+        LAMP,
+        [draft("L-2", variant_id=one.variant_id), draft("L-1", variant_id=two.variant_id)],
+        "1",
+        LATER,
+    )
+    assert [variant.sku for variant in product.variants] == ["L-2", "L-1"]
+
+
+def test_a_deleted_product_is_announced_once_and_cannot_be_changed() -> None:
+    product = lamp()
+    ids = tuple(variant.variant_id for variant in product.variants)
+    product.delete(LATER)
+    product.delete(LATER + timedelta(hours=1))
+    assert product.events == [ProductDeleted(product_id=product.product_id, version=2, variant_ids=ids)]
+    assert product.deleted_at == LATER
+    with pytest.raises(ProductNotFound):
+        product.update(LAMP, as_drafts(product), "2", LATER)
+
+
+@given(st.lists(st.tuples(st.sampled_from("ABCD"), st.booleans()), min_size=1, max_size=6))
+def test_each_change_makes_one_version_and_one_event(changes: list[tuple[str, bool]]) -> None:
+    product = lamp("A")
+    for name, keep in changes:
+        before = product.version
+        drafts = as_drafts(product) if keep else [draft(name)]
+        product.update(Details(name, "home"), drafts, product.etag, LATER)
+        assert product.version - before in (0, 1)
+    versions = [event.version for event in product.events]
+    assert versions == list(range(2, product.version + 1))
+
+
+def test_bounds_that_no_price_can_meet_are_refused() -> None:
+    assert Filters(min_price=Decimal(5), max_price=Decimal(5)).max_price == 5
+    with pytest.raises(InvalidArgument) as refused:
+        Filters(min_price=Decimal(9), max_price=Decimal(1))
+    assert named(refused) == ["min_price"]
