@@ -117,6 +117,8 @@ class Cache:
         with _exclusive(self.folder / f".{bundle.name}.lock", report):
             if target.exists():
                 return target
+            for left in self.folder.glob(f".{bundle.name}-*"):  # of downloads that were killed
+                shutil.rmtree(left)
             work = Path(tempfile.mkdtemp(dir=self.folder, prefix=f".{bundle.name}-"))
             try:
                 content = work / "content"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 def write_atomically(path: Path, content: str | bytes, *, mode: int = 0o600) -> None:
     """Replace `path` by `content` in one step; the parent folder is made if needed."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private_folder(path.parent)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -20,6 +20,14 @@ def write_atomically(path: Path, content: str | bytes, *, mode: int = 0o600) -> 
     except BaseException:
         os.unlink(name)
         raise
+
+
+def private_folder(path: Path) -> Path:
+    """The folder, made with all that is missing above it, closed to other users."""
+    if not path.is_dir():
+        private_folder(path.parent)
+        path.mkdir(mode=0o700, exist_ok=True)
+    return path
 
 
 def flush_tree(folder: Path) -> None:

