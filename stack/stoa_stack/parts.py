@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import sys
 
-import httpx
-
 from stoa_stack import services
 from stoa_stack.fetch import Cache
 from stoa_stack.instance import Instance
@@ -67,6 +65,8 @@ def _gateway(at: Instance) -> Part:
     api_key, webhook_secret = services.gateway_secrets(at)
 
     async def ready() -> None:
+        import httpx
+
         async with httpx.AsyncClient(timeout=3) as client:
             (await client.get(f"http://{at.address('gateway')}/healthz")).raise_for_status()
 

@@ -7,9 +7,6 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]  # no types
-
 from stoa_stack.credentials import Secrets, password, signing_key
 from stoa_stack.instance import Instance
 from stoa_stack.part import Part
@@ -118,6 +115,9 @@ def _place_secrets(at: Instance, service: Service) -> None:
 
 async def check_health(at: Instance, service: str) -> None:
     """Ask the service, as a member of the mesh, if it serves; raises if it does not."""
+    import grpc
+    from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]  # no types
+
     folder = at.state / "certs" / STACK_IDENTITY
     credentials = grpc.ssl_channel_credentials(
         root_certificates=(folder / "ca.pem").read_bytes(),

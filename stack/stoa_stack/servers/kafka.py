@@ -8,9 +8,6 @@ import subprocess
 import uuid
 from pathlib import Path
 
-from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # re-exported without saying so
-
 from stoa_stack.fetch import KAFKA, Cache
 from stoa_stack.files import write_atomically
 from stoa_stack.instance import Instance
@@ -110,6 +107,9 @@ def _format(jars: Path, folder: Path) -> None:
 
 def _probe(bootstrap: str) -> None:
     """Produce a record and have it acknowledged, on a topic of our own; raises if that does not work."""
+    from confluent_kafka import Producer
+    from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
+
     quiet: dict[str, str | int | float | bool] = {
         "bootstrap.servers": bootstrap,
         "log_level": 0,

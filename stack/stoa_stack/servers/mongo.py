@@ -6,8 +6,6 @@ import shutil
 import sys
 from datetime import UTC, datetime
 
-from motor.motor_asyncio import AsyncIOMotorClient
-
 from stoa_stack.fetch import MONGO, Cache
 from stoa_stack.instance import Instance
 from stoa_stack.part import Part, Report
@@ -25,14 +23,13 @@ def part(at: Instance, cache: Cache) -> Part:
             cache.fetch(MONGO, report)
 
     async def ready() -> None:
-        client: AsyncIOMotorClient[dict[str, object]] = AsyncIOMotorClient(
+        from pymongo import AsyncMongoClient
+
+        async with AsyncMongoClient[dict[str, object]](
             mongo_url(at), serverSelectionTimeoutMS=2000
-        )
-        try:
-            now = datetime.now(UTC)
-            await client["stoa"]["ready"].replace_one({"_id": "probe"}, {"at": now}, upsert=True)
-        finally:
-            client.close()
+        ) as client:
+            probe = {"at": datetime.now(UTC)}
+            await client["stoa"]["ready"].replace_one({"_id": "probe"}, probe, upsert=True)
 
     if mongod is not None:
         command = [mongod, "--bind_ip", "127.0.0.1", "--port", str(port), "--dbpath", str(at.state / "mongo")]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import httpx
-
 from stoa_stack.fetch import REGISTRY, Cache
 from stoa_stack.instance import Instance
 from stoa_stack.part import Part, Report
@@ -32,6 +30,8 @@ def part(at: Instance, cache: Cache) -> Part:
         cache.fetch(REGISTRY, report)
 
     async def ready() -> None:
+        import httpx
+
         async with httpx.AsyncClient(timeout=5) as client:
             (await client.get(f"{at.registry_url}/subjects")).raise_for_status()
 

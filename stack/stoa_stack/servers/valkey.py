@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from redis.asyncio import Redis
-
 from stoa_stack.credentials import Secrets
 from stoa_stack.files import package_folder, write_atomically
 from stoa_stack.instance import Instance
@@ -40,6 +38,8 @@ def part(at: Instance, users: Sequence[str]) -> Part:
         write_atomically(config, "\n".join(lines) + "\n")
 
     async def ready() -> None:
+        from redis.asyncio import Redis
+
         client = Redis.from_url(superuser_url(at), socket_timeout=5, socket_connect_timeout=5)
         try:
             await client.ping()
