@@ -1,0 +1,58 @@
+"""The composition root of the payment service."""
+
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+
+from stoa.payment.v1.payment_pb2_grpc import add_PaymentServiceServicer_to_server
+from stoa_chassis.app import App, run
+from stoa_chassis.avro import EventCodec
+from stoa_chassis.clock import SystemClock
+from stoa_chassis.kafka import Producer
+from stoa_chassis.outbox import OutboxRelay
+from stoa_chassis.postgres import Database
+from stoa_chassis.uow import UnitOfWork
+from stoa_events import PaymentFailed, PaymentRefunded, PaymentSuccessful
+from stoa_payment import repository
+from stoa_payment.api import PaymentServicer
+from stoa_payment.gateway import HttpGateway
+from stoa_payment.reconciler import reconcile
+from stoa_payment.service import Payments
+from stoa_payment.settings import Settings
+
+_MIGRATIONS = Path(__file__).parents[1] / "migrations"
+
+
+async def compose(app: App[Settings]) -> None:
+    """Wire the service."""
+    settings, clock = app.settings, SystemClock()
+    database = await app.enter(
+        Database.connect(settings.database_url, _MIGRATIONS, settings.database_pool_size)
+    )
+    codec = EventCodec(settings.schema_registry_url)
+    await codec.load(PaymentSuccessful, PaymentFailed, PaymentRefunded)
+    producer = await app.enter(Producer(settings.kafka_bootstrap))
+    gateway = await app.enter(
+        HttpGateway.connect(
+            settings.gateway_url,
+            settings.gateway_api_key,
+            settings.gateway_webhook_secret,
+            timedelta(seconds=settings.gateway_timeout_seconds),
+        )
+    )
+
+    payments = Payments(
+        UnitOfWork(database, codec, repository.Tx.open, clock),
+        repository.Payments(database),
+        repository.Refunds(database),
+        gateway,
+        clock,
+        settings.retry,
+    )
+    app.serve(add_PaymentServiceServicer_to_server, PaymentServicer(payments))
+    app.background("outbox relay", OutboxRelay(database, producer).run)
+    app.background("reconciler", partial(reconcile, payments))
+
+
+if __name__ == "__main__":
+    run("payment", Settings, compose)

@@ -1,0 +1,96 @@
+"""The gRPC servicer: messages to use cases and back."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from google.protobuf.empty_pb2 import Empty
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from stoa.payment.v1 import payment_pb2, payment_pb2_grpc
+from stoa_chassis.auth import current_principal
+from stoa_chassis.money_proto import from_proto, to_proto
+from stoa_payment.model import Payment, Refund
+from stoa_payment.service import Payments, ProcessPayment, RefundPayment
+
+_SIGNATURE_HEADER = "x-gateway-signature"
+
+
+class PaymentServicer(payment_pb2_grpc.PaymentServiceServicer):
+    """stoa.payment.v1.PaymentService."""
+
+    def __init__(self, payments: Payments) -> None:
+        self._payments = payments
+
+    async def ProcessPayment(
+        self, request: payment_pb2.ProcessPaymentRequest, context: Any
+    ) -> payment_pb2.ProcessPaymentResponse:
+        """Charge an order."""
+        command = ProcessPayment(
+            UUID(request.order_id),
+            UUID(request.user_id),
+            from_proto(request.amount, "amount"),
+            request.payment_token,
+        )
+        payment = await self._payments.process(command)
+        return payment_pb2.ProcessPaymentResponse(payment=_payment_message(payment))
+
+    async def GetPayment(
+        self, request: payment_pb2.GetPaymentRequest, context: Any
+    ) -> payment_pb2.GetPaymentResponse:
+        """Read a payment."""
+        payment = await self._payments.get(UUID(request.payment_id), current_principal())
+        return payment_pb2.GetPaymentResponse(payment=_payment_message(payment))
+
+    async def RefundPayment(
+        self, request: payment_pb2.RefundPaymentRequest, context: Any
+    ) -> payment_pb2.RefundPaymentResponse:
+        """Give money back."""
+        command = RefundPayment(
+            UUID(request.payment_id),
+            request.request_id,
+            from_proto(request.amount, "amount") if request.HasField("amount") else None,
+            request.reason,
+        )
+        refund = await self._payments.refund(command)
+        return payment_pb2.RefundPaymentResponse(refund=_refund_message(refund))
+
+    async def ReceiveWebhook(self, request: payment_pb2.ReceiveWebhookRequest, context: Any) -> Empty:
+        """Take a notice of the gateway."""
+        signature = dict(context.invocation_metadata()).get(_SIGNATURE_HEADER, "")
+        await self._payments.receive_notice(request.body.data, str(signature))
+        return Empty()
+
+
+def _payment_message(payment: Payment) -> payment_pb2.Payment:
+    return payment_pb2.Payment(
+        payment_id=str(payment.payment_id),
+        order_id=str(payment.order_id),
+        user_id=str(payment.user_id),
+        amount=to_proto(payment.amount),
+        refunded_amount=to_proto(payment.refunded),
+        status=payment.status,
+        method_type=payment.method_type,
+        brand=payment.brand,
+        last4=payment.last4,
+        failure_reason=payment.failure_reason,
+        created_at=_timestamp(payment.created_at),
+        updated_at=_timestamp(payment.updated_at),
+    )
+
+
+def _refund_message(refund: Refund) -> payment_pb2.Refund:
+    return payment_pb2.Refund(
+        refund_id=str(refund.refund_id),
+        payment_id=str(refund.payment_id),
+        amount=to_proto(refund.amount),
+        status=refund.status,
+        reason=refund.reason,
+        created_at=_timestamp(refund.created_at),
+    )
+
+
+def _timestamp(at: datetime) -> Timestamp:
+    message = Timestamp()
+    message.FromDatetime(at)
+    return message

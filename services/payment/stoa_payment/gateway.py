@@ -1,0 +1,248 @@
+"""The payment gateway, as the use cases see it, and the adapter to the one we use.
+
+Another gateway is another class that fits `PaymentGateway`; nothing else knows how one is spoken to.
+"""
+
+import hashlib
+import hmac
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any, Literal, Protocol, Self, TypeVar
+from uuid import UUID
+
+import httpx
+from pydantic import BaseModel, ValidationError
+
+from stoa_chassis.breaker import Breaker
+from stoa_chassis.errors import InvalidArgument, RemoteError
+from stoa_chassis.money import Money
+from stoa_chassis.telemetry import get_logger
+from stoa_payment.model import BadSignature, Charge, ChargeStatus, GatewayRefund, Notice, Payment, Refund
+
+_log = get_logger(__name__)
+_SIGNATURE_TOLERANCE = timedelta(minutes=5)
+
+
+class NoAnswer(Exception):
+    """The gateway did not say what became of a request: it may or may not have been carried out."""
+
+
+class PaymentGateway(Protocol):
+    """Moves the money. Requests carry an idempotency key, so that any of them may be repeated."""
+
+    async def charge(self, payment: Payment) -> Charge:
+        """Charge a payment's card, once for its order. A decline is an outcome. Raises NoAnswer."""
+        ...
+
+    async def find(self, payment: Payment) -> Charge | None:
+        """Return the charge of a payment's order; None if the gateway never heard of it. Raises NoAnswer."""
+        ...
+
+    async def refund(self, payment: Payment, refund: Refund) -> GatewayRefund:
+        """Give a part of a charge back, once for each refund. Raises NoAnswer."""
+        ...
+
+    def read_notice(self, body: bytes, signature: str, now: datetime) -> Notice:
+        """Return what a notice says. Raises BadSignature unless the gateway signed it within five minutes."""
+        ...
+
+
+_Body = TypeVar("_Body", bound=BaseModel)
+
+
+class _Card(BaseModel):
+    brand: str
+    last4: str
+
+
+class _Metadata(BaseModel):
+    order_id: UUID
+
+
+class _Charge(BaseModel):
+    id: str
+    amount: int
+    currency: str
+    status: ChargeStatus
+    failure_code: str | None
+    card: _Card
+    metadata: _Metadata
+
+    def value(self) -> Charge:
+        return Charge(
+            charge_id=self.id,
+            order_id=self.metadata.order_id,
+            amount=Money(Decimal(self.amount).scaleb(-2), self.currency),
+            status=self.status,
+            brand=self.card.brand,
+            last4=self.card.last4,
+            failure_code=self.failure_code or "",
+        )
+
+
+class _Charges(BaseModel):
+    data: list[_Charge]
+
+
+class _Declined(BaseModel):
+    class Error(BaseModel):
+        charge: _Charge
+
+    error: Error
+
+
+class _Refund(BaseModel):
+    class Metadata(BaseModel):
+        refund_id: UUID
+
+    id: str
+    metadata: Metadata
+
+    def value(self) -> GatewayRefund:
+        return GatewayRefund(self.id, self.metadata.refund_id)
+
+
+class _Notice(BaseModel):
+    class Data(BaseModel):
+        object: dict[str, Any]
+
+    id: str
+    type: str
+    data: Data
+
+
+class HttpGateway:
+    """A gateway with an HTTP API in the manner of Stripe's."""
+
+    def __init__(self, client: httpx.AsyncClient, webhook_secret: str) -> None:
+        self._client = client
+        self._webhook_secret = webhook_secret.encode()
+        self._breaker = Breaker("gateway")
+
+    @classmethod
+    @asynccontextmanager
+    async def connect(
+        cls, url: str, api_key: str, webhook_secret: str, patience: timedelta
+    ) -> AsyncIterator[Self]:
+        """Keep connections to the gateway; a request may take up to `patience`."""
+        async with httpx.AsyncClient(
+            base_url=url,
+            headers={"authorization": f"Bearer {api_key}"},
+            timeout=patience.total_seconds(),
+            limits=httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=60),
+        ) as client:
+            yield cls(client, webhook_secret)
+
+    async def charge(self, payment: Payment) -> Charge:
+        """Charge a card with the order's id as the idempotency key."""
+        answer = await self._request(
+            "POST",
+            "/v1/charges",
+            key=payment.order_id,
+            json={
+                "amount": _cents(payment.amount),
+                "currency": payment.amount.currency,
+                "token": payment.token,
+                "metadata": {"order_id": str(payment.order_id)},
+            },
+        )
+        if answer.status_code == httpx.codes.PAYMENT_REQUIRED:
+            return _parsed(_Declined, answer).error.charge.value()
+        return _parsed(_Charge, answer).value()
+
+    async def find(self, payment: Payment) -> Charge | None:
+        """Find a charge by its idempotency key."""
+        answer = await self._request("GET", "/v1/charges", params={"idempotency_key": str(payment.order_id)})
+        charges = _parsed(_Charges, answer).data
+        return charges[0].value() if charges else None
+
+    async def refund(self, payment: Payment, refund: Refund) -> GatewayRefund:
+        """Give money back with the refund's id as the idempotency key."""
+        answer = await self._request(
+            "POST",
+            "/v1/refunds",
+            key=refund.refund_id,
+            json={
+                "charge": payment.charge_id,
+                "amount": _cents(refund.amount),
+                "metadata": {"refund_id": str(refund.refund_id), "order_id": str(payment.order_id)},
+            },
+        )
+        return _parsed(_Refund, answer).value()
+
+    def read_notice(self, body: bytes, signature: str, now: datetime) -> Notice:
+        """Return what a notice says.
+
+        The signature covers time and body, so what a signed notice says is taken as true without asking back.
+        """
+        self._check_signature(body, signature, now)
+        try:
+            notice = _Notice.model_validate_json(body)
+            return Notice(notice.id, _subject(notice.type, notice.data.object))
+        except ValidationError as error:
+            raise InvalidArgument("body", "is not a notice of the gateway") from error
+
+    def _check_signature(self, body: bytes, signature: str, now: datetime) -> None:
+        parts = dict(part.split("=", 1) for part in signature.split(",") if "=" in part)
+        timestamp, given = parts.get("t", ""), parts.get("v1", "")
+        if not (timestamp.isascii() and timestamp.isdecimal() and len(timestamp) <= 12):
+            raise BadSignature("the notice is not signed")
+        signed = timestamp.encode() + b"." + body
+        expected = hmac.new(self._webhook_secret, signed, hashlib.sha256).hexdigest()
+        if not hmac.compare_digest(expected.encode(), given.encode()):
+            raise BadSignature("the notice was not signed by the gateway")
+        if abs(now.timestamp() - int(timestamp)) > _SIGNATURE_TOLERANCE.total_seconds():
+            raise BadSignature("the notice was signed too long ago")
+
+    async def _request(
+        self, method: Literal["GET", "POST"], path: str, *, key: UUID | None = None, **content: Any
+    ) -> httpx.Response:
+        """Send a request; 2xx and 402 are answers. Raises NoAnswer for everything else."""
+        headers = {"idempotency-key": str(key)} if key else {}
+        try:
+            self._breaker.enter(path)
+        except RemoteError as error:
+            raise NoAnswer("the gateway has not answered for a while") from error
+        try:
+            answer = await self._client.request(method, path, headers=headers, **content)
+        except httpx.HTTPError as error:
+            self._breaker.failed(error)
+            raise NoAnswer(f"{method} {path}: {error!r}") from error
+        except BaseException:
+            self._breaker.abandoned()
+            raise
+        if answer.is_server_error:
+            failure = NoAnswer(f"{method} {path}: {answer.status_code}")
+            self._breaker.failed(failure)
+            raise failure
+        self._breaker.succeeded()
+        if not answer.is_success and answer.status_code != httpx.codes.PAYMENT_REQUIRED:
+            # Not an outcome but a mistake, ours or theirs: what was asked for is still to be done.
+            _log.error(
+                "the gateway refuses a request", path=path, status=answer.status_code, body=answer.text
+            )
+            raise NoAnswer(f"{method} {path}: {answer.status_code}")
+        return answer
+
+
+def _parsed(body_type: type[_Body], answer: httpx.Response) -> _Body:
+    try:
+        return body_type.model_validate_json(answer.content)
+    except ValidationError as error:
+        raise NoAnswer(f"an answer that we don't understand: {error.error_count()} errors") from error
+
+
+def _subject(kind: str, resource: dict[str, Any]) -> Charge | GatewayRefund | None:
+    match kind:
+        case "charge.succeeded" | "charge.failed":
+            return _Charge.model_validate(resource).value()
+        case "refund.succeeded":
+            return _Refund.model_validate(resource).value()
+        case _:
+            return None
+
+
+def _cents(money: Money) -> int:
+    return int(money.amount.scaleb(2))

@@ -1,0 +1,437 @@
+"""Payments and refunds: what may happen to one, and what others must hear of it.
+
+A payment is asked for once per order and ends as succeeded or failed. Three may bring that news – the
+gateway's answer, its notice and our own inquiry – in any order and more than once; the first one counts.
+"""
+
+import random
+import re
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Self
+from uuid import UUID
+
+from stoa_chassis.errors import FailedPrecondition, InvalidArgument, NotFound, Unauthenticated
+from stoa_chassis.ids import new_id
+from stoa_chassis.money import Money
+from stoa_events import EventMoney, PaymentFailed, PaymentRefunded, PaymentSuccessful
+
+
+class PaymentNotFound(NotFound):
+    """There is no such payment, or it is another's."""
+
+    reason = "PAYMENT_NOT_FOUND"
+
+
+class PaymentMismatch(FailedPrecondition):
+    """The order has a payment already, of another amount or payer."""
+
+    reason = "PAYMENT_MISMATCH"
+
+
+class PaymentPending(FailedPrecondition):
+    """It is not known yet whether the payment succeeds."""
+
+    reason = "PAYMENT_PENDING"
+
+
+class PaymentNotMade(FailedPrecondition):
+    """The payment failed: there is no money to give back."""
+
+    reason = "PAYMENT_FAILED"
+
+
+class NothingToRefund(FailedPrecondition):
+    """All of the payment was given back, or is being given back."""
+
+    reason = "NOTHING_TO_REFUND"
+
+
+class RefundTooLarge(FailedPrecondition):
+    """Less than this is left of the payment; the metadata says how much."""
+
+    reason = "REFUND_TOO_LARGE"
+
+
+class ChargeMismatch(FailedPrecondition):
+    """The gateway reports a charge that is not what we asked for; a person has to look."""
+
+    reason = "CHARGE_MISMATCH"
+
+
+class BadSignature(Unauthenticated):
+    """A notice was not signed by the gateway, or too long ago."""
+
+    reason = "BAD_SIGNATURE"
+
+
+class PaymentStatus(StrEnum):
+    """Where a payment stands."""
+
+    PENDING = "pending"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    PARTIALLY_REFUNDED = "partially_refunded"
+    REFUNDED = "refunded"
+
+
+class RefundStatus(StrEnum):
+    """Where a refund stands. One that was accepted is owed until it is made: it can't fail."""
+
+    PENDING = "pending"
+    SUCCEEDED = "succeeded"
+
+
+class ChargeStatus(StrEnum):
+    """What the gateway says of a charge."""
+
+    PENDING = "pending"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """A charge in the gateway's books. `order_id` is what we told it when we asked for the charge."""
+
+    charge_id: str
+    order_id: UUID
+    amount: Money
+    status: ChargeStatus
+    brand: str
+    last4: str
+    failure_code: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayRefund:
+    """A refund that the gateway has made; `refund_id` is ours, as we told it."""
+
+    gateway_refund_id: str
+    refund_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """What the gateway told us unasked; `subject` is None if it concerns no payment of ours."""
+
+    notice_id: str
+    subject: Charge | GatewayRefund | None
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """When we ask the gateway again about what it has not settled.
+
+    The pause starts at `first` and doubles up to `longest`. `lease` is how long one attempt is left alone: it
+    is longer than an attempt may take. A charge of which the gateway knows nothing is tried for
+    `give_up_after`.
+    """
+
+    first: timedelta
+    longest: timedelta
+    lease: timedelta
+    give_up_after: timedelta
+
+    def pause(self, attempts: int) -> timedelta:
+        """Return the pause after so many attempts; jitter keeps what failed together from coming back together."""
+        pause: timedelta = min(self.first * 2 ** min(attempts, 20), self.longest)
+        return pause * random.uniform(0.75, 1.0)
+
+
+_CARD_NUMBER = re.compile(r"\d{13,19}")
+_LATE_CAPTURE = "late-capture"
+
+
+def check_token(token: str) -> str:
+    """Return a payment token unless it is a card number, which must never get as far as a store or a log.
+
+    Raises InvalidArgument, without repeating the token.
+    """
+    if _CARD_NUMBER.fullmatch(re.sub(r"[\s.-]", "", token)):
+        raise InvalidArgument("payment_token", "is a card number; only a token of the gateway is accepted")
+    return token
+
+
+@dataclass(slots=True)
+class Refund:
+    """Money that is given back; `request_id` is the caller's, so that asking again gives nothing twice."""
+
+    refund_id: UUID
+    payment_id: UUID
+    request_id: str
+    amount: Money
+    reason: str
+    status: RefundStatus
+    correlation_id: str
+    created_at: datetime
+    updated_at: datetime
+    gateway_refund_id: str | None = None
+    attempts: int = 0
+    next_check_at: datetime | None = None
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether the money is still to be given back."""
+        return self.status is RefundStatus.PENDING
+
+    def check_same(self, amount: Money | None) -> None:
+        """Make sure that a repeated request asks for the same. Raises InvalidArgument."""
+        if amount is not None and amount != self.amount:
+            raise InvalidArgument("request_id", "was used for a refund of another amount")
+
+    def postpone(self, retry: RetryPolicy, now: datetime) -> None:
+        """Try again later, a little later each time."""
+        self.next_check_at = now + retry.pause(self.attempts)
+        self.attempts += 1
+
+
+@dataclass(slots=True)
+class Payment:
+    """What a buyer pays for an order. Its methods decide; `events` is what others must hear.
+
+    `refunding` is what was promised back but is not back yet: with `refunded` it never exceeds `amount`. The
+    token is kept only while the payment is pending: until then the charge may have to be asked for again.
+    """
+
+    payment_id: UUID
+    order_id: UUID
+    user_id: UUID
+    amount: Money
+    refunded: Money
+    refunding: Money
+    status: PaymentStatus
+    method_type: str
+    correlation_id: str
+    created_at: datetime
+    updated_at: datetime
+    brand: str = ""
+    last4: str = ""
+    charge_id: str | None = None
+    failure_reason: str = ""
+    token: str | None = field(default=None, repr=False)
+    attempts: int = 0
+    next_check_at: datetime | None = None
+    events: list[PaymentSuccessful | PaymentFailed | PaymentRefunded] = field(
+        default_factory=list, compare=False
+    )
+
+    @classmethod
+    def begin(
+        cls,
+        order_id: UUID,
+        user_id: UUID,
+        amount: Money,
+        token: str,
+        correlation_id: str,
+        retry: RetryPolicy,
+        now: datetime,
+    ) -> Self:
+        """Begin the payment of an order; it is looked after when its lease ends, should we die meanwhile.
+
+        Raises InvalidArgument if the amount is not more than zero or the token is a card number.
+        """
+        if amount <= Money.zero(amount.currency):
+            raise InvalidArgument("amount", "must be more than zero")
+        zero = Money.zero(amount.currency)
+        return cls(
+            payment_id=new_id(),
+            order_id=order_id,
+            user_id=user_id,
+            amount=amount,
+            refunded=zero,
+            refunding=zero,
+            status=PaymentStatus.PENDING,
+            method_type="card",
+            correlation_id=correlation_id,
+            created_at=now,
+            updated_at=now,
+            token=check_token(token),
+            next_check_at=now + retry.lease,
+        )
+
+    def check_same(self, user_id: UUID, amount: Money) -> None:
+        """Make sure that a repeated request asks for the same. Raises PaymentMismatch."""
+        if (self.user_id, self.amount) != (user_id, amount):
+            raise PaymentMismatch("the order has a payment of another amount or payer")
+
+    def postpone(self, retry: RetryPolicy, now: datetime) -> None:
+        """Look after a pending payment again later, a little later each time."""
+        self.next_check_at = now + retry.pause(self.attempts)
+        self.attempts += 1
+
+    def awaits(self, charge: Charge) -> bool:
+        """Tell whether this is news that `settle` has to take over.
+
+        Once it is known what became of a payment nothing changes it any more. The one exception is a payment
+        that we gave up without a charge: should it be captured after all, the money has to go back.
+        """
+        if self.status is PaymentStatus.FAILED and self.charge_id is None:
+            return charge.status is ChargeStatus.SUCCEEDED
+        return self.status is PaymentStatus.PENDING and charge.status is not ChargeStatus.PENDING
+
+    def settle(self, charge: Charge, now: datetime) -> Refund | None:
+        """Take over what became of the charge, if that is awaited.
+
+        Returns the refund that sends money back which came after we had given up.
+        Raises ChargeMismatch if it is not a charge of this payment.
+        """
+        if not self.awaits(charge):
+            return None
+        if (charge.order_id, charge.amount) != (self.order_id, self.amount):
+            raise ChargeMismatch(f"charge {charge.charge_id} is not of payment {self.payment_id}")
+        if self.status is PaymentStatus.FAILED:
+            return self._take_back(charge, now)
+        self._finish(charge, now)
+        if charge.status is ChargeStatus.SUCCEEDED:
+            self.status = PaymentStatus.SUCCEEDED
+            self.events.append(
+                PaymentSuccessful(
+                    payment_id=self.payment_id,
+                    order_id=self.order_id,
+                    user_id=self.user_id,
+                    amount=_event_money(self.amount),
+                    brand=self.brand,
+                    last4=self.last4,
+                )
+            )
+        else:
+            self._fail(charge.failure_code)
+        return None
+
+    def may_give_up(self, retry: RetryPolicy, now: datetime) -> bool:
+        """Tell whether it was tried for long enough, if the gateway has no charge."""
+        return self.status is PaymentStatus.PENDING and now - self.created_at >= retry.give_up_after
+
+    def give_up(self, now: datetime) -> None:
+        """Fail for want of a gateway. Only if it says that it has no charge: an unknown outcome is none."""
+        if self.status is PaymentStatus.PENDING:
+            self.updated_at = now
+            self._fail("gateway_unavailable")
+
+    def refund(
+        self,
+        request_id: str,
+        amount: Money | None,
+        reason: str,
+        correlation_id: str,
+        retry: RetryPolicy,
+        now: datetime,
+    ) -> Refund:
+        """Promise money back: the amount, or all that is left.
+
+        Raises:
+            InvalidArgument: the amount is not positive or in another currency.
+            PaymentPending, PaymentNotMade: there is no money, yet or at all.
+            NothingToRefund: nothing is left.
+            RefundTooLarge: less than the amount is left.
+        """
+        left = self._left()
+        if amount is not None:
+            if amount.currency != left.currency:
+                raise InvalidArgument("amount.currency_code", f"the payment was made in {left.currency}")
+            if amount <= Money.zero(amount.currency):
+                raise InvalidArgument("amount", "must be more than zero")
+        if not left:
+            raise NothingToRefund("all of the payment was given back")
+        if amount is not None and amount > left:
+            raise RefundTooLarge(f"only {left} is left of the payment", metadata={"left": str(left)})
+        return self._promise(request_id, amount or left, reason, correlation_id, now + retry.lease, now)
+
+    def refund_made(self, refund: Refund, made: GatewayRefund, now: datetime) -> None:
+        """Take over that the gateway has given the money back; again, it changes nothing."""
+        if not refund.is_pending:
+            return
+        refund.status = RefundStatus.SUCCEEDED
+        refund.gateway_refund_id = made.gateway_refund_id
+        refund.next_check_at = None
+        refund.updated_at = self.updated_at = now
+        self.refunding -= refund.amount
+        self.refunded += refund.amount
+        whole = self.refunded == self.amount
+        self.status = PaymentStatus.REFUNDED if whole else PaymentStatus.PARTIALLY_REFUNDED
+        self.events.append(
+            PaymentRefunded(
+                payment_id=self.payment_id,
+                order_id=self.order_id,
+                refund_id=refund.refund_id,
+                user_id=self.user_id,
+                amount=_event_money(refund.amount),
+                total_refunded=_event_money(self.refunded),
+                fully_refunded=whole,
+            )
+        )
+
+    def _left(self) -> Money:
+        if self.status is PaymentStatus.PENDING:
+            raise PaymentPending("whether the payment succeeds is not known yet")
+        if self.status is PaymentStatus.FAILED:
+            raise PaymentNotMade("the payment failed, there is nothing to give back")
+        return self.amount - self.refunded - self.refunding
+
+    def _promise(
+        self,
+        request_id: str,
+        amount: Money,
+        reason: str,
+        correlation_id: str,
+        next_check_at: datetime,
+        now: datetime,
+    ) -> Refund:
+        self.refunding += amount
+        self.updated_at = now
+        return Refund(
+            refund_id=new_id(),
+            payment_id=self.payment_id,
+            request_id=request_id,
+            amount=amount,
+            reason=reason,
+            status=RefundStatus.PENDING,
+            correlation_id=correlation_id,
+            created_at=now,
+            updated_at=now,
+            next_check_at=next_check_at,
+        )
+
+    def _take_back(self, charge: Charge, now: datetime) -> Refund:
+        # Others were told that it failed and acted on it: to them there only ever is the refund.
+        self._finish(charge, now)
+        self.status = PaymentStatus.SUCCEEDED
+        self.failure_reason = ""
+        return self._promise(
+            _LATE_CAPTURE,
+            self.amount,
+            "captured after the payment was given up",
+            self.correlation_id,
+            now,
+            now,
+        )
+
+    def _finish(self, charge: Charge, now: datetime) -> None:
+        self.charge_id = charge.charge_id
+        self.brand, self.last4 = charge.brand, charge.last4
+        self.token = None
+        self.next_check_at = None
+        self.updated_at = now
+
+    def _fail(self, reason: str) -> None:
+        self.status = PaymentStatus.FAILED
+        self.failure_reason = reason
+        self.token = None
+        self.next_check_at = None
+        self.events.append(
+            PaymentFailed(
+                payment_id=self.payment_id,
+                order_id=self.order_id,
+                user_id=self.user_id,
+                amount=_event_money(self.amount),
+                reason=reason,
+                brand=self.brand,
+                last4=self.last4,
+            )
+        )
+
+
+def _event_money(money: Money) -> EventMoney:
+    return EventMoney(money.currency, money.amount)

@@ -1,0 +1,38 @@
+"""Settings of the payment service."""
+
+from datetime import timedelta
+
+from pydantic import Field
+
+from stoa_chassis.settings import ServiceSettings
+from stoa_payment.model import RetryPolicy
+
+
+class Settings(ServiceSettings):
+    """What an operator can set, beside what all services have."""
+
+    port: int = 18105
+    metrics_port: int = 18205
+
+    gateway_url: str = "http://127.0.0.1:18020"
+    gateway_api_key: str = Field(default="", repr=False)
+    gateway_webhook_secret: str = Field(default="", repr=False)
+    # How long the gateway may take for one request; must be less than what our callers give us.
+    gateway_timeout_seconds: float = Field(default=5, gt=0)
+
+    # When we ask the gateway again about what it has not settled: first, and at most.
+    retry_first_seconds: float = Field(default=1, gt=0)
+    retry_longest_seconds: float = Field(default=15, gt=0)
+    # After how long a charge of which the gateway knows nothing has failed.
+    give_up_hours: float = Field(default=24, gt=0)
+
+    @property
+    def retry(self) -> RetryPolicy:
+        """How what the gateway has not settled is looked after."""
+        return RetryPolicy(
+            first=timedelta(seconds=self.retry_first_seconds),
+            longest=timedelta(seconds=self.retry_longest_seconds),
+            # One attempt is at most an inquiry and a charge.
+            lease=timedelta(seconds=2 * self.gateway_timeout_seconds + 1),
+            give_up_after=timedelta(hours=self.give_up_hours),
+        )
