@@ -1,0 +1,81 @@
+"""The gRPC servicer: messages to use cases and back."""
+
+from uuid import UUID
+
+from stoa.inventory.v1 import inventory_pb2, inventory_pb2_grpc
+from stoa_chassis.paging import decode_token, encode_token, page_size
+from stoa_inventory.model import Stock
+from stoa_inventory.service import Inventory
+
+
+class InventoryServicer(inventory_pb2_grpc.InventoryServiceServicer):
+    """stoa.inventory.v1.InventoryService."""
+
+    def __init__(self, inventory: Inventory) -> None:
+        self._inventory = inventory
+
+    async def CheckAvailability(
+        self, request: inventory_pb2.CheckAvailabilityRequest, context: object
+    ) -> inventory_pb2.CheckAvailabilityResponse:
+        """Tell how many of some variants can still be promised."""
+        available = await self._inventory.available([UUID(id) for id in request.variant_ids])
+        return inventory_pb2.CheckAvailabilityResponse(
+            variants=[
+                inventory_pb2.CheckAvailabilityResponse.Availability(
+                    variant_id=id, available=available[UUID(id)]
+                )
+                for id in request.variant_ids
+            ]
+        )
+
+    async def GetInventory(
+        self, request: inventory_pb2.GetInventoryRequest, context: object
+    ) -> inventory_pb2.GetInventoryResponse:
+        """Read the stock of a variant."""
+        stock = await self._inventory.get(UUID(request.variant_id))
+        return inventory_pb2.GetInventoryResponse(inventory=_message(stock))
+
+    async def ListInventory(
+        self, request: inventory_pb2.ListInventoryRequest, context: object
+    ) -> inventory_pb2.ListInventoryResponse:
+        """List stock, the scarcest first."""
+        filters = {"low_stock": request.low_stock}
+        cursor = decode_token(request.page_token, filters)
+        size = page_size(request.page_size)
+        after = (cursor["available"], UUID(cursor["variant_id"])) if cursor else None
+        stocks = await self._inventory.list(low_only=request.low_stock, after=after, limit=size + 1)
+        page = stocks[:size]
+        token = ""
+        if len(stocks) > size:
+            last = page[-1]
+            token = encode_token({"available": last.available, "variant_id": last.variant_id}, filters)
+        return inventory_pb2.ListInventoryResponse(
+            inventory=[_message(stock) for stock in page], next_page_token=token
+        )
+
+    async def AdjustInventory(
+        self, request: inventory_pb2.AdjustInventoryRequest, context: object
+    ) -> inventory_pb2.AdjustInventoryResponse:
+        """Add to the stock of a variant or take from it."""
+        stock = await self._inventory.adjust(
+            UUID(request.variant_id), request.delta, request.reason, request.request_id
+        )
+        return inventory_pb2.AdjustInventoryResponse(inventory=_message(stock))
+
+    async def SetThreshold(
+        self, request: inventory_pb2.SetThresholdRequest, context: object
+    ) -> inventory_pb2.SetThresholdResponse:
+        """Set below how many available a variant counts as low."""
+        stock = await self._inventory.set_threshold(UUID(request.variant_id), request.threshold)
+        return inventory_pb2.SetThresholdResponse(inventory=_message(stock))
+
+
+def _message(stock: Stock) -> inventory_pb2.Inventory:
+    return inventory_pb2.Inventory(
+        variant_id=str(stock.variant_id),
+        product_id=str(stock.product_id),
+        stock_count=stock.stock_count,
+        reserved_count=stock.reserved_count,
+        available=stock.available,
+        threshold=stock.threshold,
+    )
