@@ -67,6 +67,8 @@ class Producer:
         self._closed = False
 
     async def __aenter__(self) -> Self:
+        """Begin to connect, so that the first record need not wait half a second for it."""
+        self._connected()
         return self
 
     async def __aexit__(self, *_: object) -> None:
