@@ -135,7 +135,7 @@ class RetryPolicy:
     give_up_after: timedelta
 
     def pause(self, attempts: int) -> timedelta:
-        """Return the pause after so many attempts; jitter keeps what failed together from coming back together."""
+        """Return the pause after so many attempts; jitter spreads out what failed together."""
         pause: timedelta = min(self.first * 2 ** min(attempts, 20), self.longest)
         return pause * random.uniform(0.75, 1.0)
 

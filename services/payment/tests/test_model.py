@@ -1,0 +1,266 @@
+"""What payments and refunds allow."""
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from uuid import uuid4
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stoa_chassis.errors import InvalidArgument
+from stoa_chassis.money import Money
+from stoa_events import PaymentFailed, PaymentRefunded, PaymentSuccessful
+from stoa_payment.model import (
+    Charge,
+    ChargeMismatch,
+    ChargeStatus,
+    GatewayRefund,
+    NothingToRefund,
+    Payment,
+    PaymentMismatch,
+    PaymentNotMade,
+    PaymentPending,
+    PaymentStatus,
+    Refund,
+    RefundStatus,
+    RefundTooLarge,
+    RetryPolicy,
+    check_token,
+)
+
+NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
+LATER = NOW + timedelta(minutes=1)
+RETRY = RetryPolicy(
+    first=timedelta(seconds=1),
+    longest=timedelta(seconds=15),
+    lease=timedelta(seconds=11),
+    give_up_after=timedelta(hours=24),
+)
+
+
+def usd(amount: str) -> Money:
+    return Money(Decimal(amount), "USD")
+
+
+def a_payment(amount: str = "20.00", token: str = "tok_visa") -> Payment:
+    return Payment.begin(uuid4(), uuid4(), usd(amount), token, "request-1", RETRY, NOW)
+
+
+def a_charge(payment: Payment, status: ChargeStatus = ChargeStatus.SUCCEEDED) -> Charge:
+    failure = "card_declined" if status is ChargeStatus.FAILED else ""
+    return Charge("ch_1", payment.order_id, payment.amount, status, "visa", "4242", failure)
+
+
+def a_paid_payment(amount: str = "20.00") -> Payment:
+    payment = a_payment(amount)
+    payment.settle(a_charge(payment), LATER)
+    payment.events.clear()
+    return payment
+
+
+def refund(payment: Payment, amount: str | None = None, request_id: str = "r1") -> Refund:
+    return payment.refund(request_id, usd(amount) if amount else None, "cancelled", "request-2", RETRY, LATER)
+
+
+def made(refund: Refund) -> GatewayRefund:
+    return GatewayRefund(f"re_{refund.refund_id}", refund.refund_id)
+
+
+def test_a_new_payment_is_pending_and_will_be_looked_after() -> None:
+    payment = a_payment()
+    assert payment.status is PaymentStatus.PENDING
+    assert payment.next_check_at == NOW + RETRY.lease
+    assert payment.events == []
+
+
+def test_a_captured_charge_succeeds_once_and_forgets_the_token() -> None:
+    payment = a_payment()
+    payment.settle(a_charge(payment), LATER)
+    payment.settle(a_charge(payment), LATER)
+    assert payment.status is PaymentStatus.SUCCEEDED
+    assert (payment.token, payment.next_check_at) == (None, None)
+    (event,) = payment.events
+    assert isinstance(event, PaymentSuccessful)
+    assert (event.order_id, event.amount.amount, event.brand, event.last4) == (
+        payment.order_id,
+        Decimal("20.00"),
+        "visa",
+        "4242",
+    )
+
+
+def test_a_declined_charge_fails_with_its_reason() -> None:
+    payment = a_payment()
+    payment.settle(a_charge(payment, ChargeStatus.FAILED), LATER)
+    assert payment.status is PaymentStatus.FAILED
+    (event,) = payment.events
+    assert isinstance(event, PaymentFailed)
+    assert event.reason == payment.failure_reason == "card_declined"
+    assert payment.token is None
+
+
+def test_a_declined_payment_does_not_become_paid() -> None:
+    payment = a_payment()
+    payment.settle(a_charge(payment, ChargeStatus.FAILED), LATER)
+    assert not payment.awaits(a_charge(payment))
+    assert payment.settle(a_charge(payment), LATER) is None
+    assert payment.status is PaymentStatus.FAILED
+
+
+def test_a_charge_that_the_gateway_has_not_decided_changes_nothing() -> None:
+    payment = a_payment()
+    payment.settle(a_charge(payment, ChargeStatus.PENDING), LATER)
+    assert payment.status is PaymentStatus.PENDING
+    assert payment.token == "tok_visa"
+
+
+def test_a_charge_of_another_amount_is_not_taken_for_ours() -> None:
+    payment, other = a_payment("20.00"), a_payment("21.00")
+    charge = Charge("ch_1", payment.order_id, other.amount, ChargeStatus.SUCCEEDED, "visa", "4242")
+    with pytest.raises(ChargeMismatch):
+        payment.settle(charge, LATER)
+
+
+def test_the_pauses_between_checks_grow_to_a_limit() -> None:
+    payment = a_payment()
+    pauses = []
+    for _ in range(8):
+        payment.postpone(RETRY, NOW)
+        assert payment.next_check_at is not None
+        pauses.append((payment.next_check_at - NOW).total_seconds())
+    assert 0.75 <= pauses[0] <= 1
+    assert all(pause <= 15 for pause in pauses)
+    assert pauses[-1] >= 11
+
+
+def test_a_payment_is_given_up_only_after_the_time_for_it() -> None:
+    payment = a_payment()
+    assert not payment.may_give_up(RETRY, NOW + timedelta(hours=23))
+    assert payment.may_give_up(RETRY, NOW + timedelta(hours=24))
+    payment.give_up(LATER)
+    assert payment.status is PaymentStatus.FAILED
+    assert isinstance(payment.events[0], PaymentFailed)
+
+
+def test_money_that_comes_after_a_payment_was_given_up_goes_back_in_full() -> None:
+    payment = a_payment()
+    payment.give_up(LATER)
+    late = payment.settle(a_charge(payment), LATER)
+    assert late is not None
+    assert late.amount == payment.amount
+    payment.refund_made(late, made(late), LATER)
+    assert payment.status is PaymentStatus.REFUNDED
+    assert [type(event) for event in payment.events] == [PaymentFailed, PaymentRefunded]
+
+
+def test_another_request_for_the_order_must_ask_for_the_same() -> None:
+    payment = a_payment()
+    payment.check_same(payment.user_id, usd("20.00"))
+    with pytest.raises(PaymentMismatch):
+        payment.check_same(payment.user_id, usd("20.01"))
+    with pytest.raises(PaymentMismatch):
+        payment.check_same(uuid4(), usd("20.00"))
+
+
+@pytest.mark.parametrize(
+    "token", ["4242424242424242", "4242 4242 4242 4242", "4242-4242-4242-4242", "3" * 13]
+)
+def test_a_card_number_is_refused_and_not_repeated(token: str) -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        check_token(token)
+    assert refused.value.violations[0].field == "payment_token"
+    assert token not in str(refused.value)
+
+
+@pytest.mark.parametrize("token", ["tok_visa", "tok_4242424242424242", "1234", "4" * 20])
+def test_what_is_no_card_number_passes(token: str) -> None:
+    assert check_token(token) == token
+
+
+@pytest.mark.parametrize("amount", ["0", "-1"])
+def test_nothing_can_not_be_paid(amount: str) -> None:
+    with pytest.raises(InvalidArgument):
+        a_payment(amount)
+
+
+def test_without_an_amount_all_that_is_left_is_refunded() -> None:
+    payment = a_paid_payment()
+    first = refund(payment, "5.00")
+    payment.refund_made(first, made(first), LATER)
+    assert payment.status is PaymentStatus.PARTIALLY_REFUNDED
+    second = refund(payment, request_id="r2")
+    assert second.amount == usd("15.00")
+    payment.refund_made(second, made(second), LATER)
+    assert payment.status is PaymentStatus.REFUNDED
+    events = [event for event in payment.events if isinstance(event, PaymentRefunded)]
+    assert [(event.total_refunded.amount, event.fully_refunded) for event in events] == [
+        (Decimal("5.00"), False),
+        (Decimal("20.00"), True),
+    ]
+
+
+def test_a_refund_that_is_made_again_counts_once() -> None:
+    payment = a_paid_payment()
+    promised = refund(payment, "5.00")
+    payment.refund_made(promised, made(promised), LATER)
+    payment.refund_made(promised, made(promised), LATER)
+    assert payment.refunded == usd("5.00")
+    assert promised.status is RefundStatus.SUCCEEDED
+    assert len(payment.events) == 1
+
+
+def test_what_is_promised_back_can_not_be_promised_again() -> None:
+    payment = a_paid_payment()
+    refund(payment, "15.00")
+    with pytest.raises(RefundTooLarge) as refused:
+        refund(payment, "5.01", "r2")
+    assert refused.value.metadata == {"left": "5.00 USD"}
+    refund(payment, "5.00", "r3")
+    with pytest.raises(NothingToRefund):
+        refund(payment, None, "r4")
+
+
+def test_there_is_nothing_to_refund_of_a_payment_that_was_not_made() -> None:
+    payment = a_payment()
+    with pytest.raises(PaymentPending):
+        refund(payment)
+    payment.settle(a_charge(payment, ChargeStatus.FAILED), LATER)
+    with pytest.raises(PaymentNotMade):
+        refund(payment)
+
+
+def test_a_refund_is_in_the_currency_of_the_payment() -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        a_paid_payment().refund("r1", Money(Decimal(5), "EUR"), "", "request-2", RETRY, LATER)
+    assert refused.value.violations[0].field == "amount.currency_code"
+
+
+@pytest.mark.parametrize("amount", ["0", "-1"])
+def test_nothing_can_not_be_refunded(amount: str) -> None:
+    with pytest.raises(InvalidArgument):
+        a_paid_payment().refund("r1", usd(amount), "", "request-2", RETRY, LATER)
+
+
+def test_a_repeated_refund_must_ask_for_the_same() -> None:
+    promised = refund(a_paid_payment(), "5.00")
+    promised.check_same(usd("5.00"))
+    promised.check_same(None)
+    with pytest.raises(InvalidArgument):
+        promised.check_same(usd("6.00"))
+
+
+@given(st.lists(st.decimals("0.01", "30", places=2), max_size=8))
+def test_whatever_is_asked_for_no_more_is_given_back_than_was_paid(amounts: list[Decimal]) -> None:
+    payment = a_paid_payment("20.00")
+    given_back = usd("0")
+    for number, amount in enumerate(amounts):
+        try:
+            promised = payment.refund(f"r{number}", Money(amount, "USD"), "", "c", RETRY, LATER)
+        except (RefundTooLarge, NothingToRefund):
+            continue
+        if number % 2:
+            payment.refund_made(promised, made(promised), LATER)
+        given_back += promised.amount
+    assert payment.refunded + payment.refunding == given_back
+    assert given_back <= payment.amount
