@@ -14,8 +14,8 @@ from typing import Any
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
 from google.protobuf.message import Message
-from stoa.auth.v1 import policy_pb2
 
+from stoa.auth.v1 import policy_pb2
 from stoa_chassis.errors import PermissionDenied
 from stoa_chassis.status import CallContext
 from stoa_chassis.tokens import TokenInvalid, TokenMissing, TokenVerifier

@@ -52,8 +52,10 @@ class DeadlinePassed(DomainError):
 class Interceptor:
     """Wraps the handlers of a server; counts what runs in all of them."""
 
-    def __init__(self, authorizer: Authorizer, max_concurrent_rpcs: int) -> None:
+    def __init__(self, authorizer: Authorizer, max_concurrent_rpcs: int, *, partial: bool = False) -> None:
+        """Refuse calls above `max_concurrent_rpcs`; `partial` lets a fake leave methods out."""
         self.authorizer = authorizer
+        self._partial = partial
         self.limit = max_concurrent_rpcs
         self.running = 0
 
@@ -65,12 +67,19 @@ class Interceptor:
         if handler.response_streaming:
             behavior = handler.unary_stream
             if not inspect.isasyncgenfunction(behavior):
-                raise ContractError(f"{method.full_name} must be written as an async generator")
+                behavior = self._missing(method, _missing_stream, "an async generator")
             return grpc.unary_stream_rpc_method_handler(self._stream(contract, behavior))
         behavior = handler.unary_unary
         if not inspect.iscoroutinefunction(behavior):
-            raise ContractError(f"{method.full_name} must be written as a coroutine")
+            behavior = self._missing(method, _missing, "a coroutine")
         return grpc.unary_unary_rpc_method_handler(self._unary(contract, behavior))
+
+    def _missing(
+        self, method: MethodDescriptor, stand_in: Callable[..., Any], kind: str
+    ) -> Callable[..., Any]:
+        if not self._partial:
+            raise ContractError(f"{method.full_name} is not implemented as {kind}")
+        return stand_in
 
     def _unary(self, contract: "_Contract", behavior: Callable[..., Any]) -> Any:
         async def handle(message: bytes, context: CallContext) -> bytes:
@@ -199,6 +208,22 @@ class _Call:
                 self._span.record_exception(error)
                 self._span.set_status(StatusCode.ERROR)
         self._span.end()
+
+
+class Unimplemented(DomainError):
+    """A fake that stands in for this service leaves the method out."""
+
+    code = Code.UNIMPLEMENTED
+    reason = "UNIMPLEMENTED"
+
+
+async def _missing(*_: Any) -> Message:
+    raise Unimplemented
+
+
+async def _missing_stream(*_: Any) -> AsyncIterator[Message]:
+    raise Unimplemented
+    yield
 
 
 def _correlation_id(metadata: Mapping[str, Any]) -> str:

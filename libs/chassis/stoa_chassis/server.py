@@ -25,10 +25,18 @@ class RpcServer:
     """
 
     def __init__(
-        self, authorizer: Authorizer, *, max_concurrent_rpcs: int = 200, reuse_port: bool = False
+        self,
+        authorizer: Authorizer,
+        *,
+        max_concurrent_rpcs: int,
+        reuse_port: bool = False,
+        partial: bool = False,
     ) -> None:
-        """Shed load above `max_concurrent_rpcs`; with `reuse_port` several processes may share a port."""
-        self._interceptor = Interceptor(authorizer, max_concurrent_rpcs)
+        """Shed load above `max_concurrent_rpcs`; with `reuse_port` several processes may share a port.
+
+        `partial` serves fakes, which implement only the methods that a test needs.
+        """
+        self._interceptor = Interceptor(authorizer, max_concurrent_rpcs, partial=partial)
         self._server = grpc.aio.server(
             options=[
                 ("grpc.so_reuseport", int(reuse_port)),
@@ -81,7 +89,7 @@ class _Recorder:
     """Stands in for a server to learn what generated code would register."""
 
     def __init__(self) -> None:
-        self.services: "dict[str, Mapping[str, grpc.RpcMethodHandler[Any, Any]]]" = {}
+        self.services: dict[str, Mapping[str, grpc.RpcMethodHandler[Any, Any]]] = {}
 
     def add_registered_method_handlers(
         self, service: str, handlers: "Mapping[str, grpc.RpcMethodHandler[Any, Any]]"

@@ -157,11 +157,14 @@ async def serve_in_process(
     name: str = "under-test",
     max_concurrent_rpcs: int = 200,
 ) -> AsyncIterator[InProcessServer]:
-    """Serve a servicer as in production on a free port of 127.0.0.1, and end with the block."""
+    """Serve a servicer as in production on a free port of 127.0.0.1, and end with the block.
+
+    A fake may leave methods out; they answer UNIMPLEMENTED.
+    """
     mint = _mint()
     verifier = TokenVerifier(StaticKeys(mint.jwks), ISSUER, AUDIENCE)
     authorizer = Authorizer(certificate_identity(SPIFFE_PREFIX), verifier)
-    server = RpcServer(authorizer, max_concurrent_rpcs=max_concurrent_rpcs)
+    server = RpcServer(authorizer, max_concurrent_rpcs=max_concurrent_rpcs, partial=True)
     server.add(add_to_server, servicer)
     with TemporaryDirectory() as folder:
         certificates = CertificateFolder(_authority().issue(name, Path(folder) / "server"))

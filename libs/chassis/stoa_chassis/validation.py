@@ -15,7 +15,9 @@ from google.protobuf.message import Message
 
 from stoa_chassis.auth import ContractError
 from stoa_chassis.errors import FieldViolation, InvalidArgument
+from stoa_chassis.telemetry import get_logger
 
+_log = get_logger(__name__)
 _validator = protovalidate.Validator()
 _COMPUTED = "is computed by the shop and can't be sent"
 
@@ -24,16 +26,21 @@ class RequestCheck:
     """The checks of one request type, compiled once."""
 
     def __init__(self, request_type: type[Message]) -> None:
-        """Compile. Raises ContractError if a constraint in the proto does not compile."""
+        """Compile. Raises ContractError if a constraint in the proto does not work."""
         try:
             _validator.collect_violations(request_type())
-        except protovalidate.CompilationError as error:
+        except (protovalidate.CompilationError, protovalidate.EvaluationError) as error:
             raise ContractError(f"{request_type.DESCRIPTOR.full_name}: {error}") from error
         self._computed = _ComputedFields.of(cast(Descriptor, request_type.DESCRIPTOR), {})
 
     def __call__(self, request: Message) -> None:
         """Raise InvalidArgument naming each field that is wrong."""
-        broken = _validator.collect_violations(request)
+        try:
+            broken = _validator.collect_violations(request)
+        except protovalidate.EvaluationError as error:
+            # A rule of ours that this request breaks: for us to mend, but what it says can't be trusted.
+            _log.error("constraint failed to evaluate", request=request.DESCRIPTOR.full_name, exc_info=error)
+            raise InvalidArgument("", "the request can't be checked") from error
         computed = self._computed.found_in(request) if self._computed else ()
         violations = [_violation(violation) for violation in broken]
         violations += [FieldViolation(path, _COMPUTED) for path in computed]

@@ -1,0 +1,195 @@
+"""Who may call what, as the contract says; with real certificates, tokens and sockets."""
+
+import asyncio
+import base64
+import json
+import math
+import time
+from types import SimpleNamespace
+
+import jwt
+import pytest
+from chassis_example import echo_pb2_grpc
+from chassis_example.echo_pb2 import EchoRequest, Thing
+from chassis_example.echo_pb2_grpc import EchoStub
+
+from stoa_chassis.auth import (
+    NOBODY,
+    Authorizer,
+    ContractError,
+    PeerUnknown,
+    Policy,
+    Principal,
+    current_principal,
+    no_identity,
+    sidecar_identity,
+)
+from stoa_chassis.errors import Code, PermissionDenied, RemoteError, Unauthenticated
+from stoa_chassis.testing import SPIFFE_PREFIX, InProcessServer, TokenMint, serve_in_process
+from stoa_chassis.tokens import StaticKeys, TokenVerifier
+
+ANN, BOB = "ann", "bob"
+MINE = EchoRequest(user_id=ANN, thing=Thing(owner_id=ANN))
+NOBODYS, A_USER, STAFF, ORDER, SEARCH = (
+    {},
+    {"as_user": ANN},
+    {"as_user": BOB, "staff": True},
+    {"as_service": "order"},
+    {"as_service": "search"},
+)
+MATRIX = {
+    # method: what nobody, Ann, a member of staff, the order service and the search service get
+    "Anyone": ("ok", "ok", "ok", "SERVICE_NOT_ALLOWED", "SERVICE_NOT_ALLOWED"),
+    "Customer": ("TOKEN_MISSING", "ok", "ok", "SERVICE_NOT_ALLOWED", "SERVICE_NOT_ALLOWED"),
+    "Staff": ("TOKEN_MISSING", "STAFF_ONLY", "ok", "SERVICE_NOT_ALLOWED", "SERVICE_NOT_ALLOWED"),
+    "Owner": ("TOKEN_MISSING", "ok", "NOT_OWNER", "SERVICE_NOT_ALLOWED", "SERVICE_NOT_ALLOWED"),
+    "NestedOwner": ("TOKEN_MISSING", "ok", "NOT_OWNER", "SERVICE_NOT_ALLOWED", "SERVICE_NOT_ALLOWED"),
+    "OwnerOrStaff": ("TOKEN_MISSING", "ok", "ok", "ok", "SERVICE_NOT_ALLOWED"),
+    "Internal": ("SERVICES_ONLY", "SERVICES_ONLY", "SERVICES_ONLY", "ok", "SERVICE_NOT_ALLOWED"),
+}
+
+
+@pytest.mark.parametrize("method", MATRIX)
+async def test_a_method_admits_exactly_whom_its_policy_names(echo: InProcessServer, method: str) -> None:
+    got = []
+    for caller in (NOBODYS, A_USER, STAFF, ORDER, SEARCH):
+        try:
+            await getattr(echo.stub(EchoStub, **caller), method)(MINE)
+            got.append("ok")
+        except RemoteError as error:
+            got.append(error.reason)
+            expected = Code.UNAUTHENTICATED if error.reason == "TOKEN_MISSING" else Code.PERMISSION_DENIED
+            assert error.code is expected
+    assert tuple(got) == MATRIX[method]
+
+
+async def test_an_owner_must_be_named_in_full(echo: InProcessServer) -> None:
+    with pytest.raises(RemoteError, match="user_id is not yours"):
+        await echo.stub(EchoStub, as_user=ANN).Owner(EchoRequest())
+
+
+async def test_a_servicer_sees_who_calls(echo: InProcessServer) -> None:
+    who = EchoRequest(text="who", user_id=ANN)
+    assert (await echo.stub(EchoStub).Anyone(who)).text == "None None []"
+    assert (await echo.stub(EchoStub, as_user=ANN).Anyone(who)).text == "ann None ['customer']"
+    assert (await echo.stub(EchoStub, as_service="order").Internal(who)).text == "None order []"
+    assert current_principal() is NOBODY
+
+
+def _forged(mint: TokenMint) -> dict[str, str]:
+    """Tokens that are not right, each in one way."""
+    good = mint.token(ANN)
+    header, payload, signature = good.split(".")
+
+    def part(content: dict[str, object]) -> str:
+        return base64.urlsafe_b64encode(json.dumps(content).encode()).rstrip(b"=").decode()
+
+    claims = jwt.decode(good, options={"verify_signature": False})
+    return {
+        "no signature": f"{header}.{payload}.",
+        "alg none": f"{part({'alg': 'none', 'kid': mint.jwks['keys'][0]['kid']})}.{payload}.",
+        "payload changed": f"{header}.{part({**claims, 'roles': ['staff']})}.{signature}",
+        "an algorithm that is not ours": jwt.encode(
+            claims, "shared secret of 32 bytes or more", "HS256", {"kid": mint.jwks["keys"][0]["kid"]}
+        ),
+        "key of somebody else": TokenMint().token(ANN),
+        "no key id": jwt.encode(claims, mint._key, "ES256"),
+        "wrong audience": mint.token(ANN, aud="another shop"),
+        "wrong issuer": mint.token(ANN, iss="another shop"),
+        "no subject": mint.token(""),
+        "not yet valid": mint.token(ANN, nbf=claims["exp"]),
+        "roles are not a list": mint.token(ANN, roles="staff"),
+        "not a token": "ä" * 3,
+        "empty": "",
+    }
+
+
+@pytest.mark.parametrize("flaw", _forged(TokenMint()))
+@pytest.mark.parametrize("method", ["Customer", "Anyone"])
+async def test_a_token_that_is_not_right_is_refused_even_where_none_is_needed(
+    echo: InProcessServer, flaw: str, method: str
+) -> None:
+    token = _forged(echo.mint)[flaw].encode("ascii", "replace").decode()
+    with pytest.raises(RemoteError) as refused:
+        await getattr(echo.stub(EchoStub, token=token), method)(MINE)
+    assert (refused.value.code, refused.value.reason) == (Code.UNAUTHENTICATED, "TOKEN_INVALID")
+
+
+async def test_an_expired_token_is_told_apart_so_that_a_client_can_refresh(echo: InProcessServer) -> None:
+    expired = echo.mint.token(ANN, ttl=-6)
+    with pytest.raises(RemoteError) as refused:
+        await echo.stub(EchoStub, token=expired).Customer(MINE)
+    assert (refused.value.code, refused.value.reason) == (Code.UNAUTHENTICATED, "TOKEN_EXPIRED")
+    within_leeway = echo.mint.token(ANN, ttl=-3)
+    await echo.stub(EchoStub, token=within_leeway).Customer(MINE)
+
+
+async def test_a_remembered_token_expires_too() -> None:
+    mint = TokenMint()
+    verifier = TokenVerifier(StaticKeys(mint.jwks), "stoa", "stoa", leeway=0)
+    expires_at = math.ceil(time.time() + 0.2)
+    token = mint.token(ANN, exp=expires_at)
+    assert (await verifier.verify(token)).subject == ANN
+    await asyncio.sleep(expires_at - time.time() + 0.01)
+    with pytest.raises(Unauthenticated) as refused:
+        await verifier.verify(token)
+    assert refused.value.reason == "TOKEN_EXPIRED"
+
+
+async def test_without_mtls_nobody_is_a_service() -> None:
+    mint = TokenMint()
+    authorizer = Authorizer(no_identity, TokenVerifier(StaticKeys(mint.jwks), "stoa", "stoa"))
+    internal = Policy(False, False, False, "", frozenset({"order"}))
+    claimed = {"x-forwarded-client-cert": f"URI={SPIFFE_PREFIX}order"}
+    with pytest.raises(PermissionDenied) as refused:
+        await authorizer.admit(internal, SimpleNamespace(), claimed)  # type: ignore[arg-type]
+    assert refused.value.reason == "SERVICES_ONLY"
+
+
+def test_a_sidecar_names_the_nearest_peer() -> None:
+    identify = sidecar_identity(SPIFFE_PREFIX)
+
+    def known(header: str) -> str | None:
+        return identify(SimpleNamespace(), {"x-forwarded-client-cert": header})  # type: ignore[arg-type]
+
+    spoofed = f"URI={SPIFFE_PREFIX}order"
+    assert known(f'{spoofed},By=spiffe://x/y;Hash=ab;Subject="";URI={SPIFFE_PREFIX}cart') == "cart"
+    for wrong in (
+        "",
+        "By=a;Hash=b",
+        "URI=spiffe://other.org/ns/stoa/sa/order",
+        f"{spoofed}/more",
+        f"{spoofed};{spoofed}",
+    ):
+        with pytest.raises(PeerUnknown):
+            known(wrong)
+
+
+@pytest.mark.parametrize(
+    ("service", "complaint"),
+    [
+        ("Unguarded", "chassis_example.Unguarded.Forgotten has no policy"),
+        ("WrongOwner", "chassis_example.WrongOwner.Misspelt: policy owner 'userid' is not a string field"),
+        ("EdgeAsService", "chassis_example.EdgeAsService.Listed: the edge speaks for users"),
+        ("Broken", "chassis_example.BrokenRequest"),
+        ("Upload", "chassis_example.Upload.Send: streams from a client are not supported"),
+    ],
+)
+async def test_a_server_does_not_start_with_a_contract_that_it_cannot_keep(
+    service: str, complaint: str
+) -> None:
+    servicer = getattr(echo_pb2_grpc, f"{service}Servicer")()
+    with pytest.raises(ContractError) as refused:
+        async with serve_in_process(getattr(echo_pb2_grpc, f"add_{service}Servicer_to_server"), servicer):
+            pass
+    assert complaint in str(refused.value)
+
+
+def test_who_may_act_for_a_user() -> None:
+    assert Principal(ANN).may_act_for(ANN)
+    assert not Principal(ANN).may_act_for(BOB)
+    assert Principal(ANN, frozenset({"staff"})).may_act_for(BOB)
+    assert Principal(service="order").may_act_for(BOB)
+    assert not NOBODY.may_act_for(ANN)
+    with pytest.raises(Unauthenticated):
+        _ = NOBODY.user_id

@@ -1,0 +1,83 @@
+"""What a request must be like before a servicer sees it."""
+
+import grpc
+import pytest
+from chassis_example.echo_pb2 import EchoRequest, EchoResponse, Part, Thing
+from chassis_example.echo_pb2_grpc import EchoStub
+
+from stoa_chassis.auth import EDGE
+from stoa_chassis.errors import Code, RemoteError
+from stoa_chassis.testing import InProcessServer
+
+COMPUTED = "is computed by the shop and can't be sent"
+
+
+async def violations(echo: InProcessServer, request: EchoRequest) -> dict[str, str]:
+    with pytest.raises(RemoteError) as refused:
+        await echo.stub(EchoStub).Anyone(request)
+    assert (refused.value.code, refused.value.reason) == (Code.INVALID_ARGUMENT, "INVALID_ARGUMENT")
+    return {violation.field: violation.description for violation in refused.value.violations}
+
+
+async def test_all_fields_that_are_wrong_are_named(echo: InProcessServer) -> None:
+    request = EchoRequest(
+        text="x" * 101,
+        quantity=-1,
+        things=[Thing(), Thing(size=11)],
+        by_name={"a b": Thing(size=12)},
+    )
+    found = await violations(echo, request)
+    assert set(found) == {"text", "quantity", "things[1].size", 'by_name["a b"].size'}
+    assert found["text"] == "must be at most 100 characters"
+
+
+async def test_computed_fields_are_refused_wherever_they_are(echo: InProcessServer) -> None:
+    request = EchoRequest(
+        thing=Thing(id="1", part=Part(price=0.01)),
+        things=[Thing(), Thing(inside=[Thing(id="2")])],
+        by_name={"a": Thing(part=Part(price=1))},
+        quantity=100,
+    )
+    found = await violations(echo, request)
+    assert found.pop("quantity")
+    assert found == dict.fromkeys(
+        ["thing.id", "thing.part.price", "things[1].inside[0].id", 'by_name["a"].part.price'], COMPUTED
+    )
+
+
+async def test_fields_beside_computed_ones_may_be_sent(echo: InProcessServer) -> None:
+    request = EchoRequest(text="fine", thing=Thing(owner_id="a", part=Part(name="leg"), inside=[Thing()]))
+    assert (await echo.stub(EchoStub).Anyone(request)).text == "fine"
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [b"\xff\xff\xff", b"\x0a\x02\xc3\x28", b"\x12\x05ab", b"\x22\x03\x0a\x01\xff"],
+    ids=["no message", "wrong utf-8", "cut off", "wrong utf-8 inside"],
+)
+async def test_nonsense_bytes_are_the_clients_error(echo: InProcessServer, nonsense: bytes) -> None:
+    credentials = echo.certificates(EDGE).current().channel_credentials()
+    options = (("grpc.ssl_target_name_override", f"{echo.name}.stoa.internal"),)
+    async with grpc.aio.secure_channel(echo.target, credentials, options) as channel:
+        call = channel.unary_unary("/chassis_example.Echo/Anyone")
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await call(nonsense)
+        assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        answer: bytes = await call(b"")
+        assert EchoResponse.FromString(answer) == EchoResponse()
+
+
+async def test_a_huge_request_is_the_clients_error(echo: InProcessServer) -> None:
+    with pytest.raises(RemoteError) as refused:
+        await echo.stub(EchoStub).Anyone(EchoRequest(text="x" * 5_000_000))
+    assert refused.value.code is Code.RESOURCE_EXHAUSTED
+
+
+async def test_a_stream_is_checked_as_well(echo: InProcessServer) -> None:
+    with pytest.raises(RemoteError) as refused:
+        _ = [item async for item in echo.stub(EchoStub).Count(EchoRequest(quantity=2))]
+    assert refused.value.reason == "TOKEN_MISSING"
+    stub = echo.stub(EchoStub, as_user="ann")
+    with pytest.raises(RemoteError, match="quantity"):
+        _ = [item async for item in stub.Count(EchoRequest(quantity=100))]
+    assert [item.text async for item in stub.Count(EchoRequest(quantity=3))] == ["0", "1", "2"]
