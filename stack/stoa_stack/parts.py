@@ -29,7 +29,7 @@ SERVICES = (
         passes=("STOA_STOCK_DEADLINE_SECONDS", "STOA_PAYMENT_DEADLINE_SECONDS"),
     ),
     Service("payment", stores=("postgres",), needs=("gateway",)),
-    Service("inventory", stores=("postgres",)),
+    Service("inventory", stores=("postgres",), calls=("catalog",)),
 )
 
 

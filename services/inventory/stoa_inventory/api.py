@@ -18,13 +18,13 @@ class InventoryServicer(inventory_pb2_grpc.InventoryServiceServicer):
         self, request: inventory_pb2.CheckAvailabilityRequest, context: object
     ) -> inventory_pb2.CheckAvailabilityResponse:
         """Tell how many of some variants can still be promised."""
-        available = await self._inventory.available([UUID(id) for id in request.variant_ids])
+        available = await self._inventory.available([UUID(variant_id) for variant_id in request.variant_ids])
         return inventory_pb2.CheckAvailabilityResponse(
             variants=[
                 inventory_pb2.CheckAvailabilityResponse.Availability(
-                    variant_id=id, available=available[UUID(id)]
+                    variant_id=variant_id, available=available[UUID(variant_id)]
                 )
-                for id in request.variant_ids
+                for variant_id in request.variant_ids
             ]
         )
 

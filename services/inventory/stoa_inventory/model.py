@@ -138,8 +138,8 @@ def reserve(
 ) -> tuple[list[Change], InventoryReserved | InventoryOutOfStock]:
     """Promise an order all that it wants, or nothing.
 
-    `wanted` is summed up, `stocks` are those of its variants that exist. Returns the changes to the stocks, which
-    are made, and what the others must hear; there are no changes if something lacks.
+    `wanted` is summed up, `stocks` are those of its variants that exist. Returns the changes, which are made
+    to the stocks, and what the others must hear; there are no changes if something lacks.
     """
     lacking = [
         (line, available)

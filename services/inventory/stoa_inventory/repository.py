@@ -30,7 +30,8 @@ WITH change AS (
     INSERT INTO reservations (order_id, variant_id, quantity, status, updated_at)
     SELECT $7::uuid, variant_id, reserved_delta, 'held', $10::timestamptz FROM change WHERE kind = 'reserved'
 )
-UPDATE inventory SET stock_count = change.stock_after, reserved_count = change.reserved_after, updated_at = $10
+UPDATE inventory
+SET stock_count = change.stock_after, reserved_count = change.reserved_after, updated_at = $10
 FROM change WHERE inventory.variant_id = change.variant_id
 """
 
@@ -53,7 +54,8 @@ class Stocks:
         """Begin to count variants, from zero; those that are counted already stay as they are."""
         await self._connection.execute(
             """
-            INSERT INTO inventory (variant_id, product_id) SELECT id, $1 FROM unnest($2::uuid[]) AS id ORDER BY id
+            INSERT INTO inventory (variant_id, product_id)
+            SELECT variant_id, $1 FROM unnest($2::uuid[]) AS variant_id ORDER BY variant_id
             ON CONFLICT (variant_id) DO NOTHING
             """,
             product_id,
@@ -81,7 +83,7 @@ class Stocks:
         request_id: str | None = None,
         reason: str = "",
     ) -> None:
-        """Write changes that were made to locked stocks, at most one for each; promises are kept as reservations."""
+        """Write changes that were made to locked stocks, at most one for each, and keep the promises."""
         await self._connection.execute(
             _APPLY,
             [change.variant_id for change in changes],

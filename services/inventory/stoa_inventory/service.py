@@ -57,7 +57,7 @@ class Inventory:
     async def available(self, variant_ids: Sequence[UUID]) -> Mapping[UUID, int]:
         """Tell how many of some variants can still be promised."""
         stocks = await self._reader.get(variant_ids)
-        return {id: stocks[id].available if id in stocks else 0 for id in variant_ids}
+        return {key: stocks[key].available if key in stocks else 0 for key in variant_ids}
 
     async def list(self, *, low_only: bool, after: tuple[int, UUID] | None, limit: int) -> Sequence[Stock]:
         """Read stock, the scarcest first."""
@@ -114,7 +114,7 @@ class Inventory:
             await tx.stocks.add(product.product_id, (variant.variant_id for variant in product.variants))
 
     async def order_placed(self, event: Event[OrderPlaced]) -> None:
-        """Promise an order all that it wants, or refuse it. An order that was cancelled already gets nothing."""
+        """Promise an order all that it wants, or refuse it; one that was cancelled already gets nothing."""
         order = event.payload
         wanted = sum_up(Wanted(item.product_id, item.variant_id, item.quantity) for item in order.items)
 
@@ -176,7 +176,7 @@ class Inventory:
     ) -> None:
         promised = await tx.stocks.reserved_for(order_id)
         stocks = await tx.stocks.lock(promised)
-        changes = [stocks[id].apply(change(id, quantity)) for id, quantity in promised.items()]
+        changes = [stocks[key].apply(change(key, quantity)) for key, quantity in promised.items()]
         now = self._clock.now()
         await tx.stocks.apply(changes, stocks, now, order_id=order_id)
         await tx.stocks.close_hold(order_id, status, now)
@@ -201,4 +201,4 @@ def _found(stocks: Mapping[UUID, Stock], variant_id: UUID) -> Stock:
 
 
 def _low(stocks: Mapping[UUID, Stock]) -> set[UUID]:
-    return {id for id, stock in stocks.items() if stock.is_low}
+    return {variant_id for variant_id, stock in stocks.items() if stock.is_low}
