@@ -1,4 +1,4 @@
-"""MongoDB: an outbox inside the documents, for stores without transactions over several documents.
+"""MongoDB: the client, and an outbox inside the documents for stores without transactions over several.
 
 A write puts its events into the document's own `_pending` array, so both happen or neither; a relay publishes
 them, per document in order, and takes them out again. A deleted document would take its events along: mark
@@ -8,19 +8,22 @@ it as deleted instead.
 import asyncio
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from pymongo import ReturnDocument
+from pymongo import AsyncMongoClient, ReturnDocument
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import ConnectionFailure, PyMongoError
 
 from stoa_chassis.avro import EventCodec, new_event
 from stoa_chassis.clock import Clock, SystemClock
 from stoa_chassis.context import correlation_id
+from stoa_chassis.errors import Unavailable
 from stoa_chassis.ids import new_id
 from stoa_chassis.kafka import CORRELATION_ID_HEADER, Producer, PublishFailed, Record
+from stoa_chassis.outages import register_outage
 from stoa_chassis.telemetry import OUTBOX_PUBLISHED, get_logger, trace_headers
 from stoa_events import Payload
 
@@ -30,12 +33,39 @@ Document = dict[str, Any]
 
 OUTAGES: tuple[type[Exception], ...] = (ConnectionFailure,)
 """What a store that is down raises; for the `outages` of a consumer's RetryPolicy."""
+register_outage(*OUTAGES)
 
 PENDING = "_pending"
 _LEASE = "_relay"
 _LEASE_TIME = timedelta(seconds=30)
 _AT_ONCE = 16
 _PAUSE_SECONDS = 1.0
+_SELECTION_SECONDS = 3.0  # how long a call waits for a server before it counts as down
+
+
+@asynccontextmanager
+async def connect(url: str, connect_timeout: float = 60) -> AsyncIterator[AsyncMongoClient[Document]]:
+    """Open a client that knows UUIDs by the standard and times with their zone.
+
+    Waits up to `connect_timeout` seconds for the server to come up. Raises Unavailable if it doesn't. Once
+    it is up, calls raise one of `OUTAGES` while it is down.
+    """
+    async with AsyncMongoClient[Document](
+        url,
+        tz_aware=True,
+        uuidRepresentation="standard",
+        serverSelectionTimeoutMS=int(_SELECTION_SECONDS * 1000),
+    ) as client:
+        give_up = time.monotonic() + connect_timeout
+        while True:
+            try:
+                await client.admin.command("ping")
+                break
+            except OUTAGES as error:
+                if time.monotonic() > give_up:
+                    raise Unavailable("the document store can't be reached") from error
+                log.info("waiting for the document store", error=repr(error))
+        yield client
 
 
 class MongoOutbox:
