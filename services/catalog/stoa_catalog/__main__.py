@@ -1,0 +1,37 @@
+"""The composition root of the catalog service."""
+
+from stoa.catalog.v1.catalog_pb2_grpc import add_CatalogServiceServicer_to_server
+from stoa_catalog.api import CatalogServicer
+from stoa_catalog.repository import ProductReader, Products, open_products
+from stoa_catalog.service import Assortment, Browsing
+from stoa_catalog.settings import Settings
+from stoa_catalog.views import Views
+from stoa_chassis.app import App, run
+from stoa_chassis.avro import EventCodec
+from stoa_chassis.clock import SystemClock
+from stoa_chassis.kafka import Producer
+from stoa_chassis.mongo import MongoOutbox, connect
+from stoa_events import ProductCreated, ProductDeleted, ProductUpdated, ProductViewed
+
+
+async def compose(app: App[Settings]) -> None:
+    """Wire the service."""
+    settings, clock = app.settings, SystemClock()
+    mongo = await app.enter(connect(settings.mongo_url, settings.connect_timeout_seconds))
+    collection = await open_products(mongo[settings.mongo_database])
+    codec = EventCodec(settings.schema_registry_url)
+    await codec.load(ProductCreated, ProductUpdated, ProductDeleted, ProductViewed)
+    producer = await app.enter(Producer(settings.kafka_bootstrap))
+
+    outbox = MongoOutbox(collection, codec, producer)
+    views = Views(codec, producer, clock)
+    browsing = Browsing(ProductReader(collection), views, clock)
+    assortment = Assortment(Products(collection, outbox), browsing, clock)
+
+    app.serve(add_CatalogServiceServicer_to_server, CatalogServicer(browsing, assortment))
+    app.background("outbox relay", outbox.run)
+    app.background("views", views.run)
+
+
+if __name__ == "__main__":
+    run("catalog", Settings, compose)

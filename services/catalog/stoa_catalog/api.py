@@ -1,0 +1,181 @@
+"""The gRPC servicer: messages to use cases and back."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from decimal import Decimal
+from uuid import UUID
+
+from google.protobuf.empty_pb2 import Empty
+
+from stoa.catalog.v1 import catalog_pb2, catalog_pb2_grpc
+from stoa_catalog.model import Details, Filters, Offer, Product, Variant, VariantDraft
+from stoa_catalog.service import Assortment, Browsing
+from stoa_chassis.auth import current_principal
+from stoa_chassis.money_proto import from_proto, to_proto
+from stoa_chassis.paging import decode_token, encode_token, page_size
+from stoa_chassis.timestamps import to_timestamp
+
+
+class CatalogServicer(catalog_pb2_grpc.CatalogServiceServicer):
+    """stoa.catalog.v1.CatalogService."""
+
+    def __init__(self, browsing: Browsing, assortment: Assortment) -> None:
+        self._browsing = browsing
+        self._assortment = assortment
+
+    async def ListProducts(
+        self, request: catalog_pb2.ListProductsRequest, context: object
+    ) -> catalog_pb2.ListProductsResponse:
+        """List products, newest first."""
+        filters = _filters(request)
+        cursor = decode_token(request.page_token, asdict(filters))
+        size = page_size(request.page_size)
+        before = UUID(cursor["before"]) if cursor else None
+        products = await self._browsing.page(filters, before, size + 1)
+        page, token = products[:size], ""
+        if len(products) > size:
+            token = encode_token({"before": page[-1].product_id}, asdict(filters))
+        return catalog_pb2.ListProductsResponse(products=map(_message, page), next_page_token=token)
+
+    async def GetProduct(
+        self, request: catalog_pb2.GetProductRequest, context: object
+    ) -> catalog_pb2.GetProductResponse:
+        """Read a product."""
+        product = await self._browsing.get(UUID(request.product_id), _viewer())
+        return catalog_pb2.GetProductResponse(product=_message(product))
+
+    async def BatchGetProducts(
+        self, request: catalog_pb2.BatchGetProductsRequest, context: object
+    ) -> catalog_pb2.BatchGetProductsResponse:
+        """Read several products."""
+        products = await self._browsing.batch(_ids(request.product_ids))
+        return catalog_pb2.BatchGetProductsResponse(products=map(_message, products))
+
+    async def BatchGetVariants(
+        self, request: catalog_pb2.BatchGetVariantsRequest, context: object
+    ) -> catalog_pb2.BatchGetVariantsResponse:
+        """Read several variants with today's prices."""
+        offers = await self._browsing.offers(_ids(request.variant_ids))
+        return catalog_pb2.BatchGetVariantsResponse(variants=map(_offer_message, offers))
+
+    async def ListCategories(
+        self, request: catalog_pb2.ListCategoriesRequest, context: object
+    ) -> catalog_pb2.ListCategoriesResponse:
+        """List the categories."""
+        return catalog_pb2.ListCategoriesResponse(
+            categories=(
+                catalog_pb2.ListCategoriesResponse.Category(
+                    name=category.name,
+                    product_count=category.product_count,
+                    subcategories=category.subcategories,
+                )
+                for category in await self._browsing.categories()
+            )
+        )
+
+    async def CreateProduct(
+        self, request: catalog_pb2.CreateProductRequest, context: object
+    ) -> catalog_pb2.CreateProductResponse:
+        """Add a product."""
+        product = await self._assortment.create(_details(request.product), _drafts(request.product))
+        return catalog_pb2.CreateProductResponse(product=_message(product))
+
+    async def UpdateProduct(
+        self, request: catalog_pb2.UpdateProductRequest, context: object
+    ) -> catalog_pb2.UpdateProductResponse:
+        """Replace a product."""
+        asked = request.product
+        product = await self._assortment.update(
+            UUID(request.product_id), _details(asked), _drafts(asked), asked.etag
+        )
+        return catalog_pb2.UpdateProductResponse(product=_message(product))
+
+    async def DeleteProduct(self, request: catalog_pb2.DeleteProductRequest, context: object) -> Empty:
+        """Take a product off sale."""
+        await self._assortment.delete(UUID(request.product_id))
+        return Empty()
+
+
+def _viewer() -> UUID | None:
+    """Return who is looking, if it is a user of ours: another issuer may name its users as it likes."""
+    try:
+        return UUID(current_principal().subject or "")
+    except ValueError:
+        return None
+
+
+def _ids(texts: Sequence[str]) -> list[UUID]:
+    return [UUID(text) for text in texts]
+
+
+def _filters(request: catalog_pb2.ListProductsRequest) -> Filters:
+    return Filters(
+        category=request.category,
+        subcategory=request.subcategory,
+        brand=request.brand,
+        tag=request.tag,
+        min_price=Decimal(request.min_price) if request.min_price else None,
+        max_price=Decimal(request.max_price) if request.max_price else None,
+    )
+
+
+def _details(sent: catalog_pb2.Product) -> Details:
+    return Details(
+        name=sent.name,
+        category=sent.category,
+        description=sent.description,
+        subcategory=sent.subcategory,
+        brand=sent.brand,
+        tags=tuple(sent.tags),
+        specifications=dict(sent.specifications),
+    )
+
+
+def _drafts(sent: catalog_pb2.Product) -> list[VariantDraft]:
+    return [
+        VariantDraft(
+            variant_id=UUID(variant.variant_id) if variant.variant_id else None,
+            sku=variant.sku,
+            price=from_proto(variant.price, f"product.variants[{at}].price"),
+            attributes=dict(variant.attributes),
+            images=tuple(variant.images),
+        )
+        for at, variant in enumerate(sent.variants)
+    ]
+
+
+def _message(product: Product) -> catalog_pb2.Product:
+    details = product.details
+    return catalog_pb2.Product(
+        product_id=str(product.product_id),
+        name=details.name,
+        description=details.description,
+        category=details.category,
+        subcategory=details.subcategory,
+        brand=details.brand,
+        tags=details.tags,
+        variants=map(_variant_message, product.variants),
+        specifications=details.specifications,
+        rating=catalog_pb2.Rating(average=product.rating.average, count=product.rating.count),
+        etag=product.etag,
+        created_at=to_timestamp(product.created_at),
+        updated_at=to_timestamp(product.updated_at),
+    )
+
+
+def _variant_message(variant: Variant) -> catalog_pb2.Variant:
+    return catalog_pb2.Variant(
+        variant_id=str(variant.variant_id),
+        sku=variant.sku,
+        attributes=variant.attributes,
+        price=to_proto(variant.price),
+        images=variant.images,
+    )
+
+
+def _offer_message(offer: Offer) -> catalog_pb2.BatchGetVariantsResponse.Entry:
+    return catalog_pb2.BatchGetVariantsResponse.Entry(
+        product_id=str(offer.product_id),
+        product_name=offer.product_name,
+        variant=_variant_message(offer.variant),
+    )

@@ -1,0 +1,248 @@
+"""Products in MongoDB, one document each.
+
+Only what a single document can do is used – conditional updates, one unique index – so that the same code is
+right on MongoDB, on DocumentDB and on the local server, which has no transactions. A change and the events
+that it causes are one write: the events wait in the document (see `stoa_chassis.mongo`).
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+from urllib.parse import unquote
+from uuid import UUID
+
+from bson import Decimal128
+from pymongo import ASCENDING, DESCENDING, IndexModel, WriteConcern
+from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.asynchronous.database import AsyncDatabase
+from pymongo.errors import DuplicateKeyError
+
+from stoa_catalog.model import Category, Details, Filters, Offer, Product, Rating, SkuTaken, Variant
+from stoa_chassis.money import Money
+from stoa_chassis.mongo import PENDING, Document, MongoOutbox
+
+_INDEXES = [
+    # Of one variant in the whole shop. It doesn't look for duplicates inside a document; the model does.
+    IndexModel([("variants.sku", ASCENDING)], name="sku", unique=True),
+    IndexModel([("variants.variant_id", ASCENDING)], name="variant"),
+    IndexModel([("category", ASCENDING), ("subcategory", ASCENDING), ("_id", DESCENDING)], name="category"),
+    IndexModel([("brand", ASCENDING), ("_id", DESCENDING)], name="brand"),
+    IndexModel([("tags", ASCENDING), ("_id", DESCENDING)], name="tag"),
+]
+_ON_SALE: Document = {"deleted_at": None}
+_WITHOUT_PENDING = {PENDING: 0}
+# Characters that mean something in the name of a field, and the sign that escapes them.
+_ESCAPES = {ord(char): f"%{ord(char):02X}" for char in "%.$\0"}
+
+
+async def open_products(database: AsyncDatabase[Document]) -> AsyncCollection[Document]:
+    """Return the collection of products, with its indexes; a write counts when a majority has it."""
+    products = database.get_collection("products", write_concern=WriteConcern("majority"))
+    await products.create_indexes(_INDEXES)
+    return products
+
+
+class Products:
+    """Products to be changed, those taken off sale included."""
+
+    def __init__(self, collection: AsyncCollection[Document], outbox: MongoOutbox) -> None:
+        self._collection = collection
+        self._outbox = outbox
+
+    async def get(self, product_id: UUID) -> Product | None:
+        """Return a product, on sale or not."""
+        document = await self._collection.find_one({"_id": product_id}, _WITHOUT_PENDING)
+        return _product(document) if document else None
+
+    async def add(self, product: Product) -> None:
+        """Store a new product and its events. Raises SkuTaken."""
+        document = {"_id": product.product_id, **_fields(product), "rating": _rating_fields(product.rating)}
+        try:
+            await self._collection.insert_one({**document, PENDING: self._pending(product)})
+        except DuplicateKeyError as error:
+            raise await self._taken(product) from error
+        self._outbox.wake(product.product_id)
+
+    async def save(self, product: Product, read_version: int) -> bool:
+        """Store a change and its events; False if somebody else changed the product since that version.
+
+        The rating stays as it is: it changes on its own. Raises SkuTaken.
+        """
+        try:
+            result = await self._collection.update_one(
+                {"_id": product.product_id, "version": read_version},
+                {"$set": _fields(product), "$push": {PENDING: {"$each": self._pending(product)}}},
+            )
+        except DuplicateKeyError as error:
+            raise await self._taken(product) from error
+        if result.matched_count == 0:
+            return False
+        self._outbox.wake(product.product_id)
+        return True
+
+    def _pending(self, product: Product) -> list[Document]:
+        return [self._outbox.pending(event) for event in product.events]
+
+    async def _taken(self, product: Product) -> SkuTaken:
+        skus = [variant.sku for variant in product.variants]
+        others = self._collection.find(
+            {"variants.sku": {"$in": skus}, "_id": {"$ne": product.product_id}}, {"variants.sku": 1}
+        )
+        taken = {variant["sku"] async for other in others for variant in other["variants"]}
+        # None are found if the other gave them up meanwhile; then any may have been it.
+        return SkuTaken.at([at for at, sku in enumerate(skus) if sku in taken] or range(len(skus)))
+
+
+class ProductReader:
+    """Products on sale, to be looked at: all that the reading side needs to know of the store."""
+
+    def __init__(self, collection: AsyncCollection[Document]) -> None:
+        self._collection = collection
+
+    async def get(self, product_id: UUID) -> Product | None:
+        """Return one product."""
+        document = await self._collection.find_one({"_id": product_id, **_ON_SALE}, _WITHOUT_PENDING)
+        return _product(document) if document else None
+
+    async def batch(self, product_ids: Iterable[UUID]) -> Mapping[UUID, Product]:
+        """Return those that there are."""
+        found = self._collection.find({"_id": {"$in": list(product_ids)}, **_ON_SALE}, _WITHOUT_PENDING)
+        return {document["_id"]: _product(document) async for document in found}
+
+    async def offers(self, variant_ids: Iterable[UUID]) -> Mapping[UUID, Offer]:
+        """Return the variants that there are, with their products."""
+        wanted = set(variant_ids)
+        found = self._collection.find(
+            {"variants.variant_id": {"$in": list(wanted)}, **_ON_SALE}, {"name": 1, "variants": 1}
+        )
+        return {
+            variant["variant_id"]: Offer(document["_id"], document["name"], _variant(variant))
+            async for document in found
+            for variant in document["variants"]
+            if variant["variant_id"] in wanted
+        }
+
+    async def page(self, filters: Filters, before: UUID | None, limit: int) -> Sequence[Product]:
+        """Return the newest products that pass the filters and are older than `before`."""
+        query = _query(filters)
+        if before is not None:
+            query["_id"] = {"$lt": before}
+        found = self._collection.find(query, _WITHOUT_PENDING).sort("_id", DESCENDING).limit(limit)
+        return [_product(document) async for document in found]
+
+    async def categories(self) -> Sequence[Category]:
+        """Return all categories, by name."""
+        groups = await self._collection.aggregate(
+            [
+                {"$match": _ON_SALE},
+                {"$group": {"_id": {"name": "$category", "part": "$subcategory"}, "count": {"$sum": 1}}},
+            ]
+        )
+        counts: dict[str, dict[str, int]] = defaultdict(dict)
+        async for group in groups:
+            counts[group["_id"]["name"]][group["_id"]["part"]] = group["count"]
+        return [
+            Category(name, sum(parts.values()), tuple(sorted(filter(None, parts))))
+            for name, parts in sorted(counts.items())
+        ]
+
+
+def _query(filters: Filters) -> Document:
+    fields = {
+        "category": filters.category,
+        "subcategory": filters.subcategory,
+        "brand": filters.brand,
+        "tags": filters.tag,
+    }
+    query = _ON_SALE | {name: value for name, value in fields.items() if value}
+    bounds = {"$gte": filters.min_price, "$lte": filters.max_price}
+    if within := {name: Decimal128(bound) for name, bound in bounds.items() if bound is not None}:
+        query["variants"] = {"$elemMatch": {"price.amount": within}}
+    return query
+
+
+def _fields(product: Product) -> Document:
+    """Return what a change may change."""
+    details = product.details
+    return {
+        "version": product.version,
+        "name": details.name,
+        "description": details.description,
+        "category": details.category,
+        "subcategory": details.subcategory,
+        "brand": details.brand,
+        "tags": list(details.tags),
+        "variants": [
+            _variant_fields(variant) if product.deleted_at is None else _withdrawn_fields(variant)
+            for variant in product.variants
+        ],
+        "specifications": _escaped(details.specifications),
+        "created_at": product.created_at,
+        "updated_at": product.updated_at,
+        "deleted_at": product.deleted_at,
+    }
+
+
+def _variant_fields(variant: Variant) -> Document:
+    return {
+        "variant_id": variant.variant_id,
+        "sku": variant.sku,
+        "attributes": _escaped(variant.attributes),
+        # Compared by its value, with whatever number of digits; a double would not be exact.
+        "price": {
+            "currency_code": variant.price.currency,
+            "amount": Decimal128(variant.price.amount),
+        },
+        "images": list(variant.images),
+    }
+
+
+def _withdrawn_fields(variant: Variant) -> Document:
+    """Free the SKU for others. Something must stand in its place: the unique index takes no two absences."""
+    return _variant_fields(variant) | {"sku": f"withdrawn/{variant.variant_id}", "withdrawn_sku": variant.sku}
+
+
+def _rating_fields(rating: Rating) -> Document:
+    return {"average": rating.average, "count": rating.count}
+
+
+def _product(document: Document) -> Product:
+    return Product(
+        product_id=document["_id"],
+        version=document["version"],
+        details=Details(
+            name=document["name"],
+            category=document["category"],
+            description=document["description"],
+            subcategory=document["subcategory"],
+            brand=document["brand"],
+            tags=tuple(document["tags"]),
+            specifications=_unescaped(document["specifications"]),
+        ),
+        variants=tuple(map(_variant, document["variants"])),
+        created_at=document["created_at"],
+        updated_at=document["updated_at"],
+        rating=Rating(**document["rating"]),
+        deleted_at=document["deleted_at"],
+    )
+
+
+def _variant(document: Document) -> Variant:
+    amount: Decimal = document["price"]["amount"].to_decimal()
+    return Variant(
+        variant_id=document["variant_id"],
+        sku=document["withdrawn_sku"] if "withdrawn_sku" in document else document["sku"],
+        price=Money(amount, document["price"]["currency_code"]),
+        attributes=_unescaped(document["attributes"]),
+        images=tuple(document["images"]),
+    )
+
+
+def _escaped(texts: Mapping[str, str]) -> dict[str, str]:
+    """Return a map whose keys may be names of fields, whatever they are."""
+    return {key.translate(_ESCAPES): text for key, text in texts.items()}
+
+
+def _unescaped(document: Mapping[str, Any]) -> dict[str, str]:
+    return {unquote(key) if "%" in key else key: text for key, text in document.items()}
