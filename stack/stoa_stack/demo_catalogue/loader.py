@@ -1,0 +1,153 @@
+"""Puts the demo catalogue into a running shop, through the REST API, as staff would.
+
+Every step can be repeated: what is there already is left alone, and a delivery counts once however often it
+is announced. So a load that was cut off is completed by the next one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import httpx
+
+from stoa_stack.demo_catalogue.products import DemoProduct, demo_products
+from stoa_stack.edge_client import EdgeClient, Refused
+
+T = TypeVar("T")
+
+_AT_ONCE = 8
+# A new variant is known to the warehouse as soon as it has heard of the product.
+_HEARD_WITHIN = 60.0  # seconds
+_ADDRESSES = [
+    {"kind": "KIND_SHIPPING", "line1": "14 Harbour Street", "line2": "2nd floor"},
+    {"kind": "KIND_BILLING", "line1": "P.O. Box 1180", "line2": ""},
+]
+_CITY = {
+    "recipient": "Robin Shopper",
+    "city": "Portland",
+    "region": "ME",
+    "postal_code": "04101",
+    "country": "US",
+}
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a load did."""
+
+    products: int
+    created: int
+    variants: int
+    seconds: float
+
+    def __str__(self) -> str:
+        found = self.products - self.created
+        return (
+            f"{self.created} products added, {found} were there; stock for {self.variants} variants; "
+            f"{self.seconds:.1f} s"
+        )
+
+
+async def load(
+    edge_url: str, staff_email: str, staff_password: str, customer_email: str, customer_password: str
+) -> Summary:
+    """Load all products with their stock, and the demo customer with an address.
+
+    Raises Refused if the shop won't have it, httpx.TransportError if there is none at `edge_url`.
+    """
+    began = time.monotonic()
+    limits = httpx.Limits(max_connections=_AT_ONCE)
+    async with httpx.AsyncClient(base_url=edge_url, timeout=30, limits=limits) as http:
+        anyone = EdgeClient(http)
+        staff = await anyone.sign_in(staff_email, staff_password)
+        products = demo_products()
+        variant_ids = await _variant_ids(anyone)
+        missing = [product for product in products if not product.stock.keys() <= variant_ids.keys()]
+        created = sum(await _each(lambda product: _create(staff, product, variant_ids), missing))
+        if missing and not all(product.stock.keys() <= variant_ids.keys() for product in missing):
+            variant_ids = await _variant_ids(anyone)  # somebody else has created some meanwhile
+        deliveries = [(variant_ids[sku], sku, n) for product in products for sku, n in product.stock.items()]
+        await _each(lambda delivery: _deliver(staff, *delivery), deliveries)
+        await _ensure_customer(anyone, customer_email, customer_password)
+    return Summary(len(products), created, len(deliveries), time.monotonic() - began)
+
+
+async def _variant_ids(anyone: EdgeClient) -> dict[str, str]:
+    """Return the ids of all variants in the shop by their SKU."""
+    found: dict[str, str] = {}
+    token = ""
+    while True:
+        page = (await anyone.call("GET", "/api/v1/products", page_size=100, page_token=token)).body
+        found |= _skus(page.get("products", []))
+        token = page.get("next_page_token", "")
+        if not token:
+            return found
+
+
+def _skus(products: Iterable[dict[str, Any]]) -> dict[str, str]:
+    return {variant["sku"]: variant["variant_id"] for product in products for variant in product["variants"]}
+
+
+async def _create(staff: EdgeClient, product: DemoProduct, variant_ids: dict[str, str]) -> bool:
+    """Create a product and note the ids of its variants; False if it is there already."""
+    try:
+        made = await staff.call("POST", "/api/v1/products", product.body)
+    except Refused as refused:
+        if refused.status != 409:
+            raise
+        return False
+    variant_ids |= _skus([made.body])
+    return True
+
+
+async def _deliver(staff: EdgeClient, variant_id: str, sku: str, count: int) -> None:
+    """Announce the first delivery of a variant, unless an earlier load did."""
+    delivery = {"delta": count, "reason": "first delivery", "request_id": f"demo-catalogue-{sku}"}
+    deadline = time.monotonic() + _HEARD_WITHIN
+    while True:
+        try:
+            await staff.call("POST", f"/api/v1/inventory/{variant_id}/adjustments", delivery)
+        except Refused as refused:
+            if (
+                refused.reason == "REQUEST_REUSED"
+            ):  # an older version of the catalogue delivered another number
+                return
+            if refused.status != 404 or time.monotonic() > deadline:
+                raise
+            await asyncio.sleep(0.5)
+        else:
+            return
+
+
+async def _ensure_customer(anyone: EdgeClient, email: str, password: str) -> None:
+    account = {"email": email, "password": password, "first_name": "Robin", "last_name": "Shopper"}
+    try:
+        await anyone.call("POST", "/api/v1/users", account)
+    except Refused as refused:
+        if refused.status != 409:
+            raise
+    customer = await anyone.sign_in(email, password)
+    addresses = f"/api/v1/users/{customer.user_id}/addresses"
+    if not (await customer.call("GET", addresses)).body.get("addresses"):
+        for address in _ADDRESSES:
+            await customer.call("POST", addresses, _CITY | address)
+
+
+async def _each(work: Callable[[Any], Awaitable[T]], items: Iterable[Any]) -> list[T]:
+    """Do the work for every item, a few at once; the first failure stops the rest."""
+    slots = asyncio.Semaphore(_AT_ONCE)
+
+    async def one(item: Any) -> T:
+        async with slots:
+            return await work(item)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(item)) for item in items]
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from None
+    return [task.result() for task in tasks]

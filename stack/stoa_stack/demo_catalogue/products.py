@@ -1,0 +1,113 @@
+"""The products of the demo shop, made from `shelves.toml`: the same ones on every machine, every time."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from itertools import product as combinations
+from pathlib import Path
+from random import Random
+from typing import Any
+
+_SHELVES = Path(__file__).with_name("shelves.toml")
+_PRODUCTS_OF_A_KIND = 3
+_VALUES_OF_AN_ATTRIBUTE = 2  # 3 where it is the only one, so that no product has more than four variants
+_NOVELTIES = ["new", "bestseller", "gift idea", "last season"]
+
+
+@dataclass(frozen=True)
+class DemoProduct:
+    """A product as CreateProduct takes it, and how many of each SKU the warehouse gets."""
+
+    body: dict[str, Any]
+    stock: dict[str, int]
+
+
+def demo_products() -> list[DemoProduct]:
+    """All products, a shelf after the other."""
+    shelves = tomllib.loads(_SHELVES.read_text("utf-8"))
+    return [
+        product
+        for category in shelves["categories"]
+        for shelf in category["subcategories"]
+        for kind in shelf["kinds"]
+        for product in _products_of(category, shelf, *kind)
+    ]
+
+
+def slug(text: str) -> str:
+    """Turn a name into what may stand in a path or a SKU: "Arête Day Pack" → "arete-day-pack"."""
+    ascii_only = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9]+", "-", ascii_only.replace("'", "")).strip("-")
+
+
+def money(amount: Decimal) -> dict[str, Any]:
+    """Write an amount of US dollars as `google.type.Money` in JSON."""
+    cents = int(amount * 100)
+    return {"currency_code": "USD", "units": str(cents // 100), "nanos": cents % 100 * 10_000_000}
+
+
+def _products_of(
+    category: dict[str, Any], shelf: dict[str, Any], kind: str, opening: str
+) -> Iterator[DemoProduct]:
+    # Seeded by kind, so that a change to one shelf leaves the products of the others as they were.
+    random = Random(f"{category['name']}/{shelf['name']}/{kind}")
+    for series in random.sample(category["series"], _PRODUCTS_OF_A_KIND):
+        yield _product(random, category, shelf, f"{series} {kind}", opening)
+
+
+def _product(
+    random: Random, category: dict[str, Any], shelf: dict[str, Any], name: str, opening: str
+) -> DemoProduct:
+    material = random.choice(shelf["materials"])
+    detail = random.choice(shelf["details"]).format(
+        material=material, Material=material[0].upper() + material[1:]
+    )
+    variants = list(_variants(random, category["code"], shelf, name))
+    body = {
+        "name": name,
+        "description": f"{opening} {detail} {random.choice(shelf['closings'])}",
+        "category": category["name"],
+        "subcategory": shelf["name"],
+        "brand": random.choice(category["brands"]),
+        "tags": [*shelf["tags"], *random.sample(_NOVELTIES, random.choice([0, 0, 1]))],
+        "variants": variants,
+        "specifications": {
+            "Material": material[0].upper() + material[1:],
+            **{title: random.choice(choices) for title, choices in shelf["specifications"].items()},
+        },
+    }
+    # Most is plentiful, and now and then something is nearly sold out.
+    stock = {
+        variant["sku"]: random.choice([random.randint(2, 6), *(random.randint(40, 250) for _ in range(9))])
+        for variant in variants
+    }
+    return DemoProduct(body, stock)
+
+
+def _variants(random: Random, code: str, shelf: dict[str, Any], name: str) -> Iterator[dict[str, Any]]:
+    attributes: dict[str, Sequence[str]] = shelf["attributes"]
+    count = _VALUES_OF_AN_ATTRIBUTE + (len(attributes) == 1)
+    offered = [_some(random, values, count) for values in attributes.values()]
+    cheapest, dearest = shelf["price"]
+    # Cheaper ones are more frequent, as in any shop.
+    base = Decimal(int(random.triangular(cheapest, dearest, cheapest))) + random.choice(
+        [Decimal("0"), Decimal("0.50"), Decimal("0.90")]
+    )
+    for values in combinations(*offered):
+        step = offered[-1].index(values[-1]) * Decimal(shelf.get("step", 0))
+        yield {
+            "sku": f"{code}-{slug(name)}-{slug(' '.join(values))}".upper(),
+            "attributes": dict(zip(attributes, values, strict=True)),
+            "price": money(base + step),
+            "images": [f"/media/demo/{slug(name)}.jpg"],
+        }
+
+
+def _some(random: Random, values: Sequence[str], count: int) -> list[str]:
+    chosen = random.sample(values, min(count, len(values)))
+    return sorted(chosen, key=values.index)
