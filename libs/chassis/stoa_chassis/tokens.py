@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jwt
 
@@ -94,11 +94,14 @@ class RemoteKeys:
     async def find(self, kid: str) -> jwt.PyJWK | None:
         """Return the key with this id. Raises KeysUnavailable if no set was ever fetched."""
         now = time.monotonic()
-        wanted = kid not in self._keys or now - self._fetched_at > self._max_age
-        if wanted and (self._fetching or now - self._tried_at > self._pause):
-            # Shielded: one caller that gives up must not stop the fetch that others wait for.
-            self._fetching = self._fetching or asyncio.create_task(self._fetch())
-            await asyncio.shield(self._fetching)
+        age = now - self._fetched_at
+        if kid not in self._keys or age > self._max_age:
+            if self._fetching is None and now - self._tried_at > self._pause:
+                self._fetching = asyncio.create_task(self._fetch())
+            # A key that is a little too old is used once more while the set is fetched, so that nobody waits.
+            if self._fetching is not None and (kid not in self._keys or age > 2 * self._max_age):
+                # Shielded: one caller that gives up must not stop the fetch that others wait for.
+                await asyncio.shield(self._fetching)
         if self._fetched_at == float("-inf"):
             raise KeysUnavailable(
                 "tokens can't be checked right now", retry_after=timedelta(seconds=self._pause)
@@ -122,7 +125,7 @@ class RemoteKeys:
 
 
 class TokenVerifier:
-    """Checks tokens and remembers those that were good until they expire."""
+    """Checks tokens and remembers those that were good until they expire or their key is withdrawn."""
 
     def __init__(self, keys: KeySource, issuer: str, audience: str, *, leeway: float = 5) -> None:
         """Accept tokens of `issuer` made for `audience`; clocks may differ by `leeway` seconds."""
@@ -130,25 +133,23 @@ class TokenVerifier:
         self._issuer = issuer
         self._audience = audience
         self._leeway = leeway
-        self._good: OrderedDict[str, tuple[float, Claims]] = OrderedDict()
+        self._good: OrderedDict[str, _Good] = OrderedDict()
 
     async def verify(self, token: str) -> Claims:
         """Return what the token says. Raises TokenExpired, TokenInvalid or KeysUnavailable."""
         if known := self._good.get(token):
-            if time.time() < known[0]:
-                self._good.move_to_end(token)
-                return known[1]
-            del self._good[token]
-            raise TokenExpired("the token has expired")
-        expires_at, claims = await self._check(token)
-        self._good[token] = (expires_at + self._leeway, claims)
+            if time.time() < known.until and await self._keys.find(known.kid):
+                return known.claims
+            self._good.pop(token, None)
+        good = self._good[token] = await self._check(token)
         if len(self._good) > _REMEMBERED:
             self._good.popitem(last=False)
-        return claims
+        return good.claims
 
-    async def _check(self, token: str) -> tuple[float, Claims]:
+    async def _check(self, token: str) -> "_Good":
         try:
-            key = await self._keys.find(str(jwt.get_unverified_header(token).get("kid", "")))
+            kid = str(jwt.get_unverified_header(token).get("kid", ""))
+            key = await self._keys.find(kid)
             if key is None:
                 raise TokenInvalid("the token is not valid")
             payload = jwt.decode(
@@ -167,7 +168,16 @@ class TokenVerifier:
         roles = payload.get("roles", [])
         if not payload["sub"] or not isinstance(roles, list):
             raise TokenInvalid("the token is not valid")
-        return float(payload["exp"]), Claims(payload["sub"], frozenset(str(role) for role in roles))
+        claims = Claims(payload["sub"], frozenset(str(role) for role in roles))
+        return _Good(float(payload["exp"]) + self._leeway, kid, claims)
+
+
+class _Good(NamedTuple):
+    """A token that was checked: until when it holds (seconds of the epoch), and with which key."""
+
+    until: float
+    kid: str
+    claims: Claims
 
 
 def _parse(jwks: Mapping[str, Any]) -> dict[str, jwt.PyJWK]:

@@ -30,8 +30,10 @@ async def compose(app: App[Settings]) -> None:
     @asynccontextmanager
     async def resource(name: str) -> AsyncIterator[str]:
         note(settings, f"open {name}")
-        yield name
-        note(settings, f"close {name}")
+        try:
+            yield name
+        finally:
+            note(settings, f"close {name}")
 
     async def work() -> None:
         note(settings, "work begins")

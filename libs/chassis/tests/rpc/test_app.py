@@ -1,0 +1,251 @@
+"""A service as a process: how it starts, what it refuses to start with, and how it ends."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+import time
+import urllib.request
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from chassis_example.echo_pb2 import EchoRequest
+from chassis_example.echo_pb2_grpc import EchoStub
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import HealthStub
+from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
+from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
+
+from stoa_chassis.testing import CertificateAuthority
+from stoa_chassis.tls import CertificateFolder
+
+
+class Service:
+    """A started example service."""
+
+    def __init__(self, process: asyncio.subprocess.Process, port: int, journal: Path, tls: Path) -> None:
+        self.process = process
+        self.port = port
+        self.journal = journal
+        self.logs: list[dict[str, Any]] = []
+        self._tls = tls
+        self._reading = asyncio.create_task(self._read())
+
+    async def _read(self) -> None:
+        assert self.process.stdout
+        async for line in self.process.stdout:
+            self.logs.append(json.loads(line))
+
+    def logged(self, event: str) -> list[dict[str, Any]]:
+        return [line for line in self.logs if line["event"] == event]
+
+    def noted(self, what: str = "") -> list[str]:
+        lines = self.journal.read_text().splitlines() if self.journal.exists() else []
+        return [line.split(" ", 1)[1] for line in lines if line.endswith(what)]
+
+    def channel(self) -> grpc.aio.Channel:
+        credentials = CertificateFolder(self._tls / "edge").current().channel_credentials()
+        options = (
+            ("grpc.ssl_target_name_override", "example.stoa.internal"),
+            ("grpc.use_local_subchannel_pool", 1),
+        )
+        return grpc.aio.secure_channel(f"127.0.0.1:{self.port}", credentials, options)
+
+    async def exit_code(self) -> int:
+        code = await asyncio.wait_for(self.process.wait(), 30)
+        await self._reading
+        return code
+
+    async def serving(self) -> "Service":
+        async with self.channel() as channel:
+            request, health = HealthCheckRequest(), HealthStub(channel)
+            await health.Check(request, wait_for_ready=True, timeout=30)
+        return self
+
+
+@asynccontextmanager
+async def started(tmp_path: Path, *, port: int = 0, **settings: object) -> AsyncIterator[Service]:
+    authority = CertificateAuthority()
+    authority.issue("example", tmp_path / "example")
+    authority.issue("edge", tmp_path / "edge")
+    port = port or free_port()
+    journal = tmp_path / "journal"
+    environment = {
+        "STOA_PORT": port,
+        "STOA_TLS_DIR": tmp_path / "example",
+        "STOA_JOURNAL": journal,
+        **{f"STOA_{name.upper()}": value for name, value in settings.items()},
+    }
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "stoa_example"),
+        env=os.environ | {name: str(value) for name, value in environment.items()},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    service = Service(process, port, journal, tmp_path)
+    try:
+        yield service
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            await asyncio.wait_for(process.wait(), 30)
+        await service._reading
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+async def until(condition: Callable[[], object], seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        await asyncio.sleep(0.05)
+
+
+async def test_a_service_starts_tells_so_and_ends_cleanly(tmp_path: Path) -> None:
+    async with started(tmp_path, metrics_port=(metrics := free_port())) as service:
+        await service.serving()
+        async with service.channel() as channel:
+            for name in ("", "chassis_example.Echo"):
+                answer = await HealthStub(channel).Check(HealthCheckRequest(service=name))
+                assert answer.status == HealthCheckResponse.SERVING
+            asked = ServerReflectionStub(channel).ServerReflectionInfo(
+                iter([ServerReflectionRequest(list_services="*")])
+            )
+            names = {s.name async for r in asked for s in r.list_services_response.service}
+            assert "chassis_example.Echo" in names
+            await EchoStub(channel).Anyone(EchoRequest(text="hi"))
+        page = await asyncio.to_thread(
+            lambda: urllib.request.urlopen(f"http://127.0.0.1:{metrics}/metrics").read().decode()
+        )
+        assert 'stoa_rpc_handled_total{code="OK",method="/chassis_example.Echo/Anyone"} 1.0' in page
+        service.process.terminate()
+        assert await service.exit_code() == 0
+    assert service.logged("serving")[0]["services"] == ["chassis_example.Echo"]
+    call = service.logged("call")[0]
+    assert (call["method"], call["code"]) == ("/chassis_example.Echo/Anyone", "OK")
+    assert service.noted() == [
+        *("open first", "open second", "work begins"),
+        *("work ends", "close second", "close first"),
+    ]
+
+
+async def test_draining_lets_a_running_call_finish_and_takes_no_new_ones(tmp_path: Path) -> None:
+    async with started(tmp_path) as service:
+        await service.serving()
+        async with service.channel() as channel, service.channel() as late:
+            running = asyncio.ensure_future(EchoStub(channel).Anyone(EchoRequest(text="sleep:2")))
+            await late.channel_ready()
+            await asyncio.sleep(0.3)
+            service.process.terminate()
+            await until(lambda: service.logged("draining"))
+            await asyncio.sleep(0.2)
+            for refused in (late, channel):
+                with pytest.raises(grpc.aio.AioRpcError) as error:
+                    await EchoStub(refused).Anyone(EchoRequest(text="too late"), timeout=5)
+                assert error.value.code() is grpc.StatusCode.UNAVAILABLE
+            assert (await running).text == "sleep:2"
+        assert await service.exit_code() == 0
+    assert service.noted()[-3:] == ["work ends", "close second", "close first"]
+
+
+async def test_draining_ends_after_its_time_even_if_a_call_does_not(tmp_path: Path) -> None:
+    async with started(tmp_path, drain_seconds=0.5) as service:
+        await service.serving()
+        async with service.channel() as channel:
+            running = asyncio.ensure_future(EchoStub(channel).Anyone(EchoRequest(text="sleep:60")))
+            await asyncio.sleep(0.3)
+            began = time.monotonic()
+            service.process.terminate()
+            with pytest.raises(grpc.aio.AioRpcError):
+                await running
+        assert await service.exit_code() == 0
+        assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"mode": "compose-fails"}, "no database today"),
+        ({"mode": "unguarded"}, "chassis_example.Unguarded.Guarded is not implemented"),
+        ({"drain_seconds": "soon"}, "drain_seconds: Input should be a valid number"),
+        ({"tls_dir": "/nowhere"}, "no usable certificates in /nowhere"),
+        ({"mode": "compose-fails", "workers": 2}, "no database today"),
+    ],
+)
+async def test_a_service_that_cannot_start_says_why_and_exits_with_an_error(
+    tmp_path: Path, settings: dict[str, Any], reason: str
+) -> None:
+    async with started(tmp_path, **settings) as service:
+        assert await service.exit_code() == 1
+    assert reason in service.logged("start failed")[0]["reason"]
+    assert service.noted("close first") == service.noted("open first")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_taken_port_is_an_error(tmp_path: Path, workers: int) -> None:
+    async with started(tmp_path, workers=2) as service:
+        await service.serving()
+        async with started(tmp_path / "second", port=service.port, workers=workers) as second:
+            assert await second.exit_code() == 1
+        assert f"127.0.0.1:{service.port} is taken" in second.logged("start failed")[0]["reason"]
+
+
+async def test_a_stop_while_composing_closes_what_was_opened(tmp_path: Path) -> None:
+    async with started(tmp_path, mode="compose-hangs") as service:
+        await until(lambda: service.noted("composing"))
+        service.process.terminate()
+        assert await service.exit_code() == 0
+    assert service.noted()[-2:] == ["close second", "close first"]
+
+
+async def test_a_service_that_is_not_ready_is_not_healthy(tmp_path: Path) -> None:
+    async with started(tmp_path, mode="not-ready") as service:
+        await service.serving()
+        async with service.channel() as channel:
+            answer = await HealthStub(channel).Check(HealthCheckRequest())
+            assert answer.status == HealthCheckResponse.NOT_SERVING
+
+
+async def test_background_work_that_fails_is_started_again(tmp_path: Path) -> None:
+    async with started(tmp_path, mode="work-fails") as service:
+        await until(lambda: len(service.noted("work begins")) >= 3)
+    failures = service.logged("background work failed")
+    assert "ValueError: work failed" in failures[0]["exception"]
+    assert failures[1]["restart_in"] > failures[0]["restart_in"]
+
+
+async def test_a_worker_that_dies_is_replaced_and_all_end_with_the_parent(tmp_path: Path) -> None:
+    async with started(tmp_path, workers=2, metrics_port=(metrics := free_port())) as service:
+        await until(lambda: len(service.logged("worker serves")) == 2)
+        first, second = (line["pid"] for line in service.logged("worker serves"))
+        os.kill(first, signal.SIGKILL)
+        await until(lambda: len(service.logged("worker serves")) == 3)
+        assert service.logged("worker died")[0]["exit_code"] == -signal.SIGKILL
+        async with service.channel() as channel:
+            await EchoStub(channel).Anyone(EchoRequest())
+        page = await asyncio.to_thread(
+            lambda: urllib.request.urlopen(f"http://127.0.0.1:{metrics}/metrics").read().decode()
+        )
+        assert 'stoa_rpc_handled_total{code="OK",method="/chassis_example.Echo/Anyone"} 1.0' in page
+        service.process.kill()
+        await service.process.wait()
+        workers = (second, service.logged("worker serves")[2]["pid"])
+        await until(lambda: not any(alive(worker) for worker in workers))
+
+
+def alive(pid: int) -> bool:
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return False
+    return status != "Z"

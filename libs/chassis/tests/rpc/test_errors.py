@@ -1,0 +1,139 @@
+"""What a caller learns when a call does not go well, and what it does not."""
+
+import asyncio
+import time
+from datetime import timedelta
+
+import grpc
+import pytest
+from chassis_example import echo_pb2_grpc
+from chassis_example.echo_pb2 import EchoRequest
+from chassis_example.echo_pb2_grpc import EchoStub
+from google.rpc import error_details_pb2, status_pb2
+from stoa_example.servicer import EchoServicer
+
+from stoa_chassis import context
+from stoa_chassis.auth import EDGE
+from stoa_chassis.errors import Code, RemoteError
+from stoa_chassis.outages import is_outage, register_outage
+from stoa_chassis.status import answer
+from stoa_chassis.testing import InProcessServer, serve_in_process
+
+
+async def refusal(echo: InProcessServer, text: str) -> RemoteError:
+    with pytest.raises(RemoteError) as refused:
+        await echo.stub(EchoStub).Write(EchoRequest(text=text))
+    return refused.value
+
+
+async def test_a_domain_error_arrives_with_all_that_it_says(echo: InProcessServer) -> None:
+    error = await refusal(echo, "out-of-stock")
+    assert (error.code, error.reason, error.message) == (
+        Code.FAILED_PRECONDITION,
+        "OUT_OF_STOCK",
+        "only 2 left",
+    )
+    assert error.metadata == {"variant": "v1"}
+    assert error.retry_after == timedelta(seconds=3)
+
+
+async def test_the_status_is_the_standard_one(echo: InProcessServer) -> None:
+    credentials = echo.certificates(EDGE).current().channel_credentials()
+    options = (("grpc.ssl_target_name_override", f"{echo.name}.stoa.internal"),)
+    async with grpc.aio.secure_channel(echo.target, credentials, options) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await EchoStub(channel).Anyone(EchoRequest(text="out-of-stock"))
+    raw = dict(refused.value.trailing_metadata())["grpc-status-details-bin"]
+    status = status_pb2.Status.FromString(raw)
+    info = error_details_pb2.ErrorInfo()
+    assert status.details[0].Unpack(info)
+    assert (status.code, info.reason, info.domain) == (9, "OUT_OF_STOCK", "stoa")
+
+
+@pytest.mark.parametrize("defect", ["crash", "wrong-type"])
+async def test_a_defect_of_ours_tells_the_caller_nothing(echo: InProcessServer, defect: str) -> None:
+    error = await refusal(echo, defect)
+    assert (error.code, error.reason, error.message) == (Code.INTERNAL, "INTERNAL", "internal error")
+
+
+async def test_an_outage_of_a_store_says_come_back_later(echo: InProcessServer) -> None:
+    error = await refusal(echo, "store-down")
+    assert (error.code, error.reason) == (Code.UNAVAILABLE, "DEPENDENCY_DOWN")
+    assert error.retry_after
+    assert "10.0.0.1" not in error.message
+
+
+async def test_a_stream_ends_with_the_error_as_well(echo: InProcessServer) -> None:
+    seen = []
+    with pytest.raises(RemoteError) as refused:
+        async for item in echo.stub(EchoStub, as_user="ann").Count(EchoRequest(quantity=2, text="out-of-stock")):
+            seen.append(item.text)
+    assert seen == ["0", "1"]
+    assert refused.value.reason == "OUT_OF_STOCK"
+
+
+def test_adapters_say_what_an_outage_is() -> None:
+    class DriverLostConnection(Exception):
+        pass
+
+    assert not is_outage(DriverLostConnection())
+    register_outage(DriverLostConnection)
+    assert is_outage(DriverLostConnection())
+
+
+def test_our_own_mistake_in_calling_a_peer_is_not_blamed_on_the_caller() -> None:
+    def told(code: Code, reason: str) -> Code:
+        return answer(RemoteError("payment", "/p/M", code, reason, "no")).code
+
+    assert told(Code.UNAUTHENTICATED, "TOKEN_MISSING") is Code.INTERNAL
+    assert told(Code.PERMISSION_DENIED, "SERVICE_NOT_ALLOWED") is Code.INTERNAL
+    assert told(Code.FAILED_PRECONDITION, "CARD_DECLINED") is Code.FAILED_PRECONDITION
+    assert told(Code.UNAVAILABLE, "CIRCUIT_OPEN") is Code.UNAVAILABLE
+
+
+async def test_load_above_the_limit_is_shed_and_the_rest_served() -> None:
+    async with serve_in_process(
+        echo_pb2_grpc.add_EchoServicer_to_server, EchoServicer(), max_concurrent_rpcs=3
+    ) as server:
+        stub = server.stub(EchoStub)
+        calls = [stub.Anyone(EchoRequest(text="sleep:0.3")) for _ in range(8)]
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        shed = [result for result in results if isinstance(result, RemoteError)]
+        assert len(shed) == 5
+        assert {(error.code, error.reason) for error in shed} == {(Code.RESOURCE_EXHAUSTED, "OVERLOADED")}
+        assert all(error.retry_after for error in shed)
+        await stub.Anyone(EchoRequest())
+
+
+async def test_a_caller_that_gives_up_stops_the_work() -> None:
+    servicer = EchoServicer()
+    async with serve_in_process(
+        echo_pb2_grpc.add_EchoServicer_to_server, servicer, max_concurrent_rpcs=1
+    ) as server:
+        stub = server.stub(EchoStub)
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(stub.Anyone(EchoRequest(text="sleep:30")), 0.2)
+        await asyncio.wait_for(servicer.cancelled.wait(), 5)
+        await stub.Anyone(EchoRequest())  # its place is free again
+
+
+async def test_a_call_ends_at_its_deadline(echo: InProcessServer) -> None:
+    began = time.monotonic()
+    with pytest.raises(RemoteError) as refused:
+        await echo.stub(EchoStub).Anyone(EchoRequest(text="sleep:30"), timeout=0.2)
+    assert refused.value.code is Code.DEADLINE_EXCEEDED
+    assert time.monotonic() - began < 2
+
+
+async def test_the_correlation_id_travels_and_nonsense_is_replaced(echo: InProcessServer) -> None:
+    stub = echo.stub(EchoStub)
+    with context.bound("order-42"):
+        assert (await stub.Anyone(EchoRequest(text="correlation"))).text == "order-42"
+    for key, given, kept in (
+        ("x-request-id", "a-b-1", True),
+        ("x-correlation-id", "spoofed line {}", False),
+        ("x-request-id", "x" * 200, False),
+    ):
+        got = (await stub.Anyone(EchoRequest(text="correlation"), metadata=((key, given),))).text
+        assert (got == given) is kept
+        assert got
