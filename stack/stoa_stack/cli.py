@@ -168,9 +168,9 @@ def audit(
     wait: Annotated[float, typer.Option(help="seconds that the shop may take to settle")] = 10,
 ) -> None:
     """Check that the books of all services and of the payment gateway balance."""
-    from stoa_stack import audit
+    from stoa_stack.audit import command
 
-    raise typer.Exit(audit.command(_instance(), _console(), wait))
+    raise typer.Exit(command.command(_instance(), _console(), wait))
 
 
 @app.command()
