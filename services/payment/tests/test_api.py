@@ -1,0 +1,184 @@
+"""The payment service over gRPC: who may call, what is refused, what the messages say."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from google.api.httpbody_pb2 import HttpBody
+from google.type.money_pb2 import Money
+
+from stoa.payment.v1.payment_pb2 import (
+    GetPaymentRequest,
+    Payment,
+    ProcessPaymentRequest,
+    ReceiveWebhookRequest,
+    RefundPaymentRequest,
+)
+from stoa.payment.v1.payment_pb2_grpc import PaymentServiceStub, add_PaymentServiceServicer_to_server
+from stoa_chassis.errors import Code, RemoteError
+from stoa_chassis.testing import InProcessServer, serve_in_process
+from stoa_payment.api import PaymentServicer
+
+pytestmark = pytest.mark.stack
+
+
+@pytest.fixture
+async def server(shop: Any) -> AsyncIterator[InProcessServer]:
+    servicer = PaymentServicer(shop.payments)
+    async with serve_in_process(add_PaymentServiceServicer_to_server, servicer, name="payment") as server:
+        yield server
+
+
+@pytest.fixture
+def order(server: InProcessServer) -> Any:
+    return server.stub(PaymentServiceStub, as_service="order")
+
+
+def usd(units: int, nanos: int = 0) -> Money:
+    return Money(currency_code="USD", units=units, nanos=nanos)
+
+
+def a_request(**changes: Any) -> ProcessPaymentRequest:
+    fields: dict[str, Any] = {
+        "order_id": str(uuid4()),
+        "user_id": str(uuid4()),
+        "amount": usd(12, 340_000_000),
+        "payment_token": "tok_mastercard",
+    }
+    return ProcessPaymentRequest(**{**fields, **changes})
+
+
+async def a_payment(order: Any) -> Payment:
+    return (await order.ProcessPayment(a_request())).payment
+
+
+async def test_a_payment_tells_all_about_itself_but_the_token(order: Any) -> None:
+    request = a_request()
+    payment = (await order.ProcessPayment(request)).payment
+    assert (payment.order_id, payment.user_id) == (request.order_id, request.user_id)
+    assert (payment.status, payment.method_type) == ("succeeded", "card")
+    assert (payment.brand, payment.last4) == ("mastercard", "4444")
+    assert payment.amount == usd(12, 340_000_000)
+    assert payment.refunded_amount == usd(0)
+    assert payment.created_at.ToDatetime() <= payment.updated_at.ToDatetime()
+    assert "tok_" not in str(payment)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"order_id": "1"}, "order_id"),
+        ({"user_id": ""}, "user_id"),
+        ({"amount": None}, "amount"),
+        ({"amount": usd(0)}, "amount"),
+        ({"amount": usd(-1)}, "amount"),
+        ({"amount": usd(1, 5_000_000)}, "amount.nanos"),
+        ({"amount": Money(currency_code="dollars", units=1)}, "amount"),
+        ({"amount": usd(10**10)}, "amount"),
+        ({"payment_token": ""}, "payment_token"),
+        ({"payment_token": "4242424242424242"}, "payment_token"),
+        ({"payment_token": "t" * 201}, "payment_token"),
+    ],
+)
+async def test_a_bad_field_is_named_and_nothing_is_charged(
+    shop: Any, order: Any, changes: dict[str, Any], field: str
+) -> None:
+    request = a_request(**changes)
+    with pytest.raises(RemoteError) as refused:
+        await order.ProcessPayment(request)
+    assert refused.value.code is Code.INVALID_ARGUMENT
+    assert [violation.field for violation in refused.value.violations] == [field]
+    assert await shop.gateway.charge(request.order_id) is None
+
+
+async def test_only_the_order_service_charges(server: InProcessServer) -> None:
+    for stub in (
+        server.stub(PaymentServiceStub),
+        server.stub(PaymentServiceStub, as_user=uuid4()),
+        server.stub(PaymentServiceStub, as_user=uuid4(), staff=True),
+        server.stub(PaymentServiceStub, as_service="cart"),
+    ):
+        with pytest.raises(RemoteError) as refused:
+            await stub.ProcessPayment(a_request())
+        assert refused.value.code is Code.PERMISSION_DENIED
+
+
+async def test_the_payer_and_staff_read_a_payment_and_to_others_it_is_not_there(
+    server: InProcessServer, order: Any
+) -> None:
+    payment = await a_payment(order)
+    request = GetPaymentRequest(payment_id=payment.payment_id)
+    for user, staff in ((payment.user_id, False), (uuid4(), True)):
+        stub = server.stub(PaymentServiceStub, as_user=user, staff=staff)
+        assert (await stub.GetPayment(request)).payment == payment
+    with pytest.raises(RemoteError) as refused:
+        await server.stub(PaymentServiceStub, as_user=uuid4()).GetPayment(request)
+    assert (refused.value.code, refused.value.reason) == (Code.NOT_FOUND, "PAYMENT_NOT_FOUND")
+    with pytest.raises(RemoteError) as refused:
+        await server.stub(PaymentServiceStub).GetPayment(request)
+    assert refused.value.code is Code.UNAUTHENTICATED
+
+
+async def test_staff_refund_and_customers_do_not(server: InProcessServer, order: Any) -> None:
+    payment = await a_payment(order)
+    request = RefundPaymentRequest(
+        payment_id=payment.payment_id, request_id="r1", amount=usd(2), reason="late"
+    )
+    staff = server.stub(PaymentServiceStub, as_user=uuid4(), staff=True)
+    refund = (await staff.RefundPayment(request)).refund
+    assert (refund.payment_id, refund.amount, refund.reason) == (payment.payment_id, usd(2), "late")
+    assert refund.status == "succeeded"
+    assert (await staff.RefundPayment(request)).refund.refund_id == refund.refund_id
+    read = (await staff.GetPayment(GetPaymentRequest(payment_id=payment.payment_id))).payment
+    assert (read.status, read.refunded_amount) == ("partially_refunded", usd(2))
+    with pytest.raises(RemoteError) as refused:
+        await server.stub(PaymentServiceStub, as_user=payment.user_id).RefundPayment(request)
+    assert refused.value.code is Code.PERMISSION_DENIED
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"payment_id": "1"}, "payment_id"),
+        ({"request_id": ""}, "request_id"),
+        ({"request_id": "a b"}, "request_id"),
+        ({"amount": usd(0)}, "amount"),
+        ({"amount": usd(-1)}, "amount"),
+        ({"amount": usd(1, 1)}, "amount.nanos"),
+        ({"amount": Money(currency_code="EUR", units=1)}, "amount.currency_code"),
+        ({"reason": "x" * 501}, "reason"),
+        ({"reason": "\x00"}, "reason"),
+    ],
+)
+async def test_a_bad_refund_is_refused_with_the_field(
+    order: Any, changes: dict[str, Any], field: str
+) -> None:
+    payment = await a_payment(order)
+    fields = {"payment_id": payment.payment_id, "request_id": "r1", **changes}
+    with pytest.raises(RemoteError) as refused:
+        await order.RefundPayment(RefundPaymentRequest(**fields))
+    assert refused.value.code is Code.INVALID_ARGUMENT
+    assert [violation.field for violation in refused.value.violations] == [field]
+
+
+async def test_more_than_was_paid_is_not_refunded(order: Any) -> None:
+    payment = await a_payment(order)
+    request = RefundPaymentRequest(payment_id=payment.payment_id, request_id="r1", amount=usd(13))
+    with pytest.raises(RemoteError) as refused:
+        await order.RefundPayment(request)
+    assert (refused.value.code, refused.value.reason) == (Code.FAILED_PRECONDITION, "REFUND_TOO_LARGE")
+    assert refused.value.metadata["left"] == "12.34 USD"
+
+
+async def test_a_signed_notice_is_taken_from_anyone_and_a_forged_one_from_nobody(
+    shop: Any, server: InProcessServer
+) -> None:
+    body, signature = shop.signed({"id": "evt_1", "type": "dispute.opened", "data": {"object": {}}})
+    request = ReceiveWebhookRequest(body=HttpBody(content_type="application/json", data=body))
+    gateway = server.stub(PaymentServiceStub)
+    await gateway.ReceiveWebhook(request, metadata=(("x-gateway-signature", signature),))
+    for metadata in ((), (("x-gateway-signature", signature[:-1]),)):
+        with pytest.raises(RemoteError) as refused:
+            await gateway.ReceiveWebhook(request, metadata=metadata)
+        assert (refused.value.code, refused.value.reason) == (Code.UNAUTHENTICATED, "BAD_SIGNATURE")
