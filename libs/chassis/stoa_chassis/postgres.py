@@ -13,6 +13,7 @@ from typing import Any, Self, cast
 
 import asyncpg
 import orjson
+from asyncpg.pool import PoolConnectionProxy
 
 from stoa_chassis.errors import Unavailable
 from stoa_chassis.migrations import migrate
@@ -142,7 +143,7 @@ class Database:
             connection = await self._pool.acquire(timeout=_ACQUIRE_SECONDS)
         try:
             # An OSError of the block is the database's only if the connection is gone.
-            with _unavailable_if(connection.is_closed):
+            with _unavailable_if(lambda: _is_lost(connection)):
                 yield cast(asyncpg.Connection, connection)
         finally:
             await self._pool.release(connection)
@@ -196,6 +197,13 @@ def _unavailable_if(lost: Callable[[], bool]) -> Iterator[None]:
         if by_the_block or isinstance(error, ValueError):
             raise
         raise Unavailable("the database can't be reached") from error
+
+
+def _is_lost(connection: PoolConnectionProxy) -> bool:
+    try:
+        return connection.is_closed()
+    except asyncpg.InterfaceError:  # the pool has taken the broken connection back already
+        return True
 
 
 async def _connect_patiently(url: str, patience: float) -> asyncpg.Connection:

@@ -1,0 +1,107 @@
+from decimal import Decimal
+
+import pytest
+from google.type import money_pb2
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stoa_chassis.errors import InvalidArgument
+from stoa_chassis.money import CurrencyMismatch, Money
+from stoa_chassis.money_proto import from_proto, to_proto
+
+cents = st.integers(-99_999_999_99, 99_999_999_99)
+
+
+def usd(amount: str | int) -> Money:
+    return Money(Decimal(amount), "USD")
+
+
+def of_cents(value: int) -> Money:
+    return Money(Decimal(value).scaleb(-2), "USD")
+
+
+@given(cents)
+def test_survives_the_way_through_the_message_unchanged(value: int) -> None:
+    assert from_proto(to_proto(of_cents(value)), "price") == of_cents(value)
+
+
+@given(cents, cents)
+def test_adds_and_subtracts_exactly(a: int, b: int) -> None:
+    assert of_cents(a) + of_cents(b) - of_cents(b) == of_cents(a)
+    assert (of_cents(a) < of_cents(b)) == (a < b)
+
+
+@given(st.integers(-9999, 9999), st.integers(0, 999))
+def test_multiplying_by_a_quantity_is_repeated_addition(value: int, quantity: int) -> None:
+    total = Money.zero("USD")
+    for _ in range(quantity):
+        total += of_cents(value)
+    assert of_cents(value) * quantity == total == quantity * of_cents(value)
+
+
+@given(st.decimals(-(10**9), 10**9, places=6))
+def test_is_rounded_to_cents_half_away_from_zero(amount: Decimal) -> None:
+    rounded = Money(amount, "USD").amount
+    assert rounded.as_tuple().exponent == -2
+    assert abs(rounded - amount) <= Decimal("0.005")
+    if abs(rounded - amount) == Decimal("0.005"):
+        assert abs(rounded) > abs(amount)
+
+
+def test_a_rate_gives_rounded_cents() -> None:
+    assert usd("19.99") * Decimal("0.0825") == usd("1.65")
+
+
+def test_minus_nothing_is_nothing() -> None:
+    assert str(-usd(0)) == "0.00 USD"
+    assert not -usd(0)
+
+
+@pytest.mark.parametrize("amount", [1.5, True, "1.50"])
+def test_refuses_what_is_not_a_decimal(amount: object) -> None:
+    with pytest.raises(TypeError):
+        Money(amount, "USD")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("factor", [1.5, True])
+def test_refuses_to_be_multiplied_by_what_is_not_exact(factor: object) -> None:
+    with pytest.raises(TypeError):
+        usd(1) * factor  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("amount", ["NaN", "Infinity", "10000000000", "9999999999.995"])
+def test_refuses_an_amount_that_no_store_holds(amount: str) -> None:
+    with pytest.raises(ValueError, match="out of range"):
+        usd(amount)
+
+
+@pytest.mark.parametrize("currency", ["", "usd", "US", "USDX", "USD\n"])
+def test_refuses_what_is_no_currency_code(currency: str) -> None:
+    with pytest.raises(ValueError, match="currency"):
+        Money(Decimal(1), currency)
+
+
+def test_refuses_to_mix_currencies_but_compares_them_as_different() -> None:
+    euro = Money(Decimal(1), "EUR")
+    assert usd(1) != euro
+    with pytest.raises(CurrencyMismatch):
+        usd(1) + euro
+    with pytest.raises(CurrencyMismatch):
+        assert usd(1) < euro
+
+
+@pytest.mark.parametrize(
+    ("message", "field"),
+    [
+        (money_pb2.Money(currency_code="USD", units=1, nanos=5_000_000), "price.nanos"),
+        (money_pb2.Money(currency_code="USD", units=1, nanos=-10_000_000), "price.nanos"),
+        (money_pb2.Money(currency_code="USD", units=-1, nanos=10_000_000), "price.nanos"),
+        (money_pb2.Money(currency_code="USD", units=1, nanos=1_000_000_000), "price.nanos"),
+        (money_pb2.Money(currency_code="USD", units=2**62), "price"),
+        (money_pb2.Money(currency_code="", units=1), "price"),
+    ],
+)
+def test_a_message_that_is_no_amount_is_refused_by_field(message: money_pb2.Money, field: str) -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        from_proto(message, "price")
+    assert [violation.field for violation in refused.value.violations] == [field]

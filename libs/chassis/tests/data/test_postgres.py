@@ -1,0 +1,155 @@
+import asyncio
+from collections.abc import Awaitable, Callable
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from stoa_chassis.errors import Unavailable
+from stoa_chassis.migrations import MigrationError
+from stoa_chassis.postgres import Database
+
+pytestmark = pytest.mark.stack
+
+
+def migration(folder: Path, name: str, sql: str) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(sql)
+    return folder
+
+
+async def start(url: str, folder: Path) -> None:
+    async with Database.connect(url, folder):
+        pass
+
+
+async def test_two_instances_that_start_at_once_apply_each_migration_once(
+    empty_database: str, tmp_path: Path
+) -> None:
+    folder = migration(tmp_path / "m", "0001_shelf.sql", "CREATE TABLE shelf (id int); SELECT pg_sleep(0.3);")
+    migration(folder, "0002_fill.sql", "INSERT INTO shelf VALUES (1);")
+    await asyncio.gather(*(start(empty_database, folder) for _ in range(4)))
+    async with Database.connect(empty_database) as database:
+        assert await database.fetchval("SELECT count(*) FROM shelf") == 1
+        applied = await database.fetch(
+            "SELECT component, name FROM schema_migrations ORDER BY component, name"
+        )
+    assert [tuple(row) for row in applied] == [
+        ("chassis", "0001_outbox_inbox.sql"),
+        ("service", "0001_shelf.sql"),
+        ("service", "0002_fill.sql"),
+    ]
+
+
+async def test_a_migration_that_was_changed_after_it_was_applied_is_refused(
+    empty_database: str, tmp_path: Path
+) -> None:
+    folder = migration(tmp_path / "m", "0001_shelf.sql", "CREATE TABLE shelf (id int);")
+    await start(empty_database, folder)
+    migration(folder, "0001_shelf.sql", "CREATE TABLE shelf (id bigint);")
+    with pytest.raises(MigrationError, match=r"0001_shelf\.sql was changed"):
+        await start(empty_database, folder)
+
+
+async def test_a_new_migration_before_an_applied_one_is_refused(empty_database: str, tmp_path: Path) -> None:
+    await start(empty_database, migration(tmp_path / "m", "0002_shelf.sql", "CREATE TABLE shelf (id int);"))
+    with pytest.raises(MigrationError, match=r"0001_late\.sql is new but before"):
+        await start(empty_database, migration(tmp_path / "m", "0001_late.sql", "SELECT 1;"))
+
+
+async def test_an_applied_migration_that_is_gone_from_the_middle_is_refused(
+    empty_database: str, tmp_path: Path
+) -> None:
+    folder = migration(tmp_path / "m", "0001_shelf.sql", "CREATE TABLE shelf (id int);")
+    await start(empty_database, migration(folder, "0002_fill.sql", "SELECT 1;"))
+    (folder / "0001_shelf.sql").unlink()
+    with pytest.raises(MigrationError, match=r"0001_shelf\.sql was applied and is gone"):
+        await start(empty_database, folder)
+
+
+async def test_an_older_version_starts_on_the_schema_of_a_newer_one(
+    empty_database: str, tmp_path: Path
+) -> None:
+    folder = migration(tmp_path / "m", "0001_shelf.sql", "CREATE TABLE shelf (id int);")
+    await start(empty_database, migration(folder, "0002_newer.sql", "SELECT 1;"))
+    (folder / "0002_newer.sql").unlink()
+    await start(empty_database, folder)
+
+
+async def test_a_migration_that_fails_leaves_nothing_behind(empty_database: str, tmp_path: Path) -> None:
+    folder = migration(tmp_path / "m", "0001_shelf.sql", "CREATE TABLE shelf (id int); SELECT 1/0;")
+    with pytest.raises(Exception, match="division by zero"):
+        await start(empty_database, folder)
+    await start(empty_database, migration(folder, "0001_shelf.sql", "CREATE TABLE shelf (id int);"))
+
+
+async def test_a_transaction_that_raises_changes_nothing(database: Database) -> None:
+    await database.execute("CREATE TABLE shelf (id int)")
+    with pytest.raises(LookupError):  # noqa: PT012
+        async with database.transaction() as connection:
+            await connection.execute("INSERT INTO shelf VALUES (1)")
+            raise LookupError
+    assert await database.fetchval("SELECT count(*) FROM shelf") == 0
+
+
+async def test_documents_numbers_and_ids_are_python_values(database: Database) -> None:
+    document, amount, ident = {"lines": [1, None, "ü"]}, Decimal("12.30"), uuid4()
+    row = await database.fetchrow("SELECT $1::jsonb, $2::numeric(12,2), $3::uuid", document, amount, ident)
+    assert row is not None
+    assert tuple(row) == (document, amount, ident)
+
+
+async def test_statements_are_counted_apart_from_transactions(database: Database) -> None:
+    statements, transactions = database.statements, database.transactions
+    await database.fetchval("SELECT 1")
+    async with database.transaction() as connection:
+        await connection.fetch("SELECT 1")
+        await connection.execute("SELECT $1::int", 1)
+        await connection.executemany("SELECT $1::int", [(1,), (2,)])
+    assert (database.statements - statements, database.transactions - transactions) == (4, 1)
+
+
+async def test_a_lost_server_is_unavailable_and_the_pool_recovers(
+    empty_database: str, no_migrations: Path, proxy: Callable[[str], Awaitable[Any]]
+) -> None:
+    address = empty_database.split("@")[-1].split("/")[0]
+    network = await proxy(address)
+    async with Database.connect(empty_database.replace(address, network.address), no_migrations) as database:
+        async with asyncio.timeout(20):
+            with pytest.raises(Unavailable):  # noqa: PT012
+                async with database.transaction() as connection:
+                    await connection.execute("SELECT 1")
+                    await network.cut()
+                    await connection.execute("SELECT 1")
+            with pytest.raises(Unavailable):
+                await database.fetchval("SELECT 1")
+            await network.restore()
+            assert await database.fetchval("SELECT 1") == 1
+
+
+async def test_a_start_waits_for_a_server_that_is_not_up_yet(
+    empty_database: str, no_migrations: Path, proxy: Callable[[str], Awaitable[Any]]
+) -> None:
+    address = empty_database.split("@")[-1].split("/")[0]
+    network = await proxy(address)
+    await network.cut()
+    starting = asyncio.ensure_future(start(empty_database.replace(address, network.address), no_migrations))
+    await asyncio.sleep(0.5)
+    assert not starting.done()
+    await network.restore()
+    await asyncio.wait_for(starting, 20)
+
+
+async def test_a_start_gives_up_after_its_patience(empty_database: str, no_migrations: Path) -> None:
+    unreachable = "postgresql://nobody@127.0.0.1:1/nothing"
+    with pytest.raises(Unavailable):
+        async with Database.connect(unreachable, no_migrations, connect_timeout=0.3):
+            pass
+
+
+async def test_a_bug_in_a_transaction_is_not_taken_for_an_outage(database: Database) -> None:
+    with pytest.raises(FileNotFoundError):
+        async with database.transaction():
+            Path("/does/not/exist").read_bytes()  # noqa: ASYNC240
