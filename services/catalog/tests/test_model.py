@@ -32,7 +32,7 @@ def usd(amount: str) -> Money:
 
 
 def draft(sku: str, price: str = "19.90", **changes: object) -> VariantDraft:
-    return VariantDraft(**{"variant_id": None, "sku": sku, "price": usd(price), **changes})  # type: ignore[arg-type]
+    return VariantDraft(**{"variant_id": None, "sku": sku, "price": usd(price), **changes})
 
 
 def lamp(*skus: str) -> Product:
