@@ -29,7 +29,7 @@ _PORT_BASES = range(28000, 40000, 1000)
 # Short waits, so that a payment that never answers in time can be watched to its end.
 _IMPATIENT = {
     "STOA_RATE_LIMITS": "off",
-    "STOA_PAYMENT_DEADLINE_SECONDS": "15",
+    "STOA_ORDER__PAYMENT_DEADLINE_SECONDS": "15",
     "GATEWAY_TIMEOUT_ANSWER_SECONDS": "20",
 }
 
