@@ -287,7 +287,7 @@ class Stage:
         line = Text.assemble((f"{method:6}", "bold cyan"), (shown, "cyan"))
         self._console.print(line, soft_wrap=True)
         if body:
-            self._console.print(Text(f"       {json.dumps(_masked(body))}", style="dim"), soft_wrap=True)
+            self._console.print(Text(f"       {json.dumps(_masked(body), ensure_ascii=False)}", style="dim"), soft_wrap=True)
         try:
             answer = await caller.call(method, path, body, **query)
         except Refused as refused:
