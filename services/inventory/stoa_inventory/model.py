@@ -41,6 +41,12 @@ class RequestReused(AlreadyExists):
     reason = "REQUEST_ID_REUSED"
 
 
+class NotReserved(FailedPrecondition):
+    """Goods are said to have left, or to be back, for an order that has none here; a person has to look."""
+
+    reason = "NOT_RESERVED"
+
+
 class HoldStatus(StrEnum):
     """What became of an order's hold on stock."""
 
@@ -188,3 +194,9 @@ def ship(variant_id: UUID, quantity: int) -> Change:
 def take_back(variant_id: UUID, quantity: int) -> Change:
     """Put goods that came back on the shelf."""
     return Change(variant_id, "returned", stock=quantity)
+
+
+def returnable(came_back: Iterable[Wanted], out: Mapping[UUID, int]) -> dict[UUID, int]:
+    """Tell how many of each variant go back on the shelf: what came back, but no more than is out there."""
+    counts = {line.variant_id: min(line.quantity, out.get(line.variant_id, 0)) for line in sum_up(came_back)}
+    return {variant_id: count for variant_id, count in counts.items() if count > 0}

@@ -124,12 +124,14 @@ class Stocks:
             status.value,
             now,
         )
-        if opened:
-            return None
-        known = await self._connection.fetchval(
+        return None if opened else await self.lock_hold(order_id)
+
+    async def lock_hold(self, order_id: UUID) -> HoldStatus | None:
+        """Read the status of an order's hold, which nobody else changes until the transaction ends."""
+        status = await self._connection.fetchval(
             "SELECT status FROM holds WHERE order_id = $1 FOR UPDATE", order_id
         )
-        return HoldStatus(known)
+        return HoldStatus(status) if status else None
 
     async def close_hold(self, order_id: UUID, status: HoldStatus, now: datetime) -> None:
         """Store what became of an order's hold, and of its reservations."""
@@ -149,6 +151,18 @@ class Stocks:
         """Read how many of each variant were promised to an order."""
         rows = await self._connection.fetch(
             "SELECT variant_id, quantity FROM reservations WHERE order_id = $1", order_id
+        )
+        return {row["variant_id"]: row["quantity"] for row in rows}
+
+    async def out_for(self, order_id: UUID) -> dict[UUID, int]:
+        """Read how many of each variant left for an order and are not back."""
+        rows = await self._connection.fetch(
+            """
+            SELECT variant_id, -sum(stock_delta)::int AS quantity FROM stock_movements
+            WHERE order_id = $1 AND kind IN ('shipped', 'returned')
+            GROUP BY variant_id HAVING sum(stock_delta) < 0
+            """,
+            order_id,
         )
         return {row["variant_id"]: row["quantity"] for row in rows}
 

@@ -19,6 +19,7 @@ from stoa_events import (
 from stoa_inventory.model import (
     Change,
     HoldStatus,
+    NotReserved,
     RequestReused,
     Stock,
     VariantNotFound,
@@ -26,6 +27,7 @@ from stoa_inventory.model import (
     low_stock,
     release,
     reserve,
+    returnable,
     ship,
     sum_up,
     take_back,
@@ -147,39 +149,54 @@ class Inventory:
         await self._uow.run(decide, consuming=event)
 
     async def order_shipped(self, event: Event[OrderShipped]) -> None:
-        """Turn what is promised to an order into goods that left."""
+        """Turn what is promised to an order into goods that left.
+
+        Raises NotReserved if nothing is: the event is then parked for a person to look at.
+        """
 
         async def decide(tx: Tx) -> None:
-            now = self._clock.now()
-            status = await tx.stocks.open_hold(event.payload.order_id, HoldStatus.SHIPPED, now)
-            if status is HoldStatus.HELD:
-                await self._settle(tx, event.payload.order_id, HoldStatus.SHIPPED, ship)
+            await self._ship(tx, event.payload.order_id)
 
         await self._uow.run(decide, consuming=event)
 
     async def order_returned(self, event: Event[OrderReturned]) -> None:
-        """Put an order's goods back on the shelf."""
+        """Put goods of an order back on the shelf: all, or a part now and perhaps another later.
+
+        Raises NotReserved if the order never had any.
+        """
+        order_id = event.payload.order_id
+        came_back = [Wanted(i.product_id, i.variant_id, i.quantity) for i in event.payload.items]
 
         async def decide(tx: Tx) -> None:
-            now = self._clock.now()
-            status = await tx.stocks.open_hold(event.payload.order_id, HoldStatus.RETURNED, now)
-            if status is HoldStatus.SHIPPED:
-                await self._settle(tx, event.payload.order_id, HoldStatus.RETURNED, take_back)
-            elif status is HoldStatus.HELD:
-                # The topics are not ordered among each other: that it left will be heard after it is back.
-                await self._settle(tx, event.payload.order_id, HoldStatus.RETURNED, release)
+            # The topics are not ordered among each other: that it left may be heard only after it is back.
+            await self._ship(tx, order_id)
+            out = await tx.stocks.out_for(order_id)
+            back = returnable(came_back, out)
+            await self._change(tx, order_id, back, take_back)
+            if back == out:
+                await tx.stocks.close_hold(order_id, HoldStatus.RETURNED, self._clock.now())
 
         await self._uow.run(decide, consuming=event)
+
+    async def _ship(self, tx: Tx, order_id: UUID) -> None:
+        status = await tx.stocks.lock_hold(order_id)
+        if status is HoldStatus.HELD:
+            await self._settle(tx, order_id, HoldStatus.SHIPPED, ship)
+        elif status not in (HoldStatus.SHIPPED, HoldStatus.RETURNED):
+            raise NotReserved(f"order {order_id} has no stock here: {status or 'never heard of'}")
 
     async def _settle(
         self, tx: Tx, order_id: UUID, status: HoldStatus, change: Callable[[UUID, int], Change]
     ) -> None:
-        promised = await tx.stocks.reserved_for(order_id)
-        stocks = await tx.stocks.lock(promised)
-        changes = [stocks[key].apply(change(key, quantity)) for key, quantity in promised.items()]
-        now = self._clock.now()
-        await tx.stocks.apply(changes, stocks, now, order_id=order_id)
-        await tx.stocks.close_hold(order_id, status, now)
+        await self._change(tx, order_id, await tx.stocks.reserved_for(order_id), change)
+        await tx.stocks.close_hold(order_id, status, self._clock.now())
+
+    async def _change(
+        self, tx: Tx, order_id: UUID, quantities: Mapping[UUID, int], change: Callable[[UUID, int], Change]
+    ) -> None:
+        stocks = await tx.stocks.lock(quantities)
+        changes = [stocks[key].apply(change(key, quantity)) for key, quantity in quantities.items()]
+        await tx.stocks.apply(changes, stocks, self._clock.now(), order_id=order_id)
 
     async def _knowing(self, variant_id: UUID, work: Callable[[], Awaitable[Stock]]) -> Stock:
         """Do the work; if the variant is not known, ask the catalog, whose event may still be on its way."""

@@ -1,8 +1,7 @@
 """The inventory API through the chassis: policy, validation and errors as in production."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from typing import Any
-from uuid import UUID
 
 import pytest
 
@@ -15,42 +14,30 @@ from stoa_chassis.errors import Code, RemoteError
 from stoa_chassis.ids import new_id
 from stoa_chassis.testing import InProcessServer, serve_in_process
 from stoa_inventory.api import InventoryServicer
-from stoa_inventory.model import Stock, VariantNotFound
 
-LAMP = Stock(new_id(), new_id(), 10, 3, 5)
-
-
-class UseCases:
-    """One lamp, in place of the database."""
-
-    async def get(self, variant_id: UUID) -> Stock:
-        if variant_id != LAMP.variant_id:
-            raise VariantNotFound(f"variant {variant_id} not found")
-        return LAMP
-
-    async def available(self, variant_ids: Sequence[UUID]) -> dict[UUID, int]:
-        return {id_: LAMP.available if id_ == LAMP.variant_id else 0 for id_ in variant_ids}
-
-    async def list(self, *, low_only: bool, after: Any, limit: int) -> Sequence[Stock]:
-        return [] if after or low_only else [LAMP] * limit
-
-    async def adjust(self, variant_id: UUID, delta: int, reason: str, request_id: str) -> Stock:
-        return await self.get(variant_id)
-
-    async def set_threshold(self, variant_id: UUID, threshold: int) -> Stock:
-        return await self.get(variant_id)
+pytestmark = pytest.mark.stack
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[InProcessServer]:
-    use_cases: Any = UseCases()
-    servicer = InventoryServicer(use_cases)
-    async with serve_in_process(add_InventoryServiceServicer_to_server, servicer) as server:
+async def server(world: Any) -> AsyncIterator[InProcessServer]:
+    servicer = InventoryServicer(world.inventory)
+    async with serve_in_process(add_InventoryServiceServicer_to_server, servicer, name="inventory") as server:
         yield server
 
 
-def adjustment(**changes: Any) -> inventory_pb2.AdjustInventoryRequest:
-    fields = {"variant_id": str(LAMP.variant_id), "delta": 1, "reason": "delivery", "request_id": "r"}
+@pytest.fixture
+async def lamp(world: Any) -> str:
+    """A variant of which there are ten."""
+    return str(await world.variant(10))
+
+
+@pytest.fixture
+def staff(server: InProcessServer) -> Any:
+    return server.stub(InventoryServiceStub, as_user=new_id(), staff=True)
+
+
+def adjustment(variant_id: str, **changes: Any) -> inventory_pb2.AdjustInventoryRequest:
+    fields = {"variant_id": variant_id, "delta": 1, "reason": "delivery", "request_id": "r"}
     return inventory_pb2.AdjustInventoryRequest(**{**fields, **changes})
 
 
@@ -60,30 +47,53 @@ async def refusal(call: Any) -> RemoteError:
     return refused.value
 
 
-async def test_anyone_may_look(server: InProcessServer) -> None:
-    request = inventory_pb2.GetInventoryRequest(variant_id=str(LAMP.variant_id))
+async def test_anyone_may_look(server: InProcessServer, lamp: str) -> None:
+    request = inventory_pb2.GetInventoryRequest(variant_id=lamp)
     found = (await server.stub(InventoryServiceStub).GetInventory(request)).inventory
-    assert (found.stock_count, found.reserved_count, found.available, found.threshold) == (10, 3, 7, 5)
+    assert (found.variant_id, found.stock_count, found.reserved_count) == (lamp, 10, 0)
+    assert (found.available, found.threshold) == (10, 5)
+    assert found.product_id
 
 
-async def test_only_staff_may_count(server: InProcessServer) -> None:
+async def test_only_staff_may_count(server: InProcessServer, staff: Any, lamp: str) -> None:
     for stub, code in (
         (server.stub(InventoryServiceStub), Code.UNAUTHENTICATED),
         (server.stub(InventoryServiceStub, as_user=new_id()), Code.PERMISSION_DENIED),
         (server.stub(InventoryServiceStub, as_service="order"), Code.PERMISSION_DENIED),
     ):
-        assert (await refusal(stub.AdjustInventory(adjustment()))).code is code
+        threshold = inventory_pb2.SetThresholdRequest(variant_id=lamp, threshold=1)
+        assert (await refusal(stub.AdjustInventory(adjustment(lamp)))).code is code
+        assert (await refusal(stub.SetThreshold(threshold))).code is code
         assert (await refusal(stub.ListInventory(inventory_pb2.ListInventoryRequest()))).code is code
-    staff = server.stub(InventoryServiceStub, as_user=new_id(), staff=True)
-    await staff.AdjustInventory(adjustment())
+    assert (await staff.AdjustInventory(adjustment(lamp))).inventory.stock_count == 11
 
 
-async def test_availability_is_for_services(server: InProcessServer) -> None:
+async def test_an_adjustment_answers_with_the_stock_after_it_and_counts_once(staff: Any, lamp: str) -> None:
+    for _ in range(2):
+        changed = (await staff.AdjustInventory(adjustment(lamp, delta=-3))).inventory
+        assert (changed.stock_count, changed.available) == (7, 7)
+    other = await refusal(staff.AdjustInventory(adjustment(lamp, delta=-4)))
+    assert (other.code, other.reason) == (Code.ALREADY_EXISTS, "REQUEST_ID_REUSED")
+    too_many = await refusal(staff.AdjustInventory(adjustment(lamp, delta=-8, request_id="r2")))
+    assert (too_many.code, too_many.reason) == (Code.FAILED_PRECONDITION, "STOCK_RESERVED")
+
+
+async def test_a_threshold_makes_a_variant_scarce(staff: Any, lamp: str) -> None:
+    request = inventory_pb2.SetThresholdRequest(variant_id=lamp, threshold=11)
+    assert (await staff.SetThreshold(request)).inventory.threshold == 11
+    listed = await staff.ListInventory(inventory_pb2.ListInventoryRequest(low_stock=True, page_size=100))
+    assert lamp in {stock.variant_id for stock in listed.inventory}
+
+
+async def test_availability_is_for_services(server: InProcessServer, staff: Any, lamp: str) -> None:
     unknown = str(new_id())
-    request = inventory_pb2.CheckAvailabilityRequest(variant_ids=[str(LAMP.variant_id), unknown])
+    request = inventory_pb2.CheckAvailabilityRequest(variant_ids=[lamp, unknown, lamp])
     answer = await server.stub(InventoryServiceStub, as_service="cart").CheckAvailability(request)
-    assert [one.available for one in answer.variants] == [7, 0]
-    staff = server.stub(InventoryServiceStub, as_user=new_id(), staff=True)
+    assert [(one.variant_id, one.available) for one in answer.variants] == [
+        (lamp, 10),
+        (unknown, 0),
+        (lamp, 10),
+    ]
     assert (await refusal(staff.CheckAvailability(request))).code is Code.PERMISSION_DENIED
 
 
@@ -93,31 +103,43 @@ async def test_availability_is_for_services(server: InProcessServer) -> None:
         ({"delta": 0}, "delta"),
         ({"delta": 2_000_000}, "delta"),
         ({"reason": ""}, "reason"),
+        ({"reason": "\x00"}, "reason"),
         ({"request_id": ""}, "request_id"),
         ({"variant_id": "lamp"}, "variant_id"),
     ],
 )
 async def test_what_is_wrong_with_an_adjustment_is_named(
-    server: InProcessServer, changes: dict[str, Any], field: str
+    staff: Any, lamp: str, changes: dict[str, Any], field: str
 ) -> None:
-    staff = server.stub(InventoryServiceStub, as_user=new_id(), staff=True)
-    error = await refusal(staff.AdjustInventory(adjustment(**changes)))
+    error = await refusal(staff.AdjustInventory(adjustment(**{"variant_id": lamp, **changes})))
     assert error.code is Code.INVALID_ARGUMENT
-    assert [violation.field for violation in error.violations] == [field]
+    assert {violation.field for violation in error.violations} == {field}
 
 
-async def test_an_unknown_variant_is_not_found(server: InProcessServer) -> None:
-    request = inventory_pb2.GetInventoryRequest(variant_id=str(new_id()))
-    error = await refusal(server.stub(InventoryServiceStub).GetInventory(request))
-    assert (error.code, error.reason) == (Code.NOT_FOUND, "VARIANT_NOT_FOUND")
+async def test_an_unknown_variant_is_not_found(server: InProcessServer, staff: Any) -> None:
+    unknown = str(new_id())
+    for call in (
+        server.stub(InventoryServiceStub).GetInventory(inventory_pb2.GetInventoryRequest(variant_id=unknown)),
+        staff.AdjustInventory(adjustment(unknown)),
+        staff.SetThreshold(inventory_pb2.SetThresholdRequest(variant_id=unknown, threshold=1)),
+    ):
+        error = await refusal(call)
+        assert (error.code, error.reason) == (Code.NOT_FOUND, "VARIANT_NOT_FOUND")
 
 
-async def test_a_page_token_belongs_to_its_filter(server: InProcessServer) -> None:
-    staff = server.stub(InventoryServiceStub, as_user=new_id(), staff=True)
+async def test_a_page_token_belongs_to_its_filter(world: Any, staff: Any) -> None:
+    for _ in range(4):
+        await world.variant(1)
     page = await staff.ListInventory(inventory_pb2.ListInventoryRequest(page_size=3))
     assert len(page.inventory) == 3
     token = page.next_page_token
     rest = await staff.ListInventory(inventory_pb2.ListInventoryRequest(page_token=token))
-    assert not rest.inventory
-    other = inventory_pb2.ListInventoryRequest(page_token=token, low_stock=True)
-    assert [v.field for v in (await refusal(staff.ListInventory(other))).violations] == ["page_token"]
+    seen, further = ({stock.variant_id for stock in one.inventory} for one in (page, rest))
+    assert further
+    assert not seen & further
+    for wrong in (
+        inventory_pb2.ListInventoryRequest(page_token=token, low_stock=True),
+        inventory_pb2.ListInventoryRequest(page_token="made-up"),
+    ):
+        error = await refusal(staff.ListInventory(wrong))
+        assert [violation.field for violation in error.violations] == ["page_token"]
