@@ -188,16 +188,16 @@ async def test_a_service_that_cannot_start_says_why_and_exits_with_an_error(
     async with started(tmp_path, **settings) as service:
         assert await service.exit_code() == 1
     assert reason in service.logged("start failed")[0]["reason"]
-    assert service.noted("close first") == service.noted("open first")
+    assert len(service.noted("close first")) == len(service.noted("open first"))
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-async def test_a_taken_port_is_an_error(tmp_path: Path, workers: int) -> None:
+async def test_a_taken_port_is_an_error(tmp_path: Path) -> None:
     async with started(tmp_path, workers=2) as service:
         await service.serving()
-        async with started(tmp_path / "second", port=service.port, workers=workers) as second:
-            assert await second.exit_code() == 1
-        assert f"127.0.0.1:{service.port} is taken" in second.logged("start failed")[0]["reason"]
+        for workers in (1, 2):
+            async with started(tmp_path / str(workers), port=service.port, workers=workers) as second:
+                assert await second.exit_code() == 1
+            assert f"127.0.0.1:{service.port} is taken" in second.logged("start failed")[0]["reason"]
 
 
 async def test_a_stop_while_composing_closes_what_was_opened(tmp_path: Path) -> None:

@@ -147,10 +147,10 @@ async def test_the_breaker_opens_on_failures_and_closes_after_one_good_probe(
 
 
 def test_a_probe_that_was_given_up_lets_the_next_one_through() -> None:
-    breaker = Breaker("gone", threshold=1, ttl=0)
+    breaker = Breaker("gone", threshold=1, ttl=0.01)
     breaker.enter("/m")
     breaker.failed(RuntimeError())
-    time.sleep(0.01)
+    time.sleep(0.02)
     breaker.enter("/m")
     with pytest.raises(RemoteError):
         breaker.enter("/m")
