@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -173,7 +173,9 @@ async def _buy(stage: Stage, shopper: EdgeClient, lamp: Variant) -> Json:
     again = await stage.call(shopper, "POST", "/api/v1/orders", request)
     stage.expect(again["order_id"] == placed["order_id"], "the same request_id gives the same order")
 
-    order = await stage.watch(shopper, placed, lambda order: order["status"] != "pending")
+    order = await stage.watch(
+        shopper, placed, lambda order: order["status"] != "pending", "the order is settled"
+    )
     stage.expect(order["status"] == "confirmed", "the order is confirmed")
     payment = order["payment"]
     stage.expect(payment["status"] == "succeeded", "the payment has succeeded")
@@ -181,12 +183,8 @@ async def _buy(stage: Stage, shopper: EdgeClient, lamp: Variant) -> Json:
 
     after = await _stock(stage, shopper, lamp)
     stage.expect(after["available"] == before["available"] - 2, "two lamps are promised to the order")
-
-    async def cart_is_empty() -> bool:
-        cart = await stage.call(shopper, "GET", f"/api/v1/cart/{shopper.user_id}")
-        return not cart.get("items")
-
-    await stage.eventually(cart_is_empty, "the cart is empty once it has heard of the order")
+    cart_path = f"/api/v1/cart/{shopper.user_id}"
+    await stage.until(shopper, cart_path, lambda cart: not cart.get("items"), "the cart is empty")
     return order
 
 
@@ -208,14 +206,13 @@ async def _be_declined(stage: Stage, shopper: EdgeClient, lamp: Variant) -> None
         "payment_token": "tok_declined",
     }
     placed = await stage.call(shopper, "POST", "/api/v1/orders", request)
-    order = await stage.watch(shopper, placed, lambda order: order["status"] != "pending")
+    order = await stage.watch(
+        shopper, placed, lambda order: order["status"] != "pending", "the order is settled"
+    )
     stage.expect(order["status"] == "cancelled", "the order is cancelled")
     stage.expect("declined" in order["status_history"][-1]["reason"], "the history says why")
 
-    async def released() -> bool:
-        return bool((await _stock(stage, shopper, lamp))["available"] == before["available"])
-
-    await stage.eventually(released, "the lamps that had been reserved are for sale again")
+    await _until_for_sale(stage, shopper, lamp, before["available"])
 
 
 async def _cancel(stage: Stage, shopper: EdgeClient, order: Json, lamp: Variant) -> None:
@@ -224,20 +221,31 @@ async def _cancel(stage: Stage, shopper: EdgeClient, order: Json, lamp: Variant)
     cancelled = await stage.call(shopper, "PUT", path, {"reason": "found my old lamp"})
     stage.expect(cancelled["status"] == "cancelled", "the order is cancelled at once")
 
-    refunded = await stage.watch(shopper, cancelled, lambda order: order["payment"]["status"] == "refunded")
+    refunded = await stage.watch(
+        shopper,
+        cancelled,
+        lambda order: order["payment"]["status"] == "refunded",
+        "the payment is refunded",
+    )
     payment = await stage.call(shopper, "GET", f"/api/v1/payments/{refunded['payment']['payment_id']}")
     stage.expect(payment["refunded_amount"] == payment["amount"], "all of the money is given back")
     stage.say(f"{_price(payment['refunded_amount'])} of {_price(payment['amount'])} given back")
 
-    async def released() -> bool:
-        return bool((await _stock(stage, shopper, lamp))["available"] == before["available"] + 2)
+    await _until_for_sale(stage, shopper, lamp, before["available"] + 2)
 
-    await stage.eventually(released, "its two lamps are for sale again")
+
+async def _until_for_sale(stage: Stage, caller: EdgeClient, variant: Variant, count: int) -> None:
+    """Wait until inventory has heard of a cancelled order."""
+    path = f"/api/v1/inventory/{variant.variant_id}"
+    stock = await stage.until(
+        caller, path, lambda stock: stock["available"] == count, f"{count} of them are for sale"
+    )
+    stage.say(_stock_words(stock))
 
 
 async def _stock(stage: Stage, caller: EdgeClient, variant: Variant) -> Json:
     stock = await stage.call(caller, "GET", f"/api/v1/inventory/{variant.variant_id}")
-    stage.say(f"{stock['stock_count']} in the warehouse, {stock['available']} of them for sale")
+    stage.say(_stock_words(stock))
     return stock
 
 
@@ -287,7 +295,9 @@ class Stage:
         line = Text.assemble((f"{method:6}", "bold cyan"), (shown, "cyan"))
         self._console.print(line, soft_wrap=True)
         if body:
-            self._console.print(Text(f"       {json.dumps(_masked(body), ensure_ascii=False)}", style="dim"), soft_wrap=True)
+            self._console.print(
+                Text(f"       {json.dumps(_masked(body), ensure_ascii=False)}", style="dim"), soft_wrap=True
+            )
         try:
             answer = await caller.call(method, path, body, **query)
         except Refused as refused:
@@ -298,45 +308,45 @@ class Stage:
         self._show(str(answer.status), "green", answer.milliseconds, answer.request_id)
         return dict(answer.body or {})
 
-    async def watch(self, shopper: EdgeClient, order: Json, until: Callable[[Json], bool]) -> Json:
-        """Look at an order again and again, show each change of its status, and return it when it is done.
+    async def watch(self, shopper: EdgeClient, order: Json, until: Callable[[Json], bool], what: str) -> Json:
+        """Look at an order again and again, and show each change of its status, until it is as it should be.
 
         Raises NotAsItShould if that takes too long.
         """
-        path = f"/api/v1/orders/{order['order_id']}"
+        began, shown = time.monotonic(), len(order["status_history"])
+        self.say(f"   now     {order['status']}")
+
+        def look(now: Json) -> bool:
+            nonlocal shown
+            for change in now["status_history"][shown:]:
+                reason = f" – {change['reason']}" if change.get("reason") else ""
+                self.say(f"{(time.monotonic() - began) * 1000:6.0f} ms  {change['status']}{reason}")
+            shown = len(now["status_history"])
+            return until(now)
+
+        return await self.until(shopper, f"/api/v1/orders/{order['order_id']}", look, what)
+
+    async def until(self, caller: EdgeClient, path: str, done: Callable[[Json], bool], what: str) -> Json:
+        """Get something again and again until it is as it should be: services hear of each other by events.
+
+        Raises NotAsItShould if that takes too long.
+        """
         self._console.print(
-            Text.assemble(("GET   ", "bold cyan"), (path, "cyan"), ("  until it is settled", "dim")),
-            soft_wrap=True,
+            Text.assemble(("GET   ", "bold cyan"), (path, "cyan"), (f"  until {what}", "dim")), soft_wrap=True
         )
-        began, seen, looks = time.monotonic(), 0, 0
+        began, looks = time.monotonic(), 0
         while True:
-            answer = await shopper.call("GET", path)
+            answer = await caller.call("GET", path)
             looks += 1
             self._note(answer.milliseconds, answer.request_id)
             elapsed = time.monotonic() - began
-            history = answer.body["status_history"]
-            for change in history[seen:]:
-                reason = f" – {change['reason']}" if change.get("reason") else ""
-                self.say(f"{elapsed * 1000:6.0f} ms  {change['status']}{reason}")
-            seen = len(history)
-            if until(answer.body):
-                self._show(f"{answer.status}, looked {looks} times", "green", answer.milliseconds)
+            if done(answer.body):
+                self._show(f"{answer.status}", "green", elapsed * 1000, answer.request_id, looks)
+                self.expect(True, what)
                 return dict(answer.body)
             if elapsed > _SETTLED_WITHIN:
-                raise NotAsItShould(f"order {order['order_id']} is not settled after {elapsed:.0f} s")
+                raise NotAsItShould(f"after {elapsed:.0f} s it is still not so that {what}")
             await asyncio.sleep(_LOOK_EVERY)
-
-    async def eventually(self, check: Callable[[], Awaitable[bool]], what: str) -> None:
-        """Wait for something that another service does as soon as it hears of an event.
-
-        Raises NotAsItShould if that takes too long.
-        """
-        began = time.monotonic()
-        while not await check():
-            if time.monotonic() - began > _SETTLED_WITHIN:
-                raise NotAsItShould(f"it is not so that {what}")
-            await asyncio.sleep(_LOOK_EVERY)
-        self.expect(True, what)
 
     def expect(self, condition: bool, what: str) -> None:
         """Show that something is as it should be. Raises NotAsItShould if it is not."""
@@ -380,10 +390,14 @@ class Stage:
         scene.seconds = time.monotonic() - scene.began
         scene.last_request_id = request_id
 
-    def _show(self, outcome: str, style: str, milliseconds: float, request_id: str = "") -> None:
-        what = f"  x-request-id {request_id}" if request_id else ""
+    def _show(self, outcome: str, style: str, milliseconds: float, request_id: str, looks: int = 1) -> None:
+        times = f", looked {looks} times" if looks > 1 else ""
         self._console.print(
-            Text.assemble(("    → ", "dim"), (outcome, style), (f"  {milliseconds:.0f} ms{what}", "dim")),
+            Text.assemble(
+                ("    → ", "dim"),
+                (outcome, style),
+                (f"  {milliseconds:.0f} ms{times}  x-request-id {request_id}", "dim"),
+            ),
             soft_wrap=True,
         )
 
@@ -399,6 +413,10 @@ def _price(money: Mapping[str, Any]) -> str:
     """Write a google.type.Money as people do; proto3 leaves zeros out of JSON."""
     amount = Decimal(money.get("units", 0)) + Decimal(money.get("nanos", 0)) / 1_000_000_000
     return f"{money['currency_code']} {amount:,.2f}"
+
+
+def _stock_words(stock: Json) -> str:
+    return f"{stock['stock_count']} in the warehouse, {stock['available']} of them for sale"
 
 
 def _words(attributes: Mapping[str, str]) -> str:
