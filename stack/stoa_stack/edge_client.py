@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 import random
 import time
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import httpx
-import jwt
 
 _TRIES = 8
 _LONGEST_PAUSE = 5.0  # seconds, unless the server asks for more
@@ -64,7 +65,7 @@ class EdgeClient:
         tokens = await self.call("POST", "/api/v1/auth/login", {"email": email, "password": password})
         token = tokens.body["access_token"]
         # Not verified: whoever gave us the token over this connection could tell us anything else as well.
-        claims = jwt.decode(token, options={"verify_signature": False})
+        claims = json.loads(base64.urlsafe_b64decode(token.split(".")[1] + "=="))
         return replace(self, access_token=token, user_id=claims["sub"])
 
     async def call(self, method: str, path: str, body: Any = None, **query: Any) -> Answer:

@@ -1,0 +1,40 @@
+"""What the programs that play staff and a shopper do to a running shop."""
+
+import asyncio
+import sys
+from pathlib import Path
+
+from tests.e2e.shop import Shop
+
+
+async def run(*module: str) -> str:
+    """Run a module to its end, which must be a good one, and return what it showed."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", *module, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    shown, _ = await process.communicate()
+    assert process.returncode == 0, shown.decode()
+    return shown.decode()
+
+
+async def stock(shop: Shop) -> dict[str, int]:
+    """Return the stock of the lamps by SKU."""
+    lamps = await shop.nobody().get("/api/v1/products", category="Lighting", page_size=100)
+    variants = [variant for product in lamps["products"] for variant in product["variants"]]
+    found = [await shop.nobody().get(f"/api/v1/inventory/{variant['variant_id']}") for variant in variants]
+    return {variant["sku"]: each["stock_count"] for variant, each in zip(variants, found, strict=True)}
+
+
+async def test_a_repeated_load_of_the_catalogue_adds_nothing(shop: Shop, state: Path) -> None:
+    marker = state / "demo-catalogue.loaded"
+    marker.unlink(missing_ok=True)
+    await run("stoa_stack.demo_catalogue")
+    before = await stock(shop)
+    marker.unlink()
+    shown = await run("stoa_stack.demo_catalogue")
+    assert "0 products added" in shown
+    assert await stock(shop) == before
+
+
+async def test_the_demo_goes_as_it_should() -> None:
+    assert "Everything went as it should." in await run("stoa_stack.cli", "demo")
