@@ -1,0 +1,80 @@
+"""The gRPC servicer: messages to use cases and back."""
+
+from uuid import UUID
+
+from google.protobuf.empty_pb2 import Empty
+
+from stoa.cart.v1 import cart_pb2, cart_pb2_grpc
+from stoa_cart.model import Cart
+from stoa_cart.service import Carts
+from stoa_chassis.money_proto import to_proto
+from stoa_chassis.timestamps import to_timestamp
+
+
+class CartServicer(cart_pb2_grpc.CartServiceServicer):
+    """stoa.cart.v1.CartService."""
+
+    def __init__(self, carts: Carts) -> None:
+        self._carts = carts
+
+    async def GetCart(self, request: cart_pb2.GetCartRequest, context: object) -> cart_pb2.GetCartResponse:
+        """Show a cart to its owner."""
+        cart = await self._carts.look(UUID(request.user_id))
+        return cart_pb2.GetCartResponse(cart=_message(cart))
+
+    async def GetCartForCheckout(
+        self, request: cart_pb2.GetCartForCheckoutRequest, context: object
+    ) -> cart_pb2.GetCartForCheckoutResponse:
+        """Read a cart with the prices that its owner last saw.
+
+        They are never brought up to date here: an order at a price that the buyer has not seen must fail.
+        """
+        cart = await self._carts.for_checkout(UUID(request.user_id))
+        return cart_pb2.GetCartForCheckoutResponse(cart=_message(cart))
+
+    async def AddCartItem(
+        self, request: cart_pb2.AddCartItemRequest, context: object
+    ) -> cart_pb2.AddCartItemResponse:
+        """Put a variant into a cart."""
+        item = request.item
+        cart = await self._carts.add(
+            UUID(request.user_id), UUID(item.product_id), UUID(item.variant_id), item.quantity
+        )
+        return cart_pb2.AddCartItemResponse(cart=_message(cart))
+
+    async def UpdateCartItem(
+        self, request: cart_pb2.UpdateCartItemRequest, context: object
+    ) -> cart_pb2.UpdateCartItemResponse:
+        """Change the quantity of an item."""
+        cart = await self._carts.change(UUID(request.user_id), UUID(request.item_id), request.item.quantity)
+        return cart_pb2.UpdateCartItemResponse(cart=_message(cart))
+
+    async def RemoveCartItem(
+        self, request: cart_pb2.RemoveCartItemRequest, context: object
+    ) -> cart_pb2.RemoveCartItemResponse:
+        """Take an item out."""
+        cart = await self._carts.remove(UUID(request.user_id), UUID(request.item_id))
+        return cart_pb2.RemoveCartItemResponse(cart=_message(cart))
+
+    async def ClearCart(self, request: cart_pb2.ClearCartRequest, context: object) -> Empty:
+        """Take everything out."""
+        await self._carts.clear(UUID(request.user_id))
+        return Empty()
+
+
+def _message(cart: Cart) -> cart_pb2.Cart:
+    return cart_pb2.Cart(
+        user_id=str(cart.user_id),
+        items=(
+            cart_pb2.CartItem(
+                item_id=str(line.item_id),
+                product_id=str(line.product_id),
+                variant_id=str(line.variant_id),
+                quantity=line.quantity,
+                price=to_proto(line.price),
+            )
+            for line in cart.lines
+        ),
+        subtotal=to_proto(cart.subtotal),
+        updated_at=to_timestamp(cart.updated_at) if cart.updated_at else None,
+    )
