@@ -1,7 +1,8 @@
 """Runs mongo-java-server in this process: `python -m stoa_stack.servers.mongo_on_h2 <jars> <file> <port>`.
 
 The server is a library without a main class, and the Java runtime comes without a compiler; Python starts
-both.
+both. It also makes writes durable: the library acknowledges a write that H2 will store some time later, while
+a shop must find every acknowledged write again after the server was killed.
 """
 
 from __future__ import annotations
@@ -9,14 +10,32 @@ from __future__ import annotations
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import jpype  # type: ignore[import-untyped]  # no types
 
 from stoa_stack.servers import java
 
-# H2 writes in the background. A short delay bounds what a killed server loses to a blink, and still costs
-# no CPU while nothing is written.
-_COMMIT_DELAY_MS = 20
+_READS = frozenset(
+    {"find", "getMore", "aggregate", "count", "distinct", "ping", "hello", "isMaster", "ismaster"}
+)
+
+
+class DurableBackend:
+    """A MongoBackend whose writes are in the file when they are acknowledged; all else is H2's."""
+
+    def __init__(self, backend: Any) -> None:
+        self._backend = backend
+
+    def handleMessage(self, message: Any) -> Any:  # noqa: N802  # the name that Java calls
+        """Answer a command, after storing what it wrote."""
+        answer = self._backend.handleMessage(message)
+        if str(message.getDocument().keySet().iterator().next()) not in _READS:
+            self._backend.commit()
+        return answer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
 
 
 def main(jars: Path, file: Path, port: int) -> None:
@@ -31,9 +50,12 @@ def main(jars: Path, file: Path, port: int) -> None:
         "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
         classpath=[str(jar) for jar in jars.glob("*.jar")],
     )
-    backend = jpype.JClass("de.bwaldvogel.mongo.backend.h2.H2Backend")(str(file))
-    backend.getMvStore().setAutoCommitDelay(_COMMIT_DELAY_MS)
-    server = jpype.JClass("de.bwaldvogel.mongo.MongoServer")(backend)
+    backend = DurableBackend(jpype.JClass("de.bwaldvogel.mongo.backend.h2.H2Backend")(str(file)))
+    # Space of old versions is used again at once: with a version for each write the file would grow by gigabytes.
+    backend.getMvStore().setRetentionTime(0)
+    server = jpype.JClass("de.bwaldvogel.mongo.MongoServer")(
+        jpype.JProxy("de.bwaldvogel.mongo.MongoBackend", inst=backend)
+    )
     server.bind("127.0.0.1", port)
     signal.sigwait(stopping)
     server.shutdownNow()
