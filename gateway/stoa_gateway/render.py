@@ -1,0 +1,81 @@
+"""Renders Envoy's configuration: `envoy.yaml.j2` with a route for each public RPC of the contract."""
+
+from __future__ import annotations
+
+import json
+from itertools import groupby
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import jinja2
+
+from stoa_gateway.contract import Rpc, public_rpcs, transcodable
+from stoa_gateway.settings import EdgeSettings
+from stoa_gateway.shapes import lua_tables
+
+_HERE = Path(__file__).parent
+# Whoever is called may take this long; a write waits for others, a read does not. Seconds.
+_READ_TIMEOUT, _WRITE_TIMEOUT = 5, 15
+
+
+def render(settings: EdgeSettings, folder: Path) -> dict[str, bytes]:
+    """Return the files that Envoy needs in `folder`, by name; start it with `envoy -c <folder>/envoy.yaml`.
+
+    They are the same for the same settings and contract. Raises ValueError if a service of the contract has no
+    upstream.
+    """
+    rpcs = public_rpcs(settings.descriptors)
+    if missing := {rpc.service for rpc in rpcs} - settings.upstreams.keys():
+        raise ValueError(f"no upstream for {', '.join(sorted(missing))}")
+    services = sorted({rpc.name.split("/")[0]: rpc.service for rpc in rpcs}.items())
+    jwks_url = settings.jwks_url or f"http://{settings.host}:{settings.port}/api/v1/auth/jwks"
+    config = _template("envoy.yaml.j2").render(
+        edge=settings,
+        folder=folder,
+        rpcs=rpcs,
+        allowed=_allowed_methods(rpcs),
+        services=services,
+        upstreams={name: settings.upstreams[name] for name in sorted({service for _, service in services})},
+        jwks_url=jwks_url,
+        jwks=urlsplit(jwks_url),
+        check=lua_tables(rpcs) + "\n\n" + (_HERE / "check.lua").read_text(),
+        timeout=lambda rpc: _READ_TIMEOUT if rpc.http_method == "GET" else _WRITE_TIMEOUT,
+    )
+    return {
+        "envoy.yaml": config.encode(),
+        # Files of their own, since Envoy reads them again when the certificates rotate.
+        "certificate.yaml": _template("certificate.yaml.j2").render(edge=settings).encode(),
+        "authority.yaml": _template("authority.yaml.j2").render(edge=settings).encode(),
+        "stoa.binpb": transcodable(settings.descriptors),
+    }
+
+
+def write(settings: EdgeSettings, folder: Path) -> Path:
+    """Write the files into a folder and return the one to start Envoy with."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in render(settings, folder).items():
+        (folder / name).write_bytes(content)
+    return folder / "envoy.yaml"
+
+
+def _template(name: str) -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_HERE),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["quote"] = lambda value: json.dumps(str(value))
+    environment.filters["host"] = lambda address: address.rpartition(":")[0]
+    environment.filters["port"] = lambda address: address.rpartition(":")[2]
+    return environment.get_template(name)
+
+
+def _allowed_methods(rpcs: list[Rpc]) -> list[tuple[str, str]]:
+    """The methods that each path has, for 405 answers."""
+    by_path = sorted(rpcs, key=lambda rpc: (rpc.path.count("{"), rpc.regex))
+    return [
+        (regex, ", ".join(sorted(rpc.http_method for rpc in group)))
+        for regex, group in groupby(by_path, key=lambda rpc: rpc.regex)
+    ]

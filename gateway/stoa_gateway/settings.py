@@ -1,0 +1,50 @@
+"""What an edge is told about the place where it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+_ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A token bucket: so many requests a second, and so many at once after a pause."""
+
+    per_second: int
+    burst: int
+
+
+@dataclass(frozen=True)
+class RateLimits:
+    """Limits for each address and each user, and for each address where accounts are made or opened."""
+
+    by_address: Limit = Limit(per_second=100, burst=400)
+    by_user: Limit = Limit(per_second=30, burst=150)
+    sign_in: Limit = Limit(per_second=5, burst=30)
+
+
+@dataclass(frozen=True)
+class EdgeSettings:
+    """Where the edge listens, where the services are (name → host:port), and whom it trusts.
+
+    `tls_dir` has the edge's own cert.pem, key.pem and ca.pem. `jwks_url` is the issuer's key set; by default the
+    edge asks itself, which leads to the user service.
+    """
+
+    upstreams: Mapping[str, str]
+    tls_dir: Path
+    host: str = "127.0.0.1"
+    port: int = 8080
+    admin_port: int = 18081
+    jwks_url: str = ""
+    jwt_issuer: str = "stoa"
+    jwt_audience: str = "stoa"
+    spiffe_prefix: str = "spiffe://stoa.local/ns/stoa/sa/"
+    rate_limits: RateLimits | None = field(default_factory=RateLimits)
+    cors_origins: tuple[str, ...] = ("http://localhost:5173", "http://127.0.0.1:5173")
+    max_body_bytes: int = 1024 * 1024
+    descriptors: Path = _ROOT / "gen" / "descriptors" / "stoa.binpb"
+    openapi: Path = _ROOT / "gen" / "openapi" / "openapi.yaml"
