@@ -1,7 +1,7 @@
 """The use cases of payments."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from uuid import UUID
@@ -29,7 +29,6 @@ from stoa_payment.repository import Refunds as RefundStore
 from stoa_payment.repository import Tx
 
 _log = get_logger(__name__)
-_BATCH = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +55,7 @@ class Payments:
     """Charging orders, giving money back, and finding out what became of either.
 
     Each step is written down before the gateway is asked and its outcome after: whatever dies in between is
-    found by `look_after_due`, which asks the gateway with the same key. Nothing here holds a transaction open
+    due to be looked after, which asks the gateway with the same key. Nothing here holds a transaction open
     while it waits for the gateway.
     """
 
@@ -75,7 +74,7 @@ class Payments:
         self._gateway = gateway
         self._clock = clock
         self._retry = retry
-        # Set when something was left for `look_after_due`, perhaps sooner than what it waits for.
+        # Set when something was left to be looked after, perhaps sooner than what was known to be due.
         self.postponed = asyncio.Event()
 
     async def process(self, command: ProcessPayment) -> Payment:
@@ -155,23 +154,34 @@ class Payments:
                 if refund is not None and refund.is_pending:
                     await self._refund_made(refund, made)
 
-    async def look_after_due(self) -> timedelta | None:
-        """Ask the gateway about payments and refunds that are due; return how long the next one has, if any.
-
-        Several instances may do this at once: each takes others.
-        """
+    async def take_due(self, limit: int) -> Sequence[Payment | Refund]:
+        """Take some of what is due to be looked after; several instances may, each gets others."""
         now = self._clock.now()
         until = now + self._retry.lease
-        payments = await self._payments.claim_due(now, until, _BATCH)
-        refunds = await self._refunds.claim_due(now, until, _BATCH)
-        await asyncio.gather(
-            *(_alone(self._look_after(payment), payment_id=payment.payment_id) for payment in payments),
-            *(_alone(self._try_again(refund), refund_id=refund.refund_id) for refund in refunds),
-        )
+        payments = await self._payments.claim_due(now, until, limit)
+        return [*payments, *await self._refunds.claim_due(now, until, limit - len(payments))]
+
+    async def look_after(self, due: Payment | Refund) -> None:
+        """Bring a payment or a refund on as far as the gateway lets us.
+
+        Failures are logged and stop nothing else: what failed is due again when its lease ends.
+        """
+        try:
+            if isinstance(due, Payment):
+                await self._inquire(due)
+            else:
+                await self._give_back(await self._payments.get(due.payment_id), due)
+        except Unavailable as error:
+            _log.info("can't look after it now", cause=str(error))
+        except Exception:
+            _log.exception("looking after it failed", due=str(due))
+
+    async def next_due(self) -> timedelta | None:
+        """Return how long until something is due; None if all is settled."""
         due = await self._payments.next_due()
         return None if due is None else max(timedelta(0), due - self._clock.now())
 
-    async def _look_after(self, payment: Payment) -> None:
+    async def _inquire(self, payment: Payment) -> None:
         """Find out what became of a charge, or ask for it again if the gateway never heard of it."""
         try:
             charge = await self._gateway.find(payment)
@@ -216,9 +226,6 @@ class Payments:
         await self._payments.postpone(payment)
         self.postponed.set()
 
-    async def _try_again(self, refund: Refund) -> None:
-        await self._give_back(await self._payments.get(refund.payment_id), refund)
-
     async def _give_back(self, payment: Payment, refund: Refund) -> Refund:
         try:
             made = await self._gateway.refund(payment, refund)
@@ -242,13 +249,3 @@ class Payments:
                     await tx.payments.save(payment)
                     tx.publish(payment)
         return refund
-
-
-async def _alone(work: Awaitable[object], **subject: object) -> None:
-    """Let one failure stop nothing else: what failed is due again when its lease ends."""
-    try:
-        await work
-    except Unavailable as error:
-        _log.info("can't look after it now", cause=str(error), **subject)
-    except Exception:
-        _log.exception("looking after it failed", **subject)

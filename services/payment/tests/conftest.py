@@ -137,11 +137,15 @@ class Shop:
     async def topics(self, order_id: UUID) -> list[str]:
         return [event.topic for event in await self.events(order_id)]
 
+    async def look_after_due(self) -> None:
+        """Look once after all that is due."""
+        await asyncio.gather(*(self.payments.look_after(due) for due in await self.payments.take_due(100)))
+
     async def reconciled(self, order_id: UUID, *, seconds: float = 15) -> list[str]:
         """Look after what is due until the order's payment and refunds are settled; return the topics."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            await self.payments.look_after_due()
+            await self.look_after_due()
             open_ends = await self.database.fetchval(
                 """
                 SELECT count(*) FROM payments LEFT JOIN refunds USING (payment_id)

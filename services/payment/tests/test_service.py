@@ -119,7 +119,7 @@ async def test_a_charge_that_never_arrived_is_asked_for_again(shop: Any) -> None
     order = an_order()
     await shop.gateway.disturb(error_rate=1)
     assert (await shop.payments.process(order)).status is PaymentStatus.PENDING
-    await shop.payments.look_after_due()
+    await shop.look_after_due()
     assert (await stored(shop, order.order_id))["payment_token"] == "tok_visa"
     await shop.gateway.disturb()
     assert await shop.gateway.charge(order.order_id) is None
@@ -134,7 +134,7 @@ async def test_payments_and_refunds_outlive_a_gateway_that_dies(shop: Any) -> No
         assert (await shop.payments.process(order)).status is PaymentStatus.PENDING
         refund = await shop.payments.refund(give_back(paid))
         assert refund.status is RefundStatus.PENDING
-        await shop.payments.look_after_due()
+        await shop.look_after_due()
     finally:
         await shop.gateway.start()
     assert await shop.reconciled(order.order_id) == ["payment.failed"]
@@ -178,7 +178,7 @@ async def test_answer_notices_and_inquiries_may_race(shop: Any) -> None:
     async def inquire() -> None:
         shop.clock.ahead = timedelta(seconds=5)
         for _ in range(5):
-            await shop.payments.look_after_due()
+            await shop.look_after_due()
 
     await asyncio.gather(
         *(shop.payments.process(order) for order in orders),
@@ -328,7 +328,7 @@ async def test_a_payment_is_given_up_after_a_day_without_a_gateway_and_late_mone
     await shop.payments.process(order)
     await shop.gateway.disturb()
     shop.clock.ahead = timedelta(hours=25)
-    await shop.payments.look_after_due()
+    await shop.look_after_due()
     assert await shop.topics(order.order_id) == ["payment.failed"]
     shop.clock.ahead = timedelta()
 
@@ -350,7 +350,7 @@ async def test_a_payment_is_given_up_after_a_day_without_a_gateway_and_late_mone
 
 
 async def test_the_reconciler_wakes_for_what_was_left_open_and_sleeps_otherwise(shop: Any) -> None:
-    await shop.payments.look_after_due()
+    await shop.look_after_due()
     reconciler = asyncio.create_task(reconcile(shop.payments))
     try:
         await asyncio.sleep(0.3)
