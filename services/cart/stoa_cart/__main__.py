@@ -9,43 +9,38 @@ from stoa_cart.peers import Catalog, Inventory
 from stoa_cart.repository import OUTBOX, CartStore, PriceBook
 from stoa_cart.service import Carts
 from stoa_cart.settings import Settings
-from stoa_chassis import redis
 from stoa_chassis.app import App, run
 from stoa_chassis.avro import EventCodec
 from stoa_chassis.clock import SystemClock
 from stoa_chassis.kafka import Consumer, Producer, RetryPolicy
-from stoa_chassis.redis_outbox import RedisOutboxRelay
+from stoa_chassis.redis import OUTAGES, connect
+from stoa_chassis.redis_outbox import RedisOutbox
 from stoa_events import CartItemAdded
 
 
 async def compose(app: App[Settings]) -> None:
     """Wire the service."""
     settings, clock = app.settings, SystemClock()
-    store = await app.enter(
-        redis.connect(
-            settings.redis_url,
-            pool_size=settings.redis_pool_size,
-            connect_timeout=settings.connect_timeout_seconds,
-        )
-    )
+    redis = await app.enter(connect(settings.redis_url, settings.connect_timeout_seconds))
     codec = EventCodec(settings.schema_registry_url)
     await codec.load(CartItemAdded)
     producer = await app.enter(Producer(settings.kafka_bootstrap))
 
+    outbox = RedisOutbox(redis, OUTBOX, codec, producer, clock)
     carts = Carts(
-        CartStore(store, codec, clock),
-        PriceBook(store),
+        CartStore(redis, outbox),
+        PriceBook(redis),
         Catalog(app.client(CatalogServiceStub, "catalog", settings.catalog_target)),
         Inventory(app.client(InventoryServiceStub, "inventory", settings.inventory_target)),
         clock,
     )
-    retry = RetryPolicy(outages=redis.OUTAGES)
+    consumer = Consumer(
+        "cart", settings.kafka_bootstrap, handlers(carts), codec, producer, RetryPolicy(outages=OUTAGES)
+    )
 
     app.serve(add_CartServiceServicer_to_server, CartServicer(carts))
-    app.background("outbox relay", RedisOutboxRelay(settings.redis_url, OUTBOX, producer).run)
-    app.background(
-        "consumer", Consumer("cart", settings.kafka_bootstrap, handlers(carts), codec, producer, retry).run
-    )
+    app.background("outbox relay", outbox.run)
+    app.background("consumer", consumer.run)
 
 
 if __name__ == "__main__":

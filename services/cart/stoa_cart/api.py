@@ -19,16 +19,13 @@ class CartServicer(cart_pb2_grpc.CartServiceServicer):
 
     async def GetCart(self, request: cart_pb2.GetCartRequest, context: object) -> cart_pb2.GetCartResponse:
         """Show a cart to its owner."""
-        cart = await self._carts.look(UUID(request.user_id))
+        cart = await self._carts.get(UUID(request.user_id))
         return cart_pb2.GetCartResponse(cart=_message(cart))
 
     async def GetCartForCheckout(
         self, request: cart_pb2.GetCartForCheckoutRequest, context: object
     ) -> cart_pb2.GetCartForCheckoutResponse:
-        """Read a cart with the prices that its owner last saw.
-
-        They are never brought up to date here: an order at a price that the buyer has not seen must fail.
-        """
+        """Read a cart with the prices that its owner last saw."""
         cart = await self._carts.for_checkout(UUID(request.user_id))
         return cart_pb2.GetCartForCheckoutResponse(cart=_message(cart))
 
@@ -46,7 +43,7 @@ class CartServicer(cart_pb2_grpc.CartServiceServicer):
         self, request: cart_pb2.UpdateCartItemRequest, context: object
     ) -> cart_pb2.UpdateCartItemResponse:
         """Change the quantity of an item."""
-        cart = await self._carts.change(UUID(request.user_id), UUID(request.item_id), request.item.quantity)
+        cart = await self._carts.update(UUID(request.user_id), UUID(request.item_id), request.item.quantity)
         return cart_pb2.UpdateCartItemResponse(cart=_message(cart))
 
     async def RemoveCartItem(
@@ -67,13 +64,13 @@ def _message(cart: Cart) -> cart_pb2.Cart:
         user_id=str(cart.user_id),
         items=(
             cart_pb2.CartItem(
-                item_id=str(line.item_id),
-                product_id=str(line.product_id),
-                variant_id=str(line.variant_id),
-                quantity=line.quantity,
-                price=to_proto(line.price),
+                item_id=str(item.item_id),
+                product_id=str(item.product_id),
+                variant_id=str(item.variant_id),
+                quantity=item.quantity,
+                price=to_proto(item.price),
             )
-            for line in cart.lines
+            for item in cart.items
         ),
         subtotal=to_proto(cart.subtotal),
         updated_at=to_timestamp(cart.updated_at) if cart.updated_at else None,

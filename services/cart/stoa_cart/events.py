@@ -1,4 +1,4 @@
-"""What the cart service hears: orders, which empty carts, and the prices of products."""
+"""What the cart service hears: orders, which empty carts, and what products cost."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -12,20 +12,20 @@ from stoa_events import OrderPlaced, ProductCreated, ProductDeleted, ProductUpda
 def handlers(carts: Carts) -> Mapping[type, Callable[[Event[Any]], Awaitable[None]]]:
     """Return the handler of each event."""
 
-    async def on_product(event: Event[ProductCreated | ProductUpdated]) -> None:
+    async def product_changed(event: Event[ProductCreated | ProductUpdated]) -> None:
         product = event.payload
         prices = {
             variant.variant_id: Money(variant.price.amount, variant.price.currency_code)
             for variant in product.variants
         }
-        await carts.learn_prices(product.product_id, product.version, prices)
+        await carts.product_changed(product.product_id, product.version, prices)
 
-    async def on_deletion(event: Event[ProductDeleted]) -> None:
-        await carts.learn_prices(event.payload.product_id, event.payload.version, {})
+    async def product_deleted(event: Event[ProductDeleted]) -> None:
+        await carts.product_changed(event.payload.product_id, event.payload.version, {})
 
     return {
-        OrderPlaced: carts.take_ordered,
-        ProductCreated: on_product,
-        ProductUpdated: on_product,
-        ProductDeleted: on_deletion,
+        OrderPlaced: carts.order_placed,
+        ProductCreated: product_changed,
+        ProductUpdated: product_changed,
+        ProductDeleted: product_deleted,
     }

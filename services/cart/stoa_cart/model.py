@@ -147,10 +147,6 @@ class Cart:
         """Take a line out, if it is there."""
         self._keep((item for item in self.items if item.item_id != item_id), at)
 
-    def clear(self, at: datetime) -> None:
-        """Take everything out."""
-        self._keep((), at)
-
     def take_out_ordered(self, ordered: Iterable[tuple[UUID, int]], at: datetime) -> None:
         """Take out what was ordered, as (variant, quantity): what was added since stays."""
         rest = list(self.items)

@@ -1,6 +1,5 @@
 """The other services, as the use cases see them."""
 
-from collections.abc import Sequence
 from uuid import UUID
 
 from stoa.catalog.v1 import catalog_pb2, catalog_pb2_grpc
@@ -15,20 +14,14 @@ class Catalog:
     def __init__(self, stub: catalog_pb2_grpc.CatalogServiceStub) -> None:
         self._stub = stub
 
-    async def offers(self, variant_ids: Sequence[UUID], patience: float) -> Sequence[Offer]:
-        """Return today's offers, within so many seconds; variants that are not on sale are left out."""
+    async def offer(self, variant_id: UUID) -> Offer | None:
+        """Return today's offer of a variant, None if it is not on sale."""
         response = await self._stub.BatchGetVariants(
-            catalog_pb2.BatchGetVariantsRequest(variant_ids=[str(variant_id) for variant_id in variant_ids]),
-            timeout=patience,
+            catalog_pb2.BatchGetVariantsRequest(variant_ids=[str(variant_id)])
         )
-        return [
-            Offer(
-                UUID(entry.product_id),
-                UUID(entry.variant.variant_id),
-                from_proto(entry.variant.price, "price"),
-            )
-            for entry in response.variants
-        ]
+        for entry in response.variants:
+            return Offer(UUID(entry.product_id), variant_id, from_proto(entry.variant.price, "price"))
+        return None
 
 
 class Inventory:

@@ -2,8 +2,9 @@
 
 `cart:{user_id}` holds a cart as JSON for 30 days after its last use. A change is a compare-and-set: a Lua
 script writes the new cart only if the old one is still there, so that two tabs at once lose nothing. The same
-script adds the events of the change to the outbox, and notes the event that caused it (`cart:inbox:{event_id}`),
-so all of it happens or none. Its keys lie in different slots: Redis Cluster would need one outbox per slot.
+script adds the events of the change to the outbox, and notes the event that caused it in
+`cart:inbox:{event_id}`, so all of it happens or none. `cart:prices` holds what variants cost now. The keys of
+the script lie in different slots, so the store is one primary (and its replicas), not a Redis Cluster.
 """
 
 import asyncio
@@ -17,37 +18,38 @@ from uuid import UUID
 import orjson
 from redis.asyncio import Redis
 
-from stoa_cart.model import Cart, CartBusy, Line
-from stoa_chassis.avro import Event, EventCodec
-from stoa_chassis.clock import Clock
+from stoa_cart.model import Cart, CartBusy, Item
+from stoa_chassis.avro import Event
 from stoa_chassis.inbox import AlreadyProcessed
 from stoa_chassis.money import Money
-from stoa_chassis.redis_outbox import PUBLISH, publish_arguments
+from stoa_chassis.redis_outbox import LUA_PUBLISH, RedisOutbox
 from stoa_events import Payload
 
 OUTBOX = "cart:outbox"
+"""The stream of events that wait to be published."""
 _PRICES = "cart:prices"
 _LIFETIME = timedelta(days=30)
 _TRIES = 12
 _PAUSES = (0.005, 0.2)  # seconds: after the first lost race, and at most
 
-# A call whose answer got lost is made again by the client: it then finds its own cart, and is content.
+# The client sends a script again if the connection broke before the answer came: it then finds its own cart,
+# and must not add the events a second time.
 _SAVE = (
-    PUBLISH
+    LUA_PUBLISH
     + """
-if KEYS[3] and redis.call('EXISTS', KEYS[3]) == 1 then return 'processed' end
-local now = redis.call('GET', KEYS[1]) or ''
-if now ~= ARGV[1] then
-  if now == ARGV[2] then return 'saved' end
-  return 'changed'
-end
-redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
-if KEYS[3] then redis.call('SET', KEYS[3], '', 'EX', ARGV[3]) end
-publish(KEYS[2], 4)
+local cart, outbox, inbox = KEYS[1], KEYS[2], KEYS[3]
+local expected, changed, lifetime = ARGV[1], ARGV[2], ARGV[3]
+if inbox and redis.call('EXISTS', inbox) == 1 then return 'processed' end
+local current = redis.call('GET', cart) or ''
+if current ~= expected then return current == changed and 'saved' or 'conflict' end
+if changed ~= '' then redis.call('SET', cart, changed, 'EX', lifetime) end
+if inbox then redis.call('SET', inbox, '', 'EX', lifetime) end
+publish(outbox, 4)
 return 'saved'
 """
 )
 
+# Products are created, updated and deleted on three topics, whose events may overtake each other.
 _LEARN = """
 local known = redis.call('HGET', KEYS[1], ARGV[1])
 if known and cjson.decode(known).version >= tonumber(ARGV[2]) then return 0 end
@@ -58,14 +60,13 @@ return redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
 class CartStore:
     """The carts of all users."""
 
-    def __init__(self, redis: Redis, codec: EventCodec, clock: Clock) -> None:
+    def __init__(self, redis: Redis, outbox: RedisOutbox) -> None:
         self._redis = redis
-        self._codec = codec
-        self._clock = clock
+        self._outbox = outbox
         self._save = redis.register_script(_SAVE)
 
     async def get(self, user_id: UUID) -> Cart:
-        """Return a user's cart, an empty one if there is none, and let it live on."""
+        """Return a user's cart, an empty one if there is none. Using it renews its life."""
         return _cart(user_id, await self._read(user_id))
 
     async def change(
@@ -76,24 +77,28 @@ class CartStore:
     ) -> Cart:
         """Load a cart, let `decide` change it, store it; again from the start if somebody else was faster.
 
-        `consuming` is the event that causes the change. Raises AlreadyProcessed if it did so before, and
-        CartBusy if the cart is changed by others all the time.
+        `consuming` is the event that causes the change. Nothing is written if there is nothing to note.
+
+        Raises:
+            AlreadyProcessed: the event took effect before.
+            CartBusy: somebody else was faster again and again.
         """
-        for lost in range(_TRIES):
-            old = await self._read(user_id)
-            cart = _cart(user_id, old)
+        pause, longest_pause = _PAUSES
+        for _ in range(_TRIES):
+            stored = await self._read(user_id)
+            cart = _cart(user_id, stored)
             await decide(cart)
-            new = _json(cart) if cart.lines or old else b""
-            if new == old and not consuming:
+            changed = _json(cart) if cart.items or stored else b""
+            if changed == stored and consuming is None:
                 return cart
-            outcome = await self._compare_and_set(cart, old, new, consuming)
+            outcome = await self._compare_and_set(cart, stored, changed, consuming)
             if outcome == b"saved":
                 return cart
             if outcome == b"processed":
-                raise AlreadyProcessed(f"{user_id}: {consuming}")
-            first, longest = _PAUSES
-            await asyncio.sleep(min(first * 2**lost, longest) * random.uniform(0.5, 1.5))
-        raise CartBusy("the cart is being changed by others, please try again")
+                raise AlreadyProcessed(f"{consuming}")
+            await asyncio.sleep(pause * random.uniform(0.5, 1.5))
+            pause = min(pause * 2, longest_pause)
+        raise CartBusy("others keep changing the cart, try again")
 
     async def clear(self, user_id: UUID) -> None:
         """Forget a user's cart."""
@@ -104,37 +109,42 @@ class CartStore:
         return cast(bytes, stored or b"")
 
     async def _compare_and_set(
-        self, cart: Cart, old: bytes, new: bytes, consuming: Event[Payload] | None
+        self, cart: Cart, expected: bytes, changed: bytes, consuming: Event[Payload] | None
     ) -> bytes:
-        keys = [_key(cart.user_id), OUTBOX]
+        keys = [_key(cart.user_id), self._outbox.stream]
         if consuming is not None:
             keys.append(f"cart:inbox:{consuming.event_id}")
-        arguments: list[Any] = [old, new, int(_LIFETIME.total_seconds())]
-        arguments += publish_arguments(cart.events, self._codec, self._clock)
+        events = self._outbox.arguments(cart.events)
+        arguments = [expected, changed, int(_LIFETIME.total_seconds()), *events]
         return cast(bytes, await self._save(keys=keys, args=arguments))
 
 
 class PriceBook:
-    """What variants cost now: a copy of the catalogue's prices that its events keep up to date."""
+    """What variants cost now: the catalogue's prices, as its events tell them.
+
+    It is kept by product, with the product's version, so that an event that comes late does not bring an old
+    price back, and neither does one that comes after the deletion.
+    """
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
         self._learn = redis.register_script(_LEARN)
 
-    async def of(self, product_ids: Iterable[UUID]) -> Mapping[UUID, Mapping[UUID, Money]]:
-        """Return the prices of all variants on sale of these products, but for products not heard of."""
-        wanted = list(product_ids)
-        stored = await cast(Any, self._redis.hmget(_PRICES, [str(product_id) for product_id in wanted]))
+    async def of(self, product_ids: Iterable[UUID]) -> Mapping[UUID, Money]:
+        """Return the prices of all variants of these products that are on sale and known, by variant."""
+        wanted = [str(product_id) for product_id in product_ids]
+        if not wanted:
+            return {}
+        stored = await cast(Awaitable[list[bytes | None]], self._redis.hmget(_PRICES, wanted))
         return {
-            product_id: {
-                UUID(variant): _money(price) for variant, price in orjson.loads(raw)["prices"].items()
-            }
-            for product_id, raw in zip(wanted, stored, strict=True)
-            if raw is not None
+            UUID(variant_id): _money(price)
+            for record in stored
+            if record is not None
+            for variant_id, price in orjson.loads(record)["prices"].items()
         }
 
     async def learn(self, product_id: UUID, version: int, prices: Mapping[UUID, Money]) -> None:
-        """Note the prices that a version of a product has, unless a later version is known."""
+        """Note the prices that a version of a product has, by variant, unless a later version is known."""
         record = {
             "version": version,
             "prices": {str(variant_id): _money_fields(price) for variant_id, price in prices.items()},
@@ -152,13 +162,13 @@ def _json(cart: Cart) -> bytes:
             "user_id": cart.user_id,
             "items": [
                 {
-                    "item_id": line.item_id,
-                    "product_id": line.product_id,
-                    "variant_id": line.variant_id,
-                    "quantity": line.quantity,
-                    "price": _money_fields(line.price),
+                    "item_id": item.item_id,
+                    "product_id": item.product_id,
+                    "variant_id": item.variant_id,
+                    "quantity": item.quantity,
+                    "price": _money_fields(item.price),
                 }
-                for line in cart.lines
+                for item in cart.items
             ],
             "updated_at": cart.updated_at,
         }
@@ -172,7 +182,7 @@ def _cart(user_id: UUID, stored: bytes) -> Cart:
     return Cart(
         user_id,
         [
-            Line(
+            Item(
                 UUID(item["item_id"]),
                 UUID(item["product_id"]),
                 UUID(item["variant_id"]),

@@ -1,28 +1,24 @@
 """The use cases of carts."""
 
 import asyncio
-import contextlib
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 from uuid import UUID
 
-from stoa_cart.model import Cart, Offer, VariantNotFound
+from stoa_cart.model import Cart, Offer
 from stoa_cart.repository import CartStore, PriceBook
 from stoa_chassis.avro import Event
 from stoa_chassis.clock import Clock
-from stoa_chassis.errors import InvalidArgument, RemoteError
+from stoa_chassis.errors import InvalidArgument
 from stoa_chassis.money import Money
 from stoa_events import OrderPlaced
-
-_PATIENCE = 5.0  # seconds, when an answer is needed
-_LITTLE_PATIENCE = 1.0  # when it would only be better
 
 
 class Catalog(Protocol):
     """What is on sale, and for how much."""
 
-    async def offers(self, variant_ids: Sequence[UUID], patience: float) -> Sequence[Offer]:
-        """Return today's offers, within so many seconds; variants that are not on sale are left out."""
+    async def offer(self, variant_id: UUID) -> Offer | None:
+        """Return today's offer of a variant, None if it is not on sale."""
         ...
 
 
@@ -37,9 +33,10 @@ class Inventory(Protocol):
 class Carts:
     """Filling, looking at and emptying carts.
 
-    A cart remembers the prices that its owner has seen. Whatever the owner does shows today's prices, and from
-    then on these are the ones seen. Checkout gets the prices seen: if one has changed since, the order service
-    refuses the order, and looking at the cart once more is all it takes to agree to the new price.
+    Whatever its owner does with a cart shows it at the prices of now, as far as the catalogue's events have
+    come, and these are from then on the prices seen. Checkout reads the prices seen, unchanged: the order
+    service refuses an order when one has changed since, and looking at the cart again resolves it. Should the
+    look come before the event of the new price, it shows the old one, and the next one resolves it.
     """
 
     def __init__(
@@ -51,8 +48,8 @@ class Carts:
         self._inventory = inventory
         self._clock = clock
 
-    async def look(self, user_id: UUID) -> Cart:
-        """Show a cart to its owner. Works without any other service."""
+    async def get(self, user_id: UUID) -> Cart:
+        """Show a cart to its owner. Needs no other service."""
 
         async def only_look(_: Cart) -> None:
             """Change nothing but the prices seen."""
@@ -60,21 +57,22 @@ class Carts:
         return await self._as_owner(user_id, only_look)
 
     async def for_checkout(self, user_id: UUID) -> Cart:
-        """Read a cart with the prices that its owner last saw, however things stand now."""
+        """Read a cart at the prices that its owner last saw, whatever things cost now."""
         return await self._store.get(user_id)
 
     async def add(self, user_id: UUID, product_id: UUID, variant_id: UUID, quantity: int) -> Cart:
-        """Put a variant in, if there are enough of it for all that the cart then holds.
+        """Put a variant in, if there are enough of it in stock for all that the cart would hold.
 
-        Raises VariantNotFound, OutOfStock, CartFull, CartTooValuable, CartBusy, InvalidArgument, and
-        RemoteError while the catalogue or the inventory can't be asked.
+        Raises:
+            InvalidArgument: the variant is not on sale or not of that product, or see `Cart.add`.
+            OutOfStock, CartFull, CartBusy: see `Cart.add` and `CartStore.change`.
+            RemoteError: the catalogue or the inventory can't be asked.
         """
-        offers, available = await asyncio.gather(
-            self._catalog.offers([variant_id], _PATIENCE), self._inventory.available(variant_id)
+        offer, available = await asyncio.gather(
+            self._catalog.offer(variant_id), self._inventory.available(variant_id)
         )
-        if not offers:
-            raise VariantNotFound(variant_id)
-        (offer,) = offers
+        if offer is None:
+            raise InvalidArgument("item.variant_id", "is not on sale")
         if offer.product_id != product_id:
             raise InvalidArgument("item.product_id", "is not the product of this variant")
 
@@ -83,18 +81,20 @@ class Carts:
 
         return await self._as_owner(user_id, put_in)
 
-    async def change(self, user_id: UUID, item_id: UUID, quantity: int) -> Cart:
-        """Set how many of a line there are.
+    async def update(self, user_id: UUID, item_id: UUID, quantity: int) -> Cart:
+        """Set how many of a line there are; it may become less whatever is in stock.
 
-        Raises ItemNotFound, OutOfStock, CartTooValuable, CartBusy; RemoteError while the inventory can't be
-        asked, which it is only if they become more.
+        Raises:
+            ItemNotFound, InvalidArgument, OutOfStock, CartBusy: see `Cart.set_quantity` and
+                `CartStore.change`.
+            RemoteError: the inventory can't be asked.
         """
 
         async def set_quantity(cart: Cart) -> None:
-            line = cart.line(item_id)
-            rises = quantity > line.quantity
-            available = await self._inventory.available(line.variant_id) if rises else 0
-            cart.change(item_id, quantity, self._clock.now(), available)
+            item = cart.item(item_id)
+            grows = quantity > item.quantity
+            available = await self._inventory.available(item.variant_id) if grows else quantity
+            cart.set_quantity(item_id, quantity, available, self._clock.now())
 
         return await self._as_owner(user_id, set_quantity)
 
@@ -110,37 +110,28 @@ class Carts:
         """Take everything out."""
         await self._store.clear(user_id)
 
-    async def take_ordered(self, event: Event[OrderPlaced]) -> None:
-        """Take out what was ordered, once; what was put in since stays. Raises AlreadyProcessed, CartBusy."""
+    async def order_placed(self, event: Event[OrderPlaced]) -> None:
+        """Take out what was ordered, once; what was put in since stays.
+
+        Raises:
+            AlreadyProcessed, CartBusy: see `CartStore.change`.
+        """
         ordered = [(item.variant_id, item.quantity) for item in event.payload.items]
 
         async def take_out(cart: Cart) -> None:
-            cart.take_out(ordered, self._clock.now())
+            cart.take_out_ordered(ordered, self._clock.now())
 
         await self._store.change(event.payload.user_id, take_out, consuming=event)
 
-    async def learn_prices(self, product_id: UUID, version: int, prices: Mapping[UUID, Money]) -> None:
-        """Note what the variants of a product cost, unless something later is known."""
+    async def product_changed(self, product_id: UUID, version: int, prices: Mapping[UUID, Money]) -> None:
+        """Note what the variants of a product cost, unless a later version of it is known."""
         await self._prices.learn(product_id, version, prices)
 
     async def _as_owner(self, user_id: UUID, decide: Callable[[Cart], Awaitable[None]]) -> Cart:
-        """Change a cart on behalf of its owner, who sees today's prices on this occasion."""
+        """Change a cart for its owner, who sees all of it on the occasion."""
 
-        async def change(cart: Cart) -> None:
-            await self._show_prices(cart)
+        async def see_and_decide(cart: Cart) -> None:
+            cart.see(await self._prices.of({item.product_id for item in cart.items}))
             await decide(cart)
 
-        return await self._store.change(user_id, change)
-
-    async def _show_prices(self, cart: Cart) -> None:
-        if not cart.lines:
-            return
-        known = await self._prices.of({line.product_id for line in cart.lines})
-        for prices in known.values():
-            cart.see(prices)
-        # A product that is so new that its event is still under way, or a price book that was lost.
-        unknown = [line.variant_id for line in cart.lines if line.product_id not in known]
-        if unknown:
-            with contextlib.suppress(RemoteError):
-                offers = await self._catalog.offers(unknown, _LITTLE_PATIENCE)
-                cart.see({offer.variant_id: offer.price for offer in offers})
+        return await self._store.change(user_id, see_and_decide)

@@ -1,7 +1,5 @@
 """What can be set of the cart service."""
 
-from pydantic import Field
-
 from stoa_chassis.settings import ServiceSettings
 
 
@@ -13,5 +11,3 @@ class Settings(ServiceSettings):
 
     catalog_target: str = "127.0.0.1:18101"
     inventory_target: str = "127.0.0.1:18106"
-
-    redis_pool_size: int = Field(default=50, ge=2)
