@@ -114,9 +114,10 @@ class Consumer:
             "enable.auto.commit": True,
             "auto.commit.interval.ms": _COMMIT_MILLISECONDS,
             "enable.auto.offset.store": False,
-            # New messages are answered at once; without any a request waits this long.
+            # New messages are answered at once. But a partition that is assigned or resumed while a fetch
+            # waits for some has to wait for its end: so not for long. Half a second costs hardly any CPU.
             "fetch.min.bytes": 1,
-            "fetch.wait.max.ms": 5000,
+            "fetch.wait.max.ms": 500,
             "fetch.error.backoff.ms": 100,
             "fetch.queue.backoff.ms": 50,
             "queued.min.messages": 1000,
@@ -174,7 +175,7 @@ class Consumer:
             leaving = self._leaving(partitions)
             # The group waits meanwhile, so that no other member starts on what is being finished here.
             asyncio.run_coroutine_threadsafe(_release(leaving, _RELEASE_SECONDS), loop).result()
-            self._commit(client, leaving)
+            self._store(client, leaving)  # the library commits it before it gives the partitions up
 
         def lost(_: object, partitions: list[TopicPartition]) -> None:
             # Others have them by now: what happens here must stop, and nothing be committed.
@@ -188,7 +189,7 @@ class Consumer:
             if first is not None:
                 messages = [first, *client.consume(_POLL_MESSAGES - 1, 0)]
                 loop.call_soon_threadsafe(self._accept, self._sorted(messages))
-            self._store(client)
+            self._store(client, self._partitions.values())
             self._throttle(client)
 
     def _leaving(self, partitions: Iterable[TopicPartition]) -> "list[_Partition]":
@@ -207,14 +208,19 @@ class Consumer:
                 found.append((partition, message))
         return found
 
-    def _store(self, client: confluent_kafka.Consumer) -> None:
+    def _store(self, client: confluent_kafka.Consumer, partitions: "Iterable[_Partition]") -> None:
         """Hand the offsets of what was finished to the library, for its next commit."""
-        for partition in self._partitions.values():
+        for partition in partitions:
             offset = partition.next_offset
             if offset is None or offset == partition.stored:
                 continue
             position = TopicPartition(partition.topic, partition.number, offset)
-            client.store_offsets(offsets=[position])
+            try:
+                client.store_offsets(offsets=[position])
+            except KafkaException as error:
+                # Lost, and the library will say so at the next poll: the new owner handles it again.
+                log.warning("an offset could not be stored", group=self._group, error=str(error))
+                continue
             partition.stored = offset
             watermarks = client.get_watermark_offsets(position, cached=True)
             if watermarks is not None:
@@ -233,20 +239,6 @@ class Consumer:
             elif partition.paused and waiting < _RESUME_BELOW:
                 client.resume([position])
                 partition.paused = False
-
-    def _commit(self, client: confluent_kafka.Consumer, partitions: "Iterable[_Partition]") -> None:
-        offsets = [
-            TopicPartition(partition.topic, partition.number, partition.next_offset)
-            for partition in partitions
-            if partition.next_offset is not None
-        ]
-        if not offsets:
-            return
-        try:
-            client.commit(offsets=offsets, asynchronous=False)
-        except KafkaException as error:
-            # They will be handled again, by whoever gets the partitions, and recognised as processed.
-            log.warning("offsets could not be committed", group=self._group, error=str(error))
 
     # ------------------------------------------------------------------------------ in the event loop
 

@@ -235,7 +235,7 @@ async def test_poison_is_parked_at_once_and_the_next_is_handled(
     async def handle(event: Event[Any]) -> None:
         handled.append(event.payload.line)
 
-    patient = RetryPolicy(first_pause=60, longest_outage_pause=60)
+    patient = RetryPolicy(first_pause=60, longest_pause=60, longest_outage_pause=60)
     shop.consume(handle, patient)
     book = uuid4()
     await shop.producer.send(notes.topic, str(book), poison)
