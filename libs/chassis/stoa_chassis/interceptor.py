@@ -20,6 +20,7 @@ from typing import Any, Self
 
 import grpc
 from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.descriptor_pb2 import MethodOptions
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 from opentelemetry import context as otel_context
@@ -106,6 +107,7 @@ class _Contract:
         self.policy = Policy.of(method)
         self.request_type: type[Message] = GetMessageClass(method.input_type)
         self.check = RequestCheck(self.request_type)
+        self.reads = method.GetOptions().idempotency_level == MethodOptions.NO_SIDE_EFFECTS
         self._counters: dict[str, tuple[Any, Any]] = {}
 
     def count(self, code: str, seconds: float) -> None:
@@ -194,7 +196,9 @@ class _Call:
             "caller": caller and (caller.service or caller.subject),
         }
         if told is None:
-            _log.info("call", **facts)
+            # A line costs as much as all else here; a read that went well is in the edge's log anyway.
+            log = _log.debug if self._contract.reads and code is Code.OK else _log.info
+            log("call", **facts)
         elif told is error:
             _log.info("call", **facts, reason=told.reason, message=told.message)
         elif told.code is Code.UNAVAILABLE:

@@ -33,9 +33,9 @@ os.environ["PYTHONPATH"] = os.pathsep.join([_compiled.name, str(HERE), os.enviro
 async def echo() -> AsyncIterator[object]:
     """The example service, in this process."""
     from chassis_example import echo_pb2_grpc
-    from stoa_example.servicer import EchoServicer
 
     from stoa_chassis.testing import serve_in_process
+    from stoa_example.servicer import EchoServicer
 
     async with serve_in_process(echo_pb2_grpc.add_EchoServicer_to_server, EchoServicer()) as server:
         yield server

@@ -11,7 +11,6 @@ import pytest
 from chassis_example import echo_pb2_grpc
 from chassis_example.echo_pb2 import EchoRequest, EchoResponse
 from chassis_example.echo_pb2_grpc import EchoStub
-from stoa_example.servicer import EchoServicer
 
 from stoa_chassis import context
 from stoa_chassis.breaker import Breaker
@@ -25,6 +24,7 @@ from stoa_chassis.testing import (
     serve_in_process,
 )
 from stoa_chassis.tls import CertificateFolder, TlsError
+from stoa_example.servicer import EchoServicer
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ class Forwarder(echo_pb2_grpc.EchoServicer):
     def __init__(self, following: Any) -> None:
         self._following = following
 
-    async def Anyone(self, request: EchoRequest, _: Any) -> EchoResponse:
+    async def Anyone(self, request: EchoRequest, _: Any) -> EchoResponse:  # noqa: N802
         response: EchoResponse = await self._following.Write(request)
         return response
 

@@ -10,7 +10,6 @@ from chassis_example import echo_pb2_grpc
 from chassis_example.echo_pb2 import EchoRequest
 from chassis_example.echo_pb2_grpc import EchoStub
 from google.rpc import error_details_pb2, status_pb2
-from stoa_example.servicer import EchoServicer
 
 from stoa_chassis import context
 from stoa_chassis.auth import EDGE
@@ -18,6 +17,7 @@ from stoa_chassis.errors import Code, RemoteError
 from stoa_chassis.outages import is_outage, register_outage
 from stoa_chassis.status import answer
 from stoa_chassis.testing import InProcessServer, serve_in_process
+from stoa_example.servicer import EchoServicer
 
 
 async def refusal(echo: InProcessServer, text: str) -> RemoteError:
@@ -64,11 +64,10 @@ async def test_an_outage_of_a_store_says_come_back_later(echo: InProcessServer) 
 
 
 async def test_a_stream_ends_with_the_error_as_well(echo: InProcessServer) -> None:
-    seen = []
+    items = echo.stub(EchoStub, as_user="ann").Count(EchoRequest(quantity=2, text="out-of-stock"))
+    assert [(await anext(items)).text, (await anext(items)).text] == ["0", "1"]
     with pytest.raises(RemoteError) as refused:
-        async for item in echo.stub(EchoStub, as_user="ann").Count(EchoRequest(quantity=2, text="out-of-stock")):
-            seen.append(item.text)
-    assert seen == ["0", "1"]
+        await anext(items)
     assert refused.value.reason == "OUT_OF_STOCK"
 
 

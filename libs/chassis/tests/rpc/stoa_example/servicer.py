@@ -40,9 +40,7 @@ class EchoServicer(Base):
                     self.cancelled.set()
                     raise
             case ["out-of-stock"]:
-                raise OutOfStock(
-                    "only 2 left", metadata={"variant": "v1"}, retry_after=timedelta(seconds=3)
-                )
+                raise OutOfStock("only 2 left", metadata={"variant": "v1"}, retry_after=timedelta(seconds=3))
             case ["crash"]:
                 raise ZeroDivisionError("secret detail")
             case ["store-down"]:
@@ -55,10 +53,10 @@ class EchoServicer(Base):
                 return "not a message"  # type: ignore[return-value]
         return EchoResponse(text=request.text)
 
-    async def Anyone(self, request: EchoRequest, _: Any) -> EchoResponse:
+    async def Anyone(self, request: EchoRequest, _: Any) -> EchoResponse:  # noqa: N802
         return await self._echo(request)
 
-    async def Count(self, request: EchoRequest, _: Any) -> AsyncIterator[EchoResponse]:
+    async def Count(self, request: EchoRequest, _: Any) -> AsyncIterator[EchoResponse]:  # noqa: N802
         for number in range(request.quantity):
             yield EchoResponse(text=str(number))
         if request.text:
