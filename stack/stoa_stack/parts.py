@@ -2,9 +2,9 @@
 
 Arrows point from a part to what it needs:
 
-    edge → services → contracts → kafka, registry
-                    → postgres | mongo | valkey
-    payment → gateway
+    catalogue → edge → services → contracts → kafka, registry
+                                → postgres | mongo | valkey
+                       payment  → gateway
 """
 
 from __future__ import annotations
@@ -15,19 +15,14 @@ from stoa_stack import services
 from stoa_stack.fetch import Cache
 from stoa_stack.instance import Instance
 from stoa_stack.part import Part
-from stoa_stack.servers import kafka, mongo, postgres, registry, valkey
+from stoa_stack.servers import edge, kafka, mongo, postgres, registry, valkey
 from stoa_stack.services import Service
 
 SERVICES = (
     Service("user", stores=("postgres",)),
     Service("catalog", stores=("mongo",)),
     Service("cart", stores=("valkey",), calls=("catalog", "inventory")),
-    Service(
-        "order",
-        stores=("postgres",),
-        calls=("user", "catalog", "cart", "payment"),
-        passes=("STOA_STOCK_DEADLINE_SECONDS", "STOA_PAYMENT_DEADLINE_SECONDS"),
-    ),
+    Service("order", stores=("postgres",), calls=("user", "catalog", "cart", "payment")),
     Service("payment", stores=("postgres",), needs=("gateway",)),
     Service("inventory", stores=("postgres",), calls=("catalog",)),
 )
@@ -53,7 +48,15 @@ def parts(at: Instance) -> list[Part]:
         env={"STOA_KAFKA_BOOTSTRAP": at.address("kafka"), "STOA_SCHEMA_REGISTRY_URL": at.registry_url},
     )
     ours = [services.part(at, service, contracts=contracts.name) for service in SERVICES]
-    return [*servers, contracts, *ours]
+    front = edge.part(at, services=[service.name for service in SERVICES])
+    catalogue = Part(
+        name="catalogue",  # of the demo shop, loaded once
+        command=[sys.executable, "-m", "stoa_stack.demo_catalogue"],
+        needs=(front.name,),
+        env={"STOA_STATE": str(at.state)},
+        ready_within_seconds=300,
+    )
+    return [*servers, contracts, *ours, front, catalogue]
 
 
 def _users_of(store: str) -> list[str]:

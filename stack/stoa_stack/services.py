@@ -21,15 +21,13 @@ class Service:
     """A Python service: `python -m stoa_<name>`.
 
     `stores` are the servers that keep its data, `calls` the services that it calls over gRPC. It is started
-    when its stores and the event contracts are there; whom it calls may come later. `passes` are settings of
-    its own that it gets from the environment of `stoa up`, where they are set.
+    when its stores and the event contracts are there; whom it calls may come later.
     """
 
     name: str
     stores: tuple[str, ...] = ()
     calls: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
-    passes: tuple[str, ...] = ()
 
 
 # What every service takes from the environment of `stoa up`, with the value it has otherwise.
@@ -71,11 +69,13 @@ def environment(at: Instance, service: Service) -> dict[str, str]:
         "STOA_SCHEMA_REGISTRY_URL": at.registry_url,
     }
     variables |= {name: os.environ.get(name, default) for name, default in _PASSED_TO_ALL.items()}
-    variables |= {name: os.environ[name] for name in service.passes if name in os.environ}
     variables |= {f"STOA_{callee.upper()}_TARGET": at.address(callee) for callee in service.calls}
     if "gateway" in service.needs:
         variables["STOA_GATEWAY_URL"] = f"http://{at.address('gateway')}"
-    return variables
+    # STOA_ORDER__LOG_LEVEL=DEBUG for `stoa up` is STOA_LOG_LEVEL=DEBUG for the order service, and so on.
+    own = f"STOA_{service.name.upper()}__"
+    overrides = {name: value for name, value in os.environ.items() if name.startswith(own)}
+    return variables | {f"STOA_{name.removeprefix(own)}": value for name, value in overrides.items()}
 
 
 def secrets_folder(at: Instance, service: str) -> Path:

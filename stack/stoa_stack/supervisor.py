@@ -22,8 +22,8 @@ _log = logging.getLogger(__name__)
 
 START_ATTEMPTS = 3
 FIRST_BACKOFF_SECONDS = 0.2
-LONGEST_BACKOFF_SECONDS = 30.0
-HEALTHY_AFTER_SECONDS = 60.0  # a part that ran so long starts again with the first backoff
+LONGEST_BACKOFF_SECONDS = 15.0
+HEALTHY_AFTER_SECONDS = 5.0  # a part that was ready for so long starts again with the first backoff
 PROBE_TIMEOUT_SECONDS = 10.0
 LOG_LIMIT_BYTES = 20 * 2**20
 LOG_CHECK_SECONDS = 60.0
@@ -189,13 +189,13 @@ class _Runner:
 
     async def _watch(self) -> None:
         backoff = FIRST_BACKOFF_SECONDS
+        ready_since = time.monotonic()
         while True:
             process = self._process
             assert process is not None
-            started = time.monotonic()
             code = await process.wait()
             kill_group(process.pid)  # what it left behind would keep its ports and its files
-            if time.monotonic() - started > HEALTHY_AFTER_SECONDS:
+            if time.monotonic() - ready_since > HEALTHY_AFTER_SECONDS:
                 backoff = FIRST_BACKOFF_SECONDS
             self._status.restarts += 1
             self._status.pid = None
@@ -204,8 +204,10 @@ class _Runner:
             await asyncio.sleep(backoff)
             backoff = min(backoff * 2, LONGEST_BACKOFF_SECONDS)
             process = await self._spawn()
+            ready_since = float("inf")
             if await self._until_ready(process, deadline=float("inf")):
                 self._say(State.READY)
+                ready_since = time.monotonic()
 
     async def _until_ready(self, process: asyncio.subprocess.Process, deadline: float) -> bool:
         """Probe until ready (True) or until the process has ended or the deadline has passed (False)."""

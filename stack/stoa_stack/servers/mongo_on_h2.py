@@ -16,9 +16,7 @@ import jpype  # type: ignore[import-untyped]  # no types
 
 from stoa_stack.servers import java
 
-_READS = frozenset(
-    {"find", "getMore", "aggregate", "count", "distinct", "ping", "hello", "isMaster", "ismaster"}
-)
+_READS = {"find", "getMore", "aggregate", "count", "distinct", "ping", "hello", "isMaster", "ismaster"}
 
 
 class DurableBackend:
@@ -51,7 +49,7 @@ def main(jars: Path, file: Path, port: int) -> None:
         classpath=[str(jar) for jar in jars.glob("*.jar")],
     )
     backend = DurableBackend(jpype.JClass("de.bwaldvogel.mongo.backend.h2.H2Backend")(str(file)))
-    # Space of old versions is used again at once: with a version for each write the file would grow by gigabytes.
+    # Space of old versions is used again at once: each write makes one, and the file would grow by gigabytes.
     backend.getMvStore().setRetentionTime(0)
     server = jpype.JClass("de.bwaldvogel.mongo.MongoServer")(
         jpype.JProxy("de.bwaldvogel.mongo.MongoBackend", inst=backend)

@@ -1,0 +1,54 @@
+"""Envoy, the edge: its configuration comes from `stoa_gateway`, its place in the stack from here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import stoa_gateway
+from stoa_stack.files import package_folder
+from stoa_stack.instance import Instance
+from stoa_stack.part import Part, Report
+
+_BINARY = package_folder("envoy") / "_bin" / "envoy"
+
+
+def part(at: Instance, services: Sequence[str]) -> Part:
+    """The edge in front of these services."""
+    folder = at.state / "edge"
+    settings = stoa_gateway.EdgeSettings(
+        upstreams={service: at.address(service) for service in services},
+        tls_dir=at.state / "certs" / "edge",
+        port=at.port("edge"),
+        admin_port=at.port("edge-admin"),
+        rate_limits=stoa_gateway.RateLimits() if at.rate_limits else None,
+    )
+
+    def prepare(_: Report) -> None:
+        stoa_gateway.write(settings, folder)
+
+    async def ready() -> None:
+        import httpx
+
+        async with httpx.AsyncClient(timeout=5) as client:
+            (await client.get(f"http://{at.address('edge-admin')}/ready")).raise_for_status()
+            # A request through the edge to a service; its answer is what the edge checks tokens by.
+            (await client.get(f"{at.edge_url}/api/v1/auth/jwks")).raise_for_status()
+
+    return Part(
+        name="edge",
+        command=[
+            _BINARY,
+            "--config-path",
+            folder / "envoy.yaml",
+            "--concurrency",
+            "2",
+            "--disable-hot-restart",
+            "--log-level",
+            "warning",
+        ],
+        needs=tuple(services),
+        prepare=prepare,
+        ready=ready,
+        ports=[at.port("edge"), at.port("edge-admin")],
+        url=at.edge_url,
+    )
