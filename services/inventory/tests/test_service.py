@@ -10,8 +10,15 @@ from uuid import UUID
 
 import pytest
 
+from stoa.catalog.v1.catalog_pb2 import BatchGetVariantsRequest, BatchGetVariantsResponse, Variant
+from stoa.catalog.v1.catalog_pb2_grpc import (
+    CatalogServiceServicer,
+    CatalogServiceStub,
+    add_CatalogServiceServicer_to_server,
+)
 from stoa_chassis.ids import new_id
 from stoa_chassis.inbox import AlreadyProcessed
+from stoa_chassis.testing import serve_in_process
 from stoa_events import (
     EventMoney,
     OrderCancelled,
@@ -23,8 +30,11 @@ from stoa_events import (
     OrderShipped,
     ProductCreated,
     ProductCreatedVariant,
+    ProductUpdated,
+    ProductUpdatedVariant,
 )
 from stoa_inventory.model import NotReserved, RequestReused, StockReserved, VariantNotFound
+from stoa_inventory.peers import Catalog
 
 pytestmark = pytest.mark.stack
 
@@ -244,6 +254,31 @@ async def test_the_variants_of_a_new_product_begin_at_zero_and_are_not_reset_by_
     assert (await world.inventory.get(fresh)).stock_count == 0
 
 
+async def test_a_variant_that_a_product_gets_later_is_counted_too(world: Any) -> None:
+    variant_id = new_id()
+    await world.hear(
+        ProductUpdated(
+            product_id=new_id(),
+            version=2,
+            name="Lamp",
+            description="",
+            category="Lighting",
+            subcategory="",
+            brand="",
+            tags=(),
+            variants=(
+                ProductUpdatedVariant(
+                    variant_id=variant_id, sku="L-2", attributes={}, price=PRICE, images=()
+                ),
+            ),
+            specifications={},
+            created_at=NOW,
+            updated_at=NOW,
+        )
+    )
+    assert (await world.inventory.get(variant_id)).available == 0
+
+
 async def test_low_stock_is_told_when_it_gets_low_and_not_again(world: Any) -> None:
     lamp = await world.variant(10)
     await world.inventory.set_threshold(lamp, 5)
@@ -276,3 +311,28 @@ async def test_movements_are_never_changed(world: Any) -> None:
     for change in ("UPDATE stock_movements SET stock_delta = 5", "DELETE FROM stock_movements"):
         with pytest.raises(Exception, match="only grows"):
             await world.database.execute(f"{change} WHERE variant_id = $1", lamp)
+
+
+class CatalogServicer(CatalogServiceServicer):
+    """A catalogue that sells one variant."""
+
+    def __init__(self, product_id: UUID, variant_id: UUID) -> None:
+        self._sold = (product_id, variant_id)
+
+    async def BatchGetVariants(  # noqa: N802  # named by the contract
+        self, request: BatchGetVariantsRequest, context: object
+    ) -> BatchGetVariantsResponse:
+        product_id, variant_id = map(str, self._sold)
+        entry = BatchGetVariantsResponse.Entry(product_id=product_id, variant=Variant(variant_id=variant_id))
+        return BatchGetVariantsResponse(variants=[entry] if variant_id in request.variant_ids else [])
+
+
+async def test_a_variant_whose_event_is_still_on_its_way_is_looked_up_in_the_catalog(world: Any) -> None:
+    product_id, variant_id = new_id(), new_id()
+    servicer = CatalogServicer(product_id, variant_id)
+    async with serve_in_process(add_CatalogServiceServicer_to_server, servicer, name="catalog") as server:
+        catalog = Catalog(server.stub(CatalogServiceStub, as_service="inventory"))
+        assert await catalog.product_of(new_id()) is None
+        world.catalog.products[variant_id] = await catalog.product_of(variant_id)
+        stock = await world.inventory.set_threshold(variant_id, 3)
+        assert (stock.product_id, stock.stock_count, stock.threshold) == (product_id, 0, 3)
