@@ -1,0 +1,184 @@
+"""What may be in a cart, and at which prices."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stoa_cart.model import (
+    MAX_LINES,
+    MAX_QUANTITY,
+    MAX_SUBTOTAL,
+    Cart,
+    CartFull,
+    Item,
+    ItemNotFound,
+    Offer,
+    OutOfStock,
+)
+from stoa_chassis.errors import InvalidArgument
+from stoa_chassis.ids import new_id
+from stoa_chassis.money import Money
+
+NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
+LATER = NOW + timedelta(minutes=1)
+PLENTY = 1_000_000
+VARIANTS = [new_id() for _ in range(4)]
+
+variants = st.sampled_from(VARIANTS)
+quantities = st.integers(1, 50)
+amounts = st.decimals("0.01", "9999999.99", places=2)
+
+
+def usd(amount: str | Decimal) -> Money:
+    return Money(Decimal(amount), "USD")
+
+
+def offer(variant_id: UUID | None = None, price: str | Decimal = "19.90") -> Offer:
+    return Offer(new_id(), variant_id or new_id(), usd(price))
+
+
+def cart_of(quantities: Mapping[UUID, int], price: str | Decimal = "1.00") -> Cart:
+    items = [Item(new_id(), new_id(), variant, quantity, usd(price)) for variant, quantity in quantities.items()]
+    return Cart(new_id(), items, NOW)
+
+
+def contents(cart: Cart) -> dict[UUID, int]:
+    return {item.variant_id: item.quantity for item in cart.items}
+
+
+@given(st.lists(st.tuples(variants, quantities), max_size=12))
+def test_a_cart_holds_the_sum_of_what_was_put_in_each_variant_on_one_line(added: list[tuple[UUID, int]]) -> None:
+    cart = Cart(new_id())
+    wanted: dict[UUID, int] = {}
+    for variant, quantity in added:
+        cart.add(offer(variant), quantity, PLENTY, NOW)
+        wanted[variant] = wanted.get(variant, 0) + quantity
+    assert contents(cart) == wanted
+    assert list(contents(cart)) == list(wanted), "in the order they were put in"
+    assert len({item.item_id for item in cart.items}) == len(wanted)
+    assert [(event.variant_id, event.quantity) for event in cart.events] == added
+
+
+@given(
+    st.dictionaries(variants, quantities),
+    st.dictionaries(variants, quantities),
+    st.lists(st.tuples(variants, quantities), max_size=6),
+)
+def test_an_order_takes_out_exactly_what_was_ordered(
+    before: dict[UUID, int], since: dict[UUID, int], unrelated: list[tuple[UUID, int]]
+) -> None:
+    cart = cart_of(before)
+    for variant, quantity in since.items():
+        cart.add(offer(variant), quantity, PLENTY, NOW)
+    cart.take_out_ordered(before.items(), LATER)
+    assert contents(cart) == since
+    cart.take_out_ordered(unrelated, LATER)
+    ordered = {variant: sum(number for of, number in unrelated if of == variant) for variant in VARIANTS}
+    left = {variant: quantity - ordered[variant] for variant, quantity in since.items()}
+    assert contents(cart) == {variant: quantity for variant, quantity in left.items() if quantity > 0}
+
+
+@given(st.dictionaries(variants, st.integers(1, MAX_QUANTITY)), st.dictionaries(variants, amounts))
+def test_the_subtotal_is_the_sum_of_the_prices_seen_and_always_fits(
+    quantities: dict[UUID, int], prices: dict[UUID, Decimal]
+) -> None:
+    cart = cart_of(quantities)
+    cart.see({variant: usd(price) for variant, price in prices.items()})
+    assert cart.subtotal.amount == sum(item.price.amount * item.quantity for item in cart.items)
+    assert cart.subtotal <= MAX_SUBTOTAL
+    assert contents(cart) == quantities
+    assert cart.updated_at == NOW, "looking is no change"
+
+
+def test_a_price_that_is_not_known_stays_as_it_was_seen() -> None:
+    lamp, chair = new_id(), new_id()
+    cart = cart_of({lamp: 1, chair: 2}, "10.00")
+    cart.see({lamp: usd("12.00"), new_id(): usd("1.00")})
+    assert [item.price for item in cart.items] == [usd("12.00"), usd("10.00")]
+    assert cart.subtotal == usd("32.00")
+
+
+def test_an_empty_cart_costs_nothing() -> None:
+    assert Cart(new_id()).subtotal == usd("0.00")
+
+
+def test_adding_what_is_there_already_takes_over_the_price_of_now() -> None:
+    lamp = new_id()
+    cart = cart_of({lamp: 1}, "10.00")
+    cart.add(offer(lamp, "12.00"), 1, PLENTY, LATER)
+    [item] = cart.items
+    assert (item.quantity, item.price, cart.updated_at) == (2, usd("12.00"), LATER)
+
+
+def test_what_was_added_is_published_with_its_price_and_not_the_new_sum() -> None:
+    lamp = new_id()
+    cart = cart_of({lamp: 5})
+    cart.add(offer(lamp, "12.00"), 2, PLENTY, NOW)
+    [event] = cart.events
+    assert (event.user_id, event.variant_id, event.quantity) == (cart.user_id, lamp, 2)
+    assert (event.price.currency_code, event.price.amount) == ("USD", Decimal("12.00"))
+
+
+def test_the_stock_has_to_suffice_for_all_of_a_variant_in_the_cart() -> None:
+    lamp = new_id()
+    cart = cart_of({lamp: 2})
+    cart.add(offer(lamp), 1, 3, NOW)
+    with pytest.raises(OutOfStock) as refused:
+        cart.add(offer(lamp), 1, 3, NOW)
+    assert refused.value.metadata == {"variant_id": str(lamp), "requested": "4", "available": "3"}
+    with pytest.raises(OutOfStock):
+        cart.set_quantity(cart.items[0].item_id, 4, 3, NOW)
+    assert contents(cart) == {lamp: 3}
+    assert len(cart.events) == 1
+
+
+def test_more_than_999_of_a_variant_are_refused_naming_the_quantity() -> None:
+    lamp = new_id()
+    cart = cart_of({lamp: 990})
+    cart.add(offer(lamp), 9, PLENTY, NOW)
+    with pytest.raises(InvalidArgument) as refused:
+        cart.add(offer(lamp), 1, PLENTY, NOW)
+    assert [violation.field for violation in refused.value.violations] == ["item.quantity"]
+    assert contents(cart) == {lamp: 999}
+
+
+def test_the_101st_variant_is_refused_but_not_more_of_the_others() -> None:
+    cart = cart_of({new_id(): 1 for _ in range(MAX_LINES)})
+    with pytest.raises(CartFull):
+        cart.add(offer(), 1, PLENTY, NOW)
+    cart.add(offer(cart.items[0].variant_id), 1, PLENTY, NOW)
+    assert cart.items[0].quantity == 2
+
+
+def test_a_cart_that_no_store_could_sum_up_is_refused_naming_the_quantity() -> None:
+    cart = Cart(new_id())
+    cart.add(offer(price="9999999.99"), 100, PLENTY, NOW)
+    with pytest.raises(InvalidArgument) as refused:
+        cart.add(offer(price="9999999.99"), 1, PLENTY, NOW)
+    assert [violation.field for violation in refused.value.violations] == ["item.quantity"]
+    assert len(cart.items) == 1
+
+
+def test_setting_a_quantity_changes_that_line_only() -> None:
+    lamp, chair = new_id(), new_id()
+    cart = cart_of({lamp: 1, chair: 2})
+    cart.set_quantity(cart.items[1].item_id, 7, 7, LATER)
+    assert contents(cart) == {lamp: 1, chair: 7}
+    assert cart.updated_at == LATER
+    with pytest.raises(ItemNotFound):
+        cart.set_quantity(new_id(), 1, PLENTY, LATER)
+
+
+def test_removing_takes_one_line_out_and_what_is_not_there_changes_nothing() -> None:
+    lamp, chair = new_id(), new_id()
+    cart = cart_of({lamp: 1, chair: 2})
+    gone = cart.items[0].item_id
+    cart.remove(gone, LATER)
+    assert contents(cart) == {chair: 2}
+    cart.remove(gone, LATER + timedelta(minutes=1))
+    assert (contents(cart), cart.updated_at) == ({chair: 2}, LATER)
