@@ -199,10 +199,10 @@ class _Call:
             # A line costs as much as all else here; a read that went well is in the edge's log anyway.
             log = _log.debug if self._contract.reads and code is Code.OK else _log.info
             log("call", **facts)
-        elif told is error:
-            _log.info("call", **facts, reason=told.reason, message=told.message)
         elif told.code is Code.UNAVAILABLE:
             _log.warning("call", **facts, reason=told.reason, cause=repr(error))
+        elif told is error:
+            _log.info("call", **facts, reason=told.reason, message=told.message)
         else:
             _log.error("call", **facts, reason=told.reason, exc_info=error)
         if self._span.is_recording():

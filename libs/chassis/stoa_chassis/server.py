@@ -43,6 +43,9 @@ class RpcServer:
                 # Idle clients look for dead connections (clients.py); by default a server takes that amiss.
                 ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
                 ("grpc.keepalive_permit_without_calls", 1),
+                # Connections are made anew now and then (their calls finish first), so that certificates that
+                # were rotated and processes that joined since take effect.
+                ("grpc.max_connection_age_ms", 15 * 60_000),
             ]
         )
         self._health = aio.HealthServicer()

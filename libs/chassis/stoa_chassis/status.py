@@ -50,9 +50,10 @@ def to_status(error: DomainError) -> status_pb2.Status:
         for violation in error.violations:
             bad_request.field_violations.add(field=violation.field, description=violation.description)
         status.details.add().Pack(bad_request)
-    if error.retry_after is not None:
+    retry_after = error.retry_after or (_RETRY_AFTER if error.code is Code.UNAVAILABLE else None)
+    if retry_after is not None:
         delay = Duration()
-        delay.FromTimedelta(error.retry_after)
+        delay.FromTimedelta(retry_after)
         status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=delay))
     return status
 
@@ -116,4 +117,4 @@ class DependencyDown(Unavailable):
     reason = "DEPENDENCY_DOWN"
 
     def __init__(self) -> None:
-        super().__init__("temporarily unavailable, please try again", retry_after=_RETRY_AFTER)
+        super().__init__("temporarily unavailable, please try again")
