@@ -1,10 +1,10 @@
 """Carts, and what variants cost, in Redis.
 
 `cart:{user_id}` holds a cart as JSON for 30 days after its last use. A change is a compare-and-set: a Lua
-script writes the new cart only if the old one is still there, so that two tabs at once lose nothing. The
-same script adds the events of the change to the outbox, and notes the event that caused it
-(`cart:inbox:{event_id}`), so all of it happens or none. Its keys lie in different slots: Redis Cluster would
-need one outbox per slot.
+script writes the new cart only if the old one is still there, so that two tabs at once lose nothing. The same
+script adds the events of the change to the outbox, and notes the event that caused it in
+`cart:inbox:{event_id}`, so all of it happens or none. `cart:prices` holds what variants cost now. The keys of
+the script lie in different slots, so the store is one primary (and its replicas), not a Redis Cluster.
 """
 
 import asyncio
