@@ -86,7 +86,8 @@ class World:
     async def pending(self) -> list[Any]:
         entries: Any = await self.redis.xrange(self.outbox.stream)
         return [
-            (await self.codec.decode(fields[b"topic"].decode(), fields[b"value"])).payload for _, fields in entries
+            (await self.codec.decode(fields[b"topic"].decode(), fields[b"value"])).payload
+            for _, fields in entries
         ]
 
 

@@ -1,0 +1,248 @@
+"""The cart API through the chassis: policy, validation, errors and calls to peers as in production."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import pytest
+from google.type import money_pb2
+
+from stoa.cart.v1 import cart_pb2
+from stoa.cart.v1.cart_pb2_grpc import CartServiceStub, add_CartServiceServicer_to_server
+from stoa.catalog.v1 import catalog_pb2, catalog_pb2_grpc
+from stoa.inventory.v1 import inventory_pb2, inventory_pb2_grpc
+from stoa_cart.api import CartServicer
+from stoa_cart.model import Cart, CartBusy, Offer, OutOfStock
+from stoa_cart.peers import Catalog, Inventory
+from stoa_chassis.errors import Code, RemoteError
+from stoa_chassis.ids import new_id
+from stoa_chassis.money import Money
+from stoa_chassis.money_proto import to_proto
+from stoa_chassis.testing import InProcessServer, serve_in_process
+
+NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
+SHOPPER = new_id()
+LAMP, LAMP_PRODUCT = new_id(), new_id()
+PRICE = Money(Decimal("19.99"), "USD")
+
+
+@dataclass
+class UseCases:
+    """Carts kept in a dictionary, in place of Redis; there are 5 lamps and nothing else."""
+
+    carts: dict[UUID, Cart] = field(default_factory=dict)
+
+    async def get(self, user_id: UUID) -> Cart:
+        return self.carts.setdefault(user_id, Cart(user_id))
+
+    for_checkout = get
+
+    async def add(self, user_id: UUID, product_id: UUID, variant_id: UUID, quantity: int) -> Cart:
+        cart = await self.get(user_id)
+        cart.add(Offer(product_id, variant_id, PRICE), quantity, 5, NOW)
+        return cart
+
+    async def update(self, user_id: UUID, item_id: UUID, quantity: int) -> Cart:
+        cart = await self.get(user_id)
+        cart.set_quantity(item_id, quantity, 5, NOW)
+        return cart
+
+    async def remove(self, user_id: UUID, item_id: UUID) -> Cart:
+        cart = await self.get(user_id)
+        cart.remove(item_id, NOW)
+        return cart
+
+    async def clear(self, user_id: UUID) -> None:
+        self.carts.pop(user_id, None)
+
+
+@pytest.fixture
+def use_cases() -> UseCases:
+    return UseCases()
+
+
+@pytest.fixture
+async def server(use_cases: Any) -> AsyncIterator[InProcessServer]:
+    async with serve_in_process(add_CartServiceServicer_to_server, CartServicer(use_cases)) as server:
+        yield server
+
+
+def adding(user_id: UUID = SHOPPER, **changes: Any) -> cart_pb2.AddCartItemRequest:
+    item = {"product_id": str(LAMP_PRODUCT), "variant_id": str(LAMP), "quantity": 2, **changes}
+    return cart_pb2.AddCartItemRequest(user_id=str(user_id), item=cart_pb2.NewCartItem(**item))
+
+
+async def refusal(call: Any) -> RemoteError:
+    with pytest.raises(RemoteError) as refused:
+        await call
+    return refused.value
+
+
+async def test_a_cart_comes_back_as_the_contract_says(server: InProcessServer) -> None:
+    cart = (await server.stub(CartServiceStub, as_user=SHOPPER).AddCartItem(adding())).cart
+    [item] = cart.items
+    assert (cart.user_id, item.product_id, item.variant_id) == (str(SHOPPER), str(LAMP_PRODUCT), str(LAMP))
+    assert (item.quantity, item.price) == (2, to_proto(PRICE))
+    assert (cart.subtotal.currency_code, cart.subtotal.units, cart.subtotal.nanos) == ("USD", 39, 980_000_000)
+    assert cart.updated_at.ToDatetime(UTC) == NOW
+
+
+async def test_an_empty_cart_has_a_subtotal_and_was_never_changed(server: InProcessServer) -> None:
+    request = cart_pb2.GetCartRequest(user_id=str(SHOPPER))
+    cart = (await server.stub(CartServiceStub, as_user=SHOPPER).GetCart(request)).cart
+    assert (cart.user_id, len(cart.items), cart.subtotal.currency_code) == (str(SHOPPER), 0, "USD")
+    assert not cart.HasField("updated_at")
+
+
+async def test_items_are_changed_and_taken_out_by_their_id(server: InProcessServer) -> None:
+    shopper = server.stub(CartServiceStub, as_user=SHOPPER)
+    item = (await shopper.AddCartItem(adding())).cart.items[0]
+    key = {"user_id": str(SHOPPER), "item_id": item.item_id}
+    patch = cart_pb2.CartItemPatch(quantity=4)
+    changed = (await shopper.UpdateCartItem(cart_pb2.UpdateCartItemRequest(**key, item=patch))).cart
+    assert [(line.item_id, line.quantity) for line in changed.items] == [(item.item_id, 4)]
+    for _ in range(2):
+        left = (await shopper.RemoveCartItem(cart_pb2.RemoveCartItemRequest(**key))).cart
+        assert not left.items
+    gone = await refusal(shopper.UpdateCartItem(cart_pb2.UpdateCartItemRequest(**key, item=patch)))
+    assert (gone.code, gone.reason) == (Code.NOT_FOUND, "CART_ITEM_NOT_FOUND")
+
+
+async def test_a_cleared_cart_is_empty(server: InProcessServer) -> None:
+    shopper = server.stub(CartServiceStub, as_user=SHOPPER)
+    await shopper.AddCartItem(adding())
+    await shopper.ClearCart(cart_pb2.ClearCartRequest(user_id=str(SHOPPER)))
+    assert not (await shopper.GetCart(cart_pb2.GetCartRequest(user_id=str(SHOPPER)))).cart.items
+
+
+@pytest.mark.parametrize(
+    ("changes", "fields"),
+    [
+        ({"quantity": 0}, {"item.quantity"}),
+        ({"quantity": -1}, {"item.quantity"}),
+        ({"quantity": 1000}, {"item.quantity"}),
+        ({"product_id": "lamp", "variant_id": ""}, {"item.product_id", "item.variant_id"}),
+        ({"price": money_pb2.Money(currency_code="USD", units=1)}, {"item.price"}),
+        ({"price": money_pb2.Money(currency_code="EUR")}, {"item.price"}),
+    ],
+)
+async def test_bad_items_are_refused_naming_the_field(
+    server: InProcessServer, use_cases: UseCases, changes: dict[str, Any], fields: set[str]
+) -> None:
+    error = await refusal(server.stub(CartServiceStub, as_user=SHOPPER).AddCartItem(adding(**changes)))
+    assert error.code is Code.INVALID_ARGUMENT
+    assert {violation.field for violation in error.violations} == fields
+    assert not use_cases.carts
+
+
+async def test_an_item_has_to_be_sent(server: InProcessServer) -> None:
+    shopper = server.stub(CartServiceStub, as_user=SHOPPER)
+    for call in (
+        shopper.AddCartItem(cart_pb2.AddCartItemRequest(user_id=str(SHOPPER))),
+        shopper.UpdateCartItem(cart_pb2.UpdateCartItemRequest(user_id=str(SHOPPER), item_id=str(new_id()))),
+    ):
+        assert [violation.field for violation in (await refusal(call)).violations] == ["item"]
+
+
+async def test_too_few_in_stock_says_how_many_there_are(server: InProcessServer) -> None:
+    shopper = server.stub(CartServiceStub, as_user=SHOPPER)
+    await shopper.AddCartItem(adding(quantity=4))
+    error = await refusal(shopper.AddCartItem(adding(quantity=2)))
+    assert (error.code, error.reason) == (Code.FAILED_PRECONDITION, OutOfStock.reason)
+    assert (error.metadata["requested"], error.metadata["available"]) == ("6", "5")
+
+
+async def test_nobody_touches_another_s_cart_not_even_staff(
+    server: InProcessServer, use_cases: UseCases
+) -> None:
+    user, item = str(SHOPPER), str(new_id())
+    patch = cart_pb2.CartItemPatch(quantity=1)
+    for caller in (
+        server.stub(CartServiceStub, as_user=new_id()),
+        server.stub(CartServiceStub, as_user=new_id(), staff=True),
+    ):
+        for call in (
+            caller.GetCart(cart_pb2.GetCartRequest(user_id=user)),
+            caller.AddCartItem(adding()),
+            caller.UpdateCartItem(cart_pb2.UpdateCartItemRequest(user_id=user, item_id=item, item=patch)),
+            caller.RemoveCartItem(cart_pb2.RemoveCartItemRequest(user_id=user, item_id=item)),
+            caller.ClearCart(cart_pb2.ClearCartRequest(user_id=user)),
+        ):
+            error = await refusal(call)
+            assert (error.code, error.reason) == (Code.PERMISSION_DENIED, "NOT_OWNER")
+    assert not use_cases.carts
+
+
+async def test_without_a_token_there_is_no_cart(server: InProcessServer) -> None:
+    request = cart_pb2.GetCartRequest(user_id=str(SHOPPER))
+    assert (await refusal(server.stub(CartServiceStub).GetCart(request))).code is Code.UNAUTHENTICATED
+
+
+async def test_only_the_order_service_reads_a_cart_for_checkout(server: InProcessServer) -> None:
+    request = cart_pb2.GetCartForCheckoutRequest(user_id=str(SHOPPER))
+    cart = (await server.stub(CartServiceStub, as_service="order").GetCartForCheckout(request)).cart
+    assert cart.user_id == str(SHOPPER)
+    for caller in (
+        server.stub(CartServiceStub, as_user=SHOPPER),
+        server.stub(CartServiceStub, as_user=SHOPPER, staff=True),
+        server.stub(CartServiceStub, as_service="payment"),
+    ):
+        assert (await refusal(caller.GetCartForCheckout(request))).code is Code.PERMISSION_DENIED
+
+
+async def test_a_busy_cart_asks_to_try_again(
+    server: InProcessServer, use_cases: UseCases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def busy(*_: object) -> Cart:
+        raise CartBusy
+
+    monkeypatch.setattr(use_cases, "get", busy)
+    request = cart_pb2.GetCartRequest(user_id=str(SHOPPER))
+    error = await refusal(server.stub(CartServiceStub, as_user=SHOPPER).GetCart(request))
+    assert (error.code, error.reason) == (Code.ABORTED, "CART_BUSY")
+
+
+# gRPC method names are given by the contract.
+# ruff: noqa: N802
+
+class CatalogServicer(catalog_pb2_grpc.CatalogServiceServicer):
+    """A catalogue with one lamp."""
+
+    async def BatchGetVariants(
+        self, request: catalog_pb2.BatchGetVariantsRequest, context: object
+    ) -> catalog_pb2.BatchGetVariantsResponse:
+        entry = catalog_pb2.BatchGetVariantsResponse.Entry(
+            product_id=str(LAMP_PRODUCT),
+            product_name="Lamp",
+            variant=catalog_pb2.Variant(variant_id=str(LAMP), sku="L", price=to_proto(PRICE)),
+        )
+        return catalog_pb2.BatchGetVariantsResponse(variants=[entry] * (str(LAMP) in request.variant_ids))
+
+
+class InventoryServicer(inventory_pb2_grpc.InventoryServiceServicer):
+    """Five of everything."""
+
+    async def CheckAvailability(
+        self, request: inventory_pb2.CheckAvailabilityRequest, context: object
+    ) -> inventory_pb2.CheckAvailabilityResponse:
+        available = inventory_pb2.CheckAvailabilityResponse.Availability
+        return inventory_pb2.CheckAvailabilityResponse(
+            variants=[available(variant_id=variant_id, available=5) for variant_id in request.variant_ids]
+        )
+
+
+async def test_the_catalogue_and_the_inventory_let_the_cart_service_ask() -> None:
+    add_catalog = catalog_pb2_grpc.add_CatalogServiceServicer_to_server
+    add_inventory = inventory_pb2_grpc.add_InventoryServiceServicer_to_server
+    async with (
+        serve_in_process(add_catalog, CatalogServicer(), name="catalog") as shop,
+        serve_in_process(add_inventory, InventoryServicer(), name="inventory") as store,
+    ):
+        catalog = Catalog(shop.stub(catalog_pb2_grpc.CatalogServiceStub, as_service="cart"))
+        inventory = Inventory(store.stub(inventory_pb2_grpc.InventoryServiceStub, as_service="cart"))
+        assert await catalog.offer(LAMP) == Offer(LAMP_PRODUCT, LAMP, PRICE)
+        assert await catalog.offer(new_id()) is None
+        assert await inventory.available(LAMP) == 5
