@@ -9,6 +9,7 @@ from uuid import UUID
 
 import pytest
 from google.type import money_pb2
+from redis.asyncio import Redis
 
 from stoa.cart.v1 import cart_pb2
 from stoa.cart.v1.cart_pb2_grpc import CartServiceStub, add_CartServiceServicer_to_server
@@ -17,10 +18,16 @@ from stoa.inventory.v1 import inventory_pb2, inventory_pb2_grpc
 from stoa_cart.api import CartServicer
 from stoa_cart.model import Cart, CartBusy, Offer, OutOfStock
 from stoa_cart.peers import Catalog, Inventory
+from stoa_cart.repository import CartStore, PriceBook
+from stoa_cart.service import Carts
+from stoa_chassis.avro import EventCodec
+from stoa_chassis.clock import SystemClock
 from stoa_chassis.errors import Code, RemoteError
 from stoa_chassis.ids import new_id
+from stoa_chassis.kafka import Producer
 from stoa_chassis.money import Money
 from stoa_chassis.money_proto import to_proto
+from stoa_chassis.redis_outbox import RedisOutbox
 from stoa_chassis.testing import InProcessServer, serve_in_process
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -205,13 +212,31 @@ async def test_a_busy_cart_asks_to_try_again(
     assert (error.code, error.reason) == (Code.ABORTED, "CART_BUSY")
 
 
-# gRPC method names are given by the contract.
-# ruff: noqa: N802
+class NoPeers:
+    """Peers that need not be asked."""
+
+    async def offer(self, variant_id: UUID) -> Offer | None:
+        raise AssertionError
+
+    async def available(self, variant_id: UUID) -> int:
+        raise AssertionError
+
+
+async def test_while_the_store_is_down_the_service_is_unavailable_and_says_when_to_come_back() -> None:
+    redis = Redis.from_url("redis://127.0.0.1:1")
+    outbox = RedisOutbox(redis, "test:outbox", EventCodec("http://127.0.0.1:1"), Producer("127.0.0.1:1"))
+    carts = Carts(CartStore(redis, outbox), PriceBook(redis), NoPeers(), NoPeers(), SystemClock())
+    async with serve_in_process(add_CartServiceServicer_to_server, CartServicer(carts)) as server:
+        request = cart_pb2.ClearCartRequest(user_id=str(SHOPPER))
+        error = await refusal(server.stub(CartServiceStub, as_user=SHOPPER).ClearCart(request))
+    assert error.code is Code.UNAVAILABLE
+    assert error.retry_after
+
 
 class CatalogServicer(catalog_pb2_grpc.CatalogServiceServicer):
     """A catalogue with one lamp."""
 
-    async def BatchGetVariants(
+    async def BatchGetVariants(  # noqa: N802  # named by the contract
         self, request: catalog_pb2.BatchGetVariantsRequest, context: object
     ) -> catalog_pb2.BatchGetVariantsResponse:
         entry = catalog_pb2.BatchGetVariantsResponse.Entry(
@@ -225,7 +250,7 @@ class CatalogServicer(catalog_pb2_grpc.CatalogServiceServicer):
 class InventoryServicer(inventory_pb2_grpc.InventoryServiceServicer):
     """Five of everything."""
 
-    async def CheckAvailability(
+    async def CheckAvailability(  # noqa: N802  # named by the contract
         self, request: inventory_pb2.CheckAvailabilityRequest, context: object
     ) -> inventory_pb2.CheckAvailabilityResponse:
         available = inventory_pb2.CheckAvailabilityResponse.Availability

@@ -43,7 +43,9 @@ def offer(variant_id: UUID | None = None, price: str | Decimal = "19.90") -> Off
 
 
 def cart_of(quantities: Mapping[UUID, int], price: str | Decimal = "1.00") -> Cart:
-    items = [Item(new_id(), new_id(), variant, quantity, usd(price)) for variant, quantity in quantities.items()]
+    items = [
+        Item(new_id(), new_id(), variant, quantity, usd(price)) for variant, quantity in quantities.items()
+    ]
     return Cart(new_id(), items, NOW)
 
 
@@ -52,7 +54,9 @@ def contents(cart: Cart) -> dict[UUID, int]:
 
 
 @given(st.lists(st.tuples(variants, quantities), max_size=12))
-def test_a_cart_holds_the_sum_of_what_was_put_in_each_variant_on_one_line(added: list[tuple[UUID, int]]) -> None:
+def test_a_cart_holds_the_sum_of_what_was_put_in_each_variant_on_one_line(
+    added: list[tuple[UUID, int]],
+) -> None:
     cart = Cart(new_id())
     wanted: dict[UUID, int] = {}
     for variant, quantity in added:

@@ -14,7 +14,6 @@ from stoa_chassis.clock import SystemClock
 from stoa_chassis.errors import InvalidArgument, Unavailable
 from stoa_chassis.ids import new_id
 from stoa_chassis.inbox import AlreadyProcessed
-from stoa_chassis.redis import OUTAGES, connect
 
 from .conftest import World, deleted, ordered, repriced, usd
 
@@ -245,14 +244,3 @@ async def test_a_write_whose_answer_got_lost_is_not_made_twice(world: World) -> 
     cart = await carts.add(user, lamp.product_id, lamp.variant_id, 1)
     assert contents(cart) == contents(await world.carts.get(user)) == {lamp.variant_id: 1}
     assert len(await world.pending()) == 1
-
-
-async def test_a_store_that_is_down_is_an_outage(world: World, redis_url: str) -> None:
-    async with connect(redis_url) as redis:
-        carts = Carts(
-            CartStore(redis, world.outbox), PriceBook(redis), world.peers, world.peers, SystemClock()
-        )
-        redis.connection_pool.connection_kwargs["port"] = 1
-        await redis.connection_pool.disconnect()
-        with pytest.raises(OUTAGES):
-            await carts.get(new_id())
