@@ -225,6 +225,7 @@ end
 
 function envoy_on_request(handle)
   local shape = shapes[handle:metadata():get("rpc")]
+  if not shape then return end
   local violations = {}
   local query = string.match(handle:headers():get(":path"), "%?(.*)$")
   if query then check_query(query, shape, violations) end

@@ -33,6 +33,7 @@ def render(settings: EdgeSettings, folder: Path) -> dict[str, bytes]:
         edge=settings,
         folder=folder,
         rpcs=rpcs,
+        pages=_pages(settings),
         allowed=_allowed_methods(rpcs),
         services=services,
         upstreams={name: settings.upstreams[name] for name in sorted({service for _, service in services})},
@@ -41,13 +42,12 @@ def render(settings: EdgeSettings, folder: Path) -> dict[str, bytes]:
         check=lua_tables(rpcs) + "\n\n" + (_HERE / "check.lua").read_text(),
         timeout=lambda rpc: _READ_TIMEOUT if rpc.http_method == "GET" else _WRITE_TIMEOUT,
     )
-    return {
-        "envoy.yaml": config.encode(),
+    files = {"envoy.yaml": config.encode(), "stoa.binpb": transcodable(settings.descriptors)}
+    if settings.tls_dir:
         # Files of their own, since Envoy reads them again when the certificates rotate.
-        "certificate.yaml": _template("certificate.yaml.j2").render(edge=settings).encode(),
-        "authority.yaml": _template("authority.yaml.j2").render(edge=settings).encode(),
-        "stoa.binpb": transcodable(settings.descriptors),
-    }
+        for name in ("certificate.yaml", "authority.yaml"):
+            files[name] = _template(f"{name}.j2").render(edge=settings).encode()
+    return files
 
 
 def write(settings: EdgeSettings, folder: Path) -> Path:
@@ -70,6 +70,20 @@ def _template(name: str) -> jinja2.Template:
     environment.filters["host"] = lambda address: address.rpartition(":")[0]
     environment.filters["port"] = lambda address: address.rpartition(":")[2]
     return environment.get_template(name)
+
+
+def _pages(settings: EdgeSettings) -> list[dict[str, str]]:
+    """What the edge answers by itself."""
+    links = {"name": "stoa", "products": "/api/v1/products", "categories": "/api/v1/categories"}
+    pages = [_page("/healthz", "application/json", inline_string=json.dumps({"status": "ok"}))]
+    if settings.openapi:
+        links["openapi"] = "/openapi.yaml"
+        pages.append(_page("/openapi.yaml", "application/yaml", filename=str(settings.openapi)))
+    return [*pages, _page("/", "application/json", inline_string=json.dumps(links))]
+
+
+def _page(path: str, content_type: str, **body: str) -> dict[str, str]:
+    return {"path": path, "type": content_type, "body": json.dumps(body)}
 
 
 def _allowed_methods(rpcs: list[Rpc]) -> list[tuple[str, str]]:

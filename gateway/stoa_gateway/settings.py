@@ -30,12 +30,13 @@ class RateLimits:
 class EdgeSettings:
     """Where the edge listens, where the services are (name → host:port), and whom it trusts.
 
-    `tls_dir` has the edge's own cert.pem, key.pem and ca.pem. `jwks_url` is the issuer's key set; by default the
+    `tls_dir` has the edge's own cert.pem, key.pem and ca.pem; without it services are called in plaintext, for a
+    mesh whose sidecars do mTLS. `jwks_url` is the issuer's key set; by default the
     edge asks itself, which leads to the user service.
     """
 
     upstreams: Mapping[str, str]
-    tls_dir: Path
+    tls_dir: Path | None = None
     host: str = "127.0.0.1"
     port: int = 8080
     admin_port: int = 18081
@@ -47,4 +48,4 @@ class EdgeSettings:
     cors_origins: tuple[str, ...] = ("http://localhost:5173", "http://127.0.0.1:5173")
     max_body_bytes: int = 1024 * 1024
     descriptors: Path = _ROOT / "gen" / "descriptors" / "stoa.binpb"
-    openapi: Path = _ROOT / "gen" / "openapi" / "openapi.yaml"
+    openapi: Path | None = _ROOT / "gen" / "openapi" / "openapi.yaml"
