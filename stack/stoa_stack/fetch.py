@@ -128,7 +128,9 @@ class Cache:
                     if bundle.archive:
                         report("unpacking")
                         with tarfile.open(file) as archive:
-                            archive.extractall(content, filter="data")
+                            # Python before 3.11.4 has no filters; the file is one that we know by its checksum.
+                            archive.extraction_filter = getattr(tarfile, "data_filter", None)
+                            archive.extractall(content)
                     else:
                         file.rename(content / file.name)
                 flush_tree(content)

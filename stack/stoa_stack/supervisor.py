@@ -150,8 +150,12 @@ class _Runner:
         self._say(State.PREPARING)
         loop = asyncio.get_running_loop()
 
+        def say(detail: str) -> None:
+            if self._status.state is State.PREPARING:  # the thread may go on after the part was given up
+                self._say(State.PREPARING, detail)
+
         def report(detail: str) -> None:
-            loop.call_soon_threadsafe(self._say, State.PREPARING, detail)
+            loop.call_soon_threadsafe(say, detail)
 
         try:
             await asyncio.to_thread(self.part.prepare, report)
