@@ -128,7 +128,7 @@ class Cache:
                     if bundle.archive:
                         report("unpacking")
                         with tarfile.open(file) as archive:
-                            # Python before 3.11.4 has no filters; the file is one that we know by its checksum.
+                            # Before Python 3.11.4 there are no filters; the file is one that we know by its sum.
                             archive.extraction_filter = getattr(tarfile, "data_filter", None)
                             archive.extractall(content)
                     else:
