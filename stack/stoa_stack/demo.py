@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from stoa_stack.edge_client import EdgeClient, Refused
+from stoa_stack.edge_client import EdgeClient, Refused, with_query
 from stoa_stack.instance import Instance
 
 _SETTLED_WITHIN = 30.0  # seconds
@@ -112,9 +112,7 @@ async def _in_stock(stage: Stage, anyone: EdgeClient, products: list[Json]) -> V
             stock = await stage.call(anyone, "GET", f"/api/v1/inventory/{variant['variant_id']}")
             if stock.get("available", 0) >= 10:
                 return Variant(product["product_id"], variant["variant_id"], product["name"])
-    raise NotAsItShould(
-        f"nothing of {products[0]['subcategory'] if products else 'the category'} is in stock"
-    )
+    raise NotAsItShould(f"nothing of {products[0]['subcategory'] if products else 'a shelf'} is in stock")
 
 
 async def _open_account(stage: Stage, anyone: EdgeClient) -> EdgeClient:
@@ -291,8 +289,7 @@ class Stage:
         self, caller: EdgeClient, method: str, path: str, body: Json | None = None, **query: Any
     ) -> Json:
         """Send a request, show it with its answer, and return the answer's body. Raises Refused."""
-        shown = str(httpx.URL(path, params=query)) if query else path
-        line = Text.assemble((f"{method:6}", "bold cyan"), (shown, "cyan"))
+        line = Text.assemble((f"{method:6}", "bold cyan"), (with_query(path, query), "cyan"))
         self._console.print(line, soft_wrap=True)
         if body:
             self._console.print(

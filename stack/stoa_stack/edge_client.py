@@ -7,8 +7,10 @@ import base64
 import json
 import random
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
+from urllib.parse import quote, urlencode
 
 import httpx
 
@@ -77,7 +79,7 @@ class EdgeClient:
             began = time.perf_counter()
             try:
                 response = await self.http.request(
-                    method, path, json=body, params=query or None, headers=headers
+                    method, with_query(path, query), json=body, headers=headers
                 )
             except httpx.TransportError:
                 if last:
@@ -98,6 +100,11 @@ class EdgeClient:
             await asyncio.sleep(wait)
             pause = min(pause * 2, _LONGEST_PAUSE)
         raise AssertionError("the loop returns or raises")
+
+
+def with_query(path: str, query: Mapping[str, Any]) -> str:
+    """Return a path with query parameters."""
+    return f"{path}?{urlencode(query, quote_via=quote)}" if query else path
 
 
 def _retry_after(response: httpx.Response, details: list[dict[str, Any]]) -> float:

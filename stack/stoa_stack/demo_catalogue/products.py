@@ -15,7 +15,6 @@ from typing import Any
 
 _SHELVES = Path(__file__).with_name("shelves.toml")
 _PRODUCTS_OF_A_KIND = 3
-_VALUES_OF_AN_ATTRIBUTE = 2  # 3 where it is the only one, so that no product has more than four variants
 _NOVELTIES = ["new", "bestseller", "gift idea", "last season"]
 
 
@@ -91,7 +90,8 @@ def _product(
 
 def _variants(random: Random, code: str, shelf: dict[str, Any], name: str) -> Iterator[dict[str, Any]]:
     attributes: dict[str, Sequence[str]] = shelf["attributes"]
-    count = _VALUES_OF_AN_ATTRIBUTE + (len(attributes) == 1)
+    # Where there are two attributes, two values of each make four variants already.
+    count = 2 if len(attributes) > 1 else random.choice([1, 2, 3])
     offered = [_some(random, values, count) for values in attributes.values()]
     cheapest, dearest = shelf["price"]
     # Cheaper ones are more frequent, as in any shop.
