@@ -128,7 +128,7 @@ class Cache:
                     if bundle.archive:
                         report("unpacking")
                         with tarfile.open(file) as archive:
-                            # Before Python 3.11.4 there are no filters; the file is one that we know by its sum.
+                            # Python 3.11.3 has no filters yet; the file is one that we know by its checksum.
                             archive.extraction_filter = getattr(tarfile, "data_filter", None)
                             archive.extractall(content)
                     else:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -66,9 +65,10 @@ def end(processes: list[psutil.Process], grace_seconds: float = 10.0) -> None:
 
 def wait_for_exit(pid: int, within_seconds: float) -> bool:
     """Wait until the process is gone; False if it still runs."""
-    deadline = time.monotonic() + within_seconds
-    while time.monotonic() < deadline:
-        if not psutil.pid_exists(pid):
-            return True
-        time.sleep(0.05)
-    return False
+    try:
+        psutil.Process(pid).wait(within_seconds)
+    except psutil.NoSuchProcess:
+        return True
+    except psutil.TimeoutExpired:
+        return False
+    return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -82,12 +83,14 @@ def _spawn_daemon(at: Instance, only: Sequence[str]) -> None:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env=os.environ | {"STOA_STATE": str(at.state), "GRPC_ENABLE_FORK_SUPPORT": "0"},
+            env=os.environ
+            | {"STOA_STATE": str(at.state), "GRPC_ENABLE_FORK_SUPPORT": "0", processes.MARKER: str(at.state)},
             start_new_session=True,
         )
 
 
 def _follow(at: Instance, console: Console) -> int:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a job that is cancelled stops it like Ctrl-C
     try:
         status = _watch(at, console)
     except KeyboardInterrupt:
@@ -121,6 +124,8 @@ def _watch(at: Instance, console: Console) -> Status:
                             f"{time.monotonic() - began:6.1f} s  {name:12} {part.state} {part.detail}",
                             soft_wrap=True,
                         )
+            if status.phase in (Phase.FAILED, Phase.STOPPED):
+                processes.wait_for_exit(status.pid, _STOP_SECONDS)
             if status.phase in (Phase.READY, Phase.FAILED, Phase.STOPPED):
                 break
             if not is_running(at) and time.monotonic() - began > 10:
@@ -168,10 +173,8 @@ def down(at: Instance, console: Console) -> int:
     ran = is_running(at)
     if ran and status is not None:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(status.pid, 15)
-        deadline = time.monotonic() + _STOP_SECONDS
-        while is_running(at) and time.monotonic() < deadline:
-            time.sleep(0.05)
+            os.kill(status.pid, signal.SIGTERM)
+        processes.wait_for_exit(status.pid, _STOP_SECONDS)
     left = _stop_orphans(at, console)
     console.print("Stopped." if ran or left else "It was not running.")
     return 0
