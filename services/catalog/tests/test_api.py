@@ -6,6 +6,7 @@ from uuid import uuid4
 
 import pytest
 from google.type.money_pb2 import Money
+from pymongo import AsyncMongoClient
 
 from stoa.catalog.v1.catalog_pb2 import (
     BatchGetProductsRequest,
@@ -247,3 +248,19 @@ async def test_categories_are_listed(staff: Any, nobody: Any) -> None:
     response = await nobody.ListCategories(ListCategoriesRequest())
     (found,) = [category for category in response.categories if category.name == shelf]
     assert (found.product_count, list(found.subcategories)) == (1, ["lights"])
+
+
+async def test_a_catalogue_without_its_store_is_unavailable(catalog: Catalog) -> None:
+    async with AsyncMongoClient("mongodb://127.0.0.1:1", serverSelectionTimeoutMS=100) as nowhere:
+        lost = Catalog(nowhere["lost"]["products"], catalog.codec, catalog.producer)
+        servicer = CatalogServicer(lost.browsing, lost.assortment)
+        async with serve_in_process(add_CatalogServiceServicer_to_server, servicer, name="catalog") as server:
+            stub: Any = server.stub(CatalogServiceStub, as_user=new_id(), staff=True)
+            for call in (
+                stub.GetProduct(GetProductRequest(product_id=str(new_id()))),
+                stub.ListProducts(ListProductsRequest()),
+                stub.CreateProduct(CreateProductRequest(product=lamp())),
+            ):
+                with pytest.raises(RemoteError) as refused:
+                    await call
+                assert refused.value.code is Code.UNAVAILABLE
