@@ -32,7 +32,7 @@ log = get_logger(__name__)
 Document = dict[str, Any]
 
 OUTAGES: tuple[type[Exception], ...] = (ConnectionFailure,)
-"""What a store that is down raises; for the `outages` of a consumer's RetryPolicy."""
+"""What a server that is down raises."""
 register_outage(*OUTAGES)
 
 PENDING = "_pending"

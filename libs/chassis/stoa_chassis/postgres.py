@@ -5,6 +5,7 @@ Work that fails because the server is gone raises `Unavailable`, so that a calle
 
 import asyncio
 import random
+import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -17,6 +18,7 @@ from asyncpg.pool import PoolConnectionProxy
 
 from stoa_chassis.errors import Unavailable
 from stoa_chassis.migrations import migrate
+from stoa_chassis.outages import register_outage
 from stoa_chassis.telemetry import get_logger
 
 log = get_logger(__name__)
@@ -36,6 +38,11 @@ CONNECTION_ERRORS: tuple[type[Exception], ...] = (
 RETRIABLE_ERRORS: tuple[type[Exception], ...] = (
     asyncpg.SerializationError,
     asyncpg.DeadlockDetectedError,
+)
+# Of the two left out, one is raised for misuse as well and one for files that are missing: no waiting cures
+# that.
+register_outage(
+    socket.gaierror, *(each for each in CONNECTION_ERRORS if each not in (OSError, asyncpg.InterfaceError))
 )
 _ACQUIRE_SECONDS = 5.0
 _CONNECT_SECONDS = 10.0

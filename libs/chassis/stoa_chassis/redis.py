@@ -25,7 +25,7 @@ OUTAGES: tuple[type[Exception], ...] = (
     ReadOnlyError,
     OutOfMemoryError,
 )
-"""What a server that is down raises; for the `outages` of a consumer's RetryPolicy."""
+"""What a server that is down raises."""
 register_outage(*OUTAGES)
 
 SOCKET_SECONDS = 5.0

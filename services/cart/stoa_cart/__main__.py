@@ -12,8 +12,8 @@ from stoa_cart.settings import Settings
 from stoa_chassis.app import App, run
 from stoa_chassis.avro import EventCodec
 from stoa_chassis.clock import SystemClock
-from stoa_chassis.kafka import Consumer, Producer, RetryPolicy
-from stoa_chassis.redis import OUTAGES, connect
+from stoa_chassis.kafka import Consumer, Producer
+from stoa_chassis.redis import connect
 from stoa_chassis.redis_outbox import RedisOutbox
 from stoa_events import CartItemAdded
 
@@ -34,9 +34,7 @@ async def compose(app: App[Settings]) -> None:
         Inventory(app.client(InventoryServiceStub, "inventory", settings.inventory_target)),
         clock,
     )
-    consumer = Consumer(
-        "cart", settings.kafka_bootstrap, handlers(carts), codec, producer, RetryPolicy(outages=OUTAGES)
-    )
+    consumer = Consumer("cart", settings.kafka_bootstrap, handlers(carts), codec, producer)
 
     app.serve(add_CartServiceServicer_to_server, CartServicer(carts))
     app.background("outbox relay", outbox.run)

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-import asyncpg
 import confluent_kafka
 from confluent_kafka import KafkaException, Message, TopicPartition
 from opentelemetry.trace import SpanKind
@@ -24,11 +23,10 @@ from opentelemetry.trace import SpanKind
 from stoa_chassis import telemetry
 from stoa_chassis.avro import EventCodec, UndecodableMessage
 from stoa_chassis.context import bound
-from stoa_chassis.errors import Code, DomainError
 from stoa_chassis.inbox import AlreadyProcessed
 from stoa_chassis.kafka.dead_letters import DeadLetter, dead_letter_topic
 from stoa_chassis.kafka.producer import CORRELATION_ID_HEADER, Producer, PublishFailed
-from stoa_chassis.postgres import CONNECTION_ERRORS
+from stoa_chassis.outages import is_outage
 from stoa_chassis.telemetry import get_logger
 
 log = get_logger(__name__)
@@ -43,19 +41,17 @@ _POLL_MESSAGES = 100
 _PAUSE_ABOVE = 200  # messages of a partition in memory
 _RESUME_BELOW = 50
 _RELEASE_SECONDS = 5.0
-_OUTAGE_CODES = frozenset({Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.RESOURCE_EXHAUSTED})
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
     """When a failed message is tried again, and when it is parked.
 
-    An error that means that something needed is down – a lost database, a call that ended UNAVAILABLE, any of
-    `outages` (name there what the service's own stores raise) – is retried without end, because parking would
-    only turn an outage into lost orders. Any other error is retried `tries` times in all, then the message is
-    parked. Pauses grow by `factor` from `first_pause` up to `longest_pause` seconds; the defaults give a
-    message about half a minute. A handler that takes longer than `handler_timeout` seconds counts as an
-    outage.
+    An error that means that something needed is down – a lost store, a call that ended UNAVAILABLE – is
+    retried without end, because parking would only turn an outage into lost orders. Any other error is
+    retried `tries` times in all, then the message is parked. Pauses grow by `factor` from `first_pause` up
+    to `longest_pause` seconds; the defaults give a message about half a minute. A handler that takes longer
+    than `handler_timeout` seconds counts as an outage.
     """
 
     tries: int = 5
@@ -64,19 +60,10 @@ class RetryPolicy:
     longest_pause: float = 15.0
     longest_outage_pause: float = 5.0
     handler_timeout: float = 60.0
-    outages: tuple[type[BaseException], ...] = ()
 
     def pause(self, failures: int, longest: float) -> float:
         """Return the seconds to wait after so many failures, with jitter."""
         return min(self.first_pause * self.factor ** min(failures - 1, 20), longest) * random.uniform(0.8, 1)
-
-    def is_outage(self, error: BaseException) -> bool:
-        """Tell whether an error is to be waited out."""
-        if isinstance(error, DomainError):
-            return error.code in _OUTAGE_CODES
-        if isinstance(error, asyncpg.InterfaceError):
-            return "clos" in str(error)  # also raised for misuse, which no waiting cures
-        return isinstance(error, CONNECTION_ERRORS + self.outages)
 
 
 class Consumer:
@@ -275,7 +262,7 @@ class Consumer:
                     "partition": partition.number,
                     "offset": message.offset(),
                 }
-                if self._retry.is_outage(error):
+                if is_outage(error):
                     outages += 1
                     log.warning(
                         "waiting to handle an event", group=self._group, error=repr(error), **position

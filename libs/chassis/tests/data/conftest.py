@@ -274,8 +274,10 @@ async def proxy() -> AsyncIterator[Callable[[str], Awaitable[Proxy]]]:
 
 
 @pytest.fixture
-async def background() -> AsyncIterator[Callable[[Callable[[], Awaitable[None]]], "asyncio.Future[None]"]]:
-    """Runs something beside the test, and stops it at the end."""
+async def background(
+    proxy: object,
+) -> AsyncIterator[Callable[[Callable[[], Awaitable[None]]], "asyncio.Future[None]"]]:
+    """Runs something beside the test, and stops it at the end, while its network is still there."""
     tasks: list[asyncio.Future[None]] = []
 
     def start(run: Callable[[], Awaitable[None]]) -> "asyncio.Future[None]":
