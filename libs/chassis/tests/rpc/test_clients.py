@@ -66,7 +66,7 @@ class Forwarder(echo_pb2_grpc.EchoServicer):
     def __init__(self, following: Any) -> None:
         self._following = following
 
-    async def Anyone(self, request: EchoRequest, _: Any) -> EchoResponse:  # noqa: N802
+    async def Anyone(self, request: EchoRequest, _: Any) -> EchoResponse:
         response: EchoResponse = await self._following.Write(request)
         return response
 

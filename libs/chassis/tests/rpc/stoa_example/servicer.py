@@ -53,10 +53,10 @@ class EchoServicer(Base):
                 return "not a message"  # type: ignore[return-value]
         return EchoResponse(text=request.text)
 
-    async def Anyone(self, request: EchoRequest, _: Any) -> EchoResponse:  # noqa: N802
+    async def Anyone(self, request: EchoRequest, _: Any) -> EchoResponse:
         return await self._echo(request)
 
-    async def Count(self, request: EchoRequest, _: Any) -> AsyncIterator[EchoResponse]:  # noqa: N802
+    async def Count(self, request: EchoRequest, _: Any) -> AsyncIterator[EchoResponse]:
         for number in range(request.quantity):
             yield EchoResponse(text=str(number))
         if request.text:
