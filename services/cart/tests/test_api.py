@@ -236,7 +236,7 @@ async def test_while_the_store_is_down_the_service_is_unavailable_and_says_when_
 class CatalogServicer(catalog_pb2_grpc.CatalogServiceServicer):
     """A catalogue with one lamp."""
 
-    async def BatchGetVariants(  # noqa: N802  # named by the contract
+    async def BatchGetVariants(
         self, request: catalog_pb2.BatchGetVariantsRequest, context: object
     ) -> catalog_pb2.BatchGetVariantsResponse:
         entry = catalog_pb2.BatchGetVariantsResponse.Entry(
@@ -250,7 +250,7 @@ class CatalogServicer(catalog_pb2_grpc.CatalogServiceServicer):
 class InventoryServicer(inventory_pb2_grpc.InventoryServiceServicer):
     """Five of everything."""
 
-    async def CheckAvailability(  # noqa: N802  # named by the contract
+    async def CheckAvailability(
         self, request: inventory_pb2.CheckAvailabilityRequest, context: object
     ) -> inventory_pb2.CheckAvailabilityResponse:
         available = inventory_pb2.CheckAvailabilityResponse.Availability
