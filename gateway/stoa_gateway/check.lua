@@ -4,209 +4,315 @@
 
 local MAX_DEPTH = 32
 local MAX_VIOLATIONS = 20
-local find, byte, sub = string.find, string.byte, string.sub
+local JSON = "^application/json%s*$"
+local byte, find, match, sub = string.byte, string.find, string.match, string.sub
+local QUOTE, SLASH, COMMA, COLON, OPEN_LIST, CLOSE_LIST, OPEN, CLOSE = 34, 92, 44, 58, 91, 93, 123, 125
 
 local LIMITS = {
   int32 = {-2147483648, 2147483647}, uint32 = {0, 4294967295},
   int64 = {-9223372036854775808, 9223372036854775807}, uint64 = {0, 18446744073709551615},
 }
+local FLOATS = {NaN = true, Infinity = true, ["-Infinity"] = true}
 
-local Malformed = {}
-local function fail(reason) error(setmetatable({reason = reason}, Malformed)) end
+-- The check in progress. There is one at a time: it never waits for anything.
+local text, violations
+local trail, depth = {}, 0 -- the names, indices and {keys} that lead to the value being read
 
-local function skip(text, at) return find(text, "[^ \t\r\n]", at) or #text + 1 end
+local Malformed, Enough = {}, {}
+local function fail(problem) error(setmetatable({problem = problem}, Malformed)) end
 
--- Returns the string's content as it is written (names in contracts have no escapes) and where to go on.
-local function read_string(text, at)
-  local from = at + 1
-  at = from
-  while true do
-    local stop = find(text, '["\\%c]', at)
-    if not stop then fail("a string does not end") end
-    local char = byte(text, stop)
-    if char == 34 then return sub(text, from, stop - 1), stop + 1 end
-    if char == 92 then
-      local escape = sub(text, stop + 1, stop + 1)
-      if escape == "u" then
-        if not find(text, "^%x%x%x%x", stop + 2) then fail("a string has a bad escape") end
-        at = stop + 6
-      elseif find('"\\/bfnrt', escape, 1, true) and escape ~= "" then
-        at = stop + 2
-      else
-        fail("a string has a bad escape")
-      end
-    elseif char == 127 then
-      at = stop + 1
+local function where()
+  local path = ""
+  for level = 1, depth do
+    local step = trail[level]
+    if type(step) == "number" then
+      path = path .. "[" .. step .. "]"
+    elseif type(step) == "table" then
+      path = path .. '["' .. sub(step[1], 1, 64) .. '"]'
     else
-      fail("a string has a control character")
+      path = path .. (path == "" and "" or ".") .. sub(step, 1, 64)
     end
   end
+  return path
 end
 
-local function read_number(text, at)
-  local _, stop = find(text, "^-?%d+%.?%d*[eE]?[+-]?%d*", at)
-  local number = stop and sub(text, at, stop)
-  local valid = number and tonumber(number)
-    and not find(number, "^-?0%d") and not find(number, "%.$") and not find(number, "%.[eE]")
-  if not valid then fail("a value is not JSON") end
-  return tonumber(number), stop + 1
+local function report(problem)
+  violations[#violations + 1] = {where(), problem}
+  if #violations == MAX_VIOLATIONS then error(Enough) end
 end
 
-local function type_of(char)
-  if char == 34 then return "string" end
-  if char == 123 then return "object" end
-  if char == 91 then return "list" end
-  if char == 116 or char == 102 then return "bool" end
-  if char == 110 then return "null" end
-  return "number"
-end
+local function skip(at) return find(text, "[^ \t\r\n]", at) or #text + 1 end
 
-local read_value
-
-local function report(violations, path, text)
-  if #violations < MAX_VIOLATIONS then violations[#violations + 1] = {path, text} end
-end
-
-local function read_object(text, at, depth, violations, path, fields, of_kind)
-  if depth > MAX_DEPTH then fail("it is nested too deep") end
-  local seen = {}
-  at = skip(text, at + 1)
-  if byte(text, at) == 125 then return at + 1 end
-  while true do
-    if byte(text, at) ~= 34 then fail("a name is missing") end
-    local name
-    name, at = read_string(text, at)
-    at = skip(text, at)
-    if byte(text, at) ~= 58 then fail("a colon is missing") end
-    at = skip(text, at + 1)
-    local field = fields and fields[name]
-    local key = field and field.name or name
-    local inner = path .. key
-    if seen[key] then report(violations, inner, "is given twice") end
-    seen[key] = true
-    if of_kind then
-      at = read_value(text, at, depth + 1, violations, path .. '["' .. name .. '"]', of_kind, "one")
-    elseif field then
-      at = read_value(text, at, depth + 1, violations, inner, field.kind, field.how)
+-- The bytes of UTF-8, by RFC 3629: no overlong forms, no surrogates, nothing above U+10FFFF.
+local function is_utf8(bytes)
+  local at, size = find(bytes, "[\128-\255]") or #bytes + 1, #bytes
+  while at <= size do
+    local lead, low, high, more = byte(bytes, at), 128, 191, 0
+    if lead < 128 then
+      more = 0
+    elseif lead >= 194 and lead <= 223 then
+      more = 1
+    elseif lead >= 224 and lead <= 239 then
+      more = 2
+      if lead == 224 then low = 160 elseif lead == 237 then high = 159 end
+    elseif lead >= 240 and lead <= 244 then
+      more = 3
+      if lead == 240 then low = 144 elseif lead == 244 then high = 143 end
     else
-      if fields then report(violations, inner, "unknown field") end
-      at = read_value(text, at, depth + 1, violations, inner, "any", "one")
+      return false
     end
-    at = skip(text, at)
-    local char = byte(text, at)
-    if char == 125 then return at + 1 end
-    if char ~= 44 then fail("a comma or a brace is missing") end
-    at = skip(text, at + 1)
+    for follower = at + 1, at + more do
+      local char = byte(bytes, follower)
+      if not char or char < low or char > high then return false end
+      low, high = 128, 191
+    end
+    at = at + more + 1
   end
+  return true
 end
 
-local function read_list(text, at, depth, violations, path, kind)
-  if depth > MAX_DEPTH then fail("it is nested too deep") end
-  at = skip(text, at + 1)
-  if byte(text, at) == 93 then return at + 1 end
-  local index = 0
+-- Returns where the escape at a backslash ends.
+local function skip_escape(at)
+  local hex = match(text, "^u(%x%x%x%x)", at + 1)
+  if not hex then
+    if not find(text, '^["\\/bfnrt]', at + 1) then fail("a string has a bad escape") end
+    return at + 2
+  end
+  local unit = tonumber(hex, 16)
+  if unit == 0 then report("must not contain the character NUL") end
+  if unit < 0xD800 or unit > 0xDFFF then return at + 6 end
+  -- Half a surrogate pair is no character.
+  local low = unit < 0xDC00 and match(text, "^\\u[dD][c-fC-F]%x%x", at + 6)
+  if not low then fail("a string has half a surrogate pair") end
+  return at + 12
+end
+
+-- Returns where the content of the string at a quote ends (before the other quote).
+local function scan_string(at)
+  at = at + 1
   while true do
-    at = read_value(text, at, depth + 1, violations, path .. "[" .. index .. "]", kind, "one")
-    index = index + 1
-    at = skip(text, at)
-    local char = byte(text, at)
-    if char == 93 then return at + 1 end
-    if char ~= 44 then fail("a comma or a bracket is missing") end
-    at = skip(text, at + 1)
+    local stop = find(text, '["\\%z\1-\31]', at)
+    local char = stop and byte(text, stop)
+    if char == QUOTE then return stop - 1 end
+    if not char then fail("a string does not end") end
+    if char ~= SLASH then fail("a string has a control character") end
+    at = skip_escape(stop)
   end
 end
 
--- What is wrong with a scalar; nil if nothing is.
-local function complaint(kind, found, value)
-  local limits = LIMITS[kind]
+-- Returns where the number ends.
+local function scan_number(at)
+  local _, stop = find(text, "^-?%d+", at)
+  if not stop then fail("a value is missing") end
+  if find(text, "^-?0%d", at) then fail("a number starts with 0") end
+  if byte(text, stop + 1) == 46 then
+    _, stop = find(text, "^%.%d+", stop + 1)
+    if not stop then fail("a number ends with its point") end
+  end
+  if find(text, "^[eE]", stop + 1) then
+    _, stop = find(text, "^[eE][+-]?%d+", stop + 1)
+    if not stop then fail("a number has a bad exponent") end
+  end
+  return stop
+end
+
+local function scan_word(at)
+  for _, word in ipairs({"true", "false", "null"}) do
+    if sub(text, at, at + #word - 1) == word then return word, at + #word end
+  end
+  fail("a value is missing")
+end
+
+-- Says what is wrong with a scalar, written as `literal` in a "string", a "number" or a "word".
+local function complain(kind, form, literal)
+  local limits, values = LIMITS[kind], enums[kind]
   if limits then
-    local number = value
-    if found == "string" and find(value, "^-?%d+$") then number = tonumber(value) end
-    if type(number) ~= "number" or number ~= math.floor(number) then return "must be a whole number" end
+    local number = (form == "number" or find(literal, "^-?%d+$")) and tonumber(literal)
+    if not number or number ~= math.floor(number) then return "must be a whole number" end
     if number < limits[1] or number > limits[2] then return "is out of range" end
+  elseif values then
+    local fits = form == "string" and values[literal] or form == "number" and find(literal, "^-?%d+$")
+    if not fits then return "must be one of " .. values[1] end
   elseif kind == "number" then
-    if found ~= "number" and not (found == "string" and tonumber(value)) then return "must be a number" end
+    local number = form ~= "word" and find(literal, "^-?%d") and find(literal, "^[%d.eE+-]+$") and tonumber(literal)
+    if not number and not (form == "string" and FLOATS[literal]) then return "must be a number" end
+    if number and math.abs(number) == math.huge then return "is out of range" end
   elseif kind == "bool" then
-    if found ~= "bool" then return "must be true or false" end
-  elseif kind == "enum" then
-    if found ~= "string" and found ~= "number" then return "must be the name of a value" end
-  elseif found ~= "string" then
+    if literal ~= "true" and literal ~= "false" or form ~= "word" then return "must be true or false" end
+  elseif kind ~= "any" and form ~= "string" then
     return "must be a string"
   end
 end
 
-function read_value(text, at, depth, violations, path, kind, how)
-  local found = type_of(byte(text, at))
-  local value
-  if found == "object" then
-    if how == "map" then return read_object(text, at, depth, violations, path, nil, kind) end
-    local fields = how == "one" and messages[kind]
-    if not fields and (kind ~= "any" or how ~= "one") then
-      report(violations, path, how == "list" and "must be a list" or complaint(kind, found) or "must not be an object")
-    end
-    return read_object(text, at, depth, violations, path .. ".", fields or nil, nil)
-  elseif found == "list" then
-    if how ~= "list" and kind ~= "any" then report(violations, path, "must not be a list") end
-    return read_list(text, at, depth, violations, path, how == "list" and kind or "any")
-  elseif found == "string" then
-    value, at = read_string(text, at)
-  elseif found == "number" then
-    value, at = read_number(text, at)
+local read_value
+
+local function enter(step)
+  depth = depth + 1
+  if depth > MAX_DEPTH then fail("it is nested more than " .. MAX_DEPTH .. " deep") end
+  trail[depth] = step
+end
+
+-- Reads what follows `name:` in an object; `fields` are those of a message, or `map` is the kind of a map's values.
+local function read_member(at, name, fields, map, seen)
+  if map then
+    enter({name})
+    if seen[name] then report("is given twice") end
+    seen[name] = true
+    at = read_value(at, map, "element")
   else
-    local word = find(text, "^true", at) and "true" or find(text, "^false", at) and "false"
-      or find(text, "^null", at) and "null" or fail("a value is not JSON")
-    at = at + #word
-  end
-  if found ~= "null" and kind ~= "any" then
-    if how ~= "one" then
-      report(violations, path, how == "list" and "must be a list" or "must be an object")
-    elseif messages[kind] then
-      report(violations, path, "must be an object")
-    else
-      local text_of = complaint(kind, found, value)
-      if text_of then report(violations, path, text_of) end
+    local field = fields and fields[name]
+    enter(field and field.name or name)
+    if fields and not field then report("unknown field") end
+    if field then
+      local given = not find(text, "^null", at)
+      local group = field.oneof or field.name
+      if seen[field.name] then
+        report("is given twice")
+      elseif given and seen[group] then
+        report("can't be given together with " .. seen[group])
+      end
+      seen[field.name] = field.name
+      if given then seen[group] = field.name end
     end
+    at = read_value(at, field and field.kind or "any", field and field.how or "one")
   end
+  depth = depth - 1
   return at
 end
 
-local function check_body(text, shape, violations)
-  local at = skip(text, 1)
+local function read_object(at, fields, map)
+  local seen = {}
+  at = skip(at + 1)
+  if byte(text, at) == CLOSE then return at + 1 end
+  while true do
+    if byte(text, at) ~= QUOTE then fail("a name is missing") end
+    local stop = scan_string(at)
+    local name = sub(text, at + 1, stop)
+    at = skip(stop + 2)
+    if byte(text, at) ~= COLON then fail("a colon is missing") end
+    at = skip(read_member(skip(at + 1), name, fields, map, seen))
+    local char = byte(text, at)
+    if char == CLOSE then return at + 1 end
+    if char ~= COMMA then fail("a comma or a closing brace is missing") end
+    at = skip(at + 1)
+  end
+end
+
+local function read_list(at, kind)
+  at = skip(at + 1)
+  if byte(text, at) == CLOSE_LIST then return at + 1 end
+  enter(0)
+  while true do
+    at = skip(read_value(at, kind, "element"))
+    local char = byte(text, at)
+    if char == CLOSE_LIST then break end
+    if char ~= COMMA then fail("a comma or a closing bracket is missing") end
+    trail[depth] = trail[depth] + 1
+    at = skip(at + 1)
+  end
+  depth = depth - 1
+  return at + 1
+end
+
+-- Reads a value that shall be of a kind; `how` says if it is "one", a "list" or a "map" of them, or an "element" of
+-- either. Returns where it ends.
+function read_value(at, kind, how)
+  local char = byte(text, at)
+  local fields = messages[kind]
+  local loose = kind == "any" and how ~= "list" and how ~= "map"
+  if char == OPEN then
+    if how == "map" then return read_object(at, nil, kind) end
+    if fields and how ~= "list" then return read_object(at, fields) end
+    if not loose then report(how == "list" and "must be a list" or complain(kind, "word", "") or "must be a string") end
+    return read_object(at)
+  end
+  if char == OPEN_LIST then
+    if how == "list" then return read_list(at, kind) end
+    if not loose then report((fields or how == "map") and "must be an object" or complain(kind, "word", "") or "must be a string") end
+    return read_list(at, "any")
+  end
+  local form, literal, stop = "string", "", nil
+  if char == QUOTE then
+    stop = scan_string(at)
+    -- No scalar but a string is written this long.
+    literal = sub(text, at + 1, math.min(stop, at + 64))
+    stop = stop + 2
+  elseif char and find(text, "^[tfn]", at) then
+    form = "word"
+    literal, stop = scan_word(at)
+    if literal == "null" and how ~= "element" then return stop end
+  else
+    form, stop = "number", scan_number(at)
+    literal = sub(text, at, stop)
+    stop = stop + 1
+  end
+  if how == "list" then
+    report("must be a list")
+  elseif fields or how == "map" then
+    report("must be an object")
+  elseif not loose then
+    local problem = complain(kind, form, literal)
+    if problem then report(problem) end
+  end
+  return stop
+end
+
+local function check_body(shape)
+  if not is_utf8(text) then fail("it is not UTF-8") end
+  local at = skip(1)
   if at > #text then return end
-  if byte(text, at) ~= 123 then fail("the body must be a JSON object") end
-  at = skip(text, read_object(text, at, 1, violations, shape.prefix, shape.body, nil))
+  if byte(text, at) ~= OPEN then fail("it is not an object") end
+  at = skip(read_object(at, shape.body))
   if at <= #text then fail("something follows the object") end
 end
 
-local function unescape(text)
-  text = string.gsub(text, "+", " ")
-  return (string.gsub(text, "%%(%x%x)", function(hex) return string.char(tonumber(hex, 16)) end))
+local function unescape(part)
+  local plain = string.gsub(part, "+", " ")
+  if find(string.gsub(plain, "%%%x%x", ""), "%%") then return nil end
+  return (string.gsub(plain, "%%(%x%x)", function(hex) return string.char(tonumber(hex, 16)) end))
 end
 
-local function check_query(query, shape, violations)
+local function check_query(query, shape)
+  local seen = {}
   for pair in string.gmatch(query, "[^&]+") do
-    local name, value = string.match(pair, "^([^=]*)=?(.*)$")
-    name = unescape(name)
-    local kind = shape.query[name]
-    if not kind then
-      report(violations, name, "unknown parameter")
-    elseif kind == "bool" then
-      if value ~= "true" and value ~= "false" then report(violations, name, "must be true or false") end
-    elseif kind ~= "string" and value ~= "" then
-      local text_of = complaint(kind, "string", unescape(value))
-      if text_of then report(violations, name, text_of) end
+    local name, value = match(pair, "^([^=]*)=?(.*)$")
+    name, value = unescape(name), unescape(value)
+    trail[1], depth = name or pair, 1
+    local field = shape.query[name]
+    if not (name and value and is_utf8(name) and is_utf8(value)) or find(value, "%z") then
+      report("is not text in percent-encoded UTF-8")
+    elseif not field then
+      report("unknown query parameter")
+    else
+      if seen[field.name] and field.how ~= "list" then report("is given twice") end
+      seen[field.name] = true
+      local is_word = field.kind == "bool"
+      local problem = complain(field.kind, is_word and "word" or "string", value)
+      if problem then report(problem) end
     end
   end
 end
 
-local ESCAPES = {['"'] = '\\"', ["\\"] = "\\\\"}
-local function quote(text)
-  text = string.gsub(string.sub(text, 1, 200), '["\\]', ESCAPES)
-  -- Not what a client sent as it is: bytes that are no UTF-8 would make the answer no JSON.
-  return '"' .. string.gsub(text, "[%c\127-\255]", "?") .. '"'
+-- Runs a check and returns the reason and the message of what makes it fail, if anything does.
+local function try(check, ...)
+  local fine, problem = pcall(check, ...)
+  if not fine and getmetatable(problem) == Malformed then
+    violations = {}
+    return "MALFORMED_BODY", "the body is not well-formed JSON: " .. problem.problem
+  end
+  if not fine and problem ~= Enough then error(problem) end
+  if #violations > 0 then return "INVALID_ARGUMENT", violations[1][1] .. ": " .. violations[1][2] end
 end
 
-local function refuse(handle, reason, message, violations)
+local ESCAPES = {['"'] = '\\"', ["\\"] = "\\\\"}
+local function quote(plain)
+  plain = string.gsub(sub(plain, 1, 400), '["\\]', ESCAPES)
+  -- A name that was cut, or was no UTF-8 at all, must not make the answer no JSON.
+  if not is_utf8(plain) then plain = string.gsub(plain, "[\128-\255]", "?") end
+  return '"' .. string.gsub(plain, "[%z\1-\31\127]", "?") .. '"'
+end
+
+local function refuse(handle, http, reason, message)
   local details = '{"@type":"type.googleapis.com/google.rpc.ErrorInfo","reason":"' .. reason .. '","domain":"stoa"}'
   if #violations > 0 then
     local named = {}
@@ -215,30 +321,46 @@ local function refuse(handle, reason, message, violations)
     end
     details = details .. ',{"@type":"type.googleapis.com/google.rpc.BadRequest","field_violations":['
       .. table.concat(named, ",") .. "]}"
-    message = violations[1][1] .. ": " .. violations[1][2]
   end
   handle:respond(
-    {[":status"] = "400", ["content-type"] = "application/json"},
+    {[":status"] = http, ["content-type"] = "application/json"},
     '{"code":3,"message":' .. quote(message) .. ',"details":[' .. details .. "]}"
   )
+end
+
+local function is_json(headers)
+  local media = headers:get("content-type")
+  local coding = headers:get("content-encoding")
+  return (not media or match(string.lower(match(media, "^[^;]*")), JSON)) and (not coding or coding == "identity")
 end
 
 function envoy_on_request(handle)
   local shape = shapes[handle:metadata():get("rpc")]
   if not shape then return end
-  local violations = {}
-  local query = string.match(handle:headers():get(":path"), "%?(.*)$")
-  if query then check_query(query, shape, violations) end
-  if shape.body then
-    local buffer = handle:body()
-    local text = buffer and buffer:length() > 0 and buffer:getBytes(0, buffer:length()) or ""
-    local fine, problem = pcall(check_body, text, shape, violations)
-    if not fine then
-      if getmetatable(problem) ~= Malformed then error(problem) end
-      return refuse(handle, "MALFORMED_BODY", "the body is not well-formed JSON: " .. problem.reason, {})
-    end
+  local headers = handle:headers()
+  local path, query = match(headers:get(":path"), "^([^?]*)%??(.*)$")
+  violations = {}
+  if find(path, "%", 1, true) and not is_utf8(unescape(path) or "\255") then
+    return refuse(handle, "400", "MALFORMED_REQUEST", "the path is not UTF-8, percent-encoded")
   end
-  if #violations > 0 then refuse(handle, "INVALID_ARGUMENT", "", violations) end
+  if query ~= "" then
+    text, depth = "", 0
+    local reason, message = try(check_query, query, shape)
+    if reason then return refuse(handle, "400", reason, message) end
+  end
+  if not shape.body then return end
+  local json = is_json(headers)
+  local buffer = handle:body() -- waits for it; other requests are checked meanwhile
+  violations = {}
+  if not buffer or buffer:length() == 0 then return end
+  if not json then
+    return refuse(handle, "415", "UNSUPPORTED_MEDIA_TYPE", "the body must be application/json, not encoded")
+  end
+  text, depth = buffer:getBytes(0, buffer:length()), 0
+  if shape.prefix then enter(shape.prefix) end
+  local reason, message = try(check_body, shape)
+  text = ""
+  if reason then refuse(handle, "400", reason, message) end
 end
 
 function envoy_on_response(handle)

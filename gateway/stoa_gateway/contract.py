@@ -34,8 +34,8 @@ _KINDS = {
 class Rpc:
     """A public RPC.
 
-    `body` is "" (none), "*" (all fields that the path does not bind) or the field of the request that the HTTP body
-    is; `response_body` is the field of the response that the answer's body is, "" for the whole.
+    `body` is "" (none), "*" (all fields that the path does not bind) or the field of the request that the
+    HTTP body is; `response_body` is the field of the response that the answer's body is, "" for the whole.
     """
 
     name: str  # stoa.order.v1.OrderService/PlaceOrder
@@ -71,18 +71,17 @@ class Rpc:
         """The request's fields that the path binds."""
         return frozenset(variable.split(".")[0] for variable in _VARIABLE.findall(self.path))
 
-    @property
-    def parameters(self) -> dict[str, str]:
-        """The names of query parameters, in both spellings, and the kind of each."""
+    def query_fields(self) -> list[FieldDescriptor]:
+        """The fields that query parameters may set: single values of the request itself."""
         if self.body == "*":
-            return {}
-        found = {}
-        for field in self.method.input_type.fields:
-            message = field.message_type
-            scalar = message is None or message.full_name in _TEXT
-            if scalar and field.name not in self.bound and field.name != self.body:
-                found[field.name] = found[field.json_name] = kind(field)
-        return found
+            return []
+        elsewhere = self.bound | {self.body}
+        return [
+            field
+            for field in self.method.input_type.fields
+            if field.name not in elsewhere
+            and (field.message_type is None or field.message_type.full_name in _TEXT)
+        ]
 
     def body_fields(self) -> list[FieldDescriptor]:
         """The fields that the JSON body may have."""
@@ -108,7 +107,7 @@ def public_rpcs(descriptors: Path) -> list[Rpc]:
 
 
 def transcodable(descriptors: Path) -> bytes:
-    """Return the descriptor set without `response_body`, which Envoy refuses; the Lua filter does it instead."""
+    """Return the descriptor set without `response_body`: Envoy refuses it, so the Lua filter does it."""
     files = descriptor_pb2.FileDescriptorSet.FromString(descriptors.read_bytes())
     for file in files.file:
         for service in file.service:
@@ -143,9 +142,9 @@ def _public(files: Any, pool: descriptor_pool.DescriptorPool) -> Iterator[Rpc]:
 
 
 def kind(field: FieldDescriptor) -> str:
-    """Name what JSON a single value of the field may be; a message is named by its full name."""
+    """Name what JSON a single value of the field may be; messages and enums go by their full names."""
     if field.enum_type is not None:
-        return "enum"
+        return str(field.enum_type.full_name)
     if field.type == FieldDescriptor.TYPE_BYTES:
         return "string"
     message = field.message_type

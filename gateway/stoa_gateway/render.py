@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from itertools import groupby
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -10,37 +11,44 @@ from urllib.parse import urlsplit
 import jinja2
 
 from stoa_gateway.contract import Rpc, public_rpcs, transcodable
+from stoa_gateway.replies import replies
 from stoa_gateway.settings import EdgeSettings
 from stoa_gateway.shapes import lua_tables
 
 _HERE = Path(__file__).parent
-# Whoever is called may take this long; a write waits for others, a read does not. Seconds.
+# How long a service may take, in seconds. A write waits for others, a read does not.
 _READ_TIMEOUT, _WRITE_TIMEOUT = 5, 15
 
 
 def render(settings: EdgeSettings, folder: Path) -> dict[str, bytes]:
     """Return the files that Envoy needs in `folder`, by name; start it with `envoy -c <folder>/envoy.yaml`.
 
-    They are the same for the same settings and contract. Raises ValueError if a service of the contract has no
-    upstream.
+    They are the same for the same settings and contract. Raises ValueError if a service of the contract has
+    no upstream.
     """
     rpcs = public_rpcs(settings.descriptors)
     if missing := {rpc.service for rpc in rpcs} - settings.upstreams.keys():
         raise ValueError(f"no upstream for {', '.join(sorted(missing))}")
+    pages = _pages(settings)
     services = sorted({rpc.name.split("/")[0]: rpc.service for rpc in rpcs}.items())
     jwks_url = settings.jwks_url or f"http://{settings.host}:{settings.port}/api/v1/auth/jwks"
+    jwks = urlsplit(jwks_url)
     config = _template("envoy.yaml.j2").render(
         edge=settings,
         folder=folder,
         rpcs=rpcs,
-        pages=_pages(settings),
-        allowed=_allowed_methods(rpcs),
+        pages=pages,
+        allowed=_allowed_methods(rpcs, pages),
         services=services,
         upstreams={name: settings.upstreams[name] for name in sorted({service for _, service in services})},
         jwks_url=jwks_url,
-        jwks=urlsplit(jwks_url),
+        jwks=jwks,
+        jwks_address=f"{jwks.hostname}:{jwks.port or (443 if jwks.scheme == 'https' else 80)}",
+        replies=replies(settings.max_body_bytes),
         check=lua_tables(rpcs) + "\n\n" + (_HERE / "check.lua").read_text(),
-        timeout=lambda rpc: _READ_TIMEOUT if rpc.http_method == "GET" else _WRITE_TIMEOUT,
+        timeout=lambda rpc: settings.timeouts.get(
+            rpc.name, _READ_TIMEOUT if rpc.http_method == "GET" else _WRITE_TIMEOUT
+        ),
     )
     files = {"envoy.yaml": config.encode(), "stoa.binpb": transcodable(settings.descriptors)}
     if settings.tls_dir:
@@ -86,10 +94,10 @@ def _page(path: str, content_type: str, **body: str) -> dict[str, str]:
     return {"path": path, "type": content_type, "body": json.dumps(body)}
 
 
-def _allowed_methods(rpcs: list[Rpc]) -> list[tuple[str, str]]:
-    """The methods that each path has, for 405 answers."""
+def _allowed_methods(rpcs: list[Rpc], pages: list[dict[str, str]]) -> list[tuple[str, str]]:
+    """The paths, as patterns, and the methods that each has: for answers that a method is not allowed."""
     by_path = sorted(rpcs, key=lambda rpc: (rpc.path.count("{"), rpc.regex))
-    return [
+    return [(re.escape(page["path"]), "GET, HEAD") for page in pages] + [
         (regex, ", ".join(sorted(rpc.http_method for rpc in group)))
         for regex, group in groupby(by_path, key=lambda rpc: rpc.regex)
     ]

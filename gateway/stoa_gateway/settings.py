@@ -30,9 +30,12 @@ class RateLimits:
 class EdgeSettings:
     """Where the edge listens, where the services are (name → host:port), and whom it trusts.
 
-    `tls_dir` has the edge's own cert.pem, key.pem and ca.pem; without it services are called in plaintext, for a
-    mesh whose sidecars do mTLS. `jwks_url` is the issuer's key set; by default the
-    edge asks itself, which leads to the user service.
+    `tls_dir` has the edge's own cert.pem, key.pem and ca.pem; without it services are called in plaintext,
+    for a mesh whose sidecars do mTLS. `jwks_url` is the issuer's key set; by default the edge asks itself,
+    which leads to the user service. `trusted_hops` says how many proxies in front of the edge may add to
+    x-forwarded-for. `timeouts` has the seconds of RPCs that differ from the rest, by name
+    (stoa.payment.v1.PaymentService/RefundPayment). `access_log` is a file, by default standard output.
+    `trace_endpoint` is the host:port of an OTLP collector (gRPC); without it the edge makes no spans.
     """
 
     upstreams: Mapping[str, str]
@@ -46,6 +49,11 @@ class EdgeSettings:
     spiffe_prefix: str = "spiffe://stoa.local/ns/stoa/sa/"
     rate_limits: RateLimits | None = field(default_factory=RateLimits)
     cors_origins: tuple[str, ...] = ("http://localhost:5173", "http://127.0.0.1:5173")
+    trusted_hops: int = 0
     max_body_bytes: int = 1024 * 1024
+    max_response_bytes: int = 16 * 1024 * 1024
+    timeouts: Mapping[str, float] = field(default_factory=dict)
+    access_log: str = ""
+    trace_endpoint: str = ""
     descriptors: Path = _ROOT / "gen" / "descriptors" / "stoa.binpb"
     openapi: Path | None = _ROOT / "gen" / "openapi" / "openapi.yaml"
