@@ -14,7 +14,7 @@ from pathlib import Path
 import asyncpg
 
 from stoa_stack.credentials import Secrets
-from stoa_stack.files import package_folder
+from stoa_stack.files import package_folder, write_atomically
 from stoa_stack.instance import Instance
 from stoa_stack.part import Part, Report
 
@@ -112,17 +112,20 @@ def _initialise(data: Path, password: str) -> None:
     work = data.with_name("postgres.new")
     shutil.rmtree(work, ignore_errors=True)  # what a killed first start left
     work.mkdir(mode=0o700)
+    password_file = work.with_name("postgres.password")
+    write_atomically(password_file, password)
     if _as_other_user()[:1] == (_SETPRIV,):
         os.chown(work, _NOBODY, _NOBODY)
+        os.chown(password_file, _NOBODY, _NOBODY)
         os.chmod(work.parent, 0o711)  # the other user may pass, and see nothing
-    # The password goes in by a pipe: the other user could not read a file below our state folder.
     result = subprocess.run(
         [
             *_as_other_user(), _BIN / "initdb", "-D", work, "-U", _SUPERUSER, "--auth=scram-sha-256",
-            "--pwfile=/dev/stdin", "--encoding=UTF8", "--locale=C", "--no-instructions",
+            f"--pwfile={password_file}", "--encoding=UTF8", "--locale=C", "--no-instructions",
         ],
-        input=password, capture_output=True, text=True, check=False,
+        capture_output=True, text=True, check=False,
     )  # fmt: skip
+    password_file.unlink()
     if result.returncode != 0:
         raise RuntimeError(f"initdb failed: {result.stderr.strip()}")
     work.rename(data)
