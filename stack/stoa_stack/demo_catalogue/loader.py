@@ -70,7 +70,13 @@ async def load(
         created = sum(await _each(lambda product: _create(staff, product, variant_ids), missing))
         if missing and not all(product.stock.keys() <= variant_ids.keys() for product in missing):
             variant_ids = await _variant_ids(anyone)  # somebody else has created some meanwhile
-        deliveries = [(variant_ids[sku], sku, n) for product in products for sku, n in product.stock.items()]
+        # A SKU can be missing still, if an older version of the catalogue offered the product in other colors.
+        deliveries = [
+            (variant_ids[sku], sku, count)
+            for product in products
+            for sku, count in product.stock.items()
+            if sku in variant_ids
+        ]
         await _each(lambda delivery: _deliver(staff, *delivery), deliveries)
         await _ensure_customer(anyone, customer_email, customer_password)
     return Summary(len(products), created, len(deliveries), time.monotonic() - began)
