@@ -63,13 +63,13 @@ def replies(max_body_bytes: int) -> list[Reply]:
             504, code_pb2.DEADLINE_EXCEEDED, "UPSTREAM_TIMEOUT", "this took too long, please try again", _SOON
         ),
         Reply(
-            "response.code < 500",
+            "response.code >= 400 && response.code < 500",
             code_pb2.INVALID_ARGUMENT,
             "MALFORMED_REQUEST",
             "the request can't be read: %RESPONSE_CODE_DETAILS%",
             400,
         ),
-        Reply("true", code_pb2.INTERNAL, "INTERNAL", "internal error", 500),
+        Reply("response.code >= 500", code_pb2.INTERNAL, "INTERNAL", "internal error", 500),
     ]
 
 
