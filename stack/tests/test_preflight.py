@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
+
 from stoa_stack.preflight import NotPossible, check_machine
 
 GB = 2**30
