@@ -70,7 +70,7 @@ async def load(
         created = sum(await _each(lambda product: _create(staff, product, variant_ids), missing))
         if missing and not all(product.stock.keys() <= variant_ids.keys() for product in missing):
             variant_ids = await _variant_ids(anyone)  # somebody else has created some meanwhile
-        # A SKU can still be missing, if an older version of the catalogue offered other variants of a product.
+        # A SKU can still be missing, if an older version of the catalogue offered other variants of it.
         deliveries = [
             (variant_ids[sku], sku, count)
             for product in products
