@@ -108,9 +108,10 @@ class Consumer:
             "fetch.error.backoff.ms": 100,
             "fetch.queue.backoff.ms": 50,
             "queued.min.messages": 1000,
-            # A killed member's partitions are taken over after this.
-            "session.timeout.ms": 10_000,
-            "heartbeat.interval.ms": 3000,
+            # So long the group waits for a member that was killed, also for one that rejoins after an outage
+            # of the broker: the least that brokers allow. (The library's own thread sends the heartbeats.)
+            "session.timeout.ms": 6000,
+            "heartbeat.interval.ms": 2000,
             "topic.metadata.refresh.interval.ms": 30_000,
             "reconnect.backoff.max.ms": 2000,
             "socket.keepalive.enable": True,
