@@ -102,13 +102,17 @@ class Supervisor:
 
     def publish(self) -> None:
         """Write the status file."""
-        self.status.write(self._status_file)
+        try:
+            self.status.write(self._status_file)
+        except OSError:  # a full disk must not end the watch over the parts
+            _log.exception("the status can't be written")
 
     async def _rotate_logs(self) -> None:
         while True:
             await asyncio.sleep(LOG_CHECK_SECONDS)
             for path in self._logs.glob("*.log"):
-                rotate(path)
+                with contextlib.suppress(OSError):  # it is tried again soon
+                    rotate(path)
 
 
 class _Runner:
@@ -207,8 +211,12 @@ class _Runner:
             _log.warning("%s %s; starting it again in %.1f s", self.part.name, _ending(code), backoff)
             await asyncio.sleep(backoff)
             backoff = min(backoff * 2, LONGEST_BACKOFF_SECONDS)
-            process = await self._spawn()
             ready_since = float("inf")
+            try:
+                process = await self._spawn()
+            except PartFailed as failure:
+                _log.error("%s", failure)
+                continue
             if await self._until_ready(process, deadline=float("inf")):
                 self._say(State.READY)
                 ready_since = time.monotonic()
@@ -231,8 +239,8 @@ class _Runner:
         return False
 
     async def _spawn(self) -> asyncio.subprocess.Process:
-        with self._log.open("ab") as log:
-            try:
+        try:
+            with self._log.open("ab") as log:
                 process = await asyncio.create_subprocess_exec(
                     *map(str, self.part.command),
                     stdin=asyncio.subprocess.DEVNULL,
@@ -242,8 +250,8 @@ class _Runner:
                     cwd=self.part.cwd,
                     start_new_session=True,
                 )
-            except OSError as error:
-                raise self._failed(f"could not be started: {error}") from error
+        except OSError as error:
+            raise self._failed(f"could not be started: {error}") from error
         self._process = process
         self._status.pid = process.pid
         with contextlib.suppress(psutil.NoSuchProcess):

@@ -48,12 +48,12 @@ def up(only: Sequence[str], console: Console) -> int:
     at = Instance.current()
     if is_running(at):
         status = Status.read(status_file(at))
-        if status is not None and status.phase is Phase.READY:
-            console.print("It is already running.")
-            _print_addresses(at, status, console)
-            return 0
-        console.print("It is already being started.")
-        return _follow(at, console)
+        if status is None or status.phase is not Phase.READY:
+            console.print("It is already being started.")
+            return _follow(at, console, daemon=None)
+        console.print(f"It is already running: {', '.join(status.parts)}.", soft_wrap=True)
+        _print_addresses(at, status, console)
+        return 0
     at = at.configured()
     from stoa_stack.parts import parts  # brings the servers' clients with it: not for every command
 
@@ -71,14 +71,13 @@ def up(only: Sequence[str], console: Console) -> int:
         console.print(Text(str(problem), style="red"))
         return 1
     at.record()
-    _spawn_daemon(at, only)
-    return _follow(at, console)
+    return _follow(at, console, _spawn_daemon(at, only))
 
 
-def _spawn_daemon(at: Instance, only: Sequence[str]) -> None:
+def _spawn_daemon(at: Instance, only: Sequence[str]) -> subprocess.Popen[bytes]:
     status_file(at).unlink(missing_ok=True)
     with (at.folder("logs") / "supervisor.log").open("ab") as log:
-        subprocess.Popen(
+        return subprocess.Popen(
             [sys.executable, "-m", "stoa_stack.daemon", *only],
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -89,10 +88,10 @@ def _spawn_daemon(at: Instance, only: Sequence[str]) -> None:
         )
 
 
-def _follow(at: Instance, console: Console) -> int:
+def _follow(at: Instance, console: Console, daemon: subprocess.Popen[bytes] | None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a job that is cancelled stops it like Ctrl-C
     try:
-        status = _watch(at, console)
+        status = _watch(at, console, daemon)
     except KeyboardInterrupt:
         console.print("Stopping.")
         down(at, console)
@@ -105,14 +104,15 @@ def _follow(at: Instance, console: Console) -> int:
     return 1
 
 
-def _watch(at: Instance, console: Console) -> Status:
-    """Show the progress until the stack is ready or has failed and stopped."""
+def _watch(at: Instance, console: Console, daemon: subprocess.Popen[bytes] | None) -> Status:
+    """Show the progress until the stack is ready or has failed; `daemon` is its supervisor, if it's ours."""
     began = time.monotonic()
     shown: dict[str, State] = {}
     status = Status()
     display = Live(console=console, refresh_per_second=8, transient=True) if console.is_terminal else None
     with display or contextlib.nullcontext():
         while True:
+            gone = (daemon is None or daemon.poll() is not None) and not is_running(at)
             status = Status.read(status_file(at)) or status
             if display is not None:
                 display.update(_progress(status, time.monotonic() - began))
@@ -128,11 +128,11 @@ def _watch(at: Instance, console: Console) -> Status:
                 processes.wait_for_exit(status.pid, _STOP_SECONDS)
             if status.phase in (Phase.READY, Phase.FAILED, Phase.STOPPED):
                 break
-            if not is_running(at) and time.monotonic() - began > 10:
-                reason = "it ended without a word"
+            if gone:
+                log = tail(at.state / "logs" / "supervisor.log")
                 status.phase, status.failure = (
                     Phase.FAILED,
-                    Failure("supervisor", reason, tail(at.state / "logs" / "supervisor.log")),
+                    Failure("supervisor", "it ended without a word", log),
                 )
                 break
             time.sleep(0.1)

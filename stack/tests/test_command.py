@@ -13,6 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from stoa_stack.status import PartStatus, State, Status
+
 
 class Stoa:
     """Runs `stoa` for one instance."""
@@ -29,17 +31,15 @@ class Stoa:
             env=self.env, capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
 
-    def status(self) -> dict[str, dict[str, object]]:
-        parts: dict[str, dict[str, object]] = json.loads(self("status", "--json").stdout)["parts"]
-        return parts
+    @property
+    def status(self) -> Status:
+        status = Status.read(self.state / "run" / "status.json")
+        assert status is not None
+        return status
 
     def pid(self, part: str) -> int:
-        pid = self.status()[part]["pid"]
-        assert isinstance(pid, int)
-        return pid
-
-    def supervisor(self) -> int:
-        pid: int = json.loads(self("status", "--json").stdout)["pid"]
+        pid = self.status.parts[part].pid
+        assert pid is not None
         return pid
 
 
@@ -62,7 +62,8 @@ def test_up_makes_the_part_ready_and_down_leaves_no_process(stoa: Stoa) -> None:
     up = stoa("up", "--only", "valkey")
     assert up.returncode == 0, up.stdout + up.stderr
     assert f"127.0.0.1:{stoa.port_base + 11}" in up.stdout
-    assert {name: part["state"] for name, part in stoa.status().items()} == {"valkey": "ready"}
+    parts = json.loads(stoa("status", "--json").stdout)["parts"]
+    assert {name: part["state"] for name, part in parts.items()} == {"valkey": "ready"}
     access = json.loads((stoa.state / "access.json").read_text())
     assert access["edge_url"] == f"http://127.0.0.1:{stoa.port_base + 80}"
     server = psutil.Process(stoa.pid("valkey"))
@@ -102,19 +103,19 @@ def test_kill_and_restart_bring_the_part_back(stoa: Stoa) -> None:
     for command in ("kill", "restart"):
         before = stoa.pid("valkey")
         assert stoa(command, "valkey").returncode == 0
-        _until(lambda: stoa.status()["valkey"]["state"] == "ready" and stoa.pid("valkey") != before)  # noqa: B023
+        _until(lambda old=before: _is_back(stoa.status.parts["valkey"], old))
 
 
 def test_what_a_killed_supervisor_left_is_stopped_by_down_and_replaced_by_up(stoa: Stoa) -> None:
     stoa("up", "--only", "valkey")
     orphan = psutil.Process(stoa.pid("valkey"))
-    os.kill(stoa.supervisor(), signal.SIGKILL)
+    os.kill(stoa.status.pid, signal.SIGKILL)
     assert stoa("status").returncode == 3
     assert orphan.is_running()
     assert stoa("up", "--only", "valkey").returncode == 0
     assert not orphan.is_running()
     orphan = psutil.Process(stoa.pid("valkey"))
-    os.kill(stoa.supervisor(), signal.SIGKILL)
+    os.kill(stoa.status.pid, signal.SIGKILL)
     stoa("down")
     assert not orphan.is_running()
 
@@ -157,6 +158,10 @@ def test_a_service_gets_its_own_secrets_and_no_others(stoa: Stoa) -> None:
     names = sorted(path.name for path in Path(exports["STOA_SECRETS_DIR"]).iterdir())
     assert names == ["stoa_database_url", "stoa_gateway_api_key", "stoa_gateway_webhook_secret"]
     assert (Path(exports["STOA_TLS_DIR"]) / "cert.pem").exists()
+
+
+def _is_back(part: PartStatus, old: int) -> bool:
+    return part.state is State.READY and part.pid != old
 
 
 def _until(condition: object, seconds: float = 20) -> None:
