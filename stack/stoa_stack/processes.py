@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -65,10 +66,11 @@ def end(processes: list[psutil.Process], grace_seconds: float = 10.0) -> None:
 
 def wait_for_exit(pid: int, within_seconds: float) -> bool:
     """Wait until the process is gone; False if it still runs."""
-    try:
-        psutil.Process(pid).wait(within_seconds)
-    except psutil.NoSuchProcess:
-        return True
-    except psutil.TimeoutExpired:
-        return False
+    deadline = time.monotonic() + within_seconds
+    with contextlib.suppress(psutil.NoSuchProcess):
+        # A zombie has ended; some systems take a second to clear it away.
+        while psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.02)
     return True

@@ -32,7 +32,7 @@ def part(at: Instance, users: Sequence[str]) -> Part:
             'save ""',
             "maxmemory 256mb",
             "maxmemory-policy noeviction",
-            "hz 1",
+            "hz 10",
             *accounts,
         ]
         write_atomically(config, "\n".join(lines) + "\n")
