@@ -18,8 +18,9 @@ from stoa_stack.services import environment
 def command(at: Instance, service: str, console: Console) -> int:
     """Run the service's own replay with the service's own environment; 2 if there is nothing to replay.
 
-    A module `stoa_<service>.replay` makes a service replayable. The last line that it prints is a JSON object:
-    how many aggregates it `replayed`, and the ids of those whose projections `differed` and were mended.
+    A module `stoa_<service>.replay` makes a service replayable. The last line that it prints is a JSON
+    object: how many aggregates it `replayed`, and the ids of those whose projections `differed` and were
+    mended.
     """
     declared = {declaration.name: declaration for declaration in SERVICES}
     replayable = [name for name in declared if importlib.util.find_spec(f"stoa_{name}.replay")]

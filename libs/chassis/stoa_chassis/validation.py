@@ -1,8 +1,8 @@
 """Every request is checked against what its proto declares, before a servicer sees it.
 
-The constraints are those of `buf.validate`. A field that the server computes and a client may send back (as part
-of a resource that it read and changed) is ignored, as AIP-203 has it for OUTPUT_ONLY; one that a client must not
-send, such as the price of a cart's line, says so by a constraint of its own.
+The constraints are those of `buf.validate`. A field that the server computes and a client may send back (as
+part of a resource that it read and changed) is ignored, as AIP-203 has it for OUTPUT_ONLY; one that a client
+must not send, such as the price of a cart's line, says so by a constraint of its own.
 """
 
 import protovalidate

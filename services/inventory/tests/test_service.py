@@ -319,7 +319,7 @@ class CatalogServicer(CatalogServiceServicer):
     def __init__(self, product_id: UUID, variant_id: UUID) -> None:
         self._sold = (product_id, variant_id)
 
-    async def BatchGetVariants(  # noqa: N802  # named by the contract
+    async def BatchGetVariants(  # named by the contract
         self, request: BatchGetVariantsRequest, context: object
     ) -> BatchGetVariantsResponse:
         product_id, variant_id = map(str, self._sold)
