@@ -277,8 +277,8 @@ local function check_query(query, shape)
   for pair in string.gmatch(query, "[^&]+") do
     local name, value = match(pair, "^([^=]*)=?(.*)$")
     name, value = unescape(name), unescape(value)
-    trail[1], depth = name or pair, 1
-    local field = shape.query[name]
+    local field = name and shape.query[name]
+    trail[1], depth = field and field.name or name or pair, 1
     if not (name and value and is_utf8(name) and is_utf8(value)) or find(value, "%z") then
       report("is not text in percent-encoded UTF-8")
     elseif not field then

@@ -1,41 +1,57 @@
-"""A real Envoy in front of a stand-in for the services: it says what it was asked and answers what a test wants."""
+"""A real Envoy in front of a stand-in for all services, which answers what a test wants.
+
+The stand-in speaks the real contract, so what it gets is what a service would get.
+"""
 
 import asyncio
+import inspect
 import json
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import envoy
 import grpc
 import httpx
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
-from google.protobuf import json_format
+from google.protobuf import any_pb2
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
-from google.rpc import status_pb2
-from stoa_gateway import EdgeSettings, write
-from stoa_gateway.contract import Rpc, public_rpcs
+from google.rpc import error_details_pb2, status_pb2
 
-import envoy
+from stoa.cart.v1 import cart_pb2
+from stoa.catalog.v1 import catalog_pb2
+from stoa.inventory.v1 import inventory_pb2
+from stoa.order.v1 import order_pb2
+from stoa.payment.v1 import payment_pb2
 from stoa.user.v1 import user_pb2
+from stoa_gateway import EdgeSettings, write
+from stoa_gateway.contract import public_rpcs
+from stoa_stack.certificates import Authority
 
 ENVOY = Path(envoy.__file__).parent / "_bin" / "envoy"
-DESCRIPTORS = EdgeSettings(upstreams={}, tls_dir=None).descriptors
-Answer = Callable[[Any], Message] | Message
+DESCRIPTORS = EdgeSettings(upstreams={}).descriptors
+RPCS = public_rpcs(DESCRIPTORS)
+SERVICES = sorted({rpc.service for rpc in RPCS})
+JWKS = "stoa.user.v1.AuthService/GetJwks"
+_CONTRACTS = (cart_pb2, catalog_pb2, inventory_pb2, order_pb2, payment_pb2, user_pb2)
+_CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 
 
-class Refusal(Exception):
+class Refused(Exception):
     """Makes the stand-in answer an error with details, as a service does."""
 
-    def __init__(self, status: status_pb2.Status) -> None:
-        self.status = status
+    def __init__(self, code: int, message: str, reason: str) -> None:
+        detail = any_pb2.Any()
+        detail.Pack(error_details_pb2.ErrorInfo(reason=reason, domain="stoa"))
+        self.status = status_pb2.Status(code=code, message=message, details=[detail])
 
 
 @dataclass
@@ -44,55 +60,56 @@ class Call:
 
     rpc: str
     request: Any
-    metadata: dict[str, str]
+    metadata: dict[str, Any]
 
 
-@dataclass
+Answer = Message | Callable[[Any], Any]
+
+
 class Services(grpc.GenericRpcHandler):
-    """All services in one server. An RPC without an answer of its own gets an empty response."""
+    """All services in one server. An RPC without an answer of its own gives an empty response."""
 
-    calls: list[Call] = field(default_factory=list)
-    answers: dict[str, Answer] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self._methods = {rpc.name: rpc.method for rpc in public_rpcs(DESCRIPTORS)}
-
-    def service(self, call: grpc.HandlerCallDetails) -> Any:
-        name = call.method[1:]
-        if name == "grpc.health.v1.Health/Check":
-            return grpc.unary_unary_rpc_method_handler(self._healthy)
-        method = self._methods.get(name)
-
-        async def handle(raw: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
-            metadata = {key: value for key, value in context.invocation_metadata() or ()}
-            request = GetMessageClass(method.input_type).FromString(raw) if method else raw
-            if name != "stoa.user.v1.AuthService/GetJwks":
-                self.calls.append(Call(name, request, metadata))
-            answer = self.answers.get(name)
-            try:
-                given = answer(request) if callable(answer) else answer
-                if asyncio.iscoroutine(given):
-                    given = await given
-            except Refusal as refusal:
-                status = refusal.status
-                await context.abort(
-                    grpc.StatusCode(
-                        next(code.value for code in grpc.StatusCode if code.value[0] == status.code)
-                    ),
-                    status.message,
-                    (("grpc-status-details-bin", status.SerializeToString()),),
-                )
-            return given.SerializeToString() if given else b""
-
-        return grpc.unary_unary_rpc_method_handler(handle)
-
-    async def _healthy(self, _: bytes, __: object) -> bytes:
-        return b"\x08\x01"
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+        self.answers: dict[str, Answer] = {}
+        self._requests = {
+            f"{service.full_name}/{method.name}": GetMessageClass(method.input_type)
+            for contract in _CONTRACTS
+            for service in contract.DESCRIPTOR.services_by_name.values()
+            for method in service.methods
+        }
 
     @property
     def last(self) -> Call:
         """The latest call."""
         return self.calls[-1]
+
+    def service(self, handler_call_details: Any) -> Any:
+        """Find the handler of an RPC, for gRPC."""
+        name = handler_call_details.method[1:]
+        if name == "grpc.health.v1.Health/Check":
+            return grpc.unary_unary_rpc_method_handler(self._health)
+
+        async def handle(raw: bytes, context: Any) -> bytes:
+            request = self._requests[name].FromString(raw)
+            if name != JWKS:
+                self.calls.append(Call(name, request, dict(context.invocation_metadata() or ())))
+            return await self._answer(self.answers.get(name), request, context)
+
+        return grpc.unary_unary_rpc_method_handler(handle)
+
+    async def _answer(self, answer: Answer | None, request: Any, context: Any) -> bytes:
+        try:
+            given = answer(request) if callable(answer) else answer
+            if inspect.isawaitable(given):
+                given = await given
+        except Refused as refused:
+            details = (("grpc-status-details-bin", refused.status.SerializeToString()),)
+            await context.abort(_CODES[refused.status.code], refused.status.message, details)
+        return given.SerializeToString() if given else b""
+
+    async def _health(self, _: bytes, __: object) -> bytes:
+        return b"\x08\x01"  # SERVING
 
 
 @dataclass(frozen=True)
@@ -103,35 +120,30 @@ class Issuer:
     kid: str = "test"
 
     def jwks(self) -> user_pb2.GetJwksResponse:
-        jwk = json.loads(jwt.algorithms.ECAlgorithm.to_jwk(self.key.public_key()))
-        entry = user_pb2.Jwk(
-            kid=self.kid, use="sig", alg="ES256", kty="EC", crv="P-256", x=jwk["x"], y=jwk["y"]
-        )
-        return user_pb2.GetJwksResponse(keys=[entry])
+        """Return the public keys."""
+        key = json.loads(jwt.algorithms.ECAlgorithm.to_jwk(self.key.public_key()))
+        entry = {"kty": "EC", "use": "sig", "alg": "ES256", "kid": self.kid, "crv": "P-256"}
+        return user_pb2.GetJwksResponse(keys=[user_pb2.Jwk(**entry, x=key["x"], y=key["y"])])
 
-    def token(self, subject: str | None = None, **changes: Any) -> str:
-        claims = {
-            "iss": "stoa",
-            "aud": "stoa",
-            "sub": subject or str(uuid4()),
-            "exp": datetime.now(UTC) + timedelta(minutes=5),
-        } | changes
-        return jwt.encode(claims, self.key, "ES256", {"kid": self.kid})
+    def token(self, subject: str = "", **changes: Any) -> str:
+        """Return a good token, unless the changed claims make it a bad one."""
+        expires_at = datetime.now(UTC) + timedelta(minutes=5)
+        claims = {"iss": "stoa", "aud": "stoa", "sub": subject or str(uuid4()), "exp": expires_at}
+        return jwt.encode(claims | changes, self.key, "ES256", {"kid": self.kid})
 
 
 @dataclass
 class Edge:
-    """A running edge, its client, and what stands behind it."""
+    """A running edge, a client of it, and what stands behind it."""
 
-    url: str
     port: int
-    admin: str
     client: httpx.AsyncClient
     services: Services
     issuer: Issuer
     log: Path
 
-    def bearer(self, subject: str | None = None, **changes: Any) -> dict[str, str]:
+    def bearer(self, subject: str = "", **changes: Any) -> dict[str, str]:
+        """Return the headers of somebody who is signed in."""
         return {"authorization": f"Bearer {self.issuer.token(subject, **changes)}"}
 
     @contextmanager
@@ -143,85 +155,135 @@ class Edge:
         finally:
             del self.services.answers[rpc]
 
-    def access_log(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+    async def logged(self, request_id: str) -> dict[str, Any]:
+        """Return the line of the access log about a request."""
+
+        async def found() -> dict[str, Any] | None:
+            lines = self.log.read_text().splitlines()
+            entries = [json.loads(line) for line in lines if line.startswith("{") and request_id in line]
+            return entries[-1] if entries else None
+
+        entry: dict[str, Any] = await eventually(found)
+        return entry
 
 
 def free_port() -> int:
+    """Return a port that nobody listens on just now."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         return int(taken.getsockname()[1])
 
 
 @asynccontextmanager
-async def running(
-    folder: Path, upstreams: Mapping[str, str] | None = None, services: Services | None = None, **changes: Any
-) -> AsyncIterator[Edge]:
-    """An edge with these settings, ready to take calls that need a token."""
-    services = services or Services()
-    issuer = Issuer()
-    services.answers["stoa.user.v1.AuthService/GetJwks"] = issuer.jwks()
+async def serving(credentials: grpc.ServerCredentials | None = None) -> AsyncIterator[tuple[Services, str]]:
+    """Run the stand-in, and yield it and its address."""
+    services = Services()
     server = grpc.aio.server()
     server.add_generic_rpc_handlers((services,))
-    upstream = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    if credentials:
+        port = server.add_secure_port("127.0.0.1:0", credentials)
+    else:
+        port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    settings = EdgeSettings(
-        upstreams=dict.fromkeys((rpc.service for rpc in public_rpcs(DESCRIPTORS)), upstream)
-        | dict(upstreams or {}),
-        tls_dir=None,
-        port=free_port(),
-        admin_port=free_port(),
-        rate_limits=None,
-    )
-    settings = replace(settings, **changes)
-    log = folder / "log"
-    with log.open("wb") as output:
-        process = await asyncio.create_subprocess_exec(
-            str(ENVOY), "-c", str(write(settings, folder)), "--disable-hot-restart", "--concurrency", "1",
-            "--log-level", "warning", stdout=output, stderr=output,
-        )  # fmt: skip
-    url = f"http://127.0.0.1:{settings.port}"
     try:
-        async with httpx.AsyncClient(base_url=url, timeout=10) as client:
-            edge = Edge(
-                url, settings.port, f"http://127.0.0.1:{settings.admin_port}", client, services, issuer, log
-            )
-            await _ready(edge, process)
-            yield edge
+        yield services, f"127.0.0.1:{port}"
     finally:
-        with suppress(ProcessLookupError):
-            process.terminate()
-        await process.wait()
         await server.stop(0)
 
 
-async def _ready(edge: Edge, process: asyncio.subprocess.Process) -> None:
-    """Wait until the edge has fetched the keys, which is the last thing that it needs."""
-    async with asyncio.timeout(10):
-        while process.returncode is None:
-            with suppress(httpx.TransportError):
-                answer = await edge.client.get(f"/api/v1/orders/{uuid4()}", headers=edge.bearer())
-                if answer.status_code == 200:
-                    edge.services.calls.clear()
-                    return
-            await asyncio.sleep(0.05)
-    raise AssertionError(edge.log.read_text())
+@asynccontextmanager
+async def running(folder: Path, **changes: Any) -> AsyncIterator[Edge]:
+    """Run an edge with these settings, in front of the stand-in unless they say where the services are."""
+    async with serving() as (services, address):
+        defaults = {
+            "upstreams": dict.fromkeys(SERVICES, address),
+            "port": free_port(),
+            "admin_port": free_port(),
+            "rate_limits": None,
+        }
+        settings = EdgeSettings(**{**defaults, **changes})
+        issuer = Issuer()
+        services.answers[JWKS] = issuer.jwks()
+        log = folder / "log"
+        arguments = ["-c", write(settings, folder), "--disable-hot-restart", "--concurrency", "1"]
+        with log.open("wb") as output:
+            process = await asyncio.create_subprocess_exec(
+                ENVOY, *arguments, "--log-level", "warning", stdout=output, stderr=output
+            )
+        try:
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{settings.port}", timeout=10) as client:
+                if not await _is_up(client, process):
+                    raise AssertionError(log.read_text())
+                yield Edge(settings.port, client, services, issuer, log)
+        finally:
+            with suppress(ProcessLookupError):
+                process.terminate()
+            await process.wait()
+
+
+async def _is_up(client: httpx.AsyncClient, process: asyncio.subprocess.Process) -> bool:
+    async def answers() -> bool:
+        with suppress(httpx.TransportError):
+            return process.returncode is not None or (await client.get("/healthz")).is_success
+        return False
+
+    await eventually(answers)
+    return process.returncode is None
+
+
+async def knows_the_keys(edge: Edge) -> None:
+    """Wait until the edge has fetched the keys that tokens are checked by."""
+    headers = edge.bearer()
+
+    async def admits() -> bool:
+        return (await edge.client.get(f"/api/v1/orders/{uuid4()}", headers=headers)).is_success
+
+    await eventually(admits)
+
+
+async def eventually(holds: Callable[[], Awaitable[Any]], seconds: float = 10) -> Any:
+    """Wait for something to be true and return it; raises TimeoutError."""
+    async with asyncio.timeout(seconds):
+        while not (found := await holds()):
+            await asyncio.sleep(0.05)  # noqa: ASYNC110  # another process can set no event of ours
+        return found
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with certificates of the edge and of some services, as the local stack issues them."""
+    folder = tmp_path_factory.mktemp("certificates")
+    authority = Authority(folder)
+    for name in ("edge", *SERVICES):
+        authority.issue(name)
+    return folder
 
 
 @pytest.fixture(scope="session")
 async def edge(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Edge]:
     """An edge without rate limits, for the whole run."""
     async with running(tmp_path_factory.mktemp("edge")) as edge:
+        await knows_the_keys(edge)
         yield edge
 
 
-@pytest.fixture(scope="session")
-def rpcs() -> dict[str, Rpc]:
-    """The public RPCs by name."""
-    return {rpc.name: rpc for rpc in public_rpcs(DESCRIPTORS)}
+def reason(answer: httpx.Response) -> str:
+    """Return the reason of an error, having checked that it is a google.rpc.Status."""
+    status = answer.json()
+    assert answer.headers["content-type"] == "application/json"
+    assert status.keys() == {"code", "message", "details"}
+    assert isinstance(status["code"], int)
+    assert status["message"]
+    info = status["details"][0]
+    assert info["@type"] == "type.googleapis.com/google.rpc.ErrorInfo"
+    assert info["domain"] == "stoa"
+    return str(info["reason"])
 
 
-def as_json(message: Message) -> dict[str, Any]:
-    """What a client sees of a message."""
-    found: dict[str, Any] = json_format.MessageToDict(message, preserving_proto_field_name=True)
-    return found
+def violations(answer: httpx.Response) -> dict[str, str]:
+    """Return what is wrong, by field."""
+    assert answer.status_code == 400, answer.text
+    for detail in answer.json()["details"]:
+        if detail["@type"] == "type.googleapis.com/google.rpc.BadRequest":
+            return {found["field"]: found["description"] for found in detail["field_violations"]}
+    return {}

@@ -1,0 +1,85 @@
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+from google.api import annotations_pb2
+from google.protobuf import descriptor_pb2
+
+from stoa_gateway import EdgeSettings, RateLimits, render, write
+
+from .conftest import DESCRIPTORS, ENVOY, RPCS, SERVICES
+
+SETTINGS = EdgeSettings(upstreams=dict.fromkeys(SERVICES, "127.0.0.1:1"), rate_limits=RateLimits())
+
+
+def _routes(settings: EdgeSettings) -> list[dict[str, object]]:
+    config = yaml.safe_load(render(settings, Path("/edge"))["envoy.yaml"])
+    manager = config["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
+    routes: list[dict[str, object]] = manager["route_config"]["virtual_hosts"][0]["routes"]
+    return routes
+
+
+def test_exactly_the_rpcs_with_an_http_annotation_lead_to_a_service() -> None:
+    files = descriptor_pb2.FileDescriptorSet.FromString(DESCRIPTORS.read_bytes()).file
+    public = {
+        f"{file.package}.{service.name}/{method.name}"
+        for file in files
+        for service in file.service
+        for method in service.method
+        if method.options.HasExtension(annotations_pb2.http)
+    }
+    routed = {str(r["name"]) for r in _routes(SETTINGS) if "route" in r and r["name"] != "preflight"}
+    assert routed == public
+
+
+def test_the_same_settings_give_the_same_files() -> None:
+    assert render(SETTINGS, Path("/edge")) == render(SETTINGS, Path("/edge"))
+
+
+def test_a_service_without_an_upstream_is_an_error_that_names_it() -> None:
+    upstreams = {name: address for name, address in SETTINGS.upstreams.items() if name != "order"}
+    with pytest.raises(ValueError, match="order"):
+        render(replace(SETTINGS, upstreams=upstreams), Path("/edge"))
+
+
+def test_only_idempotent_rpcs_are_sent_again_when_a_service_may_have_read_them() -> None:
+    retried = {r["name"] for r in _routes(SETTINGS) if "unavailable" in str(r.get("route"))}
+    assert retried == {rpc.name for rpc in RPCS if rpc.idempotent}
+    assert "stoa.order.v1.OrderService/PlaceOrder" in retried
+    assert "stoa.user.v1.UserService/CreateUser" not in retried
+
+
+def test_an_rpc_may_have_a_timeout_of_its_own() -> None:
+    name = "stoa.payment.v1.PaymentService/RefundPayment"
+    timeouts = {
+        r["name"]: r["route"]["timeout"]  # type: ignore[index]
+        for r in _routes(replace(SETTINGS, timeouts={name: 42}))
+        if "timeout" in str(r.get("route"))
+    }
+    assert timeouts[name] == "42s"
+    assert timeouts["stoa.order.v1.OrderService/GetOrder"] == "5s"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"rate_limits": None, "openapi": None},
+        {"tls_dir": True, "access_log": "/dev/null", "trace_endpoint": "127.0.0.1:4317", "trusted_hops": 1},
+        {"jwks_url": "https://issuer.example/keys", "cors_origins": ()},
+    ],
+    ids=["default", "bare", "full", "other issuer"],
+)
+async def test_envoy_accepts_every_combination_of_settings(
+    changes: dict[str, object], tmp_path: Path, certificates: Path
+) -> None:
+    if "tls_dir" in changes:
+        changes = {**changes, "tls_dir": certificates / "edge"}
+    config = write(replace(SETTINGS, **changes), tmp_path)  # type: ignore[arg-type]
+    validation = await asyncio.create_subprocess_exec(
+        ENVOY, "-c", config, "--mode", "validate", "--disable-hot-restart", stdout=-1, stderr=-2
+    )
+    output, _ = await validation.communicate()
+    assert validation.returncode == 0, output.decode()[-2000:]
