@@ -19,7 +19,7 @@ from asyncpg.pool import PoolConnectionProxy
 from stoa_chassis.errors import Unavailable
 from stoa_chassis.migrations import migrate
 from stoa_chassis.outages import register_outage
-from stoa_chassis.telemetry import get_logger
+from stoa_chassis.telemetry import DATABASE_STATEMENTS, get_logger
 
 log = get_logger(__name__)
 
@@ -155,6 +155,11 @@ class Database:
         finally:
             await self._pool.release(connection)
 
+    def count_statement(self) -> None:
+        """Count one that is sent: BEGIN and COMMIT are not."""
+        self.statements += 1
+        DATABASE_STATEMENTS.inc()
+
     async def _init(self, connection: asyncpg.Connection) -> None:
         cast(_CountedConnection, connection).database = self
         await _prepare(connection)
@@ -170,27 +175,27 @@ class _CountedConnection(asyncpg.Connection):
         if query.startswith("BEGIN"):
             self.database.transactions += 1
         elif not query.startswith(("COMMIT", "ROLLBACK")):
-            self.database.statements += 1
+            self.database.count_statement()
         return await super().execute(query, *args, **options)
 
     async def executemany(self, *args: Any, **options: Any) -> Any:
-        self.database.statements += 1
+        self.database.count_statement()
         return await super().executemany(*args, **options)
 
     async def fetch(self, *args: Any, **options: Any) -> Any:
-        self.database.statements += 1
+        self.database.count_statement()
         return await super().fetch(*args, **options)
 
     async def fetchrow(self, *args: Any, **options: Any) -> Any:
-        self.database.statements += 1
+        self.database.count_statement()
         return await super().fetchrow(*args, **options)
 
     async def fetchval(self, *args: Any, **options: Any) -> Any:
-        self.database.statements += 1
+        self.database.count_statement()
         return await super().fetchval(*args, **options)
 
     async def fetchmany(self, *args: Any, **options: Any) -> Any:
-        self.database.statements += 1
+        self.database.count_statement()
         return await super().fetchmany(*args, **options)
 
 

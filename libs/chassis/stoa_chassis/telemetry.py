@@ -61,6 +61,7 @@ CONSUMER_SECONDS = Histogram(
     ["group", "topic"],
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60, 600),
 )
+DATABASE_STATEMENTS = Counter("stoa_database_statements", "SQL statements sent, BEGIN and COMMIT apart")
 OUTBOX_PUBLISHED = Counter("stoa_outbox_published", "Events published from the outbox", ["topic"])
 OUTBOX_BACKLOG = Gauge(
     "stoa_outbox_backlog", "Events waiting to be published", multiprocess_mode="livemostrecent"
