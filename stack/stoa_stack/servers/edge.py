@@ -9,7 +9,7 @@ from stoa_stack.files import package_folder
 from stoa_stack.instance import Instance
 from stoa_stack.part import Part, Report
 
-_BINARY = package_folder("envoy") / "_bin" / "envoy"
+BINARY = package_folder("envoy") / "_bin" / "envoy"
 
 
 def part(at: Instance, services: Sequence[str]) -> Part:
@@ -37,7 +37,7 @@ def part(at: Instance, services: Sequence[str]) -> Part:
     return Part(
         name="edge",
         command=[
-            _BINARY,
+            BINARY,
             "--config-path",
             folder / "envoy.yaml",
             "--concurrency",
