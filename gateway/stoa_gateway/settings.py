@@ -31,11 +31,11 @@ class EdgeSettings:
     """Where the edge listens, where the services are (name → host:port), and whom it trusts.
 
     `tls_dir` has the edge's own cert.pem, key.pem and ca.pem; without it services are called in plaintext,
-    for a mesh whose sidecars do mTLS. `jwks_url` is the issuer's key set; by default the edge asks itself,
-    which leads to the user service. `trusted_hops` says how many proxies in front of the edge may add to
-    x-forwarded-for. `timeouts` has the seconds of RPCs that differ from the rest, by name
-    (stoa.payment.v1.PaymentService/RefundPayment). `access_log` is a file, by default standard output.
-    `trace_endpoint` is the host:port of an OTLP collector (gRPC); without it the edge makes no spans.
+    for a mesh whose sidecars do mTLS. `jwks_url` is the issuer's key set, fetched again every `jwks_seconds`;
+    by default the edge asks itself, which leads to the user service. `trusted_hops` says how many proxies in
+    front of the edge may add to x-forwarded-for. `timeouts` has the seconds of RPCs that differ from the
+    rest, by name (stoa.payment.v1.PaymentService/RefundPayment). `access_log` is a file, by default standard
+    output. `trace_endpoint` is the host:port of an OTLP collector (gRPC); without it the edge makes no spans.
     """
 
     upstreams: Mapping[str, str]
@@ -44,6 +44,7 @@ class EdgeSettings:
     port: int = 8080
     admin_port: int = 18081
     jwks_url: str = ""
+    jwks_seconds: int = 60
     jwt_issuer: str = "stoa"
     jwt_audience: str = "stoa"
     spiffe_prefix: str = "spiffe://stoa.local/ns/stoa/sa/"

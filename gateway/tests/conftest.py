@@ -61,6 +61,8 @@ class Call:
     rpc: str
     request: Any
     metadata: dict[str, Any]
+    certificate: bytes
+    """Of the caller, in PEM; empty without TLS."""
 
 
 Answer = Message | Callable[[Any], Any]
@@ -93,7 +95,8 @@ class Services(grpc.GenericRpcHandler):
         async def handle(raw: bytes, context: Any) -> bytes:
             request = self._requests[name].FromString(raw)
             if name != JWKS:
-                self.calls.append(Call(name, request, dict(context.invocation_metadata() or ())))
+                shown = context.auth_context().get("x509_pem_cert", [b""])[0]
+                self.calls.append(Call(name, request, dict(context.invocation_metadata() or ()), shown))
             return await self._answer(self.answers.get(name), request, context)
 
         return grpc.unary_unary_rpc_method_handler(handle)
@@ -175,15 +178,15 @@ def free_port() -> int:
 
 
 @asynccontextmanager
-async def serving(credentials: grpc.ServerCredentials | None = None) -> AsyncIterator[tuple[Services, str]]:
+async def serving(
+    credentials: grpc.ServerCredentials | None = None, address: str = "127.0.0.1:0"
+) -> AsyncIterator[tuple[Services, str]]:
     """Run the stand-in, and yield it and its address."""
     services = Services()
     server = grpc.aio.server()
     server.add_generic_rpc_handlers((services,))
-    if credentials:
-        port = server.add_secure_port("127.0.0.1:0", credentials)
-    else:
-        port = server.add_insecure_port("127.0.0.1:0")
+    add_port = server.add_insecure_port
+    port = server.add_secure_port(address, credentials) if credentials else add_port(address)
     await server.start()
     try:
         yield services, f"127.0.0.1:{port}"
@@ -244,8 +247,8 @@ async def knows_the_keys(edge: Edge) -> None:
 async def eventually(holds: Callable[[], Awaitable[Any]], seconds: float = 10) -> Any:
     """Wait for something to be true and return it; raises TimeoutError."""
     async with asyncio.timeout(seconds):
-        while not (found := await holds()):
-            await asyncio.sleep(0.05)  # noqa: ASYNC110  # another process can set no event of ours
+        while not (found := await holds()):  # noqa: ASYNC110  # another process can set no event of ours
+            await asyncio.sleep(0.05)
         return found
 
 

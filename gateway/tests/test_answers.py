@@ -1,0 +1,220 @@
+"""What a client gets to see of what happens behind the edge."""
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from google.rpc import code_pb2
+
+from stoa.catalog.v1 import catalog_pb2
+from stoa_gateway import Limit, RateLimits
+
+from .conftest import SERVICES, Edge, Refused, knows_the_keys, reason, running
+
+GET_ORDER = "stoa.order.v1.OrderService/GetOrder"
+PLACE_ORDER = "stoa.order.v1.OrderService/PlaceOrder"
+LIST_PRODUCTS = "stoa.catalog.v1.CatalogService/ListProducts"
+CREATE_USER = "stoa.user.v1.UserService/CreateUser"
+ORIGIN = "http://localhost:5173"
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        (code_pb2.INVALID_ARGUMENT, 400),
+        (code_pb2.FAILED_PRECONDITION, 400),
+        (code_pb2.UNAUTHENTICATED, 401),
+        (code_pb2.PERMISSION_DENIED, 403),
+        (code_pb2.NOT_FOUND, 404),
+        (code_pb2.ALREADY_EXISTS, 409),
+        (code_pb2.ABORTED, 409),
+        (code_pb2.RESOURCE_EXHAUSTED, 429),
+        (code_pb2.INTERNAL, 500),
+        (code_pb2.UNAVAILABLE, 503),
+        (code_pb2.DEADLINE_EXCEEDED, 504),
+    ],
+)
+async def test_an_error_of_a_service_keeps_its_details(code: int, status: int, edge: Edge) -> None:
+    def refuse(_: object) -> None:
+        raise Refused(code, "it is so – because", "BECAUSE")
+
+    with edge.answering(CREATE_USER, refuse):
+        answer = await edge.client.post("/api/v1/users", json={})
+    assert (answer.status_code, reason(answer)) == (status, "BECAUSE")
+    assert answer.json()["code"] == code
+    assert answer.json()["message"] == "it is so – because"
+
+
+async def test_what_fails_for_a_moment_is_asked_again_if_that_is_safe(edge: Edge) -> None:
+    tries = 0
+
+    def fail_once(_: object) -> None:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            raise Refused(code_pb2.UNAVAILABLE, "not now", "NOT_NOW")
+
+    with edge.answering(PLACE_ORDER, fail_once):
+        answer = await edge.client.post("/api/v1/orders", json={}, headers=edge.bearer())
+    assert (answer.status_code, tries) == (200, 2)
+    tries = 0
+    with edge.answering(CREATE_USER, fail_once):
+        answer = await edge.client.post("/api/v1/users", json={})
+    assert (answer.status_code, tries) == (503, 1)
+
+
+async def test_a_service_that_is_down_is_unavailable(tmp_path: Path) -> None:
+    async with running(tmp_path, upstreams=dict.fromkeys(SERVICES, "127.0.0.1:9")) as edge:
+        began = time.perf_counter()
+        answer = await edge.client.get("/api/v1/products", headers={"origin": ORIGIN})
+        assert (answer.status_code, reason(answer)) == (503, "UPSTREAM_UNAVAILABLE")
+        assert answer.json()["details"][1]["@type"] == "type.googleapis.com/google.rpc.RetryInfo"
+        assert answer.headers["retry-after"] == "1"
+        assert answer.headers["access-control-allow-origin"] == ORIGIN
+        assert time.perf_counter() - began < 3
+
+
+async def test_a_service_that_is_slow_is_given_up(tmp_path: Path) -> None:
+    deadlines: list[str] = []
+
+    async def dawdle(_: object) -> None:
+        deadlines.append(edge.services.last.metadata.get("grpc-timeout", ""))
+        await asyncio.sleep(5)
+
+    async with running(tmp_path, timeouts={GET_ORDER: 0.3}) as edge:
+        await knows_the_keys(edge)
+        with edge.answering(GET_ORDER, dawdle):
+            answer = await edge.client.get(f"/api/v1/orders/{uuid4()}", headers=edge.bearer())
+        assert (answer.status_code, reason(answer)) == (504, "UPSTREAM_TIMEOUT")
+        assert answer.json()["code"] == code_pb2.DEADLINE_EXCEEDED
+
+
+async def test_more_than_a_service_can_bear_is_refused_at_once(edge: Edge) -> None:
+    released = asyncio.Event()
+
+    async def wait(_: object) -> None:
+        await released.wait()
+
+    async def call() -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", edge.port)
+        writer.write(b"GET /api/v1/products HTTP/1.1\r\nhost: x\r\n\r\n")
+        line = await reader.readline()
+        writer.close()
+        return line
+
+    with edge.answering(LIST_PRODUCTS, wait):
+        calls = [asyncio.create_task(call()) for _ in range(300)]
+        refused: set[asyncio.Task[bytes]] = set()
+        while len(refused) < 300 - 256:
+            done, _ = await asyncio.wait(calls, timeout=0.1, return_when=asyncio.FIRST_COMPLETED)
+            refused |= done
+            await asyncio.sleep(0.02)
+        released.set()
+        lines = await asyncio.gather(*calls)
+    assert sum(line.startswith(b"HTTP/1.1 429") for line in lines) == 300 - 256
+    assert sum(line.startswith(b"HTTP/1.1 200") for line in lines) == 256
+
+
+async def test_a_browser_of_a_known_origin_may_call(edge: Edge) -> None:
+    asked = {
+        "origin": ORIGIN,
+        "access-control-request-method": "PUT",
+        "access-control-request-headers": "authorization,content-type",
+    }
+    preflight = await edge.client.options(f"/api/v1/orders/{uuid4()}/cancel", headers=asked)
+    assert preflight.status_code == 200
+    assert preflight.headers["access-control-allow-origin"] == ORIGIN
+    assert "PUT" in preflight.headers["access-control-allow-methods"]
+    assert "authorization" in preflight.headers["access-control-allow-headers"]
+    for headers in ({}, edge.bearer(), {"authorization": "Bearer x"}):
+        answer = await edge.client.get(f"/api/v1/orders/{uuid4()}", headers={**headers, "origin": ORIGIN})
+        assert answer.headers["access-control-allow-origin"] == ORIGIN
+        assert "x-request-id" in answer.headers["access-control-expose-headers"]
+
+
+async def test_a_browser_of_another_origin_may_not(edge: Edge) -> None:
+    asked = {"origin": "http://evil.example", "access-control-request-method": "PUT"}
+    assert (
+        "access-control-allow-origin"
+        not in (await edge.client.options("/api/v1/orders", headers=asked)).headers
+    )
+    answer = await edge.client.get("/api/v1/products", headers={"origin": "http://evil.example"})
+    assert "access-control-allow-origin" not in answer.headers
+
+
+@pytest.mark.parametrize("coding", ["gzip", "br"])
+async def test_a_long_answer_is_compressed(coding: str, edge: Edge) -> None:
+    products = [catalog_pb2.Product(name="Lamp", description="x" * 500) for _ in range(20)]
+    with edge.answering(LIST_PRODUCTS, catalog_pb2.ListProductsResponse(products=products)):
+        request = edge.client.build_request("GET", "/api/v1/products", headers={"accept-encoding": coding})
+        answer = await edge.client.send(request, stream=True)
+        raw = b"".join([part async for part in answer.aiter_raw()])
+    assert answer.headers["content-encoding"] == coding
+    assert len(raw) < 1000
+    assert "Accept-Encoding" in answer.headers["vary"]
+
+
+@pytest.mark.parametrize("path", ["/api/v1/products", f"/api/v1/orders/{uuid4()}", "/nowhere", "/healthz"])
+async def test_no_answer_tells_what_it_need_not(path: str, edge: Edge) -> None:
+    headers = (await edge.client.get(path, headers=edge.bearer())).headers
+    assert headers["x-content-type-options"] == "nosniff"
+    assert not [name for name in headers if name == "server" or name.startswith(("x-envoy", "grpc"))]
+
+
+async def test_only_what_anyone_may_read_is_kept_by_caches(edge: Edge) -> None:
+    async def caching(method: str, path: str) -> str:
+        answer = await edge.client.request(method, path, headers=edge.bearer())
+        return str(answer.headers["cache-control"])
+
+    assert await caching("GET", "/api/v1/products") == "no-cache"
+    assert await caching("GET", f"/api/v1/orders/{uuid4()}") == "no-store"
+    assert await caching("POST", "/api/v1/auth/login") == "no-store"
+    assert await caching("GET", "/nowhere") == "no-store"
+
+
+async def test_the_edge_says_what_there_is(edge: Edge) -> None:
+    assert (await edge.client.get("/healthz")).json() == {"status": "ok"}
+    assert (await edge.client.head("/healthz")).status_code == 200
+    links = (await edge.client.get("/")).json()
+    description = await edge.client.get(links["openapi"])
+    assert description.headers["content-type"] == "application/yaml"
+    assert "openapi: 3" in description.text
+
+
+async def test_too_long_headers_are_refused(edge: Edge) -> None:
+    answer = await edge.client.get("/api/v1/products", headers={"x-long": "x" * 40_000})
+    assert (answer.status_code, reason(answer)) == (431, "HEADERS_TOO_LARGE")
+
+
+async def _until_refused(edge: Edge, method: str, path: str, **request: Any) -> int:
+    for count in range(100):
+        answer = await edge.client.request(method, path, **request)
+        if answer.status_code == 429:
+            assert reason(answer) == "RATE_LIMITED"
+            assert answer.json()["code"] == code_pb2.RESOURCE_EXHAUSTED
+            assert answer.json()["details"][1]["retry_delay"] == "1s"
+            assert answer.headers["retry-after"] == "1"
+            assert len(answer.headers["x-request-id"]) == 36
+            return count
+        assert answer.status_code == 200
+    raise AssertionError("never refused")
+
+
+async def test_a_client_that_asks_too_much_is_slowed_down(tmp_path: Path) -> None:
+    slow = RateLimits(
+        by_address=Limit(per_second=1, burst=40),
+        by_user=Limit(per_second=1, burst=5),
+        sign_in=Limit(per_second=1, burst=3),
+    )
+    async with running(tmp_path, rate_limits=slow) as edge:
+        await knows_the_keys(edge)
+        mine = f"/api/v1/orders/{uuid4()}"
+        first, second = edge.bearer(), edge.bearer()
+        assert await _until_refused(edge, "GET", mine, headers=first) in (5, 6)
+        assert await _until_refused(edge, "GET", mine, headers=second) in (5, 6), "each user has their own"
+        assert await _until_refused(edge, "POST", "/api/v1/auth/login", json={}) in (3, 4)
+        assert await _until_refused(edge, "POST", "/api/v1/users", json={}) in (3, 4)
+        assert await _until_refused(edge, "GET", "/api/v1/products") > 5
