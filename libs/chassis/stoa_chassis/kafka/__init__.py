@@ -1,10 +1,17 @@
 """Kafka for asyncio: a producer that keeps order, a consumer that retries and then parks messages."""
 
 from stoa_chassis.kafka.consumer import Consumer, Handler, RetryPolicy
-from stoa_chassis.kafka.dead_letters import DeadLetter, dead_letter_topic, original_headers
+from stoa_chassis.kafka.dead_letters import (
+    ADDRESSEE_HEADER,
+    DeadLetter,
+    dead_letter_topic,
+    original_headers,
+    replay_headers,
+)
 from stoa_chassis.kafka.producer import CORRELATION_ID_HEADER, Producer, PublishFailed, Record
 
 __all__ = [
+    "ADDRESSEE_HEADER",
     "CORRELATION_ID_HEADER",
     "Consumer",
     "DeadLetter",
@@ -15,4 +22,5 @@ __all__ = [
     "RetryPolicy",
     "dead_letter_topic",
     "original_headers",
+    "replay_headers",
 ]

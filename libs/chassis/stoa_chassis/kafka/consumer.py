@@ -24,7 +24,7 @@ from stoa_chassis import telemetry
 from stoa_chassis.avro import EventCodec, UndecodableMessage
 from stoa_chassis.context import bound
 from stoa_chassis.inbox import AlreadyProcessed
-from stoa_chassis.kafka.dead_letters import DeadLetter, dead_letter_topic
+from stoa_chassis.kafka.dead_letters import ADDRESSEE_HEADER, DeadLetter, dead_letter_topic
 from stoa_chassis.kafka.producer import CORRELATION_ID_HEADER, Producer, PublishFailed
 from stoa_chassis.outages import is_outage
 from stoa_chassis.telemetry import get_logger
@@ -279,6 +279,9 @@ class Consumer:
                 return False
 
     async def _handle(self, topic: str, message: Message) -> None:
+        headers = _headers(message)
+        if headers.get(ADDRESSEE_HEADER, self._group) != self._group:
+            return  # a dead letter that is replayed to another group
         value = message.value()
         if value is None:
             raise UndecodableMessage("the message is empty")
@@ -286,7 +289,7 @@ class Consumer:
         handler = self._handlers[type(event.payload)]
         with (
             bound(event.correlation_id),
-            telemetry.span(f"{topic} process", SpanKind.CONSUMER, headers=_headers(message)),
+            telemetry.span(f"{topic} process", SpanKind.CONSUMER, headers=headers),
             contextlib.suppress(AlreadyProcessed),
         ):
             async with asyncio.timeout(self._retry.handler_timeout):

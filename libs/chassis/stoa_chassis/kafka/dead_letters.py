@@ -12,6 +12,8 @@ from typing import Self
 
 from stoa_chassis.telemetry import mask_text
 
+ADDRESSEE_HEADER = "only_for"
+"""Names the one consumer group that a message is meant for; the others pass over it."""
 _PREFIX = "dlq."
 _TRACEBACK_CHARACTERS = 4000
 
@@ -74,5 +76,14 @@ class DeadLetter:
 
 
 def original_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return the headers that the message had before it was parked; for a replay."""
-    return {name: value for name, value in headers.items() if not name.startswith(_PREFIX)}
+    """Return the headers that the message had before it was parked."""
+    return {
+        name: value
+        for name, value in headers.items()
+        if not name.startswith(_PREFIX) and name != ADDRESSEE_HEADER
+    }
+
+
+def replay_headers(headers: Mapping[str, str], group: str) -> dict[str, str]:
+    """Return the headers with which a parked message goes back to its topic, for that group alone."""
+    return {**original_headers(headers), ADDRESSEE_HEADER: group}

@@ -13,7 +13,14 @@ from stoa_chassis.avro import Event, EventCodec, new_event
 from stoa_chassis.clock import SystemClock
 from stoa_chassis.context import correlation_id
 from stoa_chassis.errors import NotFound, Unavailable
-from stoa_chassis.kafka import Consumer, DeadLetter, Producer, RetryPolicy, original_headers
+from stoa_chassis.kafka import (
+    Consumer,
+    DeadLetter,
+    Producer,
+    RetryPolicy,
+    original_headers,
+    replay_headers,
+)
 from stoa_chassis.postgres import Database
 from stoa_chassis.uow import UnitOfWork
 
@@ -244,6 +251,25 @@ async def test_poison_is_parked_at_once_and_the_next_is_handled(
     [message] = await notes.read(notes.dead_letters)
     assert message.value() == poison
     assert DeadLetter.from_headers(headers_of(message)).error == "stoa_chassis.avro.UndecodableMessage"
+
+
+async def test_a_dead_letter_that_is_replayed_to_another_group_is_passed_over(
+    shop: Shop, notes: Any, eventually: Eventually
+) -> None:
+    handled: list[int] = []
+
+    async def handle(event: Event[Any]) -> None:
+        handled.append(event.payload.line)
+
+    shop.consume(handle)
+    book = uuid4()
+    for group, line in (("somebody-else", 1), (notes.group, 2)):
+        event = new_event(notes.payload(book, line), SystemClock(), "c")
+        headers = replay_headers({"dlq.reason": "it was full", "correlation_id": "c"}, group)
+        await shop.producer.send(notes.topic, str(book), shop.codec.encode(event), headers)
+    await eventually(lambda: handled)
+    assert handled == [2]
+    await eventually(lambda: _committed(notes, 2))
 
 
 @pytest.mark.parametrize(
