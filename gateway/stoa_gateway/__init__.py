@@ -1,7 +1,13 @@
 """The Envoy edge: its configuration, rendered from the contracts.
 
-config = write(EdgeSettings(upstreams={"order": "127.0.0.1:18104", …}, tls_dir=…), folder)
-# then: envoy -c <config>
+    config = write(EdgeSettings(upstreams={"order": "127.0.0.1:18104", …}, tls_dir=…), folder)
+    # then: envoy -c <config>
+
+What a request passes, in this order (envoy.yaml.j2): identity headers that only we may set are dropped, and
+the request gets its id; CORS; the body's size; the limit by address; the token; the limit by user; `check.lua`,
+which compares the request with its shape in the contract (shapes.py); the transcoder; the service. Each public
+RPC has a route of its own, with its timeout, its retries and what it asks of a token. Whatever is answered on
+the way is a google.rpc.Status (replies.py).
 """
 
 from stoa_gateway.render import render, write

@@ -210,9 +210,8 @@ async def running(folder: Path, **changes: Any) -> AsyncIterator[Edge]:
         log = folder / "log"
         arguments = ["-c", write(settings, folder), "--disable-hot-restart", "--concurrency", "1"]
         with log.open("wb") as output:
-            process = await asyncio.create_subprocess_exec(
-                ENVOY, *arguments, "--log-level", "warning", stdout=output, stderr=output
-            )
+            arguments += ["--log-level", "warning", "--file-flush-interval-msec", "100"]
+            process = await asyncio.create_subprocess_exec(ENVOY, *arguments, stdout=output, stderr=output)
         try:
             async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{settings.port}", timeout=10) as client:
                 if not await _is_up(client, process):

@@ -8,6 +8,7 @@ from google.api import annotations_pb2
 from google.protobuf import descriptor_pb2
 
 from stoa_gateway import EdgeSettings, RateLimits, render, write
+from stoa_gateway.__main__ import main
 
 from .conftest import DESCRIPTORS, ENVOY, RPCS, SERVICES
 
@@ -83,3 +84,16 @@ async def test_envoy_accepts_every_combination_of_settings(
     )
     output, _ = await validation.communicate()
     assert validation.returncode == 0, output.decode()[-2000:]
+
+
+def test_the_command_line_writes_what_envoy_is_started_with(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    upstreams = [word for name in SERVICES for word in ("--upstream", f"{name}={name}.stoa:8443")]
+    main([str(tmp_path), *upstreams, "--port", "8000", "--no-rate-limits"])
+    config = Path(capsys.readouterr().out.strip()).read_text()
+    assert "order.stoa" in config
+    assert "port_value: 8000" in config
+    assert "limit.address" not in config
+    with pytest.raises(SystemExit, match="no upstream for"):
+        main([str(tmp_path), "--upstream", "order=order:1"])

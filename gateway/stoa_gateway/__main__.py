@@ -1,0 +1,70 @@
+"""`python -m stoa_gateway FOLDER --upstream order=order:8443 …`: write what Envoy is started with.
+
+For images and charts; the local stack calls `stoa_gateway.write` itself.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from stoa_gateway.render import write
+from stoa_gateway.settings import EdgeSettings, RateLimits
+
+_DEFAULTS = EdgeSettings(upstreams={})
+_PLAIN = {
+    "host": "address to listen on",
+    "port": "port to listen on",
+    "admin_port": "port of Envoy's admin interface",
+    "jwks_url": "the issuer's keys; empty: those of the user service",
+    "jwt_issuer": "who signs good tokens",
+    "jwt_audience": "for whom good tokens are",
+    "spiffe_prefix": "what the identities of services begin with",
+    "trusted_hops": "how many proxies in front may say who the client is",
+    "access_log": "a file; empty: standard output",
+    "trace_endpoint": "host:port of an OTLP collector; empty: no spans",
+}
+
+
+def main(arguments: list[str]) -> None:
+    """Write the files and say which one Envoy is started with."""
+    options = _parser().parse_args(arguments)
+    settings = EdgeSettings(
+        upstreams=dict(pair.split("=", 1) for pair in options.upstream),
+        tls_dir=options.tls_dir,
+        rate_limits=RateLimits() if options.rate_limits else None,
+        cors_origins=tuple(options.cors_origin),
+        **{name: getattr(options, name) for name in _PLAIN},
+    )
+    try:
+        sys.stdout.write(f"{write(settings, options.folder)}\n")
+    except ValueError as error:
+        sys.exit(str(error))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m stoa_gateway",
+        description="Write Envoy's configuration for the contract's public RPCs.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("folder", type=Path, help="where the files go")
+    parser.add_argument(
+        "--upstream",
+        action="append",
+        default=[],
+        metavar="SERVICE=HOST:PORT",
+        help="where a service is; once for each",
+    )
+    parser.add_argument("--tls-dir", type=Path, help="folder of the edge's cert.pem, key.pem and ca.pem")
+    parser.add_argument("--cors-origin", action="append", default=[], help="web origin that may call")
+    parser.add_argument(
+        "--rate-limits", action=argparse.BooleanOptionalAction, default=True, help="shed load"
+    )
+    for name, words in _PLAIN.items():
+        default = getattr(_DEFAULTS, name)
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default, help=words)
+    return parser
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
