@@ -3,7 +3,7 @@ STOA = @stack/bootstrap && .venv/bin/stoa
 S ?= order
 
 .DEFAULT_GOAL := help
-.PHONY: help up down status logs reset demo test lint gen audit lock
+.PHONY: help up down status logs reset demo test lint gen audit chaos lock
 
 help:    ## show this
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/ ##/' | awk -F ' *## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -31,6 +31,9 @@ audit:   ## check that the books of all stores balance
 
 test:    ## everything a change must pass
 	$(STOA) test
+
+chaos:   ## break everything while shoppers buy, then audit: make chaos A="--seed 7 --minutes 5"
+	$(STOA) chaos $(A)
 
 lint:    ## style, types, imports, contracts
 	$(STOA) lint

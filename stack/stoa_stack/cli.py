@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -171,6 +172,28 @@ def audit(
     from stoa_stack.audit import command
 
     raise typer.Exit(command.command(_instance(), _console(), wait))
+
+
+@app.command()
+def chaos(
+    seed: Annotated[
+        int | None, typer.Option(help="the same seed gives the same run; without, a new one")
+    ] = None,
+    checkouts: Annotated[int, typer.Option(min=1)] = 2000,
+    faults: Annotated[int, typer.Option(min=0)] = 60,
+    minutes: Annotated[float, typer.Option(min=0.1, help="how long the load lasts")] = 16,
+    here: Annotated[
+        bool, typer.Option("--here", help="break the shop that runs, not one made for it")
+    ] = False,
+    report: Annotated[Path | None, typer.Option(help="where the report goes, instead of chaos.json")] = None,
+) -> None:
+    """Break everything by a seeded schedule while shoppers buy, and audit what is left."""
+    import random
+
+    from stoa_stack.chaos import command
+
+    plan = command.Plan(random.randrange(10_000) if seed is None else seed, checkouts, faults, minutes)
+    raise typer.Exit(command.command(_console(), plan, here=here, report_file=report))
 
 
 @app.command()

@@ -61,6 +61,7 @@ class EdgeClient:
     http: httpx.AsyncClient
     access_token: str = field(default="", repr=False)
     user_id: str = ""
+    tries: int = _TRIES
 
     async def sign_in(self, email: str, password: str) -> EdgeClient:
         """Return a client that is signed in. Raises Refused."""
@@ -74,7 +75,7 @@ class EdgeClient:
         """Send a request until it is answered. Raises Refused, or httpx.TransportError if nobody answers."""
         headers = {"authorization": f"Bearer {self.access_token}"} if self.access_token else {}
         pause = 0.1
-        for last in [False] * (_TRIES - 1) + [True]:
+        for last in [False] * (self.tries - 1) + [True]:
             wait = pause * random.uniform(0.5, 1)
             began = time.perf_counter()
             try:

@@ -27,7 +27,7 @@ _MODULES = (
 _STATE = CHECKOUT / ".stoa-test"
 _PORT_BASES = range(28000, 40000, 1000)
 # Short waits, so that a payment that never answers in time can be watched to its end.
-_IMPATIENT = {
+IMPATIENT = {
     "STOA_RATE_LIMITS": "off",
     "STOA_ORDER__PAYMENT_DEADLINE_SECONDS": "15",
     "GATEWAY_TIMEOUT_ANSWER_SECONDS": "20",
@@ -36,12 +36,12 @@ _IMPATIENT = {
 
 def lint(console: Console) -> None:
     """Check style, types, imports and contracts; raises typer.Exit with the code of the first that fails."""
-    _run(console, "style", "ruff", "check", ".")
-    _run(console, "format", "ruff", "format", "--check", ".")
-    _run(console, "types", "mypy", *(word for module in _MODULES for word in ("-p", module)))
-    _run(console, "imports", "lint-imports", "--no-cache")
-    _run(console, "generated code", "stoa", "gen", "--check")
-    _run(console, "contracts", "stoa", "gen", "--compatible")
+    run(console, "style", "ruff", "check", ".")
+    run(console, "format", "ruff", "format", "--check", ".")
+    run(console, "types", "mypy", *(word for module in _MODULES for word in ("-p", module)))
+    run(console, "imports", "lint-imports", "--no-cache")
+    run(console, "generated code", "stoa", "gen", "--check")
+    run(console, "contracts", "stoa", "gen", "--compatible")
 
 
 def test(console: Console) -> None:
@@ -51,15 +51,15 @@ def test(console: Console) -> None:
     """
     began = time.monotonic()
     lint(console)
-    _run(console, "tests without servers", "pytest", "-q", "-m", "not stack")
-    environment = {**_IMPATIENT, "STOA_STATE": str(_STATE), "STOA_PORT_BASE": str(_free_port_base())}
-    _run(console, "clean slate", "stoa", "reset", env=environment)
+    run(console, "tests without servers", "pytest", "-q", "-m", "not stack")
+    environment = {**IMPATIENT, "STOA_STATE": str(_STATE), "STOA_PORT_BASE": str(free_port_base())}
+    run(console, "clean slate", "stoa", "reset", env=environment)
     try:
-        _run(console, "stack", "stoa", "up", env=environment)
-        _run(console, "tests on the stack", "pytest", "-q", "-m", "stack", env={**environment, **_servers()})
-        _run(console, "books", "stoa", "audit", "--wait", "90", env=environment)
+        run(console, "stack", "stoa", "up", env=environment)
+        run(console, "tests on the stack", "pytest", "-q", "-m", "stack", env={**environment, **_servers()})
+        run(console, "books", "stoa", "audit", "--wait", "90", env=environment)
     finally:
-        _run(console, "stack down", "stoa", "down", env=environment)
+        run(console, "stack down", "stoa", "down", env=environment)
     console.print(f"[green]all passed[/] in {(time.monotonic() - began) / 60:.1f} min")
 
 
@@ -75,7 +75,7 @@ def _servers() -> Mapping[str, str]:
     }
 
 
-def _free_port_base() -> int:
+def free_port_base() -> int:
     """The first base of which nobody listens on any port; raises typer.Exit if there is none."""
     for base in _PORT_BASES:
         if not any(_taken(base + offset) for offset in range(300)):
@@ -88,7 +88,7 @@ def _taken(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def _run(console: Console, title: str, *command: str, env: Mapping[str, str] | None = None) -> None:
+def run(console: Console, title: str, *command: str, env: Mapping[str, str] | None = None) -> None:
     """Run a command of the virtual environment from the checkout's root; raises typer.Exit if it fails."""
     console.rule(title, align="left")
     began = time.monotonic()

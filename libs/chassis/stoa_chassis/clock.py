@@ -1,6 +1,7 @@
 """Time as something that is handed in, so that a test decides what time it is."""
 
-from datetime import UTC, datetime
+import os
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 
@@ -13,8 +14,15 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """The clock of this machine."""
+    """The clock of this machine, or one that is STOA_CLOCK_OFFSET_SECONDS ahead of it.
+
+    With the offset a process believes in a time of its own, as on a machine whose clock is wrong: what
+    depends on clocks must also hold when they differ, and `stoa chaos` sees if it does.
+    """
+
+    def __init__(self) -> None:
+        self._offset = timedelta(seconds=float(os.environ.get("STOA_CLOCK_OFFSET_SECONDS") or 0))
 
     def now(self) -> datetime:
         """Return the current time, aware, in UTC."""
-        return datetime.now(UTC)
+        return datetime.now(UTC) + self._offset

@@ -1,0 +1,90 @@
+"""What is noted while the load runs, as the shoppers see it."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+import httpx
+
+_KINDS = {429: "429 shed", 503: "503 unavailable", 504: "504 timed out"}
+
+
+@dataclass
+class Record:
+    """Counts of requests, errands and orders, and complaints: what should not have been, whatever is down."""
+
+    requests: Counter[str] = field(default_factory=Counter)
+    errands: Counter[tuple[str, str]] = field(default_factory=Counter)
+    complaints: list[str] = field(default_factory=list)
+    orders: dict[UUID, str] = field(default_factory=dict)  # the status that a shopper saw last
+    to_cancel: set[UUID] = field(default_factory=set)
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+    last_placed: float = 0.0
+
+    def complain(self, what: str) -> None:
+        """Note what no trouble excuses."""
+        self.complaints.append(what)
+
+    def saw(self, order: Mapping[str, Any]) -> None:
+        """Note an order as it was shown. A status that is taken back is a complaint."""
+        order_id, status = UUID(order["order_id"]), str(order["status"])
+        before = self.orders.get(order_id, "pending")
+        if status == "pending" and before != "pending":
+            return  # an answer to an earlier request, or one that was cancelled meanwhile
+        if before == "cancelled" and status != "cancelled":
+            self.complain(f"order {order_id} was shown as cancelled, then as {status}")
+        if before == "confirmed" and status == "cancelled" and order_id not in self.to_cancel:
+            self.complain(f"order {order_id} was shown as confirmed, then as cancelled")
+        self.orders[order_id] = status
+
+    def cancelled(self, order_id: str) -> None:
+        """Note that a shopper asks for an order to be cancelled."""
+        self.to_cancel.add(UUID(order_id))
+
+    def placed(self) -> None:
+        """Note that orders were placed just now."""
+        self.last_placed = time.monotonic()
+
+    def settled(self, card: str, seconds: float) -> None:
+        """Note how long it took from ordering to the end that a shopper sees."""
+        self.seconds.setdefault(card, []).append(seconds)
+
+    def errand(self, habit: str, outcome: str) -> None:
+        """Note what became of an errand."""
+        self.errands[habit, outcome] += 1
+
+
+class Counted(httpx.AsyncBaseTransport):
+    """Passes requests on, and counts how they are answered."""
+
+    def __init__(self, transport: httpx.AsyncBaseTransport, requests: Counter[str]) -> None:
+        self._transport = transport
+        self._requests = requests
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request."""
+        try:
+            response = await self._transport.handle_async_request(request)
+        except httpx.TimeoutException:
+            self._requests["no answer"] += 1
+            raise
+        except httpx.TransportError:
+            self._requests["no connection"] += 1
+            raise
+        self._requests[_kind(response.status_code)] += 1
+        return response
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._transport.aclose()
+
+
+def _kind(status: int) -> str:
+    return _KINDS.get(status) or (
+        "answered" if status < 400 else f"{status} refused" if status < 500 else str(status)
+    )
