@@ -1,0 +1,217 @@
+"""The load generator: HTTP/1.1 over kept connections, light enough to run beside what it measures.
+
+It knows what Envoy answers and no more: a status line, a length or chunks, and the body.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+_PATIENCE = 60.0  # seconds for an answer
+_SHED = (429, 503)  # refused because of load, or for now
+
+
+class BadAnswer(Exception):
+    """An answer other than 2xx."""
+
+    def __init__(self, status: int, body: bytes) -> None:
+        super().__init__(f"{status} {body[:300].decode(errors='replace')}")
+        self.status = status
+
+    @property
+    def shed(self) -> bool:
+        """Whether the shop refused it because of load."""
+        return self.status in _SHED
+
+
+class Http:
+    """A client with one connection, used by one task at a time."""
+
+    def __init__(self, url: str, token: str = "") -> None:
+        parts = urlsplit(url)
+        self._host, self._port = parts.hostname or "", parts.port or 80
+        self.headers = f"host: {parts.netloc}\r\n" + (f"authorization: Bearer {token}\r\n" if token else "")
+        self._connection: _Connection | None = None
+
+    async def call(self, method: str, path: str, body: Any = None) -> bytes:
+        """Send a request and return the body of its answer.
+
+        Raises BadAnswer if it is not a success, OSError if the connection is lost, TimeoutError.
+        """
+        content = b"" if body is None else json.dumps(body).encode()
+        length = f"content-type: application/json\r\ncontent-length: {len(content)}\r\n" if content else ""
+        return await self.send(f"{method} {path} HTTP/1.1\r\n{self.headers}{length}\r\n".encode() + content)
+
+    async def send(self, request: bytes) -> bytes:
+        """Send a request that is encoded already; see `call`."""
+        if self._connection is None or self._connection.lost:
+            loop = asyncio.get_running_loop()
+            _, self._connection = await loop.create_connection(_Connection, self._host, self._port)
+        async with asyncio.timeout(_PATIENCE):
+            status, body = await self._connection.exchange(request)
+        if not 200 <= status < 300:
+            raise BadAnswer(status, body)
+        return body
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._connection is not None:
+            self._connection.close()
+
+
+class _Connection(asyncio.Protocol):
+    def __init__(self) -> None:
+        self.lost = False
+        self._received = b""
+        self._answer: asyncio.Future[tuple[int, bytes]] | None = None
+
+    async def exchange(self, request: bytes) -> tuple[int, bytes]:
+        self._answer = asyncio.get_running_loop().create_future()
+        self._received = b""
+        self._transport.write(request)
+        try:
+            return await self._answer
+        except asyncio.CancelledError:
+            self.close()  # what may still come would be taken for the next answer
+            raise
+
+    def close(self) -> None:
+        self.lost = True
+        self._transport.close()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        answer = _parse(self._received)
+        if answer is not None and self._answer is not None and not self._answer.done():
+            self._answer.set_result(answer)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.lost = True
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(error or ConnectionResetError("the edge closed the connection"))
+
+
+def _parse(received: bytes) -> tuple[int, bytes] | None:
+    """Return status and body once they are complete."""
+    head, separator, rest = received.partition(b"\r\n\r\n")
+    if not separator:
+        return None
+    status = int(head[9:12])
+    _, found, after = head.partition(b"content-length: ")
+    if found:
+        length = int(after.split(b"\r\n", 1)[0])
+        return (status, rest[:length]) if len(rest) >= length else None
+    if b"transfer-encoding: chunked" in head:
+        return (status, _unchunk(rest)) if rest.endswith(b"0\r\n\r\n") else None
+    return status, b""
+
+
+def _unchunk(rest: bytes) -> bytes:
+    body = b""
+    while True:
+        size, _, rest = rest.partition(b"\r\n")
+        if not (length := int(size, 16)):
+            return body
+        body, rest = body + rest[:length], rest[length + 2 :]
+
+
+@dataclass
+class Outcome:
+    """What became of the requests of one run. Times are in milliseconds."""
+
+    seconds: float = 0.0
+    times: list[float] = field(default_factory=list)
+    shed: int = 0
+    errors: int = 0
+    first_error: str = ""
+
+    def count(self, began: float, error: Exception | None) -> None:
+        """Count one that began at a time of `time.perf_counter()`."""
+        if error is None:
+            self.times.append((time.perf_counter() - began) * 1000)
+        elif isinstance(error, BadAnswer) and error.shed:
+            self.shed += 1
+        else:
+            self.errors += 1
+            self.first_error = self.first_error or repr(error)
+
+    def percentile(self, percent: float) -> float:
+        """The time within which so many percent were answered; 0 if none was."""
+        return percentile(self.times, percent)
+
+
+def percentile(values: list[float], percent: float) -> float:
+    """The value that so many percent of the values do not exceed; 0 if there are none."""
+    if not values:
+        return 0.0
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
+
+
+Act = Callable[[], Awaitable[object]]
+
+
+async def attempt(act: Act, outcome: Outcome) -> None:
+    """Do one request, and count it."""
+    began = time.perf_counter()
+    try:
+        await act()
+    except (BadAnswer, OSError, TimeoutError) as error:
+        outcome.count(began, error)
+    else:
+        outcome.count(began, None)
+
+
+async def closed_loop(acts: list[Act], seconds: float) -> Outcome:
+    """Let each of the acts begin again as soon as it is done, for so long."""
+    outcome = Outcome()
+    began = time.perf_counter()
+    end = began + seconds
+
+    async def repeat(act: Act) -> None:
+        while time.perf_counter() < end:
+            failed = outcome.errors + outcome.shed
+            await attempt(act, outcome)
+            if outcome.errors + outcome.shed > failed:
+                await asyncio.sleep(0.05)
+
+    await asyncio.gather(*(repeat(act) for act in acts))
+    outcome.seconds = time.perf_counter() - began
+    return outcome
+
+
+async def open_loop(acts: list[Act], rate: float, seconds: float) -> Outcome:
+    """Begin so many acts a second, whether or not the earlier ones are done.
+
+    Each act runs once at a time; if all are busy when one should begin, it is counted as an error: there
+    were too few for the rate.
+    """
+    outcome = Outcome()
+    idle = list(acts)
+    running: set[asyncio.Task[None]] = set()
+    began = time.perf_counter()
+
+    async def once(act: Act) -> None:
+        await attempt(act, outcome)
+        idle.append(act)
+
+    for number in range(int(rate * seconds)):
+        await asyncio.sleep(max(0.0, began + number / rate - time.perf_counter()))
+        if idle:
+            task = asyncio.create_task(once(idle.pop(0)))
+            running.add(task)
+            task.add_done_callback(running.discard)
+        else:
+            outcome.count(began, TimeoutError("all shoppers are waiting"))
+    await asyncio.gather(*running)
+    outcome.seconds = time.perf_counter() - began
+    return outcome
