@@ -38,7 +38,8 @@ _PATIENCE_SECONDS = 15.0
 _PRUNE_SECONDS = 3600.0
 _PRUNE_BATCH = 5000
 _FIRST_PAUSE_SECONDS = 0.1
-_LOCK = 0x6F757462  # any number, as long as all relays of a database use the same
+RELAY_LOCK = 0x6F757462
+"""The advisory lock that the active relay of a database holds; any number, the same for all relays."""
 _LOCK_WAIT_SECONDS = 60
 _MAX_PAUSE_SECONDS = 5.0
 
@@ -232,6 +233,6 @@ async def _wait_for_turn(connection: asyncpg.Connection) -> None:
     while True:
         with contextlib.suppress(asyncpg.LockNotAvailableError):
             await connection.execute(
-                "SELECT pg_advisory_lock($1)", _LOCK, timeout=_LOCK_WAIT_SECONDS + _STATEMENT_SECONDS
+                "SELECT pg_advisory_lock($1)", RELAY_LOCK, timeout=_LOCK_WAIT_SECONDS + _STATEMENT_SECONDS
             )
             return
