@@ -19,8 +19,13 @@ app = typer.Typer(
 )  # fmt: skip
 certs = typer.Typer(no_args_is_help=True, help="The certificates of the local mesh.")
 app.add_typer(certs, name="certs")
+dlq = typer.Typer(no_args_is_help=True, help="Dead letters: messages that a consumer group gave up on.")
+app.add_typer(dlq, name="dlq")
 
 Part = Annotated[str, typer.Argument(metavar="PART", help="a part, as `stoa status` lists them")]
+Json = Annotated[bool, typer.Option("--json", help="for programs")]
+Group = Annotated[str, typer.Option(help="only of this consumer group")]
+LetterIds = Annotated[list[str] | None, typer.Argument(metavar="ID", help="as `stoa dlq list` shows them")]
 
 
 def _console() -> Console:
@@ -185,6 +190,7 @@ def chaos(
     here: Annotated[
         bool, typer.Option("--here", help="break the shop that runs, not one made for it")
     ] = False,
+    only: Annotated[str, typer.Option(help="only faults at these parts, separated by commas")] = "",
     report: Annotated[Path | None, typer.Option(help="where the report goes, instead of chaos.json")] = None,
 ) -> None:
     """Break everything by a seeded schedule while shoppers buy, and audit what is left."""
@@ -192,7 +198,8 @@ def chaos(
 
     from stoa_stack.chaos import command
 
-    plan = command.Plan(random.randrange(10_000) if seed is None else seed, checkouts, faults, minutes)
+    seed = random.randrange(10_000) if seed is None else seed
+    plan = command.Plan(seed, checkouts, faults, minutes, tuple(filter(None, only.split(","))))
     raise typer.Exit(command.command(_console(), plan, here=here, report_file=report))
 
 
@@ -210,6 +217,84 @@ def demo() -> None:
     from stoa_stack import demo
 
     raise typer.Exit(demo.command(_instance(), _console()))
+
+
+@app.command()
+def outbox(json: Json = False) -> None:
+    """Show which events wait to be published, and who publishes."""
+    from stoa_stack.operations import outbox
+
+    raise typer.Exit(outbox.command(_instance(), _console(), as_json=json))
+
+
+@app.command()
+def sagas(json: Json = False) -> None:
+    """Show which orders wait for what, and since when."""
+    from stoa_stack.operations import sagas
+
+    raise typer.Exit(sagas.command(_instance(), _console(), as_json=json))
+
+
+@app.command()
+def top(
+    interval: Annotated[float, typer.Option(min=0.2, help="seconds between two looks")] = 2,
+    once: Annotated[bool, typer.Option("--once", help="show one interval and end")] = False,
+    json: Json = False,
+) -> None:
+    """Show what the shop does at this moment: throughput, lag, errors, CPU and memory."""
+    from stoa_stack.operations import top
+
+    raise typer.Exit(top.command(_instance(), _console(), interval=interval, once=once, as_json=json))
+
+
+@dlq.command("list")
+def dlq_list(
+    group: Group = "",
+    decided: Annotated[bool, typer.Option("--decided", help="those replayed or dropped instead")] = False,
+    json: Json = False,
+) -> None:
+    """List the dead letters that are open."""
+    from stoa_stack.operations import dlq
+
+    raise typer.Exit(dlq.show_list(_instance(), _console(), group, decided=decided, as_json=json))
+
+
+@dlq.command("show")
+def dlq_show(letter: Annotated[str, typer.Argument(metavar="ID")]) -> None:
+    """Print a dead letter: its reason, headers, event and traceback."""
+    from stoa_stack.operations import dlq
+
+    raise typer.Exit(dlq.show(_instance(), _console(), letter))
+
+
+@dlq.command("replay")
+def dlq_replay(
+    letters: LetterIds = None,
+    group: Group = "",
+    every: Annotated[bool, typer.Option("--all", help="all that are open")] = False,
+) -> None:
+    """Send dead letters back to the group that gave up on them, and to no other."""
+    from stoa_stack.operations import dlq
+    from stoa_stack.operations.dead_letters import Fate
+
+    raise typer.Exit(
+        dlq.settle(_instance(), _console(), Fate.REPLAYED, letters or [], group=group, all_=every)
+    )
+
+
+@dlq.command("drop")
+def dlq_drop(
+    letters: LetterIds = None,
+    group: Group = "",
+    every: Annotated[bool, typer.Option("--all", help="all that are open")] = False,
+) -> None:
+    """Decide that dead letters need no effect any more."""
+    from stoa_stack.operations import dlq
+    from stoa_stack.operations.dead_letters import Fate
+
+    raise typer.Exit(
+        dlq.settle(_instance(), _console(), Fate.DROPPED, letters or [], group=group, all_=every)
+    )
 
 
 @certs.command()

@@ -22,7 +22,7 @@ from stoa_stack import quality
 from stoa_stack.audit.command import audit
 from stoa_stack.chaos.canary import Canaries
 from stoa_stack.chaos.errands import Errand, Shopper, Variant, errands, run
-from stoa_stack.chaos.faults import FAULTS
+from stoa_stack.chaos.faults import striking
 from stoa_stack.chaos.ground import Ground, NotThere
 from stoa_stack.chaos.record import Counted, Record
 from stoa_stack.chaos.report import SETTLED_WITHIN, Report, Struck
@@ -50,6 +50,7 @@ class Plan:
     checkouts: int
     faults: int
     minutes: float
+    only: tuple[str, ...] = ()  # parts; none: all
 
     @property
     def seconds(self) -> float:
@@ -59,7 +60,7 @@ class Plan:
     @property
     def strikes(self) -> list[Strike]:
         """The schedule of faults."""
-        return schedule(FAULTS, self.faults, self.seconds, self.seed)
+        return schedule(striking(self.only), self.faults, self.seconds, self.seed)
 
     @property
     def errands(self) -> list[Errand]:
@@ -72,6 +73,9 @@ def command(console: Console, plan: Plan, *, here: bool, report_file: Path | Non
 
     Returns 0 if every rule held, 1 if not, 2 if there is nothing to break.
     """
+    if plan.faults and not striking(plan.only):
+        console.print(f"No fault strikes {', '.join(plan.only)}.")
+        return 2
     if here:
         at = Instance.current()
         if not is_running(at) or at.rate_limits:

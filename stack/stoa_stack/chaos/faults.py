@@ -6,9 +6,9 @@ A fault is a context manager: entering breaks, leaving heals, so that whatever e
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import confluent_kafka
 from confluent_kafka import TopicPartition
@@ -162,3 +162,9 @@ FAULTS = (
     Fault("repeating its notices", ("gateway",), gateway(duplicate_webhooks=3), (8, 16)),
     Fault("sending its notices late", ("gateway",), gateway(delay_webhooks_ms=12_000), (8, 16)),
 )
+
+
+def striking(parts: Sequence[str]) -> list[Fault]:
+    """Return the faults that strike these parts, and of each only what strikes them; all if none is named."""
+    chosen = [replace(fault, targets=tuple(t for t in fault.targets if t in parts)) for fault in FAULTS]
+    return [fault for fault in chosen if fault.targets] if parts else list(FAULTS)
