@@ -46,7 +46,7 @@ def status(at: Instance, console: Console, *, as_json: bool) -> int:
 
 def _table(current: Status) -> Table:
     with_supervisor = {"supervisor": _supervisor(current)} | current.parts
-    processes = {name: _process(part) for name, part in with_supervisor.items()}
+    processes = {name: processes_of(part) for name, part in with_supervisor.items()}
     for process in processes.values():
         _cpu_percent(process)  # the first call starts the measurement
     time.sleep(0.5)
@@ -57,7 +57,7 @@ def _table(current: Status) -> Table:
         )
     total_memory, total_cpu = 0.0, 0.0
     for name, part in with_supervisor.items():
-        memory, cpu = _memory_mb(processes[name]), _cpu_percent(processes[name])
+        memory, cpu = memory_mb(processes[name]), _cpu_percent(processes[name])
         total_memory, total_cpu = total_memory + memory, total_cpu + cpu
         table.add_row(
             name, part.state, str(part.pid or ""), _uptime(part), str(part.restarts or ""),
@@ -73,10 +73,10 @@ def _supervisor(current: Status) -> PartStatus:
 
 
 def _usage(part: PartStatus) -> dict[str, float]:
-    return {"memory_mb": round(_memory_mb(_process(part)), 1)}
+    return {"memory_mb": round(memory_mb(processes_of(part)), 1)}
 
 
-def _process(part: PartStatus) -> list[psutil.Process]:
+def processes_of(part: PartStatus) -> list[psutil.Process]:
     """The part's process and those below it: worker processes, PostgreSQL's backends."""
     if part.pid is None:
         return []
@@ -94,7 +94,7 @@ def _is_supervisor(process: psutil.Process) -> bool:
     return "stoa_stack.daemon" in process.cmdline()
 
 
-def _memory_mb(processes: list[psutil.Process]) -> float:
+def memory_mb(processes: list[psutil.Process]) -> float:
     """Proportional set size where the system tells it: pages that processes share count once."""
     total = 0.0
     for process in processes:

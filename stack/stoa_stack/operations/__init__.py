@@ -1,0 +1,1 @@
+"""What an operator does with a shop that runs: docs/operations.md has a section on each command."""

@@ -1,0 +1,123 @@
+"""What waits to be published, and who publishes it, in whatever store a service has."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import psutil  # type: ignore[import-untyped]  # no types
+from pymongo import AsyncMongoClient
+from redis.asyncio import Redis
+
+from stoa_chassis.mongo import PENDING
+from stoa_chassis.outbox import RELAY_LOCK
+from stoa_stack.instance import Instance
+from stoa_stack.parts import SERVICES
+from stoa_stack.servers import mongo, postgres, valkey
+from stoa_stack.services import Service
+
+_SECONDS = 5
+_NOTHING = timedelta(0)
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxState:
+    """One service's outbox. `relay` says who publishes, "" if nobody does; `standby` counts who waits to."""
+
+    service: str
+    store: str
+    events: int
+    oldest: timedelta
+    relay: str
+    standby: int = 0
+
+
+async def states(at: Instance) -> Sequence[OutboxState]:
+    """Look into every outbox. Raises OSError or an error of a client if a store can't be read."""
+    readers = {"postgres": _in_postgres, "mongo": _in_mongo, "valkey": _in_redis}
+    return await asyncio.gather(
+        *(readers[store](at, service) for service in SERVICES for store in service.stores if store in readers)
+    )
+
+
+async def _in_postgres(at: Instance, service: Service) -> OutboxState:
+    connection = await asyncpg.connect(postgres.superuser_url(at, service.name), timeout=_SECONDS)
+    try:
+        backlog = await connection.fetchrow(
+            """
+            SELECT count(*) AS events, coalesce(now() - min(created_at), interval '0') AS oldest
+            FROM outbox WHERE published_at IS NULL
+            """
+        )
+        relays = await connection.fetch(
+            """
+            SELECT granted, client_port FROM pg_locks JOIN pg_stat_activity USING (pid)
+            WHERE locktype = 'advisory' AND classid = 0 AND objid = $1 AND objsubid = 1
+                AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+            """,
+            RELAY_LOCK,
+        )
+    finally:
+        await connection.close()
+    active = [_process(row["client_port"]) for row in relays if row["granted"]]
+    return OutboxState(
+        service.name,
+        "postgres",
+        backlog["events"] if backlog else 0,
+        backlog["oldest"] if backlog else _NOTHING,
+        active[0] if active else "",
+        len(relays) - len(active),
+    )
+
+
+async def _in_mongo(at: Instance, service: Service) -> OutboxState:
+    """Read the events that wait in documents; relays lease single documents, none is active for all."""
+    written: list[datetime] = []
+    leased = 0
+    async with AsyncMongoClient[dict[str, Any]](
+        mongo.mongo_url(at), serverSelectionTimeoutMS=_SECONDS * 1000, tz_aware=True
+    ) as client:
+        database = client[service.name]
+        for name in await database.list_collection_names():
+            waiting = database[name].find(
+                {f"{PENDING}.event_id": {"$exists": True}}, {f"{PENDING}.event_id": 1, "_relay": 1}
+            )
+            async for document in waiting:
+                written += [_made(entry["event_id"]) for entry in document[PENDING]]
+                until = document.get("_relay", {}).get("until")
+                leased += until is not None and until > datetime.now(UTC)
+    relay = f"{leased} documents leased" if leased else "any instance, by document"
+    return OutboxState(service.name, "mongo", len(written), _age(written), relay)
+
+
+async def _in_redis(at: Instance, service: Service) -> OutboxState:
+    stream = f"{service.name}:outbox"
+    async with Redis.from_url(valkey.superuser_url(at), socket_timeout=_SECONDS) as redis:
+        events = await redis.xlen(stream)
+        first: Any = await redis.xrange(stream, count=1)
+        lease = await redis.pttl(f"{stream}:relay")
+    written = [datetime.fromtimestamp(int(first[0][0].split(b"-")[0]) / 1000, UTC)] if first else []
+    relay = f"lease for {lease / 1000:.0f} s" if lease > 0 else ""
+    return OutboxState(service.name, "valkey", events, _age(written), relay)
+
+
+def _process(port: int | None) -> str:
+    """Name the process on this machine that connects from a port."""
+    for connection in psutil.net_connections("tcp"):
+        if connection.laddr and connection.laddr.port == port and connection.pid:
+            return f"pid {connection.pid}"
+    return f"port {port}"
+
+
+def _made(event_id: str) -> datetime:
+    """When an event was made: its id, a UUIDv7 (RFC 9562), begins with the milliseconds."""
+    return datetime.fromtimestamp((UUID(event_id).int >> 80) / 1000, UTC)
+
+
+def _age(written: Sequence[datetime]) -> timedelta:
+    return datetime.now(UTC) - min(written) if written else _NOTHING

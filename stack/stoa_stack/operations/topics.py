@@ -1,0 +1,171 @@
+"""Reads topics and the offsets of consumer groups, from the outside: nothing here joins a group."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from confluent_kafka import (
+    Consumer,
+    ConsumerGroupTopicPartitions,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # re-exported
+
+_SECONDS = 10
+_BATCH = 1000
+_FIRST: OffsetSpec = OffsetSpec.earliest()  # type: ignore[no-untyped-call]  # has no annotations
+_LAST: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # has no annotations
+
+
+class Position(NamedTuple):
+    """A partition of a topic."""
+
+    topic: str
+    partition: int
+
+
+class TopicReader:
+    """Reads what is in topics now. It remembers how far it came, so that reading again gives what is new."""
+
+    def __init__(self, bootstrap: str) -> None:
+        self._next: dict[Position, int] = {}
+        self._admin = _admin(bootstrap)
+        self._client = Consumer(
+            {
+                "bootstrap.servers": bootstrap,
+                "group.id": "operator",  # asked for, and never joined: partitions are assigned by hand
+                "enable.auto.commit": False,
+                "auto.offset.reset": "earliest",
+                "enable.partition.eof": False,
+                "log_level": 2,
+            }
+        )
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._client.close()
+
+    def topics(self) -> list[str]:
+        """Return the names of all topics but Kafka's own."""
+        with _as_outage():
+            names = self._client.list_topics(timeout=_SECONDS).topics
+        return sorted(name for name in names if not name.startswith("_"))
+
+    def read(self, topics: Iterable[str], newest: int | None = None) -> Iterator[Message]:
+        """Yield the messages that are in these topics and were not read before, in order per partition.
+
+        The end is where the topics ended at the call. Of a partition that was not read before only the
+        `newest` messages are read. Raises ConnectionError if Kafka does not answer.
+        """
+        with _as_outage():
+            left = self._assign(topics, newest)
+            while left:
+                # A poll ends with the first message, and the rest of what was fetched comes at once.
+                first = self._client.poll(_SECONDS) or _no_answer()
+                for message in [first, *self._client.consume(_BATCH, 0)]:
+                    if (error := message.error()) is not None:
+                        raise KafkaException(error)
+                    where = Position(message.topic() or "", message.partition() or 0)
+                    offset = message.offset() or 0
+                    end = left.get(where)
+                    if end is None or offset >= end:
+                        continue
+                    self._next[where] = offset + 1
+                    if offset + 1 >= end:
+                        del left[where]
+                    yield message
+
+    def _assign(self, topics: Iterable[str], newest: int | None) -> dict[Position, int]:
+        """Go to where reading begins; return where it ends, by partition, without those that are read up."""
+        known = self._client.list_topics(timeout=_SECONDS).topics
+        positions = [
+            Position(topic, partition)
+            for topic in topics
+            if topic in known
+            for partition in known[topic].partitions
+        ]
+        low = _offsets(self._admin, positions, _FIRST)
+        high = _offsets(self._admin, positions, _LAST)
+        for each in positions:
+            start = low[each] if newest is None else max(low[each], high[each] - newest)
+            self._next[each] = max(self._next.get(each, start), low[each])
+        unread = {each: high[each] for each in positions if self._next[each] < high[each]}
+        self._client.assign([TopicPartition(*each, self._next[each]) for each in unread])
+        return unread
+
+
+def headers(message: Message) -> dict[str, str]:
+    """Return the headers of a message as text."""
+    given: Any = message.headers() or ()
+    pairs = given.items() if isinstance(given, dict) else given
+    return {
+        name: value.decode(errors="replace") if isinstance(value, bytes) else value or ""
+        for name, value in pairs
+    }
+
+
+def committed(bootstrap: str, groups: Iterable[str]) -> dict[str, dict[Position, int]]:
+    """Return what each group has committed: by partition, the offset that it goes on with.
+
+    Raises ConnectionError if Kafka does not answer.
+    """
+    admin = _admin(bootstrap)
+    found = {}
+    with _as_outage():
+        for group in groups:  # the client takes one group a request
+            asked = admin.list_consumer_group_offsets(
+                [ConsumerGroupTopicPartitions(group)], request_timeout=_SECONDS
+            )
+            partitions = asked[group].result().topic_partitions or []
+            found[group] = {Position(each.topic, each.partition): each.offset for each in partitions}
+    return found
+
+
+def ends(bootstrap: str, positions: Iterable[Position]) -> dict[Position, int]:
+    """Return the offset that the next message of each partition will get.
+
+    Raises ConnectionError if Kafka does not answer.
+    """
+    return _offsets(_admin(bootstrap), positions, _LAST)
+
+
+def lag(bootstrap: str, groups: Iterable[str]) -> Mapping[str, Mapping[Position, int]]:
+    """Return how many messages each group is behind, by partition. Raises ConnectionError."""
+    positions = committed(bootstrap, groups)
+    last = ends(bootstrap, {position for offsets in positions.values() for position in offsets})
+    return {
+        group: {position: max(0, last[position] - offset) for position, offset in offsets.items()}
+        for group, offsets in positions.items()
+    }
+
+
+def _admin(bootstrap: str) -> AdminClient:
+    return AdminClient({"bootstrap.servers": bootstrap, "log_level": 2})
+
+
+def _offsets(admin: AdminClient, positions: Iterable[Position], which: OffsetSpec) -> dict[Position, int]:
+    wanted = {TopicPartition(*position): which for position in positions}
+    if not wanted:
+        return {}
+    with _as_outage():
+        answers = admin.list_offsets(wanted, request_timeout=_SECONDS)
+        return {
+            Position(partition.topic, partition.partition): answer.result().offset
+            for partition, answer in answers.items()
+        }
+
+
+@contextmanager
+def _as_outage() -> Iterator[None]:
+    try:
+        yield
+    except KafkaException as error:
+        raise ConnectionError(f"Kafka can't be read: {error}") from error
+
+
+def _no_answer() -> Any:
+    raise ConnectionError(f"Kafka did not answer within {_SECONDS} s")
