@@ -3,7 +3,7 @@ STOA = @stack/bootstrap && .venv/bin/stoa
 S ?= order
 
 .DEFAULT_GOAL := help
-.PHONY: help up down status logs reset demo test lint gen audit chaos lock
+.PHONY: help up down status logs reset demo test lint gen audit chaos bench profile lock
 
 help:    ## show this
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/ ##/' | awk -F ' *## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -34,6 +34,12 @@ test:    ## everything a change must pass
 
 chaos:   ## break everything while shoppers buy, then audit: make chaos A="--seed 7 --minutes 5"
 	$(STOA) chaos $(A)
+
+bench:   ## measure requests and what they cost: make bench A="--scenario order --seconds 20"
+	$(STOA) bench $(A)
+
+profile: ## a flame graph of a service under load: make profile S=payment
+	$(STOA) profile $(S) $(A)
 
 lint:    ## style, types, imports, contracts
 	$(STOA) lint

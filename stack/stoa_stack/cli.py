@@ -204,6 +204,35 @@ def chaos(
 
 
 @app.command()
+def bench(
+    scenario: Annotated[str, typer.Option(help="only these, separated by commas")] = "",
+    seconds: Annotated[
+        float, typer.Option(min=1, help="how long a scenario, or one of its steps, lasts")
+    ] = 10,
+    json: Annotated[Path | None, typer.Option(help="the file to which results are added")] = None,
+) -> None:
+    """Measure requests and what they cost, on the shop that runs without rate limits or on one of its own."""
+    from stoa_stack.bench import command
+
+    raise typer.Exit(
+        command.command(_console(), [name for name in scenario.split(",") if name], seconds, json)
+    )
+
+
+@app.command()
+def profile(
+    service: Part,
+    scenario: Annotated[str, typer.Option(help="the load: a scenario of `stoa bench`")] = "order",
+    seconds: Annotated[float, typer.Option(min=1)] = 20,
+    form: Annotated[str, typer.Option("--format", help="flamegraph, speedscope or raw")] = "flamegraph",
+) -> None:
+    """Record where a Python process spends its time under load (py-spy)."""
+    from stoa_stack.bench import profile
+
+    raise typer.Exit(profile.command(_console(), service, scenario, seconds, form))
+
+
+@app.command()
 def replay(service: Annotated[str, typer.Argument(help="order")]) -> None:
     """Rebuild a service's projections from its events, while the shop runs."""
     from stoa_stack import replay

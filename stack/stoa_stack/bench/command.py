@@ -12,7 +12,8 @@ import uvloop
 from rich.console import Console
 
 from stoa_stack.bench import report
-from stoa_stack.bench.cost import Idle, Meter, pids_of
+from stoa_stack.bench.cost import Idle, Meter
+from stoa_stack.bench.ground import measurable
 from stoa_stack.bench.scenarios import SCENARIOS, Scenario, Stage
 from stoa_stack.bench.shop import shop
 from stoa_stack.instance import Instance
@@ -21,15 +22,16 @@ _QUIET = 6.0  # seconds in which the idle consumption is measured
 _SETTLE = 3.0  # seconds between setting something up and measuring
 
 
-def command(at: Instance, console: Console, names: Sequence[str], seconds: float, file: Path) -> int:
+def command(console: Console, names: Sequence[str], seconds: float, file: Path | None) -> int:
     """Play the named scenarios, or all. Returns 1 if a request failed, 2 if a name is unknown."""
     known = {scenario.name: scenario for scenario in SCENARIOS}
     if unknown := set(names) - known.keys():
         console.print(f"There is no scenario {', '.join(sorted(unknown))}. Scenarios: {', '.join(known)}")
         return 2
-    file.parent.mkdir(parents=True, exist_ok=True)
     chosen = [known[name] for name in names] or list(SCENARIOS)
-    return uvloop.run(_play(at, console, chosen, seconds, file))
+    with measurable(console) as at:
+        path = file or at.folder("bench") / "bench.jsonl"
+        return uvloop.run(_play(at, console, chosen, seconds, path))
 
 
 async def _play(
@@ -56,8 +58,3 @@ async def _play(
         console.print(remark, soft_wrap=True)
     console.print(f"Added to {file}", soft_wrap=True)
     return 1 if failed else 0
-
-
-def is_measurable(at: Instance) -> bool:
-    """Whether the instance runs and lets as many requests through as there are."""
-    return bool(pids_of(at)) and not at.rate_limits
