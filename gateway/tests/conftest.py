@@ -63,6 +63,8 @@ class Call:
     metadata: dict[str, Any]
     certificate: bytes
     """Of the caller, in PEM; empty without TLS."""
+    seconds_left: float
+    """Until the caller stops waiting."""
 
 
 Answer = Message | Callable[[Any], Any]
@@ -96,7 +98,9 @@ class Services(grpc.GenericRpcHandler):
             request = self._requests[name].FromString(raw)
             if name != JWKS:
                 shown = context.auth_context().get("x509_pem_cert", [b""])[0]
-                self.calls.append(Call(name, request, dict(context.invocation_metadata() or ()), shown))
+                metadata = dict(context.invocation_metadata() or ())
+                left = context.time_remaining() or float("inf")
+                self.calls.append(Call(name, request, metadata, shown, left))
             return await self._answer(self.answers.get(name), request, context)
 
         return grpc.unary_unary_rpc_method_handler(handle)
