@@ -1,7 +1,9 @@
 """The composition root of the catalog service."""
 
 from stoa.catalog.v1.catalog_pb2_grpc import add_CatalogServiceServicer_to_server
-from stoa_catalog.api import CatalogServicer
+from stoa_catalog.api import CatalogServicer, present
+from stoa_catalog.events import handlers
+from stoa_catalog.projector import Projector
 from stoa_catalog.repository import ProductReader, Products, open_products
 from stoa_catalog.service import Assortment, Browsing
 from stoa_catalog.settings import Settings
@@ -9,7 +11,7 @@ from stoa_catalog.views import Views
 from stoa_chassis.app import App, run
 from stoa_chassis.avro import EventCodec
 from stoa_chassis.clock import SystemClock
-from stoa_chassis.kafka import Producer
+from stoa_chassis.kafka import Broadcast, Producer
 from stoa_chassis.mongo import MongoOutbox, connect
 from stoa_events import ProductCreated, ProductDeleted, ProductUpdated, ProductViewed
 
@@ -25,11 +27,17 @@ async def compose(app: App[Settings]) -> None:
 
     outbox = MongoOutbox(collection, codec, producer)
     views = Views(codec, producer, clock)
-    browsing = Browsing(ProductReader(collection), views, clock)
-    assortment = Assortment(Products(collection, outbox), browsing, clock)
+    projector = Projector(ProductReader(collection), present, settings.reconcile_seconds)
+    await projector.load()
+    news = Broadcast(settings.kafka_bootstrap, handlers(projector), codec, begin=projector.reconcile)
+    browsing = Browsing(projector, views)
+    assortment = Assortment(Products(collection, outbox), projector, clock)
 
-    app.serve(add_CatalogServiceServicer_to_server, CatalogServicer(browsing, assortment))
+    servicer = CatalogServicer(browsing, assortment, projector, settings.workers)
+    app.serve(add_CatalogServiceServicer_to_server, servicer)
     app.background("outbox relay", outbox.run)
+    app.background("news", news.run)
+    app.background("reconciliation", projector.run)
     app.background("views", views.run)
 
 

@@ -1,14 +1,20 @@
-"""The gRPC servicer: messages to use cases and back."""
+"""The gRPC servicer: messages to use cases and back.
+
+What readers get of a product is serialised once per version (`present`), and answers are put together from
+that: protobuf takes messages that follow each other for one with the fields of all.
+"""
 
 from collections.abc import Sequence
 from dataclasses import asdict
 from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
 from google.protobuf.empty_pb2 import Empty
 
 from stoa.catalog.v1 import catalog_pb2, catalog_pb2_grpc
-from stoa_catalog.model import Details, Filters, Offer, Product, Variant, VariantDraft
+from stoa_catalog.model import Details, Filters, Product, Variant, VariantDraft
+from stoa_catalog.projector import Projector
 from stoa_catalog.service import Assortment, Browsing
 from stoa_chassis.auth import current_principal
 from stoa_chassis.money_proto import from_proto, to_proto
@@ -16,47 +22,69 @@ from stoa_chassis.paging import decode_token, encode_token, page_size
 from stoa_chassis.timestamps import to_timestamp
 
 
+def present(product: Product) -> bytes:
+    """Return what readers get: a serialised GetProductResponse, whose only field has the number that products
+    have in the answers with several, too.
+    """
+    return catalog_pb2.GetProductResponse(product=_message(product)).SerializeToString(deterministic=True)
+
+
+class _Prepared:
+    """Stands for the message whose parts were serialised before."""
+
+    def __init__(self, parts: Sequence[bytes]) -> None:
+        self._parts = parts
+
+    def SerializeToString(self) -> bytes:
+        return b"".join(self._parts)
+
+
 class CatalogServicer(catalog_pb2_grpc.CatalogServiceServicer):
     """stoa.catalog.v1.CatalogService."""
 
-    def __init__(self, browsing: Browsing, assortment: Assortment) -> None:
+    def __init__(
+        self,
+        browsing: Browsing[bytes],
+        assortment: Assortment[bytes],
+        projector: Projector[bytes],
+        workers: int,
+    ) -> None:
+        """Serve in one of `workers` processes that share an address."""
         self._browsing = browsing
         self._assortment = assortment
+        self._projector = projector
+        self._workers = workers
 
-    async def ListProducts(
-        self, request: catalog_pb2.ListProductsRequest, context: object
-    ) -> catalog_pb2.ListProductsResponse:
+    async def ListProducts(self, request: catalog_pb2.ListProductsRequest, context: object) -> Any:
         """List products, newest first."""
         filters = _filters(request)
-        cursor = decode_token(request.page_token, asdict(filters))
+        cursor = decode_token(request.page_token, asdict(filters)) if request.page_token else None
         size = page_size(request.page_size)
         before = UUID(cursor["before"]) if cursor else None
-        products = await self._browsing.page(filters, before, size + 1)
-        page, token = products[:size], ""
-        if len(products) > size:
-            token = encode_token({"before": page[-1].product_id}, asdict(filters))
-        return catalog_pb2.ListProductsResponse(products=map(_message, page), next_page_token=token)
+        listings = self._browsing.page(filters, before, size + 1)
+        parts = [listing.view for listing in listings[:size]]
+        if len(listings) > size:
+            token = encode_token({"before": listings[size - 1].product_id}, asdict(filters))
+            parts.append(catalog_pb2.ListProductsResponse(next_page_token=token).SerializeToString())
+        return _Prepared(parts)
 
-    async def GetProduct(
-        self, request: catalog_pb2.GetProductRequest, context: object
-    ) -> catalog_pb2.GetProductResponse:
+    async def GetProduct(self, request: catalog_pb2.GetProductRequest, context: object) -> Any:
         """Read a product."""
-        product = await self._browsing.get(UUID(request.product_id), _viewer())
-        return catalog_pb2.GetProductResponse(product=_message(product))
+        fresh = current_principal().is_staff
+        return _Prepared([await self._browsing.get(UUID(request.product_id), _viewer(), fresh=fresh)])
 
-    async def BatchGetProducts(
-        self, request: catalog_pb2.BatchGetProductsRequest, context: object
-    ) -> catalog_pb2.BatchGetProductsResponse:
+    async def BatchGetProducts(self, request: catalog_pb2.BatchGetProductsRequest, context: object) -> Any:
         """Read several products."""
-        products = await self._browsing.batch(_ids(request.product_ids))
-        return catalog_pb2.BatchGetProductsResponse(products=map(_message, products))
+        return _Prepared(await self._browsing.batch(_ids(request.product_ids)))
 
     async def BatchGetVariants(
         self, request: catalog_pb2.BatchGetVariantsRequest, context: object
     ) -> catalog_pb2.BatchGetVariantsResponse:
         """Read several variants with today's prices."""
-        offers = await self._browsing.offers(_ids(request.variant_ids))
-        return catalog_pb2.BatchGetVariantsResponse(variants=map(_offer_message, offers))
+        found = await self._browsing.with_variants(_ids(request.variant_ids))
+        return catalog_pb2.BatchGetVariantsResponse(
+            variants=(_entry(str(variant_id), view) for variant_id, view in found)
+        )
 
     async def ListCategories(
         self, request: catalog_pb2.ListCategoriesRequest, context: object
@@ -69,7 +97,7 @@ class CatalogServicer(catalog_pb2_grpc.CatalogServiceServicer):
                     product_count=category.product_count,
                     subcategories=category.subcategories,
                 )
-                for category in await self._browsing.categories()
+                for category in self._browsing.categories()
             )
         )
 
@@ -94,6 +122,18 @@ class CatalogServicer(catalog_pb2_grpc.CatalogServiceServicer):
         """Take a product off sale."""
         await self._assortment.delete(UUID(request.product_id))
         return Empty()
+
+    async def RebuildReadModel(
+        self, request: catalog_pb2.RebuildReadModelRequest, context: object
+    ) -> catalog_pb2.RebuildReadModelResponse:
+        """Rebuild what this process answers from."""
+        rebuilt = await self._projector.rebuild(UUID(request.run_id))
+        return catalog_pb2.RebuildReadModelResponse(
+            instance=self._projector.instance,
+            workers=self._workers,
+            replayed=rebuilt.replayed,
+            differed=map(str, rebuilt.differed),
+        )
 
 
 def _viewer() -> UUID | None:
@@ -173,9 +213,9 @@ def _variant_message(variant: Variant) -> catalog_pb2.Variant:
     )
 
 
-def _offer_message(offer: Offer) -> catalog_pb2.BatchGetVariantsResponse.Entry:
+def _entry(variant_id: str, view: bytes) -> catalog_pb2.BatchGetVariantsResponse.Entry:
+    product = catalog_pb2.GetProductResponse.FromString(view).product
+    variant = next(each for each in product.variants if each.variant_id == variant_id)
     return catalog_pb2.BatchGetVariantsResponse.Entry(
-        product_id=str(offer.product_id),
-        product_name=offer.product_name,
-        variant=_variant_message(offer.variant),
+        product_id=product.product_id, product_name=product.name, variant=variant
     )

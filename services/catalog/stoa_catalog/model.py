@@ -207,15 +207,6 @@ class Product:
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
-    """A variant on sale, with the product that it belongs to."""
-
-    product_id: UUID
-    product_name: str
-    variant: Variant
-
-
-@dataclass(frozen=True, slots=True)
 class Category:
     """A shelf: how many products it holds and what its parts are called."""
 

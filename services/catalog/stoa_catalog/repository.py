@@ -5,20 +5,19 @@ right on MongoDB, on DocumentDB and on the local server, which has no transactio
 that it causes are one write: the events wait in the document (see `stoa_chassis.mongo`).
 """
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 from urllib.parse import unquote
 from uuid import UUID
 
 from bson import Decimal128
-from pymongo import ASCENDING, DESCENDING, IndexModel, WriteConcern
+from pymongo import ASCENDING, IndexModel, WriteConcern
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import DuplicateKeyError
 
-from stoa_catalog.model import Category, Details, Filters, Offer, Product, Rating, SkuTaken, Variant
+from stoa_catalog.model import Details, Product, Rating, SkuTaken, Variant
 from stoa_chassis.money import Money
 from stoa_chassis.mongo import PENDING, Document, MongoOutbox
 
@@ -26,12 +25,10 @@ _INDEXES = [
     # Of one variant in the whole shop. It doesn't look for duplicates inside a document; the model does.
     IndexModel([("variants.sku", ASCENDING)], name="sku", unique=True),
     IndexModel([("variants.variant_id", ASCENDING)], name="variant"),
-    IndexModel([("category", ASCENDING), ("subcategory", ASCENDING), ("_id", DESCENDING)], name="category"),
-    IndexModel([("brand", ASCENDING), ("_id", DESCENDING)], name="brand"),
-    IndexModel([("tags", ASCENDING), ("_id", DESCENDING)], name="tag"),
 ]
 _ON_SALE: Document = {"deleted_at": None}
 _WITHOUT_PENDING = {PENDING: 0}
+_BATCH = 200  # documents: what is done with so many should not keep other requests waiting
 # Characters that mean something in the name of a field, and the sign that escapes them.
 _ESCAPES = {ord(char): f"%{ord(char):02X}" for char in "%.$\0"}
 
@@ -95,71 +92,31 @@ class Products:
 
 
 class ProductReader:
-    """Products on sale, to be looked at: all that the reading side needs to know of the store."""
+    """Products as the read model takes them from the store."""
 
     def __init__(self, collection: AsyncCollection[Document]) -> None:
         self._collection = collection
 
-    async def get(self, product_id: UUID) -> Product | None:
-        """Return one product."""
-        document = await self._collection.find_one({"_id": product_id, **_ON_SALE}, _WITHOUT_PENDING)
-        return _product(document) if document else None
+    async def on_sale(self) -> AsyncIterator[Product]:
+        """Walk through all products on sale, oldest first."""
+        found = self._collection.find(_ON_SALE, _WITHOUT_PENDING, batch_size=_BATCH).sort("_id", ASCENDING)
+        async for document in found:
+            yield _product(document)
 
-    async def batch(self, product_ids: Iterable[UUID]) -> Mapping[UUID, Product]:
-        """Return those that there are."""
-        found = self._collection.find({"_id": {"$in": list(product_ids)}, **_ON_SALE}, _WITHOUT_PENDING)
-        return {document["_id"]: _product(document) async for document in found}
+    async def versions(self) -> Mapping[UUID, int]:
+        """Return the version of each product on sale."""
+        found = self._collection.find(_ON_SALE, {"version": 1}, batch_size=_BATCH)
+        return {document["_id"]: document["version"] async for document in found}
 
-    async def offers(self, variant_ids: Iterable[UUID]) -> Mapping[UUID, Offer]:
-        """Return the variants that there are, with their products."""
-        wanted = set(variant_ids)
-        found = self._collection.find(
-            {"variants.variant_id": {"$in": list(wanted)}, **_ON_SALE}, {"name": 1, "variants": 1}
-        )
-        return {
-            variant["variant_id"]: Offer(document["_id"], document["name"], _variant(variant))
-            async for document in found
-            for variant in document["variants"]
-            if variant["variant_id"] in wanted
-        }
-
-    async def page(self, filters: Filters, before: UUID | None, limit: int) -> Sequence[Product]:
-        """Return the newest products that pass the filters and are older than `before`."""
-        query = _query(filters)
-        if before is not None:
-            query["_id"] = {"$lt": before}
-        found = self._collection.find(query, _WITHOUT_PENDING).sort("_id", DESCENDING).limit(limit)
+    async def batch(self, product_ids: Iterable[UUID]) -> Sequence[Product]:
+        """Return those products that there are, on sale or not."""
+        found = self._collection.find({"_id": {"$in": list(product_ids)}}, _WITHOUT_PENDING)
         return [_product(document) async for document in found]
 
-    async def categories(self) -> Sequence[Category]:
-        """Return all categories, by name."""
-        groups = await self._collection.aggregate(
-            [
-                {"$match": _ON_SALE},
-                {"$group": {"_id": {"name": "$category", "part": "$subcategory"}, "count": {"$sum": 1}}},
-            ]
-        )
-        counts: dict[str, dict[str, int]] = defaultdict(dict)
-        async for group in groups:
-            counts[group["_id"]["name"]][group["_id"]["part"]] = group["count"]
-        return [
-            Category(name, sum(parts.values()), tuple(sorted(filter(None, parts))))
-            for name, parts in sorted(counts.items())
-        ]
-
-
-def _query(filters: Filters) -> Document:
-    fields = {
-        "category": filters.category,
-        "subcategory": filters.subcategory,
-        "brand": filters.brand,
-        "tags": filters.tag,
-    }
-    query = _ON_SALE | {name: value for name, value in fields.items() if value}
-    bounds = {"$gte": filters.min_price, "$lte": filters.max_price}
-    if within := {name: Decimal128(bound) for name, bound in bounds.items() if bound is not None}:
-        query["variants"] = {"$elemMatch": {"price.amount": within}}
-    return query
+    async def with_variants(self, variant_ids: Iterable[UUID]) -> Sequence[Product]:
+        """Return the products, on sale or not, that have any of these variants."""
+        query = {"variants.variant_id": {"$in": list(variant_ids)}}
+        return [_product(document) async for document in self._collection.find(query, _WITHOUT_PENDING)]
 
 
 def _fields(product: Product) -> Document:

@@ -1,86 +1,104 @@
-"""The use cases of the catalogue: staff changes it, everyone looks at it."""
+"""The use cases of the catalogue: staff changes it, everyone looks at it.
+
+The two sides are apart. Changes are decided and stored product by product in the document store; looks are
+answered from the read model that this process has in memory.
+"""
 
 import asyncio
 import random
 from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
+from typing import Generic, TypeVar
 from uuid import UUID
 
 from stoa_catalog.model import (
     Category,
     Details,
     Filters,
-    Offer,
     Product,
     ProductNotFound,
     VariantDraft,
 )
-from stoa_catalog.repository import ProductReader, Products
+from stoa_catalog.projector import Projector
+from stoa_catalog.read_model import Listing
+from stoa_catalog.repository import Products
 from stoa_catalog.views import Views
 from stoa_chassis.clock import Clock
 from stoa_chassis.errors import Aborted
 
+V = TypeVar("V")
+
 _TRIES = 5
 _PAUSE = 0.02  # seconds, after the first lost race
-_CATEGORIES_FOR = timedelta(seconds=3)
 
 
-class Browsing:
-    """Looking at products."""
+class Browsing(Generic[V]):
+    """Looking at products.
 
-    def __init__(self, reader: ProductReader, views: Views, clock: Clock) -> None:
-        self._reader = reader
+    A product that the model doesn't have may have been added by another process a moment ago, so the store is
+    asked before anyone is told that there is none. What was changed there is seen some milliseconds later.
+    """
+
+    def __init__(self, projector: Projector[V], views: Views) -> None:
+        self._projector = projector
         self._views = views
-        self._clock = clock
-        self._categories: tuple[datetime, Sequence[Category]] | None = None
 
-    async def get(self, product_id: UUID, viewer: UUID | None) -> Product:
-        """Read a product, and tell that it was looked at. Raises ProductNotFound."""
-        product = await self._reader.get(product_id)
-        if product is None:
+    async def get(self, product_id: UUID, viewer: UUID | None, *, fresh: bool = False) -> V:
+        """Read a product, and tell that it was looked at. Raises ProductNotFound.
+
+        `fresh` is for those who write: they read what the store has, whichever process they wrote it through.
+        """
+        if fresh or self._unheard_of(product_id):
+            await self._projector.fetch([product_id])
+        listing = self._projector.model.get(product_id)
+        if listing is None:
             raise ProductNotFound(f"product {product_id} not found")
         self._views.tell(product_id, viewer)
-        return product
+        return listing.view
 
-    async def page(self, filters: Filters, before: UUID | None, limit: int) -> Sequence[Product]:
+    def page(self, filters: Filters, before: UUID | None, limit: int) -> Sequence[Listing[V]]:
         """Read the newest products that pass the filters and are older than `before`."""
-        return await self._reader.page(filters, before, limit)
+        return self._projector.model.page(filters, before, limit)
 
-    async def batch(self, product_ids: Sequence[UUID]) -> Sequence[Product]:
+    async def batch(self, product_ids: Sequence[UUID]) -> Sequence[V]:
         """Read the products that there are, in the order asked for, each once."""
-        found = await self._reader.batch(product_ids)
-        return [found[product_id] for product_id in dict.fromkeys(product_ids) if product_id in found]
+        asked = list(dict.fromkeys(product_ids))
+        if missing := list(filter(self._unheard_of, asked)):
+            await self._projector.fetch(missing)
+        found = map(self._projector.model.get, asked)
+        return [listing.view for listing in found if listing is not None]
 
-    async def offers(self, variant_ids: Sequence[UUID]) -> Sequence[Offer]:
-        """Read the variants that are on sale, in the order asked for, each once."""
-        found = await self._reader.offers(variant_ids)
-        return [found[variant_id] for variant_id in dict.fromkeys(variant_ids) if variant_id in found]
+    async def with_variants(self, variant_ids: Sequence[UUID]) -> Sequence[tuple[UUID, V]]:
+        """Read the products of the variants that are on sale, in the order asked for, each variant once."""
+        asked = list(dict.fromkeys(variant_ids))
+        model = self._projector.model
+        if missing := [each for each in asked if model.with_variant(each) is None]:
+            await self._projector.fetch_variants(missing)
+        found = ((each, self._projector.model.with_variant(each)) for each in asked)
+        return [(variant_id, listing.view) for variant_id, listing in found if listing is not None]
 
-    async def categories(self) -> Sequence[Category]:
-        """Read the categories as they were at most a few seconds ago: counting takes a look at everything."""
-        now = self._clock.now()
-        if self._categories is None or now - self._categories[0] >= _CATEGORIES_FOR:
-            self._categories = (now, await self._reader.categories())
-        return self._categories[1]
+    def categories(self) -> Sequence[Category]:
+        """Read the categories."""
+        return self._projector.model.categories()
 
-    def forget_categories(self) -> None:
-        """Count them anew at the next look: they have changed."""
-        self._categories = None
+    def _unheard_of(self, product_id: UUID) -> bool:
+        model = self._projector.model
+        return model.get(product_id) is None and not model.is_gone(product_id)
 
 
-class Assortment:
-    """Changing products."""
+class Assortment(Generic[V]):
+    """Changing products. A change is seen in this process as soon as it is stored."""
 
-    def __init__(self, products: Products, browsing: Browsing, clock: Clock) -> None:
+    def __init__(self, products: Products, projector: Projector[V], clock: Clock) -> None:
         self._products = products
-        self._browsing = browsing
+        self._projector = projector
         self._clock = clock
 
     async def create(self, details: Details, variants: Sequence[VariantDraft]) -> Product:
         """Add a product. Raises SkuTaken, InvalidArgument."""
         product = Product.create(details, variants, self._now())
         await self._products.add(product)
-        self._browsing.forget_categories()
+        self._projector.apply(product)
         return product
 
     async def update(
@@ -103,10 +121,8 @@ class Assortment:
                 raise ProductNotFound(f"product {product_id} not found")
             read_version = product.version
             decide(product)
-            if product.version == read_version:
-                return product
-            if await self._products.save(product, read_version):
-                self._browsing.forget_categories()
+            if product.version == read_version or await self._products.save(product, read_version):
+                self._projector.apply(product)
                 return product
             await asyncio.sleep(_PAUSE * 2**lost * random.uniform(0.5, 1.5))
         raise Aborted(f"product {product_id} is being changed by others")

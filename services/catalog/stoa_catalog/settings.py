@@ -1,12 +1,20 @@
 """What can be set of the catalog service."""
 
+from pydantic import Field
+
 from stoa_chassis.settings import ServiceSettings
 
 
 class Settings(ServiceSettings):
-    """The common settings, and which database is its own."""
+    """The common settings, and what is its own."""
 
     port: int = 18101
     metrics_port: int = 18201
 
     mongo_database: str = "catalog"
+
+    # How often the read model is compared with the store, for news that never came. Seconds.
+    reconcile_seconds: float = Field(default=60, gt=0)
+    # Whom a replay asks to rebuild: host:port of each instance, separated by commas, where a name stands for
+    # all its addresses. Empty: the one that listens where these settings say.
+    instances: str = ""

@@ -18,6 +18,7 @@ from stoa_events import ProductViewed
 
 _log = get_logger(__name__)
 _MAX_WAITING = 10_000
+_LINGER_SECONDS = 0.5  # so that many share a request to the broker, which costs more than the look itself
 _LAST_SECONDS = 2.0  # to publish what waits when the service stops
 
 
@@ -47,6 +48,7 @@ class Views:
         try:
             while True:
                 await self._wake.wait()
+                await asyncio.sleep(_LINGER_SECONDS)
                 self._wake.clear()
                 await self._publish()
         except asyncio.CancelledError:

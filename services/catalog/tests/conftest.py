@@ -1,8 +1,7 @@
 """The catalogue on a real document store, in a database that no other run uses."""
 
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 from uuid import UUID, uuid4
@@ -10,41 +9,44 @@ from uuid import UUID, uuid4
 import pytest
 from pymongo.asynchronous.collection import AsyncCollection
 
-from stoa_catalog.model import Details, VariantDraft
+from stoa_catalog.model import Details, Product, VariantDraft
+from stoa_catalog.projector import Projector
 from stoa_catalog.repository import ProductReader, Products, open_products
 from stoa_catalog.service import Assortment, Browsing
 from stoa_catalog.views import Views
 from stoa_chassis.avro import Event, EventCodec
+from stoa_chassis.clock import SystemClock
 from stoa_chassis.kafka import Producer
 from stoa_chassis.money import Money
 from stoa_chassis.mongo import PENDING, MongoOutbox, connect
 from stoa_events import Payload, ProductCreated, ProductDeleted, ProductUpdated, ProductViewed
 
 
-class TurnableClock:
-    """A clock that goes on by itself and can be turned forward."""
-
-    def __init__(self) -> None:
-        self.ahead = timedelta()
-
-    def now(self) -> datetime:
-        return datetime.now(UTC) + self.ahead
+def as_it_is(product: Product) -> Product:
+    """The product as one finds it who did not change it."""
+    return replace(product, events=[])
 
 
 @dataclass
 class Catalog:
-    """The catalog service without its network; its relay does not run, so that tests see what is pending."""
+    """A process of the catalog service without its network, which has not loaded anything yet.
+
+    Its relay does not run, so that tests see what is pending.
+    """
 
     collection: AsyncCollection[dict[str, Any]]
     codec: EventCodec
     producer: Producer
-    clock: TurnableClock = field(default_factory=TurnableClock)
+    present: Callable[[Product], Any] = as_it_is
 
     def __post_init__(self) -> None:
+        clock = SystemClock()
         self.outbox = MongoOutbox(self.collection, self.codec, self.producer)
-        self.views = Views(self.codec, self.producer, self.clock)
-        self.browsing = Browsing(ProductReader(self.collection), self.views, self.clock)
-        self.assortment = Assortment(Products(self.collection, self.outbox), self.browsing, self.clock)
+        self.views = Views(self.codec, self.producer, clock)
+        self.reader = ProductReader(self.collection)
+        self.projector = Projector(self.reader, self.present)
+        self.browsing = Browsing(self.projector, self.views)
+        self.assortment = Assortment(Products(self.collection, self.outbox), self.projector, clock)
 
     async def pending(self, product_id: UUID) -> Sequence[Event[Payload]]:
         """What waits in a document to be published."""
@@ -88,5 +90,5 @@ async def producer(kafka_bootstrap: str) -> AsyncIterator[Producer]:
 
 @pytest.fixture
 def catalog(collection: AsyncCollection[dict[str, Any]], codec: EventCodec, producer: Producer) -> Catalog:
-    """The use cases, with a clock that only this test turns."""
+    """The use cases, in a process that nothing has happened in."""
     return Catalog(collection, codec, producer)

@@ -1,39 +1,53 @@
 """The catalogue over gRPC: contract, policies, errors with details."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from google.type.money_pb2 import Money
 from pymongo import AsyncMongoClient
+from pymongo.asynchronous.collection import AsyncCollection
 
 from stoa.catalog.v1.catalog_pb2 import (
     BatchGetProductsRequest,
+    BatchGetProductsResponse,
     BatchGetVariantsRequest,
     CreateProductRequest,
     DeleteProductRequest,
     GetProductRequest,
+    GetProductResponse,
     ListCategoriesRequest,
     ListProductsRequest,
+    ListProductsResponse,
     Product,
+    RebuildReadModelRequest,
     UpdateProductRequest,
     Variant,
 )
 from stoa.catalog.v1.catalog_pb2_grpc import CatalogServiceStub, add_CatalogServiceServicer_to_server
-from stoa_catalog.api import CatalogServicer
+from stoa_catalog.api import CatalogServicer, present
+from stoa_catalog.replay import addresses, replay
+from stoa_chassis.avro import EventCodec
 from stoa_chassis.errors import Code, RemoteError
 from stoa_chassis.ids import new_id
+from stoa_chassis.kafka import Producer
 from stoa_chassis.testing import InProcessServer, serve_in_process
 
-from .conftest import Catalog
+from .conftest import Catalog, details, draft
 
 pytestmark = pytest.mark.stack
 
 
 @pytest.fixture
+def catalog(collection: AsyncCollection[dict[str, Any]], codec: EventCodec, producer: Producer) -> Catalog:
+    return Catalog(collection, codec, producer, present)
+
+
+@pytest.fixture
 async def server(catalog: Catalog) -> AsyncIterator[InProcessServer]:
-    servicer = CatalogServicer(catalog.browsing, catalog.assortment)
+    servicer = servicer_of(catalog)
     async with serve_in_process(add_CatalogServiceServicer_to_server, servicer, name="catalog") as in_process:
         yield in_process
 
@@ -46,6 +60,10 @@ def staff(server: InProcessServer) -> Any:
 @pytest.fixture
 def nobody(server: InProcessServer) -> Any:
     return server.stub(CatalogServiceStub)
+
+
+def servicer_of(catalog: Catalog, workers: int = 1) -> CatalogServicer:
+    return CatalogServicer(catalog.browsing, catalog.assortment, catalog.projector, workers)
 
 
 def price(units: int, nanos: int = 0, currency: str = "USD") -> Money:
@@ -175,7 +193,7 @@ async def test_a_wrong_field_of_a_product_is_named(staff: Any) -> None:
     ]:
         with pytest.raises(RemoteError) as refused:
             await create(staff, wrong)
-        assert (refused.value.code, fields_of(refused)) == (code, [field])
+        assert (refused.value.code, set(fields_of(refused))) == (code, {field})
 
 
 async def test_pages_are_walked_with_their_tokens(staff: Any, nobody: Any) -> None:
@@ -250,17 +268,100 @@ async def test_categories_are_listed(staff: Any, nobody: Any) -> None:
     assert (found.product_count, list(found.subcategories)) == (1, ["lights"])
 
 
-async def test_a_catalogue_without_its_store_is_unavailable(catalog: Catalog) -> None:
+async def test_without_its_store_a_catalogue_shows_what_it_knows_and_says_what_it_cannot(
+    catalog: Catalog,
+) -> None:
+    product = await catalog.assortment.create(details("Known", category := uuid4().hex), [draft()])
     async with AsyncMongoClient("mongodb://127.0.0.1:1", serverSelectionTimeoutMS=100) as nowhere:
-        lost = Catalog(nowhere["lost"]["products"], catalog.codec, catalog.producer)
-        servicer = CatalogServicer(lost.browsing, lost.assortment)
-        async with serve_in_process(add_CatalogServiceServicer_to_server, servicer, name="catalog") as server:
-            stub: Any = server.stub(CatalogServiceStub, as_user=new_id(), staff=True)
+        lost = Catalog(nowhere["lost"]["products"], catalog.codec, catalog.producer, present)
+        lost.projector.apply(product)
+        async with serve_in_process(
+            add_CatalogServiceServicer_to_server, servicer_of(lost), name="catalog"
+        ) as server:
+            nobody: Any = server.stub(CatalogServiceStub)
+            staff: Any = server.stub(CatalogServiceStub, as_user=new_id(), staff=True)
+            known = GetProductRequest(product_id=str(product.product_id))
+            assert (await nobody.GetProduct(known)).product.name == "Known"
+            (listed,) = (await nobody.ListProducts(ListProductsRequest(category=category))).products
+            assert listed.name == "Known"
             for call in (
-                stub.GetProduct(GetProductRequest(product_id=str(new_id()))),
-                stub.ListProducts(ListProductsRequest()),
-                stub.CreateProduct(CreateProductRequest(product=lamp())),
+                nobody.GetProduct(GetProductRequest(product_id=str(new_id()))),
+                staff.GetProduct(known),
+                staff.CreateProduct(CreateProductRequest(product=lamp())),
             ):
                 with pytest.raises(RemoteError) as refused:
                     await call
                 assert refused.value.code is Code.UNAVAILABLE
+
+
+async def test_what_staff_wrote_is_read_back_through_another_process(
+    catalog: Catalog, server: InProcessServer, staff: Any
+) -> None:
+    created = await create(staff)
+    other = Catalog(catalog.collection, catalog.codec, catalog.producer, present)
+    await other.projector.load()
+    async with serve_in_process(
+        add_CatalogServiceServicer_to_server, servicer_of(other), name="catalog"
+    ) as another:
+        asked = GetProductRequest(product_id=created.product_id)
+        writer: Any = another.stub(CatalogServiceStub, as_user=new_id(), staff=True)
+        for name in ("Better lamp", "Best lamp"):
+            read = (await writer.GetProduct(asked)).product
+            changed = Product(name=name, category="home", variants=read.variants, etag=read.etag)
+            await staff.UpdateProduct(UpdateProductRequest(product_id=created.product_id, product=changed))
+            assert (await writer.GetProduct(asked)).product.name == name
+        # One who writes nothing finds what is new at once, though not yet what changed.
+        newest = await create(staff)
+        shopper: Any = another.stub(CatalogServiceStub)
+        found = await shopper.GetProduct(GetProductRequest(product_id=newest.product_id))
+        assert found.product == newest
+
+
+async def test_several_products_have_the_number_of_the_one(staff: Any) -> None:
+    numbers = {
+        type_.DESCRIPTOR.fields_by_name[field].number
+        for type_, field in (
+            (GetProductResponse, "product"),
+            (ListProductsResponse, "products"),
+            (BatchGetProductsResponse, "products"),
+        )
+    }
+    assert len(numbers) == 1
+
+
+async def test_a_replay_rebuilds_every_process_at_an_address_and_tells_what_was_wrong(
+    catalog: Catalog, server: InProcessServer, staff: Any, nobody: Any
+) -> None:
+    right = [await create(staff) for _ in range(3)]
+    wrong, lost, bogus = (UUID(product.product_id) for product in right)
+    model = catalog.projector.model
+    listing = model.get(wrong)
+    assert listing is not None
+    await catalog.projector.load()
+    model.put(replace(listing, view=b""))
+    model.forget(lost)
+    model.put(replace(model.get(bogus), version=99, prices=()))  # type: ignore[type-var]
+    certificates = server.certificates("catalog")
+
+    (rebuilt,) = await replay(server.target, certificates)
+
+    assert set(rebuilt.differed) == {str(wrong), str(lost), str(bogus)}
+    assert rebuilt.replayed == await catalog.collection.count_documents({"deleted_at": None})
+    for product in right:
+        read = await nobody.GetProduct(GetProductRequest(product_id=product.product_id))
+        assert read.product == product
+    (again,) = await replay(server.target, certificates)
+    assert (again.replayed, list(again.differed)) == (rebuilt.replayed, [])
+
+
+async def test_only_the_catalogue_itself_may_have_it_rebuilt(server: InProcessServer, staff: Any) -> None:
+    request = RebuildReadModelRequest(run_id=str(new_id()))
+    for stub in (staff, server.stub(CatalogServiceStub, as_service="cart")):
+        with pytest.raises(RemoteError) as refused:
+            await stub.RebuildReadModel(request)
+        assert refused.value.code is Code.PERMISSION_DENIED
+
+
+def test_a_name_stands_for_all_its_addresses() -> None:
+    assert list(addresses("127.0.0.1:18101, 127.0.0.2:18101")) == ["127.0.0.1:18101", "127.0.0.2:18101"]
+    assert "127.0.0.1:18101" in addresses("localhost:18101")

@@ -1,5 +1,6 @@
 """Kafka for asyncio: a producer that keeps order, a consumer that retries and then parks messages."""
 
+from stoa_chassis.kafka.broadcast import Broadcast
 from stoa_chassis.kafka.consumer import Consumer, Handler, RetryPolicy
 from stoa_chassis.kafka.dead_letters import (
     ADDRESSEE_HEADER,
@@ -13,6 +14,7 @@ from stoa_chassis.kafka.producer import CORRELATION_ID_HEADER, Producer, Publish
 __all__ = [
     "ADDRESSEE_HEADER",
     "CORRELATION_ID_HEADER",
+    "Broadcast",
     "Consumer",
     "DeadLetter",
     "Handler",

@@ -654,3 +654,61 @@ class DeleteProductRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteProductRequest: _TypeAlias = DeleteProductRequest  # noqa: Y015
+
+@_typing.final
+class RebuildReadModelRequest(_message.Message):
+    """Request of RebuildReadModel."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    """Names the rebuild: a process that did it already says again how it went."""
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RebuildReadModelRequest: _TypeAlias = RebuildReadModelRequest  # noqa: Y015
+
+@_typing.final
+class RebuildReadModelResponse(_message.Message):
+    """Response of RebuildReadModel."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_FIELD_NUMBER: _builtins.int
+    WORKERS_FIELD_NUMBER: _builtins.int
+    REPLAYED_FIELD_NUMBER: _builtins.int
+    DIFFERED_FIELD_NUMBER: _builtins.int
+    instance: _builtins.str
+    """Which process answers, out of those that share an address."""
+    workers: _builtins.int
+    """How many those are."""
+    replayed: _builtins.int
+    """How many products the read model has."""
+    @_builtins.property
+    def differed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The products of which it had something else than the document store."""
+
+    def __init__(
+        self,
+        *,
+        instance: _builtins.str = ...,
+        workers: _builtins.int = ...,
+        replayed: _builtins.int = ...,
+        differed: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["differed", b"differed", "instance", b"instance", "replayed", b"replayed", "workers", b"workers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RebuildReadModelResponse: _TypeAlias = RebuildReadModelResponse  # noqa: Y015

@@ -1,0 +1,71 @@
+"""Rebuilds the read models of all running processes: `python -m stoa_catalog.replay`, while the shop runs.
+
+Each process makes a new one from the document store, says what the old one had otherwise, and answers from
+the new one. The last line of the output is a JSON object: {"replayed": n, "differed": [ids]}.
+"""
+
+import asyncio
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import orjson
+
+from stoa.catalog.v1.catalog_pb2 import RebuildReadModelRequest, RebuildReadModelResponse
+from stoa.catalog.v1.catalog_pb2_grpc import CatalogServiceStub
+from stoa_catalog.settings import Settings
+from stoa_chassis.clients import ClientChannel
+from stoa_chassis.ids import new_id
+from stoa_chassis.tls import CertificateFolder
+
+_SECONDS = 600.0  # a rebuild may take
+_CONNECTIONS_PER_WORKER = 30  # to meet all that share an address; the kernel picks one for each connection
+
+
+class Unreachable(Exception):
+    """Some processes that share an address could not be met."""
+
+
+async def replay(address: str, certificates: CertificateFolder | None) -> list[RebuildReadModelResponse]:
+    """Have every process at host:port rebuild; return what each says. Raises RemoteError, Unreachable."""
+    request = RebuildReadModelRequest(run_id=str(new_id()))
+    answers: dict[str, RebuildReadModelResponse] = {}
+    workers = tries = 1
+    while len(answers) < workers:
+        if tries > workers * _CONNECTIONS_PER_WORKER:
+            raise Unreachable(f"met {len(answers)} of the {workers} processes at {address}")
+        channel = ClientChannel("catalog", address, certificates)
+        try:
+            answer = await channel.stub(CatalogServiceStub).RebuildReadModel(request, timeout=_SECONDS)
+        finally:
+            await channel.close()
+        answers[answer.instance] = answer
+        workers, tries = answer.workers, tries + 1
+    return list(answers.values())
+
+
+def addresses(instances: str) -> Iterator[str]:
+    """Return host:port of every instance; a name stands for all its addresses. Raises OSError."""
+    for instance in instances.split(","):
+        host, _, port = instance.strip().rpartition(":")
+        found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+        for *_, at in found:
+            ip = str(at[0])
+            yield f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
+
+
+async def _main() -> None:
+    settings = Settings()
+    certificates = CertificateFolder(Path(settings.tls_dir)) if settings.tls_dir else None
+    instances = settings.instances or f"{settings.host}:{settings.port}"
+    rebuilt = [answer for address in addresses(instances) for answer in await replay(address, certificates)]
+    report = {
+        "replayed": max(answer.replayed for answer in rebuilt),
+        "differed": sorted({product_id for answer in rebuilt for product_id in answer.differed}),
+    }
+    sys.stdout.write(orjson.dumps(report).decode() + "\n")
+
+
+if __name__ == "__main__":
+    asyncio.run(_main())
