@@ -13,15 +13,15 @@ from uuid import UUID
 
 import asyncpg
 import httpx
-from confluent_kafka import Consumer, KafkaException, TopicPartition
 
+from stoa_stack.audit.event_log import EventBooks, EventLog
 from stoa_stack.instance import Instance
-from stoa_stack.parts import SERVICES
+from stoa_stack.operations import outboxes
+from stoa_stack.operations.dead_letters import Fate
 from stoa_stack.servers.postgres import superuser_url
 from stoa_stack.services import gateway_secrets
 
 _PAGE = 1000
-_KAFKA_SECONDS = 10
 
 
 @dataclass(frozen=True)
@@ -98,9 +98,10 @@ class Books:
     reservations: list[Reservation] = field(default_factory=list)
     backlogs: dict[str, Backlog] = field(default_factory=dict)
     dead_letters: dict[str, int] = field(default_factory=dict)
+    events: EventBooks = field(default_factory=EventBooks)
 
 
-async def read(at: Instance) -> Books:
+async def read(at: Instance, log: EventLog) -> Books:
     """Read the books of a running instance; raises OSError or an error of a client if a store is down."""
     books = Books()
     await asyncio.gather(
@@ -110,7 +111,8 @@ async def read(at: Instance) -> Books:
         _inventory(at, books),
         _backlogs(at, books),
     )
-    books.dead_letters = await asyncio.to_thread(_dead_letters, at)
+    books.events = await log.read()
+    books.dead_letters = Counter(letter.topic for letter in log.letters if letter.fate is Fate.OPEN)
     return books
 
 
@@ -216,35 +218,6 @@ async def _entries(at: Instance) -> AsyncIterator[dict[str, Any]]:
 
 
 async def _backlogs(at: Instance, books: Books) -> None:
-    for service in SERVICES:
-        if "postgres" not in service.stores:
-            continue
-        ((row,),) = await _rows(
-            at,
-            service.name,
-            """
-            SELECT count(*) AS events, coalesce(now() - min(created_at), interval '0') AS oldest
-            FROM outbox WHERE published_at IS NULL
-            """,
-        )
-        books.backlogs[service.name] = Backlog(row["events"], row["oldest"])
-
-
-def _dead_letters(at: Instance) -> dict[str, int]:
-    """How many messages lie in each dead letter topic."""
-    consumer = Consumer({"bootstrap.servers": at.address("kafka"), "group.id": "audit", "log_level": 2})
-    try:
-        topics = consumer.list_topics(timeout=_KAFKA_SECONDS).topics
-        found = {}
-        for name, topic in topics.items():
-            if name.endswith(".dlq"):
-                marks = [
-                    consumer.get_watermark_offsets(TopicPartition(name, partition), timeout=_KAFKA_SECONDS)
-                    for partition in topic.partitions
-                ]
-                found[name] = sum(high - low for low, high in marks)
-        return found
-    except KafkaException as error:
-        raise ConnectionError(f"Kafka can't be read: {error}") from error
-    finally:
-        consumer.close()
+    books.backlogs = {
+        outbox.service: Backlog(outbox.events, outbox.oldest) for outbox in await outboxes.states(at)
+    }

@@ -11,7 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 from stoa_stack.audit.books import Books, read
-from stoa_stack.audit.invariants import Finding, findings
+from stoa_stack.audit.event_log import EventLog
+from stoa_stack.audit.findings import Finding
+from stoa_stack.audit.invariants import findings
 from stoa_stack.instance import Instance
 
 _PAUSE = 1.0  # seconds
@@ -47,15 +49,16 @@ async def audit(at: Instance, wait: float) -> tuple[Books, list[Finding]]:
     """
     deadline = time.monotonic() + wait
     standing: set[tuple[str, str]] | None = None
-    while True:
-        books = await read(at)
-        found = list(findings(books))
-        now = {(finding.rule, finding.subject) for finding in found}
-        standing = now if standing is None else standing & now
-        left = [finding for finding in found if (finding.rule, finding.subject) in standing]
-        if not left or time.monotonic() > deadline:
-            return books, left
-        await asyncio.sleep(_PAUSE)
+    with EventLog(at) as log:
+        while True:
+            books = await read(at, log)
+            found = list(findings(books))
+            now = {(finding.rule, finding.subject) for finding in found}
+            standing = now if standing is None else standing & now
+            left = [finding for finding in found if (finding.rule, finding.subject) in standing]
+            if not left or time.monotonic() > deadline:
+                return books, left
+            await asyncio.sleep(_PAUSE)
 
 
 def _summary(books: Books) -> Table:
@@ -74,5 +77,15 @@ def _summary(books: Books) -> Table:
         "stock",
         f"{sum(c.stock for c in books.counts.values())} of {len(books.counts)} variants, "
         f"{sum(c.reserved for c in books.counts.values())} promised",
+    )
+    repeated = sum(books.events.repeated.values())
+    table.add_row(
+        "events",
+        f"{len(books.events.written)} in outboxes, {len(books.events.seen)} in their topics"
+        + (f", {repeated} published more than once" if repeated else ""),
+    )
+    table.add_row(
+        "effects",
+        ", ".join(f"{len(ids)} at {group}" for group, ids in books.events.inboxes.items() if ids) or "none",
     )
     return table

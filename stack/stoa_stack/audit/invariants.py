@@ -4,26 +4,19 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
 from uuid import UUID
 
+from stoa_stack.audit import event_rules
 from stoa_stack.audit.books import Books, Charge, Payment
+from stoa_stack.audit.findings import Finding
+
+__all__ = ["Finding", "findings"]
 
 _HOLDING = ("pending", "confirmed")  # an order that may have stock promised to it
 _PAID = ("confirmed", "shipped", "delivered", "returned")
 _PUBLISHED_WITHIN = timedelta(seconds=30)
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something that does not balance: which rule, about what, and how to look further."""
-
-    rule: str
-    subject: str
-    detail: str
-    look: str
 
 
 def findings(books: Books) -> Iterator[Finding]:
@@ -36,6 +29,7 @@ def findings(books: Books) -> Iterator[Finding]:
     yield from _promises_match_orders(books)
     yield from _events_are_published(books)
     yield from _nothing_is_parked(books)
+    yield from event_rules.findings(books.events)
 
 
 def _every_order_is_settled(books: Books) -> Iterator[Finding]:
@@ -98,6 +92,8 @@ def _the_gateway_agrees(books: Books) -> Iterator[Finding]:
     theirs = {charge.charge_id: charge for charge in books.charges}
     for charge_id in ours.keys() | theirs.keys():
         charge, payment = theirs.get(charge_id), ours.get(charge_id)
+        if payment is None and _undone(charge):
+            continue  # never ours, and given back at the gateway by hand
         if _taken(charge) != _booked(payment):
             detail = f"taken and given back: {_taken(charge)} there, {_booked(payment)} here"
             subject = (
@@ -113,6 +109,10 @@ def _the_gateway_agrees(books: Books) -> Iterator[Finding]:
 def _taken(charge: Charge | None) -> tuple[Decimal, Decimal]:
     taken = charge is not None and charge.status == "succeeded"
     return (charge.amount, charge.refunded) if charge and taken else (Decimal(0), Decimal(0))
+
+
+def _undone(charge: Charge | None) -> bool:
+    return charge is not None and charge.amount == charge.refunded
 
 
 def _booked(payment: Payment | None) -> tuple[Decimal, Decimal]:
@@ -160,7 +160,8 @@ def _events_are_published(books: Books) -> Iterator[Finding]:
     for service, backlog in books.backlogs.items():
         if backlog.events and backlog.oldest > _PUBLISHED_WITHIN:
             detail = f"{backlog.events} not published, the oldest for {backlog.oldest.total_seconds():.0f} s"
-            yield Finding("events are published", f"outbox of {service}", detail, f"stoa logs {service}")
+            look = f"stoa outbox; stoa logs {service}"
+            yield Finding("events are published", f"outbox of {service}", detail, look)
 
 
 def _nothing_is_parked(books: Books) -> Iterator[Finding]:
@@ -168,4 +169,4 @@ def _nothing_is_parked(books: Books) -> Iterator[Finding]:
         if count:
             service = topic.removesuffix(".dlq")
             detail = f"{count} messages that {service} could not process"
-            yield Finding("no message is given up", topic, detail, f"stoa logs {service} | grep parked")
+            yield Finding("no message is given up", topic, detail, f"stoa dlq list --group {service}")

@@ -32,6 +32,8 @@ class TopicReader:
     """Reads what is in topics now. It remembers how far it came, so that reading again gives what is new."""
 
     def __init__(self, bootstrap: str) -> None:
+        self.cut: dict[Position, int] = {}
+        """Where reading began in partitions that were too long to be read from their beginning."""
         self._next: dict[Position, int] = {}
         self._admin = _admin(bootstrap)
         self._client = Consumer(
@@ -92,6 +94,8 @@ class TopicReader:
         high = _offsets(self._admin, positions, _LAST)
         for each in positions:
             start = low[each] if newest is None else max(low[each], high[each] - newest)
+            if each not in self._next and start > low[each]:
+                self.cut[each] = start
             self._next[each] = max(self._next.get(each, start), low[each])
         unread = {each: high[each] for each in positions if self._next[each] < high[each]}
         self._client.assign([TopicPartition(*each, self._next[each]) for each in unread])
