@@ -167,7 +167,6 @@ async def test_a_wrong_field_of_a_product_is_named(staff: Any) -> None:
     sku = uuid4().hex
     for wrong, code, field in [
         (lamp(name=""), Code.INVALID_ARGUMENT, "product.name"),
-        (lamp(product_id=str(new_id())), Code.INVALID_ARGUMENT, "product.product_id"),
         (lamp(Variant(sku=sku, price=price(0))), Code.INVALID_ARGUMENT, "product.variants[0].price"),
         (lamp(Variant(sku=sku, price=price(1, 1))), Code.INVALID_ARGUMENT, "product.variants[0].price"),
         (
