@@ -1,0 +1,438 @@
+"""The whole shop as a state, and all that may happen next in it.
+
+A state is a tuple of numbers: for each order its rows in the order service, its payment and its mail; and the
+stock, which the orders share. What a number stands for is kept once, and what an input does to a part is
+remembered, so that the real code runs once for each case and a further state costs microseconds.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+from stoa_chassis.money import Money
+from stoa_inventory.service import Inventory
+from stoa_payment.model import PaymentStatus
+from stoa_payment.service import Payments
+from tests.model import memory
+from tests.model.memory import ANSWERED, Bank, Gateway, OrderRows, StockRows, payment_of, refund_of
+from tests.model.rules import broken_at_rest, broken_now
+from tests.model.services import (
+    HEARD_BY_INVENTORY,
+    TOPICS,
+    InventoryService,
+    OrderService,
+    Outcome,
+    PaymentDue,
+    PaymentService,
+    PaymentState,
+    RefundDue,
+    Task,
+    variant,
+)
+
+State = tuple[int, ...]
+_SHARES = 3  # numbers that each order has in a state: its rows, its payment, its mail
+_TO_INVENTORY = tuple(TOPICS.index(topic) for topic in HEARD_BY_INVENTORY)
+_TO_ORDER = tuple(topic for topic in range(len(TOPICS)) if topic not in _TO_INVENTORY)
+
+
+@dataclass(frozen=True)
+class Buyer:
+    """Who orders: how many of each variant, and with which card (good, declined or slow)."""
+
+    basket: tuple[int, ...]
+    card: str = "good"
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """Who buys what, of how much, and what may go wrong.
+
+    `tasks` is how many use cases of payment may be under way at once for an order; `faults` whether messages
+    come twice or get lost, processes die and the gateway fails to answer; `remembers` whether consumers have
+    an inbox; `staff` whether staff may give a part of the money back on their own.
+    """
+
+    stock: tuple[int, ...]
+    buyers: tuple[Buyer, ...]
+    tasks: int = 1
+    faults: bool = True
+    remembers: bool = True
+    staff: bool = False
+
+
+class Effect(NamedTuple):
+    """What an input did to a part: its state then, and what it sent, all as numbers."""
+
+    state: int
+    events: tuple[tuple[int, int], ...]
+    questions: tuple[int, ...]
+    problem: str
+
+
+class Mail(NamedTuple):
+    """Messages of an order: what was published on each topic, how far it was heard, and open questions.
+
+    Whether an event waits in the outbox, in the broker or at its consumer makes no difference to anybody: it
+    comes late. Nor does it whether the relay or the consumer died before it noted what it did: it comes again.
+    """
+
+    logs: tuple[tuple[int, ...], ...] = ((),) * len(TOPICS)
+    heard: tuple[int, ...] = (0,) * len(TOPICS)
+    questions: frozenset[int] = frozenset()
+
+    def after(self, effect: Effect) -> "Mail":
+        if not effect.events and not effect.questions:
+            return self
+        logs = list(self.logs)
+        for topic, payload in effect.events:
+            logs[topic] = (*logs[topic], payload)
+        return Mail(tuple(logs), self.heard, self.questions.union(effect.questions))
+
+    def waiting(self, topics: Iterable[int]) -> Iterator[tuple[int, int, int]]:
+        """The next event of each topic: topic, position, payload."""
+        for topic in topics:
+            if self.heard[topic] < len(self.logs[topic]):
+                yield topic, self.heard[topic], self.logs[topic][self.heard[topic]]
+
+    def over(self, topics: Iterable[int]) -> Iterator[tuple[int, int, int]]:
+        """The events that were heard."""
+        for topic in topics:
+            for position in range(self.heard[topic]):
+                yield topic, position, self.logs[topic][position]
+
+    def heard_next(self, topic: int) -> "Mail":
+        heard = tuple(count + (at == topic) for at, count in enumerate(self.heard))
+        return Mail(self.logs, heard, self.questions)
+
+    def without(self, question: int) -> "Mail":
+        return Mail(self.logs, self.heard, self.questions - {question})
+
+
+class Move(NamedTuple):
+    """Something that may happen to some numbers of a state; it is `due` if it happens unless something fails."""
+
+    label: str
+    after: tuple[int, ...]
+    problem: str
+    due: bool
+
+
+Step = tuple[str, State, str]
+
+
+@dataclass
+class Shop:
+    """A shop in which a scenario is played; the classes are the real ones, or broken ones in their place."""
+
+    scenario: Scenario
+    inventory: type[Inventory] = Inventory
+    payments: type[Payments] = Payments
+    payment_store: type[memory.Payments] = memory.Payments
+    gateway: type[Gateway] = Gateway
+    _things: list[Any] = field(default_factory=list)
+    _numbers: dict[Any, int] = field(default_factory=dict)
+    _effects: dict[tuple[Any, ...], Effect] = field(default_factory=dict)
+    _shared: dict[State, list[Move]] = field(default_factory=dict)
+    _broken: dict[State, str] = field(default_factory=dict)
+    _broken_at_rest: dict[State, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        scenario = self.scenario
+        self._orders = [
+            OrderService(
+                number,
+                tuple((variant(i), quantity) for i, quantity in enumerate(buyer.basket) if quantity),
+                buyer.card,
+                scenario.remembers,
+            )
+            for number, buyer in enumerate(scenario.buyers)
+        ]
+        self._payments = [
+            PaymentService(
+                order.order_id,
+                Money(order.total.amount, order.total.currency_code),
+                self.payments,
+                self.payment_store,
+                self.gateway,
+            )
+            for order in self._orders
+        ]
+        # Of each order, what may happen to it and what is looked after, by its part of a state.
+        self._own: list[dict[State, list[Move]]] = [{} for _ in self._orders]
+        self._looks: list[dict[State, Move | None]] = [{} for _ in self._orders]
+        self._inventory = InventoryService(self.inventory, scenario.remembers)
+        counts = tuple((variant(i), (count, 0)) for i, count in enumerate(scenario.stock))
+        each = (self._number(OrderRows()), self._number(PaymentState()), self._number(Mail()))
+        self.start: State = (*each * len(scenario.buyers), self._number(StockRows(counts, counts)))
+
+    def close(self) -> None:
+        """Let go of what the services hold."""
+        for order in self._orders:
+            order.close()
+
+    def _number(self, thing: Any) -> int:
+        number = self._numbers.setdefault(thing, len(self._things))
+        if number == len(self._things):
+            self._things.append(thing)
+        return number
+
+    def _effect(self, act: Callable[..., Outcome], *key: Any) -> Effect:
+        """What an input does; `key` are the numbers and words that it depends on."""
+        found = self._effects.get(key)
+        if found is None:
+            outcome = act()
+            found = self._effects[key] = Effect(
+                self._number(outcome.state),
+                tuple((TOPICS.index(type(e)), self._number(e)) for e in outcome.events if type(e) in TOPICS),
+                tuple(map(self._number, outcome.questions)),
+                outcome.problem,
+            )
+        return found
+
+    # ----------------------------------------------------------------------------------- what may happen
+
+    def moves(self, state: State) -> Iterator[Step]:
+        """All that may happen next: what, the state after it, and what no service should ever see."""
+        for number in range(len(self._orders)):
+            for move in self._own_moves(number, self._of(state, number)):
+                yield self._own_step(state, number, move)
+            for move in self._shared_moves(number, state):
+                yield self._shared_step(state, number, move)
+
+    @staticmethod
+    def _of(state: State, number: int) -> State:
+        return state[number * _SHARES : (number + 1) * _SHARES]
+
+    def _own_step(self, state: State, number: int, move: Move) -> Step:
+        at = number * _SHARES
+        return move.label, state[:at] + move.after + state[at + _SHARES :], move.problem
+
+    def _shared_step(self, state: State, number: int, move: Move) -> Step:
+        mail, (_, stock) = (number + 1) * _SHARES - 1, move.after
+        after = (*state[:mail], move.after[0], *state[mail + 1 : -1], stock)
+        return move.label, after, move.problem
+
+    def _whose(self, number: int) -> str:
+        return f"order {'ABC'[number]}: " if len(self._orders) > 1 else ""
+
+    def _shared_moves(self, number: int, state: State) -> list[Move]:
+        """An order's events come to inventory."""
+        key = (state[(number + 1) * _SHARES - 1], state[-1])
+        if key not in self._shared:
+            self._shared[key] = list(self._heard_by_inventory(number, *key))
+        return self._shared[key]
+
+    def _heard_by_inventory(self, number: int, mail_number: int, stock_number: int) -> Iterator[Move]:
+        mail: Mail = self._things[mail_number]
+        rows: StockRows = self._things[stock_number]
+        whose = self._whose(number)
+
+        def hear(position: int, payload_number: int, mail: Mail, again: str) -> Move:
+            payload = self._things[payload_number]
+            effect = self._effect(
+                lambda: self._inventory.hear(rows, payload, position), stock_number, payload_number, position
+            )
+            label = f"{whose}inventory hears {payload.TOPIC}{again}"
+            return Move(label, (self._number(mail.after(effect)), effect.state), effect.problem, not again)
+
+        for topic, position, payload in mail.waiting(_TO_INVENTORY):
+            yield hear(position, payload, mail.heard_next(topic), "")
+        if self.scenario.faults:
+            for _, position, payload in mail.over(_TO_INVENTORY):
+                yield hear(position, payload, mail, " again")
+
+    def _own_moves(self, number: int, key: State) -> list[Move]:
+        """What happens to an order, its payment and its messages."""
+        known = self._own[number]
+        if key not in known:
+            mail: Mail = self._things[key[2]]
+            known[key] = [
+                *self._moves_of_order(number, key[0], key[1], mail),
+                *self._moves_of_payment(number, key[0], key[1], mail),
+            ]
+        return known[key]
+
+    def _moves_of_order(self, number: int, rows_number: int, payment: int, mail: Mail) -> Iterator[Move]:
+        order, rows, faults = self._orders[number], self._things[rows_number], self.scenario.faults
+        whose = self._whose(number)
+
+        def move(
+            label: str, act: Callable[[], Outcome], *key: Any, mail: Mail = mail, due: bool = False
+        ) -> Move:
+            effect = self._effect(act, label, rows_number, number, *key)
+            after = (effect.state, payment, self._number(mail.after(effect)))
+            return Move(whose + label, after, effect.problem, due)
+
+        def hear(position: int, payload_number: int, mail: Mail, again: str) -> Move:
+            payload = self._things[payload_number]
+            label = f"order hears {payload.TOPIC}{again}"
+            act = lambda: order.hear(rows, payload, position)  # noqa: E731
+            return move(label, act, payload_number, position, mail=mail, due=not again)
+
+        for topic, position, payload in mail.waiting(_TO_ORDER):
+            yield hear(position, payload, mail.heard_next(topic), "")
+        if rows.claimed:
+            what = f"{'to give up' if rows.claimed.overdue else 'to ask again'}: {rows.claimed.step}"
+            yield move(f"the engine takes up the saga, {what}", lambda: order.take_up(rows), due=True)
+            if faults:
+                yield move("the instance that claimed the saga dies", lambda: order.drop_claim(rows))
+        yield move("the buyer orders", lambda: order.place(rows))
+        if rows.facts:
+            yield move("the buyer cancels", lambda: order.cancel(rows))
+        if rows.saga and not rows.claimed:
+            yield move(f"{_CLAIM}to ask again: {rows.saga.step}", lambda: order.claim(rows, False))
+            if rows.saga.has_deadline:
+                yield move(f"{_OVERDUE}{rows.saga.step}", lambda: order.claim(rows, True))
+        if faults:
+            for _, position, payload in mail.over(_TO_ORDER):
+                yield hear(position, payload, mail, " again")
+
+    def _moves_of_payment(self, number: int, rows: int, payment_number: int, mail: Mail) -> Iterator[Move]:
+        payments, faults, whose = self._payments[number], self.scenario.faults, self._whose(number)
+        payment: PaymentState = self._things[payment_number]
+        bank: Bank = payment.bank
+        room = len(payment.tasks) < self.scenario.tasks
+
+        def move(
+            label: str, act: Callable[[], Outcome], *key: Any, mail: Mail = mail, due: bool = False
+        ) -> Move:
+            effect = self._effect(act, label, payment_number, number, *key)
+            after = (rows, effect.state, self._number(mail.after(effect)))
+            return Move(whose + label, after, effect.problem, due)
+
+        def begin(label: str, name: str, argument: Any, mail: Mail = mail, due: bool = False) -> Move:
+            act = lambda: payments.start(payment, name, argument)  # noqa: E731
+            return move(label, act, self._number(argument), mail=mail, due=due)
+
+        def moved(label: str, bank: Bank) -> Move:
+            return move(label, lambda: Outcome(replace(payment, bank=bank)), due=True)
+
+        for question_number in sorted(mail.questions):
+            question = self._things[question_number]
+            rest = mail.without(question_number)
+            if room:
+                yield begin(f"payment is asked: {question.kind}", question.kind, question, rest, due=True)
+            if room and faults:
+                label = f"payment is asked, and will be once more: {question.kind}"
+                yield begin(label, question.kind, question)
+            if faults:
+                after = (rows, payment_number, self._number(rest))
+                yield Move(f"{whose}the question to payment gets lost: {question.kind}", after, "", False)
+        for at, task in enumerate(payment.tasks):
+            yield from self._steps(move, payments, payment, at, task)
+        for request in sorted(bank.lingering, key=repr):
+            made = replace(bank.carry_out(request), lingering=bank.lingering - {request})
+            yield moved(f"the gateway carries out a late {type(request).__name__}", made)
+        if (captured := bank.capture()) != bank:
+            yield moved("the gateway captures the slow card", captured)
+        if room:
+            for name, argument in self._due(payment):
+                yield begin(f"payment begins to {name}", name, argument)
+            for notice in bank.notices():
+                yield begin(f"{_NOTICE}{type(notice).__name__}", "notice", notice)
+
+    def _steps(
+        self, move: Callable[..., Move], payments: PaymentService, payment: PaymentState, at: int, task: Task
+    ) -> Iterator[Move]:
+        """What the next step of a use case of payment may come to."""
+        where = f"{task.name}, step {len(task.past) + 1}"
+        for choice in payments.choices(task):
+            what = "writes" if task.next_step == "store" else f"asks for {task.next_step}: {choice}"
+            if choice == ANSWERED:
+                yield move(
+                    f"payment {what} ({where})", lambda: payments.step(payment, at, ANSWERED), at, due=True
+                )
+            elif self.scenario.faults:
+                yield move(
+                    f"payment {what} ({where})",
+                    lambda choice=choice: payments.step(payment, at, choice),
+                    at,
+                )
+        if self.scenario.faults:
+            yield move(f"payment dies ({where})", lambda: Outcome(payments.die(payment, at)), at)
+
+    def _due(self, payment: PaymentState) -> Iterator[tuple[str, Any]]:
+        for row in payment.rows.payments:
+            if payment_of(row).status is PaymentStatus.PENDING:
+                yield "look after it", PaymentDue(row)
+                yield "see whether to give up", PaymentDue(row)
+            elif self.scenario.staff:
+                yield "refund by staff", payment_of(row).payment_id
+        for row in payment.rows.refunds:
+            if refund_of(row).is_pending:
+                yield "look after it", RefundDue(row)
+
+    # ------------------------------------------------------------------------------------------- to rest
+
+    def onward(self, state: State) -> Step | None:
+        """What happens next if nothing fails any more and nobody wants anything; None at rest.
+
+        What is under way arrives first; then what is due is looked after; deadlines pass last.
+        """
+        for number in range(len(self._orders)):
+            for move in self._own_moves(number, self._of(state, number)):
+                if move.due:
+                    return self._own_step(state, number, move)
+            for move in self._shared_moves(number, state):
+                if move.due:
+                    return self._shared_step(state, number, move)
+        for number in range(len(self._orders)):
+            if look := self._look(number, self._of(state, number)):
+                return self._own_step(state, number, look)
+        return None
+
+    def _look(self, number: int, key: State) -> Move | None:
+        """The first look after what waits that leads anywhere, with all that it leads to, as one move."""
+        known = self._looks[number]
+        if key not in known:
+            moves = self._own_moves(number, key)
+            looks = (
+                self._until_done(number, move)
+                for beginning in _LOOKS
+                for move in moves
+                if move.label.startswith(self._whose(number) + beginning)
+            )
+            known[key] = next((look for look in looks if look.after != key or look.problem), None)
+        return known[key]
+
+    def _until_done(self, number: int, move: Move) -> Move:
+        labels, after, problem = [move.label], move.after, move.problem
+        while not problem:
+            due = (m for m in self._own_moves(number, after) if m.due and " hears " not in m.label)
+            if (step := next(due, None)) is None:
+                break
+            labels.append(step.label)
+            after, problem = step.after, step.problem
+        return Move("; ".join(labels), after, problem, True)
+
+    # ------------------------------------------------------------------------------------- what must hold
+
+    def broken(self, state: State) -> str:
+        """Say what may never be, not even for a moment; "" if all is well."""
+        for number in range(len(self._orders)):
+            rows, payment, _ = self._of(state, number)
+            key = (number, rows, payment, state[-1])
+            if key not in self._broken:
+                order_id = self._orders[number].order_id
+                self._broken[key] = broken_now(order_id, *(self._things[part] for part in key[1:]))
+            if self._broken[key]:
+                return self._broken[key]
+        return ""
+
+    def broken_at_rest(self, state: State) -> str:
+        """Say what does not balance in the books of a shop at rest; "" if all does."""
+        if state not in self._broken_at_rest:
+            orders = [
+                (order.order_id, *(self._things[part] for part in self._of(state, number)[:2]))
+                for number, order in enumerate(self._orders)
+            ]
+            self._broken_at_rest[state] = broken_at_rest(orders, self._things[state[-1]])
+        return self._broken_at_rest[state]
+
+
+_CLAIM = "an instance claims the saga "
+_OVERDUE = f"{_CLAIM}to give up: "
+_NOTICE = "the gateway sends payment a notice: "
+# What is looked after when all is quiet, in the order in which it comes.
+_LOOKS = ("payment begins to look after it", _NOTICE, f"{_CLAIM}to ask again", _OVERDUE)
