@@ -3,17 +3,38 @@
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from uuid import UUID, uuid4
 
 import pytest
 
 from stoa_stack.audit.books import Backlog, Books, Charge, Count, Order, Payment, Reservation
+from stoa_stack.audit.event_log import EventBooks, Garbage, Seen, Written
 from stoa_stack.audit.invariants import findings
+from stoa_stack.operations.topics import Position
 
 BOUGHT, CANCELLED, LAMP = uuid4(), uuid4(), uuid4()
 PRICE = Decimal("21.59")
+PLACED, RESERVED = uuid4(), uuid4()
+NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
+AT_ORDER_PLACED = Position("order.placed", 0)
+
+
+def events() -> EventBooks:
+    """An order was placed, which inventory and cart heard; nobody has heard inventory's answer yet."""
+    answered = Position("inventory.reserved", 3)
+    written = NOW - timedelta(minutes=1)
+    return EventBooks(
+        written={
+            PLACED: Written("order", "order.placed", written, published=True),
+            RESERVED: Written("inventory", "inventory.reserved", written, published=True),
+        },
+        seen={PLACED: Seen(AT_ORDER_PLACED, 7, written), RESERVED: Seen(answered, 2, written)},
+        committed={"inventory": {AT_ORDER_PLACED: 8}, "cart": {AT_ORDER_PLACED: 8}, "order": {answered: 2}},
+        inboxes={"inventory": {PLACED}, "cart": {PLACED}, "order": set()},
+        began=NOW,
+    )
 
 
 def books() -> Books:
@@ -39,6 +60,7 @@ def books() -> Books:
         ],
         backlogs={"order": Backlog(3, timedelta(seconds=1))},
         dead_letters={"order.dlq": 0},
+        events=events(),
     )
 
 
@@ -126,6 +148,27 @@ def a_dead_letter(books: Books) -> None:
     books.dead_letters["order.dlq"] = 1
 
 
+def a_published_event_that_is_not_in_its_topic(books: Books) -> None:
+    del books.events.seen[RESERVED]
+
+
+def an_event_that_nobody_wrote(books: Books) -> None:
+    books.events.seen[uuid4()] = Seen(Position("inventory.reserved", 3), 3, NOW - timedelta(minutes=1))
+
+
+def an_event_that_was_passed_over(books: Books) -> None:
+    books.events.inboxes = {"inventory": set(), "cart": {PLACED}, "order": set()}
+
+
+def an_event_that_never_reached_a_cart(books: Books) -> None:
+    books.events.inboxes = {"inventory": {PLACED}, "cart": set(), "order": set()}
+
+
+def garbage_that_was_not_parked(books: Books) -> None:
+    books.events.garbage.append(Garbage(AT_ORDER_PLACED, 6, ""))
+    books.events.parked["cart"] = {(AT_ORDER_PLACED, 6)}
+
+
 RULES: dict[Callable[[Books], None], str] = {
     a_stock_row_changed_by_hand: "stock is the sum of its movements",
     a_reserved_count_changed_by_hand: "what is reserved is promised to orders",
@@ -145,6 +188,11 @@ RULES: dict[Callable[[Books], None], str] = {
     a_projection_that_lags_behind: "projections match their events",
     events_that_are_not_published: "events are published",
     a_dead_letter: "no message is given up",
+    a_published_event_that_is_not_in_its_topic: "published events are in their topics",
+    an_event_that_nobody_wrote: "events in topics come from an outbox",
+    an_event_that_was_passed_over: "consumed events took effect",
+    an_event_that_never_reached_a_cart: "consumed events took effect",
+    garbage_that_was_not_parked: "consumed events took effect",
 }
 
 
@@ -157,3 +205,66 @@ def test_what_is_wrong_is_found(wrong: Callable[[Books], None]) -> None:
     told = books()
     wrong(told)
     assert RULES[wrong] in broken(told)
+
+
+def an_event_that_is_not_consumed_yet(books: Books) -> None:
+    books.events.committed = {"inventory": {AT_ORDER_PLACED: 7}}
+    books.events.inboxes = {"inventory": set()}
+
+
+def an_event_that_was_parked(books: Books) -> None:
+    books.events.inboxes = {"inventory": set(), "cart": {PLACED}, "order": set()}
+    books.events.parked["inventory"] = {PLACED}
+
+
+def garbage_that_was_parked(books: Books) -> None:
+    books.events.garbage.append(Garbage(AT_ORDER_PLACED, 6, ""))
+    books.events.parked |= {group: {(AT_ORDER_PLACED, 6)} for group in ("inventory", "cart")}
+
+
+def garbage_that_was_replayed_to_one_group(books: Books) -> None:
+    books.events.garbage.append(Garbage(AT_ORDER_PLACED, 6, "cart"))
+    books.events.parked["cart"] = {(AT_ORDER_PLACED, 6)}
+
+
+def an_event_written_before_what_was_read_of_its_topic(books: Books) -> None:
+    del books.events.seen[RESERVED]
+    books.events.read_from["inventory.reserved"] = NOW - timedelta(seconds=30)
+
+
+def an_event_so_old_that_topics_forget_it(books: Books) -> None:
+    del books.events.seen[PLACED]
+    old = books.events.written[PLACED]._replace(created_at=NOW - timedelta(days=7))
+    books.events.written = {**books.events.written, PLACED: old}
+
+
+def an_event_published_while_the_audit_reads(books: Books) -> None:
+    books.events.seen[uuid4()] = Seen(Position("inventory.reserved", 3), 3, NOW + timedelta(seconds=1))
+
+
+def events_published_twice(books: Books) -> None:
+    books.events.repeated["order.placed"] = 2
+
+
+def a_charge_unknown_here_that_was_given_back_at_the_gateway(books: Books) -> None:
+    books.charges.append(Charge("ch_3", str(uuid4()), PRICE, PRICE, "succeeded"))
+
+
+FINE: list[Callable[[Books], None]] = [
+    an_event_that_is_not_consumed_yet,
+    an_event_that_was_parked,
+    garbage_that_was_parked,
+    garbage_that_was_replayed_to_one_group,
+    an_event_written_before_what_was_read_of_its_topic,
+    an_event_so_old_that_topics_forget_it,
+    an_event_published_while_the_audit_reads,
+    events_published_twice,
+    a_charge_unknown_here_that_was_given_back_at_the_gateway,
+]
+
+
+@pytest.mark.parametrize("usual", FINE, ids=lambda usual: usual.__name__)
+def test_what_is_in_order_is_not_found(usual: Callable[[Books], None]) -> None:
+    told = books()
+    usual(told)
+    assert not broken(told)
