@@ -122,7 +122,7 @@ class Saga:
 
 @dataclass(frozen=True)
 class OrderRows:
-    """What the order service keeps of one order. `claimed` is a saga that an instance took up, in its hands."""
+    """What the order service keeps of one order. `claimed` is its saga, in an instance's hands."""
 
     facts: tuple[Recorded, ...] = ()
     saga: Saga | None = None
@@ -473,8 +473,8 @@ class Suspended(BaseException):
 class Run:
     """Runs a use case of payment up to where it was, lets it do one step more, and suspends it there.
 
-    Coroutines can't be copied, so a use case that waits is kept as what it saw: `past` has, for each step, the
-    rows of its transaction or the gateway's answer. The steps of the past are done again without effect.
+    Coroutines can't be copied, so a use case that waits is kept as what it saw: `past` has, for each step,
+    the rows of its transaction or the gateway's answer. What was done is done again without effect.
     """
 
     def __init__(self, cell: Cell[PaymentRows], bank: Bank, past: Iterable[Any], choice: str | None) -> None:

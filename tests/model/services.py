@@ -204,8 +204,7 @@ class OrderService:
 
         async def go() -> None:
             await act(orders, engine)
-            while engine._asking:
-                await asyncio.sleep(0)
+            await asyncio.gather(*engine._asking.values())
 
         problem = ""
         try:
@@ -270,10 +269,10 @@ _NAMES = ("charge", "refund", "refund by staff", "notice", "look after it", "see
 
 @dataclass(frozen=True)
 class PaymentState:
-    """What there is of one order's payment: the service's rows, the gateway's books, and what is under way."""
+    """One order's payment: the service's rows, the gateway's books, and what is under way."""
 
-    rows: PaymentRows = PaymentRows()
-    bank: Bank = Bank()
+    rows: PaymentRows = field(default_factory=PaymentRows)
+    bank: Bank = field(default_factory=Bank)
     tasks: tuple[Task, ...] = ()
 
 

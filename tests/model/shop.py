@@ -73,8 +73,8 @@ class Effect(NamedTuple):
 class Mail(NamedTuple):
     """Messages of an order: what was published on each topic, how far it was heard, and open questions.
 
-    Whether an event waits in the outbox, in the broker or at its consumer makes no difference to anybody: it
-    comes late. Nor does it whether the relay or the consumer died before it noted what it did: it comes again.
+    Whether an event waits in the outbox, in the broker or at its consumer makes no difference to anybody:
+    it comes late. Nor does it which of them died before it noted what it had done: the event comes again.
     """
 
     logs: tuple[tuple[int, ...], ...] = ((),) * len(TOPICS)
@@ -110,7 +110,7 @@ class Mail(NamedTuple):
 
 
 class Move(NamedTuple):
-    """Something that may happen to some numbers of a state; it is `due` if it happens unless something fails."""
+    """Something that may happen to a part of a state. What is `due` happens unless something fails."""
 
     label: str
     after: tuple[int, ...]

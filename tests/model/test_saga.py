@@ -1,0 +1,55 @@
+"""The order saga keeps its promises in every state that the explorer gets to.
+
+`STOA_MODEL_STATES` says up to how many states a scenario is explored; `make model` asks for many more.
+"""
+
+import os
+from collections.abc import Callable
+
+import pytest
+
+from tests.model.explorer import Report, explore
+from tests.model.shop import Buyer, Scenario, Shop
+
+_STATES = int(os.environ.get("STOA_MODEL_STATES", "80000"))
+pytestmark = pytest.mark.timeout(max(300, _STATES // 500))
+
+GOOD, DECLINED, SLOW = (Buyer((1,), card) for card in ("good", "declined", "slow"))
+
+# All states of these are explored.
+WHOLE = {
+    "a good card": Scenario((1,), (GOOD,)),
+    "a declined card": Scenario((1,), (DECLINED,)),
+    "a card that is captured late": Scenario((1,), (SLOW,)),
+    "nothing left": Scenario((0,), (GOOD,)),
+    "consumers without an inbox": Scenario((1,), (GOOD,), remembers=False),
+}
+# Of these as many as were asked for, the nearest first.
+FIRST = {
+    "two use cases of payment at once": Scenario((1,), (GOOD,), tasks=2),
+    "two at once, captured late": Scenario((1,), (SLOW,), tasks=2),
+    "staff refund a part meanwhile": Scenario((1,), (GOOD,), staff=True),
+    "two buyers of the last one": Scenario((1,), (GOOD, SLOW)),
+    "two buyers of two variants": Scenario((2, 1), (Buyer((1, 1)), Buyer((2, 1)))),
+    "two buyers, and nothing fails": Scenario((1,), (GOOD, GOOD), faults=False),
+    "three buyers of two": Scenario((2,), (GOOD, GOOD, DECLINED)),
+}
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_every_promise_holds_in_all_states_of(
+    name: str, shop: Callable[..., Shop], note: Callable[[str, Report], None]
+) -> None:
+    report = explore(shop(WHOLE[name]), 1_000_000)
+    note(name, report)
+    assert not report.wrong, str(report)
+    assert report.complete
+
+
+@pytest.mark.parametrize("name", FIRST)
+def test_every_promise_holds_in_the_first_states_of(
+    name: str, shop: Callable[..., Shop], note: Callable[[str, Report], None]
+) -> None:
+    report = explore(shop(FIRST[name]), _STATES)
+    note(name, report)
+    assert not report.wrong, str(report)
