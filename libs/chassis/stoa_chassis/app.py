@@ -35,6 +35,7 @@ from stoa_chassis.auth import (
     sidecar_identity,
 )
 from stoa_chassis.clients import ClientChannel
+from stoa_chassis.outages import is_outage
 from stoa_chassis.server import RpcServer
 from stoa_chassis.settings import ServiceSettings
 from stoa_chassis.tls import CertificateFolder, TlsError
@@ -49,6 +50,7 @@ _log = telemetry.get_logger(__name__)
 _READY_EVERY = 5.0  # seconds between readiness checks
 _BACKGROUND_GRACE = 10.0  # seconds that background work has to end after it was cancelled
 _RESTART_PAUSES = (0.5, 30.0)  # seconds: the first and the longest pause before background work starts again
+_OUTAGE_PAUSE = 1.0  # seconds between tries of background work while something it needs is down
 
 
 class StartError(Exception):
@@ -220,6 +222,7 @@ async def _unless(stop: asyncio.Event, work: Awaitable[None]) -> bool:
 
 
 async def _supervised(name: str, work: Callable[[], Awaitable[None]]) -> None:
+    """Start work again whenever it fails, less and less often; after an outage soon, however long it was."""
     shortest, longest = _RESTART_PAUSES
     pause = shortest
     while True:
@@ -227,6 +230,11 @@ async def _supervised(name: str, work: Callable[[], Awaitable[None]]) -> None:
         try:
             await work()
         except Exception as error:
+            if is_outage(error):
+                pause = shortest
+                _log.warning("background work waits for what is down", work=name, error=repr(error))
+                await asyncio.sleep(_OUTAGE_PAUSE)
+                continue
             if time.monotonic() - began > longest:
                 pause = shortest
             _log.error("background work failed", work=name, restart_in=pause, exc_info=error)

@@ -10,6 +10,7 @@ import time
 import urllib.request
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -222,6 +223,16 @@ async def test_background_work_that_fails_is_started_again(tmp_path: Path) -> No
     failures = service.logged("background work failed")
     assert "ValueError: work failed" in failures[0]["exception"]
     assert failures[1]["restart_in"] > failures[0]["restart_in"]
+
+
+async def test_background_work_that_meets_an_outage_is_tried_again_at_an_even_pace(tmp_path: Path) -> None:
+    async with started(tmp_path, mode="work-meets-outage") as service:
+        await until(lambda: len(service.noted("work begins")) >= 6)
+    outages = service.logged("background work waits for what is down")
+    times = [datetime.fromisoformat(outage["timestamp"]) for outage in outages]
+    assert times[4] - times[0] < timedelta(seconds=6)  # with pauses that double it would be 7.5
+    assert "the database is away" in outages[0]["error"]
+    assert "exception" not in outages[0]
 
 
 async def test_a_worker_that_dies_is_replaced_and_all_end_with_the_parent(tmp_path: Path) -> None:

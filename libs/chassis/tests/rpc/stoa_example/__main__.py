@@ -9,6 +9,7 @@ from pathlib import Path
 from chassis_example import echo_pb2_grpc
 
 from stoa_chassis.app import App, run
+from stoa_chassis.errors import Unavailable
 from stoa_chassis.settings import ServiceSettings
 from stoa_example.servicer import EchoServicer
 
@@ -39,6 +40,8 @@ async def compose(app: App[Settings]) -> None:
         note(settings, "work begins")
         if settings.mode == "work-fails":
             raise ValueError("work failed")
+        if settings.mode == "work-meets-outage":
+            raise Unavailable("the database is away")
         try:
             await asyncio.Event().wait()
         finally:
