@@ -52,7 +52,7 @@ def command(at: Instance, console: Console, *, as_json: bool) -> int:
     except Exception as error:  # whatever client: a store that can't be read
         return unreadable(console, error)
     if as_json:
-        sys.stdout.write(orjson.dumps([asdict(each) for each in waiting]).decode() + "\n")
+        sys.stdout.write(orjson.dumps([asdict(each) for each in waiting], default=str).decode() + "\n")
         return 0
     if not waiting:
         console.print("No order waits for anything.")
