@@ -3,7 +3,7 @@ STOA = @stack/bootstrap && .venv/bin/stoa
 S ?= order
 
 .DEFAULT_GOAL := help
-.PHONY: help up down status logs reset demo test lint gen audit chaos bench profile lock
+.PHONY: help up down status logs reset demo test model lint gen audit chaos bench profile lock
 
 help:    ## show this
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/ ##/' | awk -F ' *## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -40,6 +40,9 @@ bench:   ## measure requests and what they cost: make bench A="--scenario order 
 
 profile: ## a flame graph of a service under load: make profile S=payment
 	$(STOA) profile $(S) $(A)
+
+model:   ## explore the order saga deeper than the tests do
+	$(STOA) model
 
 lint:    ## style, types, imports, contracts
 	$(STOA) lint

@@ -170,6 +170,16 @@ def test() -> None:
 
 
 @app.command()
+def model(
+    states: Annotated[int, typer.Option(min=1, help="explore each scenario up to so many")] = 400_000,
+) -> None:
+    """Explore the states of the order saga, deeper than the tests do."""
+    from stoa_stack import quality
+
+    quality.model(_console(), states)
+
+
+@app.command()
 def audit(
     wait: Annotated[float, typer.Option(help="seconds that the shop may take to settle")] = 10,
 ) -> None:

@@ -44,6 +44,11 @@ def lint(console: Console) -> None:
     run(console, "contracts", "stoa", "gen", "--compatible")
 
 
+def model(console: Console, states: int) -> None:
+    """Run the model check with up to `states` states a scenario; raises typer.Exit if it finds something."""
+    run(console, "model check", "pytest", "-q", "tests/model", env={"STOA_MODEL_STATES": str(states)})
+
+
 def test(console: Console) -> None:
     """Run everything: lint, the tests without servers, and those on a stack of their own; then audit it.
 
