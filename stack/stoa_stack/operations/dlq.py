@@ -46,7 +46,7 @@ def show_list(at: Instance, console: Console, group: str, *, decided: bool, as_j
             _time(each.at),
             f"{each.origin.topic}/{each.origin.partition}/{each.origin.offset}" if each.origin else "?",
             _text(each.key),
-            reason[:_REASON_CHARACTERS],
+            reason.partition("\n")[0][:_REASON_CHARACTERS],
         ]
         table.add_row(*map(escape, [*row, f"{each.fate} {each.decided}"] if decided else row))
     console.print(table)
