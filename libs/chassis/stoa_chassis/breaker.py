@@ -34,10 +34,13 @@ class Breaker:
         self._gauge = BREAKER_STATE.labels(target)
         self._gauge.set(0)
 
-    def enter(self, method: str) -> None:
-        """Ask before a call. Raises RemoteError (UNAVAILABLE, CIRCUIT_OPEN) instead of letting it through."""
+    def enter(self, method: str, *, probes: bool = True) -> None:
+        """Ask before a call. Raises RemoteError (UNAVAILABLE, CIRCUIT_OPEN) instead of letting it through.
+
+        A call that may take long for reasons of its own is no probe: its silence would say nothing.
+        """
         state = self._circuit.state
-        if state == STATE_OPEN or (state == STATE_HALF_OPEN and self._probing):
+        if state == STATE_OPEN or (state == STATE_HALF_OPEN and (self._probing or not probes)):
             raise RemoteError(
                 self.target,
                 method,

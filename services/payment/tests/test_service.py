@@ -1,6 +1,7 @@
 """Charging and refunding on a real database and gateway, with things going wrong in between."""
 
 import asyncio
+import time
 from collections import Counter
 from datetime import timedelta
 from decimal import Decimal
@@ -140,6 +141,25 @@ async def test_payments_and_refunds_outlive_a_gateway_that_dies(shop: Any) -> No
     assert await shop.reconciled(order.order_id) == ["payment.failed"]
     assert await shop.reconciled(paid.order_id) == ["payment.successful", "payment.refunded"]
     assert await shop.gateway.refunds(paid.order_id) == [2000]
+
+
+async def test_a_card_whose_bank_hangs_does_not_keep_the_others_from_a_gateway_that_is_back(
+    shop: Any,
+) -> None:
+    await shop.gateway.kill()
+    try:
+        for _ in range(5):
+            await shop.payments.process(an_order())
+    finally:
+        await shop.gateway.start()
+    await asyncio.sleep(2.1)  # until the circuit lets one request try
+    hanging, good = an_order("tok_timeout"), an_order()
+    began = time.monotonic()
+    assert (await shop.payments.process(hanging)).status is PaymentStatus.PENDING
+    assert time.monotonic() - began < 0.5
+    await shop.payments.process(good)
+    assert await shop.reconciled(good.order_id, seconds=2) == ["payment.successful"]
+    assert await shop.reconciled(hanging.order_id) == ["payment.successful"]
 
 
 async def test_an_instance_that_died_while_it_charged_leaves_nothing_open(shop: Any) -> None:

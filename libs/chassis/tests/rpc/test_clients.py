@@ -161,6 +161,18 @@ def test_a_probe_that_was_given_up_lets_the_next_one_through() -> None:
     breaker.enter("/m")
 
 
+def test_a_call_that_may_take_long_by_itself_is_no_probe() -> None:
+    breaker = Breaker("slow", threshold=1, ttl=0.01)
+    breaker.enter("/m", probes=False)
+    breaker.failed(RuntimeError())
+    time.sleep(0.02)
+    with pytest.raises(RemoteError):
+        breaker.enter("/m", probes=False)
+    breaker.enter("/m")
+    breaker.succeeded()
+    breaker.enter("/m", probes=False)
+
+
 async def test_a_service_that_was_restarted_is_found_again_within_seconds(tmp_path: Path) -> None:
     authority = CertificateAuthority()
     with socket.socket() as probe:
