@@ -1,7 +1,10 @@
 """The catalogue over gRPC: contract, policies, errors with details."""
 
+import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
+from itertools import count
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -28,7 +31,7 @@ from stoa.catalog.v1.catalog_pb2 import (
 )
 from stoa.catalog.v1.catalog_pb2_grpc import CatalogServiceStub, add_CatalogServiceServicer_to_server
 from stoa_catalog.api import CatalogServicer, present
-from stoa_catalog.replay import addresses, replay
+from stoa_catalog.replay import Unreachable, addresses, replay
 from stoa_chassis.avro import EventCodec
 from stoa_chassis.errors import Code, RemoteError
 from stoa_chassis.ids import new_id
@@ -351,6 +354,47 @@ async def test_a_replay_rebuilds_every_process_at_an_address_and_tells_what_was_
         assert read.product == product
     (again,) = await replay(server.target, certificates)
     assert (again.replayed, list(again.differed)) == (rebuilt.replayed, [])
+
+
+@asynccontextmanager
+async def one_address_for(*targets: str) -> AsyncIterator[str]:
+    """An address whose connections go to one of the targets, as the kernel deals them out to workers."""
+    turn = count()
+
+    async def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        host, port = targets[next(turn) // 2 % len(targets)].split(":")
+        their_reader, their_writer = await asyncio.open_connection(host, int(port))
+        await asyncio.gather(pump(reader, their_writer), pump(their_reader, writer))
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await reader.read(65536):
+                writer.write(data)
+        writer.close()
+
+    async with await asyncio.start_server(connect, "127.0.0.1", 0) as server:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+async def test_a_replay_meets_all_processes_that_share_an_address(
+    catalog: Catalog, server: InProcessServer
+) -> None:
+    async with AsyncExitStack() as stack:
+        targets = []
+        for _ in range(3):
+            process = Catalog(catalog.collection, catalog.codec, catalog.producer, present)
+            running = await stack.enter_async_context(
+                serve_in_process(
+                    add_CatalogServiceServicer_to_server, servicer_of(process, workers=3), name="catalog"
+                )
+            )
+            targets.append(running.target)
+        address = await stack.enter_async_context(one_address_for(*targets))
+        rebuilt = await replay(address, server.certificates("catalog"))
+        assert len({answer.instance for answer in rebuilt}) == 3
+        lonely = await stack.enter_async_context(one_address_for(*targets[:2]))
+        with pytest.raises(Unreachable):
+            await replay(lonely, server.certificates("catalog"))
 
 
 async def test_only_the_catalogue_itself_may_have_it_rebuilt(server: InProcessServer, staff: Any) -> None:

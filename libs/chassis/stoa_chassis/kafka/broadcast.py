@@ -15,6 +15,7 @@ from confluent_kafka import KafkaException, Message, TopicPartition
 
 from stoa_chassis.avro import EventCodec, UndecodableMessage
 from stoa_chassis.kafka.consumer import Handler
+from stoa_chassis.kafka.dead_letters import ADDRESSEE_HEADER
 from stoa_chassis.outages import is_outage
 from stoa_chassis.telemetry import get_logger
 
@@ -22,7 +23,7 @@ log = get_logger(__name__)
 
 _MESSAGES = 100
 _POLL_SECONDS = 1.0  # bounds how long a stop takes; messages end a poll at once
-_REQUEST_SECONDS = 5.0
+_REQUEST_SECONDS = 3.0
 _PAUSE_SECONDS = 1.0
 
 
@@ -48,9 +49,10 @@ class Broadcast:
             "group.id": "broadcast",  # the library wants one; it is never joined
             "enable.auto.commit": False,
             "auto.offset.reset": "latest",
-            # New messages are answered at once; an idle broker need not be asked more often.
+            # As with the consumer: new messages are answered at once, but not those of a partition that
+            # was not part of the fetch that is waiting.
             "fetch.min.bytes": 1,
-            "fetch.wait.max.ms": 5000,
+            "fetch.wait.max.ms": 500,
             "fetch.error.backoff.ms": 100,
             "reconnect.backoff.max.ms": 2000,
             "socket.keepalive.enable": True,
@@ -88,6 +90,8 @@ class Broadcast:
         if (trouble := message.error()) is not None:
             log.warning("the broker reports an error", error=str(trouble))
             return
+        if ADDRESSEE_HEADER in dict(message.headers() or ()):
+            return  # a dead letter that is replayed to a group: everyone here heard it the first time
         while True:
             try:
                 event = await self._codec.decode(topic, value or b"")
