@@ -45,12 +45,12 @@ def test_the_same_seed_gives_the_same_errands() -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_every_fault_has_its_turn_before_one_comes_again(seed: int) -> None:
+def test_every_fault_strikes_each_of_its_targets_before_one_comes_again(seed: int) -> None:
     strikes = schedule(FAULTS, 60, 960, seed)
-    counts = Counter(strike.fault.name for strike in strikes)
+    counts = Counter((strike.fault.name, strike.target) for strike in strikes)
     assert len(strikes) == 60
-    assert set(counts) == {fault.name for fault in FAULTS}
-    assert max(counts.values()) - min(counts.values()) <= 2
+    assert set(counts) == {(fault.name, target) for fault in FAULTS for target in fault.targets}
+    assert max(counts.values()) <= 2
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -61,7 +61,7 @@ def test_two_faults_never_work_on_the_same_target_at_once(seed: int) -> None:
 
 def test_every_part_that_keeps_running_is_killed_and_frozen(tmp_path: Path) -> None:
     running = {part.name for part in parts(Instance(tmp_path)) if part.ready is not None}
-    for fault in FAULTS[:3]:
+    for fault in FAULTS[:2]:
         assert set(fault.targets) == running, fault.name
 
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 from stoa_stack.chaos.faults import Fault
 
-_T = TypeVar("_T")
 _PAUSE = 2.0  # seconds that a target is left alone between two faults
 
 
@@ -30,41 +28,25 @@ class Strike:
 def schedule(table: Sequence[Fault], count: int, seconds: float, seed: int) -> list[Strike]:
     """Spread `count` strikes over so many seconds.
 
-    Every fault of the table has its turn before one comes again, and so has every target of a fault. Strikes
-    may overlap, as troubles do, but never at the same target.
+    Every fault strikes each of its targets before one comes again. Strikes may overlap, as troubles do, but
+    never at the same target.
     """
     dice = random.Random(f"{seed} faults")
-    turns = _turns(table, dice)
     slot = seconds / max(count, 1)
     free_at: dict[str, float] = {}
     strikes: list[Strike] = []
-    waiting: list[tuple[Fault, str]] = []
+    turns: list[tuple[Fault, str]] = []
     for number in range(count):
         at = round(slot * (number + dice.uniform(0.1, 0.7)), 1)
-        chosen = next((turn for turn in waiting if free_at.get(turn[1], 0) <= at), None)
-        if chosen is not None:
-            waiting.remove(chosen)
-        while chosen is None:
-            turn = next(turns)
-            if free_at.get(turn[1], 0) <= at or len(waiting) > len(table):
-                chosen = turn
-            else:
-                waiting.append(turn)
-        fault, target = chosen
+        if not turns:
+            turns = [(fault, target) for fault in table for target in fault.targets]
+            dice.shuffle(turns)
+        # The next whose target is left alone; if there is none, the next one waits.
+        turn = next((turn for turn in turns if free_at.get(turn[1], 0) <= at), turns[0])
+        turns.remove(turn)
+        fault, target = turn
         at = max(at, free_at.get(target, 0))
         lasts = round(dice.uniform(*fault.seconds), 1)
         free_at[target] = at + lasts + _PAUSE
         strikes.append(Strike(at, fault, target, lasts))
     return sorted(strikes, key=lambda strike: strike.at)
-
-
-def _turns(table: Sequence[Fault], dice: random.Random) -> Iterator[tuple[Fault, str]]:
-    """Faults in turn, each with its targets in turn, both in an order that is drawn anew every round."""
-    targets = {fault.name: _rounds(fault.targets, dice) for fault in table}
-    for fault in _rounds(table, dice):
-        yield fault, next(targets[fault.name])
-
-
-def _rounds(things: Sequence[_T], dice: random.Random) -> Iterator[_T]:
-    while True:
-        yield from dice.sample(things, len(things))
