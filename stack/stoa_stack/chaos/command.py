@@ -104,7 +104,11 @@ def _break(at: Instance, console: Console, plan: Plan, report_file: Path | None)
     )
     for strike in plan.strikes:
         console.print(Text(str(strike)), soft_wrap=True)
-    report = asyncio.run(_until_terminated(_run(at, console, plan)))
+    try:
+        report = asyncio.run(_until_terminated(_run(at, console, plan)))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        console.print("Stopped before its end; what was broken is healed.")
+        return 130
     report.show(console)
     path = report_file or at.state / "chaos.json"
     write_atomically(path, json.dumps(report.as_json(), indent=1) + "\n")
