@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -41,6 +42,13 @@ def _instance() -> Instance:
     from stoa_stack.instance import Instance
 
     return Instance.current()
+
+
+@app.callback()
+def main() -> None:
+    """Reach what listens on this machine directly, whatever proxy the environment names for the rest."""
+    for name in ("NO_PROXY", "no_proxy"):
+        os.environ[name] = ",".join(filter(None, (os.environ.get(name), "127.0.0.1")))
 
 
 @app.command()
