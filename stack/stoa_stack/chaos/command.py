@@ -85,6 +85,7 @@ def command(console: Console, plan: Plan, *, here: bool, report_file: Path | Non
             )
             return 2
         return _break(at, console, plan, report_file)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # also then the stack is stopped
     os.environ |= {
         **quality.IMPATIENT,
         "STOA_STATE": str(_STATE),

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from stoa_stack.audit.books import Books
-from stoa_stack.audit.invariants import Finding
+from stoa_stack.audit.findings import Finding
 from stoa_stack.chaos.record import Record
 from stoa_stack.chaos.schedule import Strike
 
@@ -105,6 +105,8 @@ class Report:
             "settled_seconds": {card: _percentiles(times) for card, times in self._times().items()},
             "money": self._money(),
             "stock": self._stock(),
+            "events": self._events(),
+            "effects": {group: len(ids) for group, ids in self.books.events.inboxes.items()},
             "dead_letters": sum(self.books.dead_letters.values()),
         }
 
@@ -135,6 +137,14 @@ class Report:
             "moved": sum(count.stock for count in self.books.movements.values()),
             "reserved": sum(count.reserved for count in self.books.counts.values()),
             "promised": sum(each.quantity for each in held),
+        }
+
+    def _events(self) -> dict[str, int]:
+        events = self.books.events
+        return {
+            "in_outboxes": len(events.written),
+            "in_topics": len(events.seen),
+            "published_again": sum(events.repeated.values()),
         }
 
     def show(self, console: Console) -> None:
@@ -193,6 +203,14 @@ class Report:
         )
         table.add_row("stock", f"{stock['in_stock']}, {stock['moved']} by its movements")
         table.add_row("reserved", f"{stock['reserved']}, {stock['promised']} promised to orders")
+        events = self._events()
+        table.add_row(
+            "events",
+            f"{events['in_outboxes']} in outboxes, {events['in_topics']} in their topics, "
+            f"{events['published_again']} times one was published again",
+        )
+        inboxes = self.books.events.inboxes
+        table.add_row("effects", _counts({f"at {group}": len(ids) for group, ids in inboxes.items() if ids}))
         table.add_row("dead letters", str(sum(self.books.dead_letters.values())))
         quiet = (
             "the books do not balance"
