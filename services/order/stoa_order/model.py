@@ -333,6 +333,7 @@ class Order:
 
     # What the saga's events and deadlines mean. Each may come twice, late, or when all is over: then it
     # changes nothing, except that money which arrives for a cancelled order is noted, so that it is refunded.
+    # The topics of payments are not ordered among each other: a refund may be heard of before its payment.
 
     def reserve(self, _: InventoryReserved, now: datetime) -> None:
         """Take note that all items are promised."""
@@ -351,10 +352,11 @@ class Order:
 
     def pay(self, answer: PaymentSuccessful, now: datetime) -> None:
         """Confirm with the payment made; for a cancelled order only note the money, which goes back."""
-        if self.payment is not None:
-            return
-        self._settle(Payment(answer.payment_id, PaymentStatus.SUCCEEDED, answer.brand, answer.last4), now)
-        if self.status is Status.PENDING:
+        status = self.payment.status if self.payment else PaymentStatus.SUCCEEDED
+        payment = Payment(answer.payment_id, status, answer.brand, answer.last4)
+        if payment != self.payment:
+            self._settle(payment, now)
+        if self.status is Status.PENDING and payment.holds_money:
             self._record(Confirmed(), now)
             self.events.append(
                 OrderConfirmed(
@@ -376,13 +378,14 @@ class Order:
             self._cancel(f"payment failed: {answer.reason.replace('_', ' ')}", now)
 
     def refund(self, answer: PaymentRefunded, now: datetime) -> None:
-        """Take note that money was given back."""
+        """Take note that money was given back; an order that still waits for it will get none, and ends."""
         status = PaymentStatus.REFUNDED if answer.fully_refunded else PaymentStatus.PARTIALLY_REFUNDED
         if self.payment and self.payment.status in (status, PaymentStatus.REFUNDED):
             return
-        # The topics of payments are not ordered among each other: the refund may be heard of first.
         brand, last4 = (self.payment.brand, self.payment.last4) if self.payment else ("", "")
         self._settle(Payment(answer.payment_id, status, brand, last4), now)
+        if self.status is Status.PENDING and answer.fully_refunded:
+            self._cancel("payment refunded", now)
 
     def give_up_on_stock(self, now: datetime) -> None:
         """Cancel because inventory did not answer in time."""

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -212,6 +213,39 @@ class TestTheSaga:
         assert order.payment
         order.refund(refunded(order, order.payment.payment_id, fully=False), NOW)
         assert step_of(order) is SAGA[2]
+
+    def test_a_payment_of_which_a_part_was_given_back_confirms_also_if_the_refund_is_heard_of_first(
+        self,
+    ) -> None:
+        order = placed()
+        order.reserve(reserved(order), NOW)
+        answer = paid(order)
+        order.refund(refunded(order, answer.payment_id, fully=False), NOW)
+        assert order.status is Status.PENDING
+        order.pay(answer, NOW)
+        assert order.status is Status.CONFIRMED
+        assert order.payment
+        assert order.payment.status is PaymentStatus.PARTIALLY_REFUNDED
+        assert order.payment.last4 == "4242"
+
+    @pytest.mark.parametrize("outcome", [paid, declined])
+    def test_a_payment_that_was_given_back_ends_the_order_also_if_that_is_heard_of_first(
+        self, outcome: Any
+    ) -> None:
+        order = placed()
+        order.reserve(reserved(order), NOW)
+        answer = outcome(order)
+        order.refund(refunded(order, answer.payment_id), NOW)
+        assert order.status is Status.CANCELLED
+        assert step_of(order) is None
+        if outcome is paid:
+            order.pay(answer, NOW)
+        else:
+            order.refuse_payment(answer, NOW)
+        assert order.payment
+        assert order.payment.status is PaymentStatus.REFUNDED
+        assert step_of(order) is None
+        assert kinds(order) == [OrderPlaced, OrderCancelled]
 
     def test_stock_that_arrives_for_a_cancelled_order_changes_nothing(self) -> None:
         order = placed()
