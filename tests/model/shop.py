@@ -388,7 +388,7 @@ class Shop:
         if key not in known:
             moves = self._own_moves(number, key)
             looks = (
-                self._until_done(number, move)
+                self._until_done(number, key, move)
                 for beginning in _LOOKS
                 for move in moves
                 if move.label.startswith(self._whose(number) + beginning)
@@ -396,7 +396,7 @@ class Shop:
             known[key] = next((look for look in looks if look.after != key or look.problem), None)
         return known[key]
 
-    def _until_done(self, number: int, move: Move) -> Move:
+    def _until_done(self, number: int, move_from: State, move: Move) -> Move:
         labels, after, problem = [move.label], move.after, move.problem
         while not problem:
             due = (m for m in self._own_moves(number, after) if m.due and " hears " not in m.label)
@@ -404,6 +404,8 @@ class Shop:
                 break
             labels.append(step.label)
             after, problem = step.after, step.problem
+        if not problem and after != move_from and _OVERDUE in move.label:
+            problem = "an order waits for its deadline though everybody has answered"
         return Move("; ".join(labels), after, problem, True)
 
     # ------------------------------------------------------------------------------------- what must hold
