@@ -251,8 +251,8 @@ def profile(
 
 
 @app.command()
-def replay(service: Annotated[str, typer.Argument(help="order")]) -> None:
-    """Rebuild a service's projections from its events, while the shop runs."""
+def replay(service: Annotated[str, typer.Argument(help="order or catalog")]) -> None:
+    """Rebuild what a service's reads come from, while the shop runs."""
     from stoa_stack import replay
 
     raise typer.Exit(replay.command(_instance(), service, _console()))

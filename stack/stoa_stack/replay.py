@@ -1,4 +1,4 @@
-"""`stoa replay SERVICE`: rebuild a service's projections from its events, while the shop runs."""
+"""`stoa replay SERVICE`: rebuild what a service's reads come from, while the shop runs."""
 
 from __future__ import annotations
 

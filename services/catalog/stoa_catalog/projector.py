@@ -3,7 +3,7 @@
 Whatever tells that a product changed – this process's own write, an event of another, a reader who misses
 it, the comparison that is made now and then – ends in the same step: the product as the document store has it
 is put into the model, by its version. So it does not matter in which order or how often news comes, and a
-model that lost some catches up. Documents are the truth, events only say where to look (see ADR 8).
+model that lost some catches up. Documents are the truth, events only say where to look (see ADR 9).
 """
 
 import asyncio

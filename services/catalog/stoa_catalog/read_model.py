@@ -20,11 +20,15 @@ from stoa_catalog.model import Category, Filters, Product
 V = TypeVar("V")
 
 _BY_ID = attrgetter("product_id")
+_FREE, _PRICELESS = Decimal(0), Decimal("Infinity")
 
 
 @dataclass(frozen=True, slots=True)
 class Listing(Generic[V]):
-    """A version of a product on sale: `view` is what readers get, the rest is what it is found by."""
+    """A version of a product on sale: `view` is what readers get, the rest is what it is found by.
+
+    `prices` are those of its variants, the lowest first.
+    """
 
     product_id: UUID
     version: int
@@ -49,14 +53,15 @@ class Listing(Generic[V]):
             intern(details.category),
             intern(details.subcategory),
             frozenset(map(intern, marks)),
-            tuple(variant.price.amount for variant in product.variants),
+            tuple(sorted(variant.price.amount for variant in product.variants)),
             tuple(variant.variant_id for variant in product.variants),
             view,
         )
 
-    def costs_within(self, low: Decimal | None, high: Decimal | None) -> bool:
-        """Tell whether one variant costs at least `low` and at most `high`; None is no bound."""
-        return any((low is None or low <= price) and (high is None or price <= high) for price in self.prices)
+    def costs_within(self, low: Decimal, high: Decimal) -> bool:
+        """Tell whether one variant costs at least `low` and at most `high`."""
+        at = bisect_left(self.prices, low)
+        return at < len(self.prices) and self.prices[at] <= high
 
 
 class ReadModel(Generic[V]):
@@ -103,14 +108,16 @@ class ReadModel(Generic[V]):
         pile = min((self._marked.get(mark, []) for mark in wanted), key=len, default=self._all)
         end = len(pile) if before is None else bisect_left(pile, before, key=_BY_ID)
         newest_first = islice(reversed(pile), len(pile) - end, None)
-        low, high = filters.min_price, filters.max_price
-        any_price = low is None and high is None
-        passing = (
-            listing
-            for listing in newest_first
-            if wanted <= listing.marks and (any_price or listing.costs_within(low, high))
-        )
-        return list(islice(passing, limit))
+        low = _FREE if filters.min_price is None else filters.min_price
+        high = _PRICELESS if filters.max_price is None else filters.max_price
+        any_price = filters.min_price is None and filters.max_price is None
+        found: list[Listing[V]] = []
+        for listing in newest_first:
+            if wanted <= listing.marks and (any_price or listing.costs_within(low, high)):
+                found.append(listing)
+                if len(found) == limit:
+                    break
+        return found
 
     def categories(self) -> Sequence[Category]:
         """Return all categories, by name."""
