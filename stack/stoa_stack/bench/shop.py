@@ -20,7 +20,7 @@ from stoa_stack.servers import postgres
 
 _AT_ONCE = 4
 _PLENTY = 1_000_000
-_FIRST_LOOK, _NEXT_LOOK = 0.1, 0.05  # seconds after an order was placed, and after a look
+_LOOK_EVERY = 0.2  # seconds, from the moment the order was placed
 _SETTLED_WITHIN = 60.0
 _ADDRESS = {
     "kind": "KIND_SHIPPING",
@@ -67,12 +67,12 @@ class Shopper:
 
     async def settled(self, order_id: str) -> Json:
         """Wait until the order is settled. Raises NotSettled if it takes too long."""
-        await asyncio.sleep(_FIRST_LOOK)
-        for _ in range(int(_SETTLED_WITHIN / _NEXT_LOOK)):
+        await asyncio.sleep(_LOOK_EVERY)
+        for _ in range(int(_SETTLED_WITHIN / _LOOK_EVERY)):
             order: Json = json.loads(await self.http.call("GET", f"/api/v1/orders/{order_id}"))
             if order["status"] != "pending":
                 return order
-            await asyncio.sleep(_NEXT_LOOK)
+            await asyncio.sleep(_LOOK_EVERY)
         raise NotSettled(f"order {order_id} is pending")
 
     async def buy(self, variant: Variant) -> Json:
