@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import sys
+from dataclasses import replace
 
 import orjson
+import psutil  # type: ignore[import-untyped]  # no types
 from rich.console import Console
 from rich.table import Table
 
 from stoa_stack.instance import Instance
-from stoa_stack.operations.outboxes import states
+from stoa_stack.operations.outboxes import OutboxState, states
 from stoa_stack.operations.texts import duration, unreadable
 
 
 def command(at: Instance, console: Console, *, as_json: bool) -> int:
     """Show every outbox; 1 if nobody publishes one that has events, 2 if a store can't be read."""
     try:
-        found = asyncio.run(states(at))
+        found = [_with_process(each) for each in asyncio.run(states(at))]
     except Exception as error:  # whatever client: a store that can't be read
         return unreadable(console, error)
     if as_json:
@@ -48,3 +51,19 @@ def command(at: Instance, console: Console, *, as_json: bool) -> int:
             )
         console.print(table)
     return 1 if any(each.events and not each.relay for each in found) else 0
+
+
+def _with_process(state: OutboxState) -> OutboxState:
+    """Name the relay by its process, if that runs on this machine."""
+    pid = _pids().get(state.relay_port or 0)
+    return replace(state, relay=f"pid {pid}") if pid else state
+
+
+@functools.cache
+def _pids() -> dict[int, int]:
+    """Which process has which local port."""
+    return {
+        connection.laddr.port: connection.pid
+        for connection in psutil.net_connections("tcp")
+        if connection.laddr and connection.pid
+    }

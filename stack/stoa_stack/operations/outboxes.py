@@ -10,7 +10,6 @@ from typing import Any
 from uuid import UUID
 
 import asyncpg
-import psutil  # type: ignore[import-untyped]  # no types
 from pymongo import AsyncMongoClient
 from redis.asyncio import Redis
 
@@ -27,7 +26,10 @@ _NOTHING = timedelta(0)
 
 @dataclass(frozen=True, slots=True)
 class OutboxState:
-    """One service's outbox. `relay` says who publishes, "" if nobody does; `standby` counts who waits to."""
+    """One service's outbox. `relay` says who publishes, "" if nobody does; `standby` counts who waits to.
+
+    `relay_port` is the port from which the relay is connected to its database.
+    """
 
     service: str
     store: str
@@ -35,6 +37,7 @@ class OutboxState:
     oldest: timedelta
     relay: str
     standby: int = 0
+    relay_port: int | None = None
 
 
 async def states(at: Instance) -> Sequence[OutboxState]:
@@ -64,14 +67,15 @@ async def _in_postgres(at: Instance, service: Service) -> OutboxState:
         )
     finally:
         await connection.close()
-    active = [_process(row["client_port"]) for row in relays if row["granted"]]
+    active = [row["client_port"] for row in relays if row["granted"]]
     return OutboxState(
         service.name,
         "postgres",
         backlog["events"] if backlog else 0,
         backlog["oldest"] if backlog else _NOTHING,
-        active[0] if active else "",
+        f"from port {active[0]}" if active else "",
         len(relays) - len(active),
+        active[0] if active else None,
     )
 
 
@@ -104,14 +108,6 @@ async def _in_redis(at: Instance, service: Service) -> OutboxState:
     written = [datetime.fromtimestamp(int(first[0][0].split(b"-")[0]) / 1000, UTC)] if first else []
     relay = f"lease for {lease / 1000:.0f} s" if lease > 0 else ""
     return OutboxState(service.name, "valkey", events, _age(written), relay)
-
-
-def _process(port: int | None) -> str:
-    """Name the process on this machine that connects from a port."""
-    for connection in psutil.net_connections("tcp"):
-        if connection.laddr and connection.laddr.port == port and connection.pid:
-            return f"pid {connection.pid}"
-    return f"port {port}"
 
 
 def _made(event_id: str) -> datetime:
