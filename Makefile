@@ -3,7 +3,7 @@ STOA = @stack/bootstrap && .venv/bin/stoa
 S ?= order
 
 .DEFAULT_GOAL := help
-.PHONY: help up down status logs reset demo test model lint gen audit chaos bench profile lock
+.PHONY: help up down status logs reset demo test model lint gen audit chaos bench profile soak lock
 
 help:    ## show this
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/ ##/' | awk -F ' *## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -43,6 +43,9 @@ profile: ## a flame graph of a service under load: make profile S=payment
 
 model:   ## explore the order saga deeper than the tests do
 	$(STOA) model
+
+soak:    ## a moderate load for 20 minutes, to see what grows: make soak A="--minutes 5"
+	$(STOA) soak $(A)
 
 lint:    ## style, types, imports, contracts
 	$(STOA) lint

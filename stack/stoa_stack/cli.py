@@ -251,6 +251,17 @@ def profile(
 
 
 @app.command()
+def soak(
+    minutes: Annotated[float, typer.Option(min=0.5)] = 20,
+    json: Annotated[Path | None, typer.Option(help="the file to which samples are added")] = None,
+) -> None:
+    """Hold a moderate load, and see what grows: memory, connections, files, tables, topics, lag."""
+    from stoa_stack.bench import soak
+
+    raise typer.Exit(soak.command(_console(), minutes, json))
+
+
+@app.command()
 def replay(service: Annotated[str, typer.Argument(help="order or catalog")]) -> None:
     """Rebuild what a service's reads come from, while the shop runs."""
     from stoa_stack import replay

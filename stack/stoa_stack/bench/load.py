@@ -36,8 +36,15 @@ class Http:
     def __init__(self, url: str, token: str = "") -> None:
         parts = urlsplit(url)
         self._host, self._port = parts.hostname or "", parts.port or 80
-        self.headers = f"host: {parts.netloc}\r\n" + (f"authorization: Bearer {token}\r\n" if token else "")
         self._connection: _Connection | None = None
+        self.headers = f"host: {parts.netloc}\r\n"
+        if token:
+            self.sign_in(token)
+
+    def sign_in(self, token: str) -> None:
+        """Send this access token from now on."""
+        host, _, _ = self.headers.partition("\r\n")
+        self.headers = f"{host}\r\nauthorization: Bearer {token}\r\n"
 
     async def call(self, method: str, path: str, body: Any = None) -> bytes:
         """Send a request and return the body of its answer.

@@ -53,6 +53,8 @@ class Shopper:
     http: Http
     user_id: str
     address_id: str
+    email: str
+    password: str = field(repr=False)
 
     async def add(self, variant: Variant) -> None:
         """Put one into the cart."""
@@ -156,6 +158,22 @@ class Shop:
         )
         return {row["status"]: row["orders"] for row in rows}
 
+    async def database_sizes(self) -> dict[str, float]:
+        """How many megabytes each PostgreSQL database has, by name."""
+        rows = await self.orders.fetch(
+            """
+            SELECT datname, pg_database_size(datname) / 1048576.0 AS size FROM pg_database
+            WHERE NOT datistemplate AND datname <> 'postgres'
+            """
+        )
+        return {row["datname"]: float(row["size"]) for row in rows}
+
+    async def sign_in_again(self) -> None:
+        """Give the shoppers new tokens."""
+        for shopper in self._shoppers:
+            client = await EdgeClient(self.http).sign_in(shopper.email, shopper.password)
+            shopper.http.sign_in(client.access_token)
+
     async def clean_up(self) -> None:
         """Take the products out of the catalogue."""
         for product_id in self._products:
@@ -167,7 +185,13 @@ class Shop:
         await self.staff.call("POST", "/api/v1/users", account)
         client = await EdgeClient(self.http).sign_in(email, password)
         stored = await client.call("POST", f"/api/v1/users/{client.user_id}/addresses", _ADDRESS)
-        return Shopper(Http(self.at.edge_url, client.access_token), client.user_id, stored.body["address_id"])
+        return Shopper(
+            Http(self.at.edge_url, client.access_token),
+            client.user_id,
+            stored.body["address_id"],
+            email,
+            password,
+        )
 
 
 @asynccontextmanager
