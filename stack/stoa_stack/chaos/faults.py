@@ -6,6 +6,7 @@ A fault is a context manager: entering breaks, leaving heals, so that whatever e
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
@@ -27,6 +28,7 @@ _WITH_DEADLINES = ("order", "payment", "inventory")  # which they keep in their 
 # Clocks of machines that keep time differ by milliseconds; these don't.
 _SKEW = 90  # seconds
 _KAFKA_SECONDS = 5
+_STAYS = 6.0  # seconds at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,10 @@ def _topics(bootstrap: str, group: str) -> list[str]:
 
 
 def _join_and_leave(bootstrap: str, group: str, topics: list[str]) -> None:
+    taken: list[TopicPartition] = []
+
     def assigned(consumer: confluent_kafka.Consumer, partitions: list[TopicPartition]) -> None:
+        taken.extend(partitions)
         consumer.incremental_assign(partitions)
         consumer.pause(partitions)
 
@@ -122,8 +127,10 @@ def _join_and_leave(bootstrap: str, group: str, topics: list[str]) -> None:
     )
     try:
         member.subscribe(topics, on_assign=assigned)
-        for _ in range(8):
+        until = time.monotonic() + _STAYS
+        while not taken and time.monotonic() < until:  # others give up what it takes in a second round
             member.poll(0.25)
+        member.poll(1)
     finally:
         member.close()
 
