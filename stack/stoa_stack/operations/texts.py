@@ -22,5 +22,5 @@ def duration(seconds: float) -> str:
 
 def unreadable(console: Console, error: Exception) -> int:
     """Say that a store did not answer; returns the exit code for it."""
-    console.print(f"[red]It could not be read:[/] {escape(repr(error))}")
+    console.print(f"[red]It could not be read:[/] {escape(str(error) or repr(error))}")
     return 2

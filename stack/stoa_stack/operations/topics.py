@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from confluent_kafka import (
     Consumer,
     ConsumerGroupTopicPartitions,
+    KafkaError,
     KafkaException,
     Message,
     TopicPartition,
@@ -168,7 +169,9 @@ def _as_outage() -> Iterator[None]:
     try:
         yield
     except KafkaException as error:
-        raise ConnectionError(f"Kafka can't be read: {error}") from error
+        cause = error.args[0]
+        reason = cause.str() if isinstance(cause, KafkaError) else cause
+        raise ConnectionError(f"Kafka can't be read: {reason}") from error
 
 
 def _no_answer() -> Any:
