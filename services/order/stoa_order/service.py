@@ -171,15 +171,17 @@ class Orders:
     async def hear(self, decide: Callable[[Order, Any, datetime], None], event: Event[Any]) -> None:
         """Let an answer from another service take effect on its order, once."""
 
-        async def apply(tx: Tx) -> tuple[Order, str | None]:
+        async def apply(tx: Tx) -> tuple[Order, str | None] | None:
             order = await tx.orders.get(event.payload.order_id)
             decide(order, event.payload, self._clock.now())
+            if not order.changes:
+                return None  # whoever brought it to its step has asked
             payment_token = await tx.orders.save(order)
             tx.publish(order)
             return order, payment_token
 
-        order, payment_token = await self._uow.run(apply, consuming=event)
-        self._engine.ask(order, payment_token)
+        if changed := await self._uow.run(apply, consuming=event):
+            self._engine.ask(*changed)
 
     async def _resolve(self, user_id: UUID, destination: Address | UUID) -> Address:
         if isinstance(destination, Address):

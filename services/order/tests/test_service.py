@@ -210,6 +210,13 @@ async def test_an_event_that_is_delivered_again_takes_effect_once(world: World) 
     assert len(world.peers.charged) == 1
 
 
+async def test_an_event_that_changes_nothing_asks_for_nothing(world: World) -> None:
+    order = await world.place()
+    await world.hear(reserved(order))
+    await world.hear(reserved(order))
+    assert world.peers.charged == [(order.order_id, "tok_visa")]
+
+
 async def test_a_charge_that_was_never_asked_for_because_of_a_crash_is_asked_for_later(world: World) -> None:
     world.peers.down = True
     order = await world.place()
