@@ -1,8 +1,8 @@
 """The real services, each as a function from a state and an input to a state and what it sends.
 
-Nothing of a service is modelled: its use cases, its engine and its entities run as they are, on the stores of
-`memory`. What stands in for the wiring around them is small: `Questions` for order's `peers.Payments` and
-payment's `api`, and the steps of payment's reconciler.
+Nothing of a service is modelled: its use cases, its engine, its entities and its mapping to messages run as
+they are, on the stores of `memory`. What stands in for the wiring around them is small: a stub that takes
+calls, and in place of the loop of payment's reconciler what one turn of it does.
 """
 
 import asyncio
@@ -16,12 +16,16 @@ from typing import Any
 from unittest.mock import patch
 from uuid import UUID
 
+from google.protobuf.message import Message
+
+from stoa.payment.v1 import payment_pb2
 from stoa_chassis.auth import Principal
 from stoa_chassis.avro import Event
 from stoa_chassis.context import bound
 from stoa_chassis.errors import DomainError
 from stoa_chassis.inbox import AlreadyProcessed
 from stoa_chassis.money import Money
+from stoa_chassis.validation import RequestCheck
 from stoa_events import (
     InventoryOutOfStock,
     InventoryReserved,
@@ -35,14 +39,16 @@ from stoa_inventory import events as inventory_events
 from stoa_inventory.repository import Tx as InventoryTx
 from stoa_inventory.service import Inventory
 from stoa_order import events as order_events
+from stoa_order import peers
 from stoa_order.engine import SagaEngine
-from stoa_order.model import Address, CartLine, Offer, Order, Tariff
+from stoa_order.model import Address, CartLine, Offer, Tariff
 from stoa_order.repository import DueSaga
 from stoa_order.repository import Tx as OrderTx
 from stoa_order.service import Orders, PlaceOrder
+from stoa_payment.api import PaymentServicer
 from stoa_payment.model import Payment, Refund, RetryPolicy
 from stoa_payment.repository import Tx as PaymentTx
-from stoa_payment.service import Payments, ProcessPayment, RefundPayment
+from stoa_payment.service import Payments, RefundPayment
 from tests.model import memory
 from tests.model.memory import (
     ANSWERED,
@@ -88,13 +94,10 @@ def variant(number: int) -> UUID:
 
 @dataclass(frozen=True)
 class Question:
-    """What the order service asks payment, as a message that may get lost or come twice."""
+    """What the order service asks payment: a message on the wire, which may get lost or come twice."""
 
     kind: str
-    payment_id: UUID | None = None
-    token: str = ""
-    request_id: str = ""
-    reason: str = ""
+    message: bytes
 
 
 @dataclass(frozen=True)
@@ -108,20 +111,30 @@ class Outcome:
 
 
 @dataclass
-class Questions:
-    """Takes what the saga asks of payment, as stoa_order.peers.Payments puts it."""
+class PaymentStub:
+    """Takes the calls that order makes to payment. One that breaks the contract would never be answered."""
 
     asked: list[Question] = field(default_factory=list)
+    refused: str = ""
 
-    async def charge(self, order: Order, payment_token: str | None) -> None:
-        self.asked.append(Question("charge", token=payment_token or ""))
+    async def ProcessPayment(self, request: payment_pb2.ProcessPaymentRequest, **_: Any) -> None:
+        self._take("charge", request)
 
-    async def refund(self, order: Order, payment_token: str | None) -> None:
-        assert order.payment is not None
-        reason = order.history[-1].reason[:500]
-        self.asked.append(
-            Question("refund", order.payment.payment_id, "", f"cancel-{order.order_id}", reason)
-        )
+    async def RefundPayment(self, request: payment_pb2.RefundPaymentRequest, **_: Any) -> None:
+        self._take("refund", request)
+
+    def _take(self, kind: str, request: Message) -> None:
+        try:
+            _CHECKS[type(request)](request)
+        except DomainError as error:
+            self.refused = f"payment refuses to {kind}: {error}"
+        self.asked.append(Question(kind, request.SerializeToString(deterministic=True)))
+
+
+_CHECKS: dict[type[Message], RequestCheck] = {
+    request: RequestCheck(request)
+    for request in (payment_pb2.ProcessPaymentRequest, payment_pb2.RefundPaymentRequest)
+}
 
 
 @contextmanager
@@ -152,7 +165,6 @@ class OrderService:
         self.order_id = UUID(int=0)
         (placed,) = self.place(OrderRows()).events
         self.order_id = placed.order_id
-        self.total = placed.total_amount
 
     def close(self) -> None:
         self._loop.close()
@@ -192,13 +204,13 @@ class OrderService:
         return Outcome(replace(rows, claimed=None))
 
     def _do(self, rows: OrderRows, act: Callable[[Orders, SagaEngine], Awaitable[Any]]) -> Outcome:
-        cell, questions, clock = Cell(rows), Questions(), memory.Clock()
+        cell, stub, clock = Cell(rows), PaymentStub(), memory.Clock()
         uow: Any = UnitOfWork(
             lambda: cell,
             lambda _, outbox: OrderTx(memory.Orders(cell), outbox),  # type: ignore[arg-type]
             self._remembers,
         )
-        engine = SagaEngine(uow, questions, clock)
+        engine = SagaEngine(uow, peers.Payments(stub), clock)  # type: ignore[arg-type]
         reader: Any = OrderReader(cell, self.order_id)
         orders = Orders(uow, reader, engine, clock, _TARIFF, self, self, self)  # type: ignore[arg-type]
 
@@ -213,8 +225,10 @@ class OrderService:
             pass
         except Exception as error:
             problem = f"order: {error!r}"
-        problem = problem or (cell.refused and f"order's database refuses a row: {cell.refused}")
-        return Outcome(cell.rows, tuple(cell.published), tuple(questions.asked), problem)
+        problem = (
+            problem or stub.refused or (cell.refused and f"order's database refuses a row: {cell.refused}")
+        )
+        return Outcome(cell.rows, tuple(cell.published), tuple(stub.asked), problem)
 
     # The peers that placing an order asks.
 
@@ -282,13 +296,11 @@ class PaymentService:
     def __init__(
         self,
         order_id: UUID,
-        amount: Money,
         service: type[Payments],
         store: type[memory.Payments],
         gateway: type[Gateway],
     ) -> None:
         self._order_id = order_id
-        self._amount = amount
         self._service = service
         self._store = store
         self._gateway = gateway
@@ -349,14 +361,11 @@ class PaymentService:
         payments = self._service(uow, store, refunds, gateway, clock, _RETRY)
         match task.name:
             case "charge":
-                return payments.process(
-                    ProcessPayment(self._order_id, USER, self._amount, task.argument.token)
-                )
+                charge = payment_pb2.ProcessPaymentRequest.FromString(task.argument.message)
+                return PaymentServicer(payments).ProcessPayment(charge, None)
             case "refund":
-                question = task.argument
-                return payments.refund(
-                    RefundPayment(question.payment_id, question.request_id, None, question.reason)
-                )
+                refund = payment_pb2.RefundPaymentRequest.FromString(task.argument.message)
+                return PaymentServicer(payments).RefundPayment(refund, None)
             case "refund by staff":
                 return payments.refund(RefundPayment(task.argument, "staff", _STAFF_REFUND, "kindness"))
             case "notice":

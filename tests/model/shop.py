@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from stoa_chassis.money import Money
 from stoa_inventory.service import Inventory
 from stoa_payment.model import PaymentStatus
 from stoa_payment.service import Payments
@@ -149,13 +148,7 @@ class Shop:
             for number, buyer in enumerate(scenario.buyers)
         ]
         self._payments = [
-            PaymentService(
-                order.order_id,
-                Money(order.total.amount, order.total.currency_code),
-                self.payments,
-                self.payment_store,
-                self.gateway,
-            )
+            PaymentService(order.order_id, self.payments, self.payment_store, self.gateway)
             for order in self._orders
         ]
         # Of each order, what may happen to it and what is looked after, by its part of a state.

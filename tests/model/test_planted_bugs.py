@@ -12,6 +12,7 @@ from stoa_inventory.model import HoldStatus, release
 from stoa_inventory.repository import Tx
 from stoa_inventory.service import Inventory
 from stoa_order import events, saga
+from stoa_order.engine import SagaEngine
 from stoa_order.model import Order, Status
 from stoa_order.saga import SAGA, Step
 from stoa_payment import model as payment_model
@@ -175,6 +176,32 @@ def test_confirming_before_the_money_is_there_is_found(
     monkeypatch.setattr(payment_model.Payment, "settle", settle)
     report = broken(Scenario((1,), (Buyer((1,), "declined"),)))
     assert "booked that the gateway did not take" in report.wrong
+
+
+def test_an_engine_that_loses_the_payment_token_is_found(
+    monkeypatch: pytest.MonkeyPatch, broken: Callable[..., Report]
+) -> None:
+    ask = SagaEngine.ask
+    monkeypatch.setattr(SagaEngine, "ask", lambda engine, order, payment_token=None: ask(engine, order))
+    assert "payment refuses to charge" in broken().wrong
+
+
+def test_a_refund_that_is_heard_of_first_must_not_leave_the_order_waiting(
+    monkeypatch: pytest.MonkeyPatch, broken: Callable[..., Report]
+) -> None:
+    def pay(order: Order, answer: PaymentSuccessful, now: datetime) -> None:
+        if order.payment is None:
+            order.pay(answer, now)
+
+    use(
+        monkeypatch,
+        [
+            replace(s, answers={**s.answers, PaymentSuccessful: pay}) if s.name == "charge" else s
+            for s in SAGA
+        ],
+    )
+    report = broken(replace(GOOD, staff=True))
+    assert report.wrong == "an order waits for its deadline though everybody has answered"
 
 
 def test_a_trace_reads_as_a_story(monkeypatch: pytest.MonkeyPatch, broken: Callable[..., Report]) -> None:
