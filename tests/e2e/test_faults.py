@@ -93,6 +93,16 @@ async def test_the_projections_of_orders_are_rebuilt_identically_while_the_shop_
     assert " 0 differed" in output
 
 
+async def test_what_the_catalogue_is_read_from_is_rebuilt_identically_while_the_shop_runs(shop: Shop) -> None:
+    rebuilding = asyncio.ensure_future(stoa("replay", "catalog"))
+    while not rebuilding.done():
+        variant = await shop.variant()
+        assert await shop.stock(variant)
+    code, output = await rebuilding
+    assert code == 0, output
+    assert " 0 differed" in output
+
+
 async def test_the_edge_answers_with_a_status_while_a_service_is_down(shop: Shop) -> None:
     ada = await shop.shopper()
     code, output = await stoa("kill", "cart")
