@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stoa_stack.files import flush_tree, write_atomically
+from stoa_stack.files import flush_tree, unpack, write_atomically
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -128,9 +128,7 @@ class Cache:
                     if bundle.archive:
                         report("unpacking")
                         with tarfile.open(file) as archive:
-                            # Python 3.11.3 has no filters yet; the file is one that we know by its checksum.
-                            archive.extraction_filter = getattr(tarfile, "data_filter", None)
-                            archive.extractall(content)
+                            unpack(archive, content)
                     else:
                         file.rename(content / file.name)
                 flush_tree(content)

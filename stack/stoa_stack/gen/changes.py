@@ -17,6 +17,7 @@ from avro.compatibility import (
     SchemaCompatibilityType,
 )
 
+from stoa_stack.files import unpack
 from stoa_stack.gen.errors import GenerationFailed
 from stoa_stack.gen.tools import buf, git
 from stoa_stack.instance import CHECKOUT
@@ -112,4 +113,4 @@ def _check_out(commit: str, folder: Path, root: Path) -> None:
     if archive is None:
         raise GenerationFailed(f"git can't read the contracts of {commit}")
     with tarfile.open(fileobj=io.BytesIO(archive)) as files:
-        files.extractall(folder, filter="data")
+        unpack(files, folder)
