@@ -4,8 +4,10 @@ Hypothesis shortens a run that goes wrong. At its end each comes to rest, and th
 """
 
 import atexit
+import os
 from functools import cache
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -54,9 +56,9 @@ class Run(RuleBasedStateMachine):
         assert not self.shop.broken_at_rest(self.state)
 
 
-TestRandomRuns = Run.TestCase
+TestRandomRuns = pytest.mark.timeout(1_000)(Run.TestCase)
 TestRandomRuns.settings = settings(
-    max_examples=100,
+    max_examples=max(100, int(os.environ.get("STOA_MODEL_STATES", "0")) // 500),
     stateful_step_count=100,
     deadline=None,
     derandomize=True,

@@ -11,7 +11,7 @@ import pytest
 from tests.model.explorer import Report, explore
 from tests.model.shop import Buyer, Scenario, Shop
 
-_STATES = int(os.environ.get("STOA_MODEL_STATES", "80000"))
+_STATES = int(os.environ.get("STOA_MODEL_STATES", "60000"))
 pytestmark = pytest.mark.timeout(max(300, _STATES // 500))
 
 GOOD, DECLINED, SLOW = (Buyer((1,), card) for card in ("good", "declined", "slow"))
