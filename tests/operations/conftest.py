@@ -14,6 +14,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.stack)
+            item.add_marker(pytest.mark.timeout(300))  # each command is a process, on a machine under load
 
 
 @pytest.fixture(scope="session")

@@ -49,7 +49,7 @@ async def test_garbage_in_a_topic_is_parked_listed_shown_and_dropped(at: Instanc
         letters = await open_letters(key)
         return letters if {"cart", "inventory"} <= {letter["group"] for letter in letters} else None
 
-    letters = await eventually(both_parked)
+    letters = await eventually(both_parked, within=60)
     assert {letter["topic"] for letter in letters} == {"order.placed"}
     code, shown = await stoa("dlq", "show", letters[0]["id"])
     assert code == 0, shown
@@ -96,7 +96,7 @@ async def test_a_letter_whose_cause_is_mended_is_replayed_and_takes_effect_once(
     async def released() -> bool:
         return await shop.stock(variant) == (5, 0)
 
-    assert await eventually(released)
+    assert await eventually(released, within=60)
     assert not await open_letters(order_id)
 
     await replay_as_if_the_decision_had_been_lost(at, letter["id"])
@@ -118,7 +118,7 @@ async def replay_as_if_the_decision_had_been_lost(at: Instance, letter_id: str) 
     async def consumed() -> bool:
         return (await ask("top", "--interval", "0.2"))["lag"]["inventory"] == 0
 
-    assert await eventually(consumed)
+    assert await eventually(consumed, within=60)
 
 
 async def test_a_letter_that_is_not_there_is_not_decided_on() -> None:

@@ -19,7 +19,7 @@ async def test_an_order_that_waits_for_its_payment_is_shown_until_it_gives_up(sh
         rows = [row for row in await ask("sagas") if row["order_id"] == order["order_id"]]
         return rows if {"charge", "the gateway: charge"} <= {row["waits_for"] for row in rows} else None
 
-    rows = await eventually(waiting)
+    rows = await eventually(waiting, within=60)
     assert next(row["deadline"] for row in rows if row["waits_for"] == "charge")
     code, output = await stoa("sagas")
     assert code == 0
