@@ -51,6 +51,6 @@ def package_folder(package: str) -> Path:
 
 
 def unpack(archive: tarfile.TarFile, folder: Path) -> None:
-    """Unpack an archive that we trust; where Python has filters (3.11.4) also without what reaches outside."""
+    """Unpack an archive that we trust; from Python 3.11.4 on also without what reaches outside."""
     archive.extraction_filter = getattr(tarfile, "data_filter", None)
     archive.extractall(folder)
