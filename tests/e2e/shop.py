@@ -52,10 +52,14 @@ class Client:
     token: str = ""
     email: str = ""
     refresh_token: str = ""
+    password: str = ""
+    fresh_until: float = 0
     extra: Mapping[str, str] = field(default_factory=dict)
 
     async def send(self, method: str, path: str, json: Any = None, **options: Any) -> httpx.Response:
         """Send a request and return whatever comes back."""
+        if self.password and time.monotonic() > self.fresh_until:
+            await self.sign_in(self.email, self.password)
         headers = {**({"authorization": f"Bearer {self.token}"} if self.token else {}), **self.extra}
         headers |= options.pop("headers", {})
         if json is not None:
@@ -74,9 +78,11 @@ class Client:
         return await self.call("GET", path, params=params or None)
 
     async def sign_in(self, email: str, password: str) -> "Client":
-        """Exchange email and password for tokens."""
+        """Exchange email and password for tokens, and again before they expire."""
+        self.password = ""
         tokens = await self.call("POST", "/api/v1/auth/login", {"email": email, "password": password})
         self.email, self.token, self.refresh_token = email, tokens["access_token"], tokens["refresh_token"]
+        self.password, self.fresh_until = password, time.monotonic() + tokens["expires_in"] / 2
         return self
 
     async def add(self, variant: Mapping[str, Any], quantity: int = 1) -> Any:
