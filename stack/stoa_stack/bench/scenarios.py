@@ -1,7 +1,7 @@
 """What is measured, as one table: read it at the end. To measure something else, add a line.
 
-Most scenarios are a closed loop: so many shoppers, each doing the next thing when the last is done. `rising`
-and `rush` are plays of their own.
+Most scenarios are a closed loop: so many shoppers, each doing the next thing when the last is done. `rising`,
+`rush` and `overload` are plays of their own.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ _DRAIN = 2.0  # seconds after the last answer for what goes on behind it: events
 _RATES = (5, 10, 15, 20, 25, 30, 40, 50, 60, 80)  # orders a second
 _PRESSURE = 1.5  # times the rate that was sustained: what comes after saturation
 _RUSH_BUYERS, _RUSH_STOCK = 200, 50
+_CROWD = 500
 _SETTLED_WITHIN = 90.0  # seconds
 
 
@@ -302,6 +303,28 @@ async def rush(stage: Stage) -> Result:
     return Result(outcome, cost.per(_RUSH_BUYERS), await stage.shop.settle_times(since), facts)
 
 
+async def overload(stage: Stage) -> Result:
+    """Send far more requests at once than a service takes; then see whether it is as quick as before."""
+    (shopper,) = await stage.shop.shoppers(1)
+    path = f"/api/v1/users/{shopper.user_id}/orders"
+    async with _clients(stage.shop.at.edge_url, _CROWD) as clients:
+        for client in clients:
+            client.headers = shopper.http.headers
+        acts = [_reader(client, [path]) for client in clients]
+        before = await closed_loop(acts[:8], stage.seconds / 2)
+        reading = await stage.meter.read()
+        crowded = await closed_loop(acts, stage.seconds)
+        cost = Cost.between(reading, await stage.meter.read(), stage.idle)
+        after = await closed_loop(acts[:8], stage.seconds / 2)
+    facts = {
+        "p50_before_ms": round(before.percentile(50), 1),
+        "p50_after_ms": round(after.percentile(50), 1),
+        "answered_per_second_before": round(len(before.times) / before.seconds),
+        "refused_after": after.shed + after.errors,
+    }
+    return Result(crowded, cost.per(len(crowded.times) + crowded.shed), facts=facts)
+
+
 async def _drained(stage: Stage) -> float:
     """Wait until no order is pending; returns how long that took."""
     began = time.perf_counter()
@@ -324,6 +347,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     Scenario("cart", "put something into the cart", loop(adding_to_cart, 8, drain=_DRAIN)),
     Scenario("order", "a whole order: cart, place, confirmed", loop(buying(10), 8, drain=_DRAIN)),
     Scenario("hot", "whole orders of one variant", loop(buying(1), 16, drain=_DRAIN)),
+    Scenario("overload", f"{_CROWD} at once ask for their orders", overload),
     Scenario("rising", "orders at a rising rate, and beyond", rising),
     Scenario("rush", f"{_RUSH_BUYERS} buyers of one variant, {_RUSH_STOCK} units", rush),
 )
