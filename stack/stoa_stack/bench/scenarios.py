@@ -214,8 +214,9 @@ async def rising(stage: Stage) -> Result:
         sustained = rate
     before = await stage.meter.read()
     pressed = await open_loop(acts, max(_RATES[0], sustained) * _PRESSURE, stage.seconds)
-    cost = Cost.between(before, await stage.meter.read(), stage.idle)
     drained_in = await _drained(stage)
+    await asyncio.sleep(_DRAIN)
+    cost = Cost.between(before, await stage.meter.read(), stage.idle)
     after = await _orders_at(stage, acts, max(_RATES[0], sustained) / 2)
     facts = {
         "sustained_per_second": sustained,
