@@ -1,7 +1,7 @@
 """What tests share: a store of their own on the servers that `stoa test` starts.
 
-Tests marked `stack` need servers. Each run of a package's tests gets a database, a key space or a document
-database that nobody else uses, so that tests never meet the shop that runs beside them, and wipe nothing.
+Tests marked `stack` need servers. Each module of tests gets a database, a key space or a document database
+that nobody else uses, so that tests never meet the shop that runs beside them, and wipe nothing.
 """
 
 import os
@@ -19,18 +19,22 @@ def _server(variable: str) -> str:
     return address
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def database_url() -> AsyncIterator[str]:
     """The URL of an empty PostgreSQL database."""
     server = _server("STOA_TEST_POSTGRES")
     name = f"test_{uuid4().hex}"
-    admin = await asyncpg.connect(server)
+    await _execute(server, f'CREATE DATABASE "{name}"')
+    yield f"{server.rsplit('/', 1)[0]}/{name}"
+    await _execute(server, f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+async def _execute(server: str, statement: str) -> None:
+    connection = await asyncpg.connect(server)
     try:
-        await admin.execute(f'CREATE DATABASE "{name}"')
-        yield f"{server.rsplit('/', 1)[0]}/{name}"
-        await admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+        await connection.execute(statement)
     finally:
-        await admin.close()
+        await connection.close()
 
 
 @pytest.fixture(scope="session")

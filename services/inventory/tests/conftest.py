@@ -67,13 +67,13 @@ class World:
         return row["stock_count"], row["reserved_count"]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def database(database_url: str) -> AsyncIterator[Database]:
     async with Database.connect(database_url, Path(__file__).parents[1] / "migrations") as database:
         yield database
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def codec(schema_registry_url: str) -> EventCodec:
     codec = EventCodec(schema_registry_url)
     await codec.load(InventoryReserved, InventoryOutOfStock, InventoryLowStock)

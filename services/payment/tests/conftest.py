@@ -159,7 +159,7 @@ class Shop:
         raise AssertionError("the payment was not settled")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gateway]:
     gateway = Gateway(tmp_path_factory.mktemp("gateway"))
     await gateway.start()
@@ -168,13 +168,13 @@ async def gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gat
     await gateway.client.aclose()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def database(database_url: str) -> AsyncIterator[Database]:
     async with Database.connect(database_url, MIGRATIONS) as database:
         yield database
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def codec(schema_registry_url: str) -> EventCodec:
     codec = EventCodec(schema_registry_url)
     await codec.load(PaymentSuccessful, PaymentFailed, PaymentRefunded)

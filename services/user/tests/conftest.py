@@ -76,14 +76,14 @@ def new_email() -> str:
     return f"Ann.{uuid4().hex}@Example.com"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def database(database_url: str) -> AsyncIterator[Database]:
     """The service's database, with its tables."""
     async with Database.connect(database_url, MIGRATIONS) as connected:
         yield connected
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def codec(schema_registry_url: str) -> EventCodec:
     """The codec of the events that the service publishes."""
     loaded = EventCodec(schema_registry_url)
@@ -91,14 +91,14 @@ async def codec(schema_registry_url: str) -> EventCodec:
     return loaded
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def passwords() -> AsyncIterator[Passwords]:
     """Password hashing that takes no time."""
     async with Passwords.open(threads=2, waiting=64, memory_kib=64, iterations=1, lanes=1) as opened:
         yield opened
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def issuer() -> TokenIssuer:
     """An issuer with a key of its own."""
     key = ec.generate_private_key(ec.SECP256R1())

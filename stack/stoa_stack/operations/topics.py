@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -148,7 +149,9 @@ def lag(bootstrap: str, groups: Iterable[str]) -> Mapping[str, Mapping[Position,
     }
 
 
+@functools.cache
 def _admin(bootstrap: str) -> AdminClient:
+    # One for the whole process: a client must not go away while answers to it may still be under way.
     return AdminClient({"bootstrap.servers": bootstrap, "log_level": 2})
 
 
