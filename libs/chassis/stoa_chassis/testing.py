@@ -10,14 +10,18 @@ Calls go over a socket with mTLS and certificates of a throw-away CA, through th
 tokens signed by a throw-away key: a policy, a constraint or an error that holds here holds in production.
 A peer that the code under test calls is faked the same way: serve a fake servicer, and give the code a stub
 from that server with `as_service` set to the service under test.
+
+What happens elsewhere (in another task, process or server) is waited for with `eventually`.
 """
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from inspect import isawaitable
 from ipaddress import ip_address
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -177,6 +181,34 @@ async def serve_in_process(
             for channel in running._channels:
                 await channel.close()
             await server.drain(0)
+
+
+async def eventually(
+    look: Callable[[], Any], within: float = 20.0, *, despite: tuple[type[Exception], ...] = ()
+) -> Any:
+    """Look (a plain or an async function) until there is something true to see, and return it.
+
+    A look that raises one of `despite` saw nothing yet. Raises AssertionError after `within` seconds, with
+    what was seen last.
+    """
+    seen: object = None
+    pause = 0.01
+    try:
+        async with asyncio.timeout(within) as limit:
+            while True:
+                try:
+                    found = look()
+                    if seen := await found if isawaitable(found) else found:
+                        return seen
+                except despite as error:
+                    seen = error
+                await asyncio.sleep(pause)
+                pause = min(pause * 1.5, 0.1)  # many who look often would slow down what they look for
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        name = getattr(look, "__qualname__", repr(look))
+        raise AssertionError(f"{name} did not come true within {within} s, but was {seen!r}") from None
 
 
 @cache

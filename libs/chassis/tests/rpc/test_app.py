@@ -8,7 +8,7 @@ import socket
 import sys
 import time
 import urllib.request
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -23,7 +23,7 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
 from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
 
-from stoa_chassis.testing import CertificateAuthority
+from stoa_chassis.testing import CertificateAuthority, eventually
 from stoa_chassis.tls import CertificateFolder
 
 
@@ -105,13 +105,6 @@ def free_port() -> int:
         return port
 
 
-async def until(condition: Callable[[], object], seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        await asyncio.sleep(0.05)
-
-
 async def test_a_service_starts_tells_so_and_ends_cleanly(tmp_path: Path) -> None:
     async with started(tmp_path, metrics_port=(metrics := free_port())) as service:
         await service.serving()
@@ -148,7 +141,7 @@ async def test_draining_lets_a_running_call_finish_and_takes_no_new_ones(tmp_pat
             await late.channel_ready()
             await asyncio.sleep(0.3)
             service.process.terminate()
-            await until(lambda: service.logged("draining"))
+            await eventually(lambda: service.logged("draining"))
             await asyncio.sleep(0.2)
             for refused in (late, channel):
                 with pytest.raises(grpc.aio.AioRpcError) as error:
@@ -203,7 +196,7 @@ async def test_a_taken_port_is_an_error(tmp_path: Path) -> None:
 
 async def test_a_stop_while_composing_closes_what_was_opened(tmp_path: Path) -> None:
     async with started(tmp_path, mode="compose-hangs") as service:
-        await until(lambda: service.noted("composing"))
+        await eventually(lambda: service.noted("composing"))
         service.process.terminate()
         assert await service.exit_code() == 0
     assert service.noted()[-2:] == ["close second", "close first"]
@@ -219,7 +212,7 @@ async def test_a_service_that_is_not_ready_is_not_healthy(tmp_path: Path) -> Non
 
 async def test_background_work_that_fails_is_started_again(tmp_path: Path) -> None:
     async with started(tmp_path, mode="work-fails") as service:
-        await until(lambda: len(service.noted("work begins")) >= 3)
+        await eventually(lambda: len(service.noted("work begins")) >= 3)
     failures = service.logged("background work failed")
     assert "ValueError: work failed" in failures[0]["exception"]
     assert failures[1]["restart_in"] > failures[0]["restart_in"]
@@ -227,7 +220,7 @@ async def test_background_work_that_fails_is_started_again(tmp_path: Path) -> No
 
 async def test_background_work_that_meets_an_outage_is_tried_again_at_an_even_pace(tmp_path: Path) -> None:
     async with started(tmp_path, mode="work-meets-outage") as service:
-        await until(lambda: len(service.noted("work begins")) >= 6)
+        await eventually(lambda: len(service.noted("work begins")) >= 6)
     outages = service.logged("background work waits for what is down")
     times = [datetime.fromisoformat(outage["timestamp"]) for outage in outages]
     assert times[4] - times[0] < timedelta(seconds=6)  # with pauses that double it would be 7.5
@@ -237,10 +230,10 @@ async def test_background_work_that_meets_an_outage_is_tried_again_at_an_even_pa
 
 async def test_a_worker_that_dies_is_replaced_and_all_end_with_the_parent(tmp_path: Path) -> None:
     async with started(tmp_path, workers=2, metrics_port=(metrics := free_port())) as service:
-        await until(lambda: len(service.logged("worker serves")) == 2)
+        await eventually(lambda: len(service.logged("worker serves")) == 2)
         first, second = (line["pid"] for line in service.logged("worker serves"))
         os.kill(first, signal.SIGKILL)
-        await until(lambda: len(service.logged("worker serves")) == 3)
+        await eventually(lambda: len(service.logged("worker serves")) == 3)
         assert service.logged("worker died")[0]["exit_code"] == -signal.SIGKILL
         async with service.channel() as channel:
             await EchoStub(channel).Anyone(EchoRequest())
@@ -251,7 +244,7 @@ async def test_a_worker_that_dies_is_replaced_and_all_end_with_the_parent(tmp_pa
         service.process.kill()
         await service.process.wait()
         workers = (second, service.logged("worker serves")[2]["pid"])
-        await until(lambda: not any(alive(worker) for worker in workers))
+        await eventually(lambda: not any(alive(worker) for worker in workers))
 
 
 def alive(pid: int) -> bool:
