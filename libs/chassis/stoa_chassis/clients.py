@@ -14,8 +14,7 @@ from typing import Any, Generic, TypeVar, cast
 import grpc
 from google.protobuf.descriptor_pb2 import MethodOptions
 from google.protobuf.descriptor_pool import Default as DefaultPool
-from opentelemetry import context as otel_context
-from opentelemetry.trace import SpanKind, StatusCode, set_span_in_context
+from opentelemetry.trace import SpanKind, StatusCode
 
 from stoa_chassis import context, telemetry
 from stoa_chassis.breaker import Breaker
@@ -213,7 +212,7 @@ class _Attempt:
 
     def metadata(self, own: _Metadata) -> list[tuple[str, str]]:
         """Return what is sent along."""
-        sent = [*self._channel.metadata, *own, *self._trace_headers.items()]
+        sent = [*self._channel.metadata, *own, *telemetry.trace_headers(self._span).items()]
         if correlation := context.correlation_id():
             sent.append(("x-correlation-id", correlation))
         return sent
@@ -226,10 +225,7 @@ class _Attempt:
             )
         self._channel.breaker.enter(self._path)
         self._started = time.perf_counter()
-        self._span = telemetry.tracer.start_span(self._path[1:], kind=SpanKind.CLIENT)
-        token = otel_context.attach(set_span_in_context(self._span))
-        self._trace_headers = telemetry.trace_headers()
-        otel_context.detach(token)
+        self._span = telemetry.start_span(self._path[1:], SpanKind.CLIENT)
         return self
 
     def __exit__(self, _: type[BaseException] | None, error: BaseException | None, __: Any) -> None:

@@ -144,7 +144,7 @@ class _Call:
             _correlation_id(self._metadata), None if remaining is None else time.monotonic() + remaining
         )
         parent = telemetry.extract_context(self._metadata)
-        self._span = telemetry.tracer.start_span(self._contract.name[1:], parent, SpanKind.SERVER)
+        self._span = telemetry.start_span(self._contract.name[1:], SpanKind.SERVER, parent)
         otel_context.attach(set_span_in_context(self._span, parent))
         return self
 

@@ -5,6 +5,7 @@ Metrics are declared here, once, and counted where things happen.
 
 import logging
 import os
+import random
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
@@ -19,8 +20,8 @@ from opentelemetry import trace
 from opentelemetry.propagate import set_global_textmap
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased
-from opentelemetry.trace import SpanKind
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased
+from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -72,10 +73,10 @@ OUTBOX_AGE_SECONDS = Gauge(
     multiprocess_mode="livemostrecent",
 )
 
-_propagator = TraceContextTextMapPropagator()
-tracer = trace.get_tracer("stoa_chassis")
-
 # ---------------------------------------------------------------------------------------------- tracing
+
+_propagator = TraceContextTextMapPropagator()
+_tracer: trace.Tracer | None = None  # None while nobody collects spans
 
 
 def configure_tracing(service: str, otlp_endpoint: str = "") -> None:
@@ -83,26 +84,53 @@ def configure_tracing(service: str, otlp_endpoint: str = "") -> None:
 
     Ids are always made, so that logs of all services can be joined by trace id even when no collector runs.
     """
-    resource = Resource.create({SERVICE_NAME: service})
-    set_global_textmap(_propagator)
     if not otlp_endpoint:
-        trace.set_tracer_provider(TracerProvider(resource=resource, sampler=ALWAYS_OFF))
         return
     # Imported here because they cost a tenth of a second of start that most local runs don't need.
     from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
+    resource = Resource.create({SERVICE_NAME: service})
     provider = TracerProvider(resource=resource, sampler=ParentBased(ALWAYS_ON))
     exporter = OTLPSpanExporter(endpoint=otlp_endpoint, insecure=not otlp_endpoint.startswith("https://"))
     provider.add_span_processor(BatchSpanProcessor(exporter))
+    set_global_textmap(_propagator)
     trace.set_tracer_provider(provider)
+    global _tracer
+    _tracer = provider.get_tracer("stoa_chassis")
 
 
-def trace_headers() -> dict[str, str]:
-    """Return the W3C trace context of the current span, as headers or gRPC metadata; empty without a span."""
-    carrier: dict[str, str] = {}
-    _propagator.inject(carrier)
-    return carrier
+def start_span(
+    name: str,
+    kind: SpanKind = SpanKind.INTERNAL,
+    parent: otel_context.Context | None = None,
+    attributes: Mapping[str, str | int] | None = None,
+) -> trace.Span:
+    """Start a span below the one in `parent`, or else below the current one; it does not become current.
+
+    While nobody collects spans it is made of ids alone, because the SDK takes several times as long to find
+    out that it need not record one.
+    """
+    if _tracer is not None:
+        return _tracer.start_span(name, parent, kind, attributes)
+    above = trace.get_current_span(parent).get_span_context()
+    trace_id = above.trace_id if above.is_valid else random.getrandbits(128)
+    span_id = random.getrandbits(64)
+    return NonRecordingSpan(SpanContext(trace_id, span_id, False, above.trace_flags, above.trace_state))
+
+
+def trace_headers(span: trace.Span | None = None) -> dict[str, str]:
+    """Return the W3C trace context of a span, else of the current one, as headers or gRPC metadata.
+
+    They are empty without a span.
+    """
+    context = (span or trace.get_current_span()).get_span_context()
+    if not context.is_valid:
+        return {}
+    headers = {"traceparent": f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"}
+    if context.trace_state:
+        headers["tracestate"] = context.trace_state.to_header()
+    return headers
 
 
 def extract_context(headers: Mapping[str, str]) -> otel_context.Context:
@@ -119,7 +147,7 @@ def span(
 ) -> Iterator[trace.Span]:
     """Run a block in a span: below the remote one that `headers` name, or else below the current one."""
     parent = None if headers is None else extract_context(headers)
-    with tracer.start_as_current_span(name, context=parent, kind=kind, attributes=attributes) as current:
+    with trace.use_span(start_span(name, kind, parent, attributes), end_on_exit=True) as current:
         yield current
 
 
