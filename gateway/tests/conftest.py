@@ -7,7 +7,7 @@ import asyncio
 import inspect
 import json
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -32,6 +32,7 @@ from stoa.inventory.v1 import inventory_pb2
 from stoa.order.v1 import order_pb2
 from stoa.payment.v1 import payment_pb2
 from stoa.user.v1 import user_pb2
+from stoa_chassis.testing import eventually
 from stoa_gateway import EdgeSettings, write
 from stoa_gateway.contract import public_rpcs
 from stoa_stack.certificates import Authority
@@ -245,14 +246,6 @@ async def knows_the_keys(edge: Edge) -> None:
         return (await edge.client.get(f"/api/v1/orders/{uuid4()}", headers=headers)).is_success
 
     await eventually(admits)
-
-
-async def eventually(holds: Callable[[], Awaitable[Any]], seconds: float = 10) -> Any:
-    """Wait for something to be true and return it; raises TimeoutError."""
-    async with asyncio.timeout(seconds):
-        while not (found := await holds()):  # noqa: ASYNC110  # another process can set no event of ours
-            await asyncio.sleep(0.05)
-        return found
 
 
 @pytest.fixture(scope="session")

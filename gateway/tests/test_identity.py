@@ -8,7 +8,9 @@ from uuid import uuid4
 import jwt
 import pytest
 
-from .conftest import RPCS, Edge, Issuer, eventually, knows_the_keys, reason, running
+from stoa_chassis.testing import eventually
+
+from .conftest import RPCS, Edge, Issuer, knows_the_keys, reason, running
 
 MINE = f"/api/v1/orders/{uuid4()}"
 PUBLIC = "/api/v1/products"

@@ -7,9 +7,10 @@ from uuid import uuid4
 import grpc
 from cryptography import x509
 
+from stoa_chassis.testing import eventually
 from stoa_stack.certificates import Authority, spiffe_id
 
-from .conftest import SERVICES, eventually, reason, running, serving
+from .conftest import SERVICES, reason, running, serving
 
 
 def _credentials(folder: Path) -> grpc.ServerCredentials:

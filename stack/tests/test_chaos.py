@@ -4,9 +4,8 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from datetime import timedelta
 from decimal import Decimal
@@ -17,6 +16,7 @@ from uuid import UUID, uuid4
 import psutil
 import pytest
 
+from stoa_chassis.testing import eventually
 from stoa_stack.audit.books import Books, Order
 from stoa_stack.chaos.errands import Habit, errands
 from stoa_stack.chaos.faults import FAULTS, striking
@@ -97,19 +97,11 @@ def _write_status(ground: Ground, pid: int, created: float) -> None:
     Status(parts={"order": part}).write(status_file(ground.at))
 
 
-def _becomes(true: Callable[[], bool]) -> bool:
-    """Whether something becomes true soon: a signal takes its time to arrive."""
-    deadline = time.monotonic() + 5
-    while not true() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return true()
-
-
-def test_a_frozen_part_goes_on_whatever_ends_the_fault(ground: Ground, victim: psutil.Process) -> None:
+async def test_a_frozen_part_goes_on_whatever_ends_the_fault(ground: Ground, victim: psutil.Process) -> None:
     with suppress(KeyboardInterrupt), ground.frozen("order"):
-        assert _becomes(lambda: victim.status() == psutil.STATUS_STOPPED)
+        await eventually(lambda: victim.status() == psutil.STATUS_STOPPED)
         raise KeyboardInterrupt
-    assert _becomes(lambda: victim.status() != psutil.STATUS_STOPPED)
+    await eventually(lambda: victim.status() != psutil.STATUS_STOPPED)
 
 
 def test_a_part_that_had_no_space_has_it_again(ground: Ground, victim: psutil.Process) -> None:

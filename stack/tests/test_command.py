@@ -6,13 +6,13 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
+from stoa_chassis.testing import eventually
 from stoa_stack.status import PartStatus, State, Status
 
 
@@ -98,12 +98,12 @@ def test_an_unknown_part_is_refused(stoa: Stoa) -> None:
     assert "valkey" in up.stdout
 
 
-def test_kill_and_restart_bring_the_part_back(stoa: Stoa) -> None:
+async def test_kill_and_restart_bring_the_part_back(stoa: Stoa) -> None:
     stoa("up", "--only", "valkey")
     for command in ("kill", "restart"):
         before = stoa.pid("valkey")
         assert stoa(command, "valkey").returncode == 0
-        _until(lambda old=before: _is_back(stoa.status.parts["valkey"], old))
+        await eventually(lambda old=before: _is_back(stoa.status.parts["valkey"], old))
 
 
 def test_what_a_killed_supervisor_left_is_stopped_by_down_and_replaced_by_up(stoa: Stoa) -> None:
@@ -162,11 +162,3 @@ def test_a_service_gets_its_own_secrets_and_no_others(stoa: Stoa) -> None:
 
 def _is_back(part: PartStatus, old: int) -> bool:
     return part.state is State.READY and part.pid != old
-
-
-def _until(condition: object, seconds: float = 20) -> None:
-    assert callable(condition)
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.1)

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from stoa_chassis.testing import eventually
 from stoa_stack import processes, supervisor
 from stoa_stack.part import Part, with_needs
 from stoa_stack.status import PartStatus, Phase, State, Status, held, is_held
@@ -68,7 +69,7 @@ class Stage:
         """The parts, ready; stopped at the end, after which none of their processes is left."""
         watch = self.supervisor(*parts)
         run = asyncio.create_task(watch.run())
-        await until(lambda: watch.status.phase is not Phase.STARTING)
+        await eventually(lambda: watch.status.phase is not Phase.STARTING)
         try:
             assert watch.status.phase is Phase.READY, watch.status.failure
             yield watch
@@ -86,14 +87,6 @@ def stage(tmp_path: Path) -> Stage:
     return Stage(tmp_path)
 
 
-async def until(condition: Callable[[], bool], seconds: float = 10) -> None:
-    """Wait for something that happens elsewhere."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        await asyncio.sleep(0.01)
-
-
 async def test_parts_start_after_what_they_need_and_stop_before_it(stage: Stage) -> None:
     service = stage.server("service", needs=["contracts"])
     contracts = stage.step("contracts", "echo contracts >>order", needs=["store"])
@@ -109,7 +102,7 @@ async def test_a_killed_part_is_started_again_and_the_others_are_left_alone(stag
         killed, untouched = store.pid, service.pid
         assert killed is not None
         os.kill(killed, signal.SIGKILL)
-        await until(lambda: store.pid not in (killed, None) and store.state is State.READY)
+        await eventually(lambda: store.pid not in (killed, None) and store.state is State.READY)
         assert store.restarts == 1
         assert service.pid == untouched
 
@@ -121,7 +114,7 @@ async def test_what_a_killed_part_leaves_behind_is_killed_before_it_starts_again
         store = watch.status.parts["store"]
         assert store.pid is not None
         os.kill(store.pid, signal.SIGKILL)
-        await until(lambda: store.restarts == 1 and store.state is State.READY)
+        await eventually(lambda: store.restarts == 1 and store.state is State.READY)
         assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
 
 
@@ -136,10 +129,10 @@ async def test_a_part_that_keeps_dying_is_restarted_ever_more_slowly(
         assert status.pid is not None
         os.kill(status.pid, signal.SIGKILL)
         began = time.monotonic()
-        await until(lambda: status.restarts >= 5)
+        await eventually(lambda: status.restarts >= 5)
         assert time.monotonic() - began > 0.05 + 0.1 + 0.2 + 0.4
         (stage.folder / "doom").unlink()
-        await until(lambda: status.state is State.READY)
+        await eventually(lambda: status.state is State.READY)
 
 
 async def test_a_part_that_fails_is_named_with_its_reason_and_log_and_all_else_stops(stage: Stage) -> None:
@@ -199,7 +192,7 @@ async def test_a_part_that_can_not_be_prepared_or_executed_is_a_failure_of_that_
 async def test_stopping_during_the_start_leaves_nothing(stage: Stage) -> None:
     watch = stage.supervisor(stage.server("store"), stage.step("slow", "sleep 1000", needs=["store"]))
     run = asyncio.create_task(watch.run())
-    await until(lambda: watch.status.parts["slow"].pid is not None)
+    await eventually(lambda: watch.status.parts["slow"].pid is not None)
     watch.stop()
     assert await run is True
     assert watch.status.phase is Phase.STOPPED
@@ -227,7 +220,7 @@ async def test_setup_runs_before_others_see_the_part_as_ready(stage: Stage) -> N
 async def test_processes_of_a_supervisor_that_was_killed_are_found_and_ended(stage: Stage) -> None:
     watch = stage.supervisor(stage.server("store"))
     run = asyncio.create_task(watch.run())
-    await until(lambda: watch.status.phase is Phase.READY)
+    await eventually(lambda: watch.status.phase is Phase.READY)
     status = Status.read(stage.status_file)  # all that is known once the supervisor is gone
     assert status is not None
     run.cancel()
