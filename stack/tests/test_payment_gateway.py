@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import pytest
@@ -23,6 +23,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 API_KEY, SECRET = "test-key", "test-secret"
+# Seconds after which a slow card is captured, and after which a notice is sent.
+LATE, DELAY = 1.5, 0.1
 
 
 def free_port() -> int:
@@ -32,11 +34,24 @@ def free_port() -> int:
         return port
 
 
+class Arrival(NamedTuple):
+    """A notice that was taken."""
+
+    at: float
+    signature: str
+    body: bytes
+
+    @property
+    def content(self) -> dict[str, Any]:
+        content: dict[str, Any] = json.loads(self.body)
+        return content
+
+
 class Receiver:
     """Takes notices, after refusing as many as it is told to."""
 
     def __init__(self) -> None:
-        self.notices: list[tuple[str, bytes]] = []
+        self.notices: list[Arrival] = []
         self.refuse = 0
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}/hook"
@@ -46,16 +61,17 @@ class Receiver:
         if self.refuse > 0:
             self.refuse -= 1
             return Response(status_code=503)
-        self.notices.append((request.headers["x-gateway-signature"], body))
+        self.notices.append(Arrival(time.time(), request.headers["x-gateway-signature"], body))
         return Response()
 
-    async def wait_for(self, kind: str) -> dict[str, Any]:
+    async def about(self, resource_id: str) -> Arrival:
+        """Wait for a notice about a charge or a refund."""
         for _ in range(200):
-            for _, body in self.notices:
-                if (notice := json.loads(body))["type"] == kind:
-                    return dict(notice)
+            for notice in self.notices:
+                if notice.content["data"]["object"]["id"] == resource_id:
+                    return notice
             await asyncio.sleep(0.05)
-        raise AssertionError(f"no notice {kind} came")
+        raise AssertionError(f"no notice about {resource_id} came")
 
 
 class Gateway:
@@ -75,8 +91,9 @@ class Gateway:
             "GATEWAY_API_KEY": API_KEY,
             "GATEWAY_WEBHOOK_SECRET": SECRET,
             "GATEWAY_WEBHOOK_URL": webhook_url,
-            "GATEWAY_TIMEOUT_ANSWER_SECONDS": "1.5",
+            "GATEWAY_TIMEOUT_ANSWER_SECONDS": str(LATE),
             "GATEWAY_LATENCY_MS": "0",
+            "GATEWAY_WEBHOOK_DELAY_MS": str(DELAY * 1000),
         }
 
     async def start(self) -> None:
@@ -178,7 +195,7 @@ async def test_a_card_without_cover_is_declined_and_stays_so(gateway: Gateway, t
 async def test_a_slow_card_is_pending_then_captured_after_the_caller_gave_up(
     gateway: Gateway, receiver: Receiver
 ) -> None:
-    key = new_key()
+    key, began = new_key(), time.time()
     with pytest.raises(httpx.ReadTimeout):
         await gateway.charge(key, "tok_timeout", patience=0.5)
     (pending,) = (await gateway.client.get("/v1/charges", params={"idempotency_key": key})).json()["data"]
@@ -189,11 +206,7 @@ async def test_a_slow_card_is_pending_then_captured_after_the_caller_gave_up(
             break
         await asyncio.sleep(0.05)
     assert charge["status"] == "succeeded"
-    for _ in range(100):
-        if any(json.loads(body)["data"]["object"]["id"] == charge["id"] for _, body in receiver.notices):
-            return
-        await asyncio.sleep(0.05)
-    raise AssertionError("the late capture was not notified")
+    assert (await receiver.about(charge["id"])).at - began >= LATE + DELAY
 
 
 async def test_refunds_never_exceed_what_was_captured(gateway: Gateway) -> None:
@@ -216,16 +229,43 @@ async def test_a_declined_charge_is_not_refunded(gateway: Gateway) -> None:
 
 
 async def test_notices_are_signed_and_sent_until_they_are_taken(gateway: Gateway, receiver: Receiver) -> None:
-    receiver.notices.clear()
     receiver.refuse = 2
     charge = (await gateway.charge(new_key())).json()
-    notice = await receiver.wait_for("charge.succeeded")
-    assert notice["data"]["object"] == charge
-    signature, body = receiver.notices[0]
-    timestamp, digest = (part.split("=")[1] for part in signature.split(","))
-    expected = hmac.new(SECRET.encode(), timestamp.encode() + b"." + body, hashlib.sha256).hexdigest()
+    notice = await receiver.about(charge["id"])
+    assert receiver.refuse == 0
+    assert notice.content["type"] == "charge.succeeded"
+    assert notice.content["data"]["object"] == charge
+    timestamp, digest = (part.split("=")[1] for part in notice.signature.split(","))
+    expected = hmac.new(SECRET.encode(), timestamp.encode() + b"." + notice.body, hashlib.sha256).hexdigest()
     assert digest == expected
     assert abs(time.time() - int(timestamp)) < 10
+
+
+async def test_a_notice_is_sent_a_moment_after_what_it_is_about(gateway: Gateway, receiver: Receiver) -> None:
+    began = time.time()
+    charge = (await gateway.charge(new_key())).json()["id"]
+    assert (await receiver.about(charge)).at - began >= DELAY
+    began = time.time()
+    refund = (await gateway.refund(charge, charge, 100)).json()["id"]
+    assert (await receiver.about(refund)).at - began >= DELAY
+
+
+async def test_notices_can_be_made_to_come_late_and_more_than_once(
+    gateway: Gateway, receiver: Receiver
+) -> None:
+    await gateway.client.post("/admin/faults", json={"delay_webhooks_ms": 800, "duplicate_webhooks": 2})
+    try:
+        began = time.time()
+        charge = (await gateway.charge(new_key())).json()["id"]
+        first = await receiver.about(charge)
+        assert first.at - began >= 0.8
+        for _ in range(200):
+            if [notice.body for notice in receiver.notices].count(first.body) == 3:
+                break
+            await asyncio.sleep(0.05)
+        assert [notice.body for notice in receiver.notices].count(first.body) == 3
+    finally:
+        await gateway.client.post("/admin/faults", json={})
 
 
 async def test_the_ledger_lists_every_movement_page_by_page(gateway: Gateway) -> None:
@@ -286,10 +326,10 @@ async def test_what_was_answered_survives_kill_9_and_what_was_due_is_done_after(
             assert [entry["idempotency_key"] for entry in ledger] == ["paid", "slow"]
             assert (await gateway.charge("slow", "tok_timeout")).json()["status"] == "succeeded"
             for _ in range(200):
-                if len({body for _, body in receiver.notices}) == 2:
+                if len({notice.body for notice in receiver.notices}) == 2:
                     break
                 await asyncio.sleep(0.05)
-            assert len({body for _, body in receiver.notices}) == 2
+            assert len({notice.body for notice in receiver.notices}) == 2
         finally:
             await gateway.stop()
             await gateway.client.aclose()

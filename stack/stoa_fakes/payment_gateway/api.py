@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
-import httpx
+import aiohttp
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.applications import Starlette
@@ -68,8 +68,8 @@ class Faults(BaseModel):
     duplicate_webhooks: Annotated[int, Field(ge=0, le=10)] = 0
     """How many times more each notice is sent."""
 
-    delay_webhooks_ms: Annotated[float, Field(ge=0)] = 0
-    """How long new notices wait before they are sent."""
+    delay_webhooks_ms: Annotated[float | None, Field(ge=0)] = None
+    """Takes the place of the usual time that new notices wait before they are sent."""
 
 
 class Api:
@@ -79,13 +79,13 @@ class Api:
         self._settings = settings
         self._books = books
         self._worker = worker
-        self._faults = Faults()
+        self._suffer(Faults())
         self._authorization = f"Bearer {settings.api_key}".encode()
 
     async def create_charge(self, request: Request) -> Response:
         """Charge a card; hangs as long as the charge is pending."""
         body = ChargeBody.model_validate_json(await request.body())
-        charge = await self._books.charge(
+        charge = self._books.charge(
             _idempotency_key(request),
             body.fingerprint(),
             amount=body.amount,
@@ -96,14 +96,14 @@ class Api:
         )
         while charge["status"] == "pending":
             await self._books.next_capture()
-            charge = await self._books.charge_by_id(charge["id"]) or charge
+            charge = self._books.charge_by_id(charge["id"]) or charge
         if charge["status"] == "failed":
             return _error(402, charge["failure_code"], "the card was not charged", charge=charge)
         return JSONResponse(charge)
 
     async def get_charge(self, request: Request) -> Response:
         """Read a charge."""
-        charge = await self._books.charge_by_id(request.path_params["charge"])
+        charge = self._books.charge_by_id(request.path_params["charge"])
         if charge is None:
             raise Refused(404, "resource_missing", "no such charge")
         return JSONResponse(charge)
@@ -113,13 +113,13 @@ class Api:
         key = request.query_params.get("idempotency_key")
         if not key:
             raise Refused(400, "parameter_missing", "idempotency_key is needed")
-        charge = await self._books.charge_by_key(key)
+        charge = self._books.charge_by_key(key)
         return JSONResponse({"data": [charge] if charge else []})
 
     async def create_refund(self, request: Request) -> Response:
         """Give money back."""
         body = RefundBody.model_validate_json(await request.body())
-        refund = await self._books.refund(
+        refund = self._books.refund(
             _idempotency_key(request),
             body.fingerprint(),
             charge_id=body.charge,
@@ -134,20 +134,24 @@ class Api:
             limit = min(int(request.query_params.get("limit", _PAGE)), _LARGEST_PAGE)
         except ValueError:
             raise Refused(400, "parameter_invalid", "limit is not a number") from None
-        entries = await self._books.ledger(request.query_params.get("after", ""), limit + 1)
+        entries = self._books.ledger(request.query_params.get("after", ""), limit + 1)
         return JSONResponse({"data": entries[:limit], "has_more": len(entries) > limit})
 
     async def faults(self, request: Request) -> Response:
         """Read or set what goes wrong on purpose."""
         if request.method == "POST":
-            self._faults = Faults.model_validate_json(await request.body())
-            self._worker.duplicates = self._faults.duplicate_webhooks
-            self._books.notice_delay = self._faults.delay_webhooks_ms / 1000
+            self._suffer(Faults.model_validate_json(await request.body()))
         return JSONResponse(self._faults.model_dump())
+
+    def _suffer(self, faults: Faults) -> None:
+        delay = faults.delay_webhooks_ms
+        self._faults = faults
+        self._worker.duplicates = faults.duplicate_webhooks
+        self._books.notice_delay = (self._settings.webhook_delay_ms if delay is None else delay) / 1000
 
     async def health(self, _: Request) -> Response:
         """Answer when the books can be read."""
-        await self._books.next_due()
+        self._books.next_due()
         return JSONResponse({"status": "ok"})
 
     def guarded(
@@ -190,24 +194,24 @@ def create_app(settings: GatewaySettings) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with (
-            Books.open(settings.state, sends_notices=bool(settings.webhook_url)) as books,
-            httpx.AsyncClient(timeout=10) as client,
-        ):
-            worker = Worker(books, client, url=settings.webhook_url, secret=settings.webhook_secret)
-            api = Api(settings, books, worker)
-            app.router.routes += [
-                Route("/v1/charges", api.networked(api.create_charge), methods=["POST"]),
-                Route("/v1/charges", api.networked(api.find_charges), methods=["GET"]),
-                Route("/v1/charges/{charge}", api.networked(api.get_charge), methods=["GET"]),
-                Route("/v1/refunds", api.networked(api.create_refund), methods=["POST"]),
-                Route("/v1/ledger", api.guarded(api.ledger), methods=["GET"]),
-                Route("/admin/faults", api.guarded(api.faults), methods=["GET", "POST"]),
-                Route("/healthz", api.health, methods=["GET"]),
-            ]
-            working = asyncio.create_task(worker.run())
-            yield
-            working.cancel()
+        with Books.open(settings.state, sends_notices=bool(settings.webhook_url)) as books:
+            async with aiohttp.ClientSession(
+                timeout=aiohttp.ClientTimeout(total=10), cookie_jar=aiohttp.DummyCookieJar()
+            ) as client:
+                worker = Worker(books, client, url=settings.webhook_url, secret=settings.webhook_secret)
+                api = Api(settings, books, worker)
+                app.router.routes += [
+                    Route("/v1/charges", api.networked(api.create_charge), methods=["POST"]),
+                    Route("/v1/charges", api.networked(api.find_charges), methods=["GET"]),
+                    Route("/v1/charges/{charge}", api.networked(api.get_charge), methods=["GET"]),
+                    Route("/v1/refunds", api.networked(api.create_refund), methods=["POST"]),
+                    Route("/v1/ledger", api.guarded(api.ledger), methods=["GET"]),
+                    Route("/admin/faults", api.guarded(api.faults), methods=["GET", "POST"]),
+                    Route("/healthz", api.health, methods=["GET"]),
+                ]
+                working = asyncio.create_task(worker.run())
+                yield
+                working.cancel()
 
     return Starlette(
         lifespan=lifespan, exception_handlers={Refused: _on_refused, ValidationError: _on_invalid}

@@ -22,3 +22,5 @@ class GatewaySettings(BaseSettings):
     timeout_answer_seconds: float = Field(default=45, ge=0)
     # Mean time that an answer takes; each takes between half and one and a half of it.
     latency_ms: float = Field(default=20, ge=0)
+    # How long a notice waits before it is sent, so that it does not overtake the answer that says the same.
+    webhook_delay_ms: float = Field(default=250, ge=0)

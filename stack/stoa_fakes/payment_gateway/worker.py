@@ -12,7 +12,7 @@ import sqlite3
 import time
 from contextlib import suppress
 
-import httpx
+import aiohttp
 
 from stoa_fakes.payment_gateway.books import Books, Notice
 
@@ -25,7 +25,7 @@ _SIGNATURE_HEADER = "x-gateway-signature"
 class Worker:
     """Runs for as long as the gateway does."""
 
-    def __init__(self, books: Books, client: httpx.AsyncClient, *, url: str, secret: str) -> None:
+    def __init__(self, books: Books, client: aiohttp.ClientSession, *, url: str, secret: str) -> None:
         self._books = books
         self._client = client
         self._url = url
@@ -43,35 +43,39 @@ class Worker:
                 _log.exception("the books can't be written")
                 pause = 1.0
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._books.changed.wait(), pause)
+                async with asyncio.timeout(pause):
+                    await self._books.changed.wait()
 
     async def _work(self) -> float | None:
         """Do what is due and return the seconds until there is more; None if nothing is waiting."""
-        await self._books.capture_due()
-        while notices := await self._books.due_notices(_BATCH):
-            await asyncio.gather(*(self._send(notice) for notice in notices))
-        due = await self._books.next_due()
+        while (due := self._books.next_due()) is not None and due <= time.time():
+            self._books.capture_due()
+            await asyncio.gather(*(self._send(notice) for notice in self._books.due_notices(_BATCH)))
         return None if due is None else max(0.0, due - time.time())
 
     async def _send(self, notice: Notice) -> None:
         if not await self._taken(notice):
             pause = min(_LONGEST_PAUSE, 0.5 * 2.0 ** min(notice.attempts, 10)) * random.uniform(0.5, 1.0)
-            await self._books.postpone_notice(notice.id, pause)
+            self._books.postpone_notice(notice.id, pause)
             return
-        await self._books.notice_sent(notice.id)
+        self._books.notice_sent(notice.id)
         for _ in range(self.duplicates):
             await self._taken(notice)
 
     async def _taken(self, notice: Notice) -> bool:
+        body = notice.body.encode()
         headers = {
             "content-type": "application/json",
-            _SIGNATURE_HEADER: sign(self._secret, notice.body.encode(), int(time.time())),
+            _SIGNATURE_HEADER: sign(self._secret, body, int(time.time())),
         }
         try:
-            answer = await self._client.post(self._url, content=notice.body, headers=headers)
-        except httpx.HTTPError:
+            async with self._client.post(
+                self._url, data=body, headers=headers, allow_redirects=False
+            ) as answer:
+                await answer.read()  # what is left unread would close the connection
+                return 200 <= answer.status < 300
+        except (aiohttp.ClientError, TimeoutError):
             return False
-        return answer.is_success
 
 
 def sign(secret: bytes, body: bytes, timestamp: int) -> str:
