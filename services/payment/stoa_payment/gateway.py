@@ -9,10 +9,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Any, Literal, Protocol, Self, TypeVar
+from http import HTTPStatus
+from typing import Any, Literal, NamedTuple, Protocol, Self, TypeVar
 from uuid import UUID
 
-import httpx
+import aiohttp
+import orjson
 from pydantic import BaseModel, ValidationError
 
 from stoa_chassis.breaker import Breaker
@@ -113,10 +115,15 @@ class _Notice(BaseModel):
     data: Data
 
 
+class _Answer(NamedTuple):
+    status: int
+    body: bytes
+
+
 class HttpGateway:
     """A gateway with an HTTP API in the manner of Stripe's."""
 
-    def __init__(self, client: httpx.AsyncClient, webhook_secret: str) -> None:
+    def __init__(self, client: aiohttp.ClientSession, webhook_secret: str) -> None:
         self._client = client
         self._webhook_secret = webhook_secret.encode()
         self._breaker = Breaker("gateway")
@@ -127,11 +134,13 @@ class HttpGateway:
         cls, url: str, api_key: str, webhook_secret: str, patience: timedelta
     ) -> AsyncIterator[Self]:
         """Keep connections to the gateway; a request may take up to `patience`."""
-        async with httpx.AsyncClient(
-            base_url=url,
+        async with aiohttp.ClientSession(
+            base_url=f"{url.rstrip('/')}/",
             headers={"authorization": f"Bearer {api_key}"},
-            timeout=patience.total_seconds(),
-            limits=httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=60),
+            timeout=aiohttp.ClientTimeout(total=patience.total_seconds()),
+            connector=aiohttp.TCPConnector(limit=100, keepalive_timeout=60),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            json_serialize_bytes=orjson.dumps,
         ) as client:
             yield cls(client, webhook_secret)
 
@@ -139,7 +148,7 @@ class HttpGateway:
         """Charge a card with the order's id as the idempotency key."""
         answer = await self._request(
             "POST",
-            "/v1/charges",
+            "v1/charges",
             key=payment.order_id,
             json={
                 "amount": _cents(payment.amount),
@@ -151,13 +160,13 @@ class HttpGateway:
             # inquired after, and an inquiry does probe.
             probes=False,
         )
-        if answer.status_code == httpx.codes.PAYMENT_REQUIRED:
+        if answer.status == HTTPStatus.PAYMENT_REQUIRED:
             return _parsed(_Declined, answer).error.charge.value()
         return _parsed(_Charge, answer).value()
 
     async def find(self, payment: Payment) -> Charge | None:
         """Find a charge by its idempotency key."""
-        answer = await self._request("GET", "/v1/charges", params={"idempotency_key": str(payment.order_id)})
+        answer = await self._request("GET", "v1/charges", params={"idempotency_key": str(payment.order_id)})
         charges = _parsed(_Charges, answer).data
         return charges[0].value() if charges else None
 
@@ -165,7 +174,7 @@ class HttpGateway:
         """Give money back with the refund's id as the idempotency key."""
         answer = await self._request(
             "POST",
-            "/v1/refunds",
+            "v1/refunds",
             key=refund.refund_id,
             json={
                 "charge": payment.charge_id,
@@ -207,7 +216,7 @@ class HttpGateway:
         key: UUID | None = None,
         probes: bool = True,
         **content: Any,
-    ) -> httpx.Response:
+    ) -> _Answer:
         """Send a request; 2xx and 402 are answers. Raises NoAnswer for everything else."""
         headers = {"idempotency-key": str(key)} if key else {}
         try:
@@ -215,30 +224,32 @@ class HttpGateway:
         except RemoteError as error:
             raise NoAnswer("the gateway has not answered for a while") from error
         try:
-            answer = await self._client.request(method, path, headers=headers, **content)
-        except httpx.HTTPError as error:
+            async with self._client.request(
+                method, path, headers=headers, allow_redirects=False, **content
+            ) as response:
+                answer = _Answer(response.status, await response.read())
+        except (aiohttp.ClientError, TimeoutError) as error:
             self._breaker.failed(error)
             raise NoAnswer(f"{method} {path}: {error!r}") from error
         except BaseException:
             self._breaker.abandoned()
             raise
-        if answer.is_server_error:
-            failure = NoAnswer(f"{method} {path}: {answer.status_code}")
+        if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            failure = NoAnswer(f"{method} {path}: {answer.status}")
             self._breaker.failed(failure)
             raise failure
         self._breaker.succeeded()
-        if not answer.is_success and answer.status_code != httpx.codes.PAYMENT_REQUIRED:
+        if not 200 <= answer.status < 300 and answer.status != HTTPStatus.PAYMENT_REQUIRED:
             # Not an outcome but a mistake, ours or theirs: what was asked for is still to be done.
-            _log.error(
-                "the gateway refuses a request", path=path, status=answer.status_code, body=answer.text
-            )
-            raise NoAnswer(f"{method} {path}: {answer.status_code}")
+            text = answer.body.decode(errors="replace")
+            _log.error("the gateway refuses a request", path=path, status=answer.status, body=text)
+            raise NoAnswer(f"{method} {path}: {answer.status}")
         return answer
 
 
-def _parsed(body_type: type[_Body], answer: httpx.Response) -> _Body:
+def _parsed(body_type: type[_Body], answer: _Answer) -> _Body:
     try:
-        return body_type.model_validate_json(answer.content)
+        return body_type.model_validate_json(answer.body)
     except ValidationError as error:
         raise NoAnswer(f"an answer that we don't understand: {error.error_count()} errors") from error
 
