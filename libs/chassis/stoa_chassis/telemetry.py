@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -182,6 +183,7 @@ _SECRET_KEY = re.compile(
 _URL_PASSWORD = re.compile(r"(://[^:/@\s]*):[^@/\s]+@")
 _BEARER = re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{8,}")
 _DIGITS = re.compile(r"(?<![\w-])\d(?:[ -]?\d){12,18}(?![\w-])")
+_SHORTEST_SECRET = 13  # characters of the shortest card number; a header with credentials has 14
 MASK = "***"
 
 
@@ -189,11 +191,12 @@ def configure_logging(service: str, level: str = "INFO") -> None:
     """Log JSON lines to stdout, from structlog and from the standard library alike."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
+        structlog.processors.format_exc_info,
+        mask_secrets,
+        # What we know to hold no secret comes after the search for them, which is what a line costs most.
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _add_origin(service),
-        structlog.processors.format_exc_info,
-        mask_secrets,
     ]
     threshold = logging.getLevelNamesMapping().get(level.upper(), logging.INFO)
     structlog.configure(
@@ -234,14 +237,19 @@ def mask_secrets(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMap
 
 def _masked(key: str, value: Any) -> Any:
     if isinstance(value, str):
-        return MASK if value and _SECRET_KEY.search(key) else mask_text(value)
+        return MASK if value and _is_secret(key) else mask_text(value)
     if isinstance(value, Mapping):
         return {k: _masked(str(k), v) for k, v in value.items()}
-    if isinstance(value, bytes) or (value is not None and _SECRET_KEY.search(key) and not _is_count(value)):
+    if isinstance(value, bytes) or (value is not None and _is_secret(key) and not _is_count(value)):
         return MASK
     if isinstance(value, list | tuple | set | frozenset):
         return [_masked(key, item) for item in value]
     return value
+
+
+@lru_cache(maxsize=1024)  # keys are the same few in line after line
+def _is_secret(key: str) -> bool:
+    return _SECRET_KEY.search(key) is not None
 
 
 def _is_count(value: Any) -> bool:
@@ -252,7 +260,10 @@ def mask_text(text: str) -> str:
     """Mask what looks like a password in a URL, an authorization header or a card number in a text."""
     if "://" in text:
         text = _URL_PASSWORD.sub(rf"\1:{MASK}@", text)
-    text = _BEARER.sub(rf"\1 {MASK}", text)
+    if len(text) < _SHORTEST_SECRET:
+        return text
+    if _BEARER.search(text):
+        text = _BEARER.sub(rf"\1 {MASK}", text)
     return _DIGITS.sub(_mask_card_number, text)
 
 
@@ -271,7 +282,7 @@ def _add_origin(service: str) -> structlog.typing.Processor:
     def add(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         event["service"] = service
         if correlation := correlation_id():
-            event["correlation_id"] = correlation
+            event["correlation_id"] = mask_text(correlation)  # may come from outside
         if (context := trace.get_current_span().get_span_context()).is_valid:
             event["trace_id"] = trace.format_trace_id(context.trace_id)
             event["span_id"] = trace.format_span_id(context.span_id)
