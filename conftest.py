@@ -6,6 +6,7 @@ that nobody else uses, so that tests never meet the shop that runs beside them, 
 
 import os
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from uuid import uuid4
 
 import asyncpg
@@ -21,12 +22,27 @@ def _server(variable: str) -> str:
 
 @pytest.fixture(scope="module")
 async def database_url() -> AsyncIterator[str]:
-    """The URL of an empty PostgreSQL database."""
+    """The URL of a PostgreSQL database that the tests of a module share, and that is empty at first."""
+    async with _new_database() as url:
+        yield url
+
+
+@pytest.fixture
+async def empty_database() -> AsyncIterator[str]:
+    """The URL of an empty PostgreSQL database that only one test uses."""
+    async with _new_database() as url:
+        yield url
+
+
+@asynccontextmanager
+async def _new_database() -> AsyncIterator[str]:
     server = _server("STOA_TEST_POSTGRES")
     name = f"test_{uuid4().hex}"
     await _execute(server, f'CREATE DATABASE "{name}"')
-    yield f"{server.rsplit('/', 1)[0]}/{name}"
-    await _execute(server, f'DROP DATABASE "{name}" WITH (FORCE)')
+    try:
+        yield f"{server.rsplit('/', 1)[0]}/{name}"
+    finally:
+        await _execute(server, f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
 async def _execute(server: str, statement: str) -> None:

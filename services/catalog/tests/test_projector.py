@@ -16,6 +16,7 @@ from stoa_catalog.events import handlers
 from stoa_catalog.model import Filters, Product, ProductNotFound
 from stoa_chassis.ids import new_id
 from stoa_chassis.kafka import Broadcast
+from stoa_chassis.testing import eventually
 
 from .conftest import Catalog, as_it_is, details, draft
 from .test_service import as_drafts
@@ -56,12 +57,6 @@ async def listen(process: Catalog, bootstrap: str) -> tuple[Broadcast, asyncio.E
         listening.set()
 
     return Broadcast(bootstrap, handlers(process.projector), process.codec, begin), listening
-
-
-async def eventually(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not holds():  # noqa: ASYNC110  # the model tells nobody
-            await asyncio.sleep(0.02)
 
 
 def shown(process: Catalog, product: Product) -> Product | None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from stoa_catalog.model import EtagMismatch, Filters, Product, ProductNotFound, SkuTaken, VariantDraft
 from stoa_chassis.ids import new_id
+from stoa_chassis.testing import eventually
 
 from .conftest import Catalog, as_it_is, details, draft
 
@@ -72,10 +73,12 @@ async def test_changes_wait_to_be_published_in_the_document_that_they_changed(ca
 async def test_the_relay_publishes_what_waits(catalog: Catalog) -> None:
     relay = asyncio.create_task(catalog.outbox.run())
     product = await catalog.assortment.create(details(), [draft()])
+
+    async def published() -> bool:
+        return not await catalog.pending(product.product_id)
+
     try:
-        async with asyncio.timeout(10):
-            while await catalog.pending(product.product_id):  # noqa: ASYNC110  # only the store knows
-                await asyncio.sleep(0.05)
+        await eventually(published)
     finally:
         relay.cancel()
 

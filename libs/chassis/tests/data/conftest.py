@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 from confluent_kafka.schema_registry import AsyncSchemaRegistryClient, Schema
 
+from stoa_chassis import testing
 from stoa_chassis.avro import EventCodec
 from stoa_chassis.kafka import Producer, dead_letter_topic
 from stoa_chassis.outbox import Outbox
@@ -162,22 +162,6 @@ async def producer(kafka_bootstrap: str) -> AsyncIterator[Producer]:
 
 
 @pytest.fixture
-async def empty_database() -> AsyncIterator[str]:
-    """The URL of an empty database that only this test uses."""
-    server = os.environ.get("STOA_TEST_POSTGRES", "")
-    if not server:
-        pytest.fail("STOA_TEST_POSTGRES is not set: run `make test`, or leave out with -m 'not stack'")
-    name = f"test_{uuid4().hex}"
-    admin = await asyncpg.connect(server)
-    try:
-        await admin.execute(f'CREATE DATABASE "{name}"')
-        yield f"{server.rsplit('/', 1)[0]}/{name}"
-        await admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
-    finally:
-        await admin.close()
-
-
-@pytest.fixture
 def no_migrations(tmp_path: Path) -> Path:
     """The migrations of a service that has none."""
     folder = tmp_path / "migrations"
@@ -290,19 +274,7 @@ async def background(
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _eventually(holds: Callable[[], Any], seconds: float = 20) -> Any:
-    """Wait until a condition (plain or async) holds, and return its value."""
-    async with asyncio.timeout(seconds):
-        while True:
-            value = holds()
-            if isinstance(value, Awaitable):
-                value = await value
-            if value:
-                return value
-            await asyncio.sleep(0.02)
-
-
 @pytest.fixture
 def eventually() -> Callable[..., Awaitable[Any]]:
     """Waits for a condition."""
-    return _eventually
+    return testing.eventually

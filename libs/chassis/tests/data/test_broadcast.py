@@ -10,10 +10,10 @@ import pytest
 from stoa_chassis.avro import Event, EventCodec, new_event
 from stoa_chassis.clock import SystemClock
 from stoa_chassis.kafka import Broadcast, Producer, replay_headers
+from stoa_chassis.testing import eventually
 
 pytestmark = pytest.mark.stack
 Background = Callable[[Callable[[], Awaitable[None]]], "asyncio.Future[None]"]
-Eventually = Callable[..., Awaitable[Any]]
 
 
 class Board:
@@ -56,9 +56,7 @@ def board(notes: Any, codec: EventCodec, producer: Producer, background: Backgro
     return Board(notes, codec, producer, background)
 
 
-async def test_every_listener_hears_everything_from_when_it_begins(
-    board: Board, eventually: Eventually
-) -> None:
+async def test_every_listener_hears_everything_from_when_it_begins(board: Board) -> None:
     await board.publish(1, 2)
     first = await board.listen()
     await board.publish(3)
@@ -69,9 +67,7 @@ async def test_every_listener_hears_everything_from_when_it_begins(
     await eventually(lambda: (first, second) == ([3, 4, 5, 6], [4, 5, 6]))
 
 
-async def test_nothing_is_missed_while_the_broker_cannot_be_reached(
-    board: Board, eventually: Eventually, proxy: Any
-) -> None:
+async def test_nothing_is_missed_while_the_broker_cannot_be_reached(board: Board, proxy: Any) -> None:
     network = await proxy(board.notes.bootstrap)
     heard = await board.listen(bootstrap=network.address)
     await board.publish(1)
@@ -85,7 +81,7 @@ async def test_nothing_is_missed_while_the_broker_cannot_be_reached(
 
 
 async def test_a_listener_that_starts_without_a_broker_begins_when_there_is_one(
-    board: Board, eventually: Eventually, proxy: Any
+    board: Board, proxy: Any
 ) -> None:
     network = await proxy(board.notes.bootstrap)
     await network.cut()
@@ -98,7 +94,7 @@ async def test_a_listener_that_starts_without_a_broker_begins_when_there_is_one(
     await eventually(lambda: heard == [1])
 
 
-async def test_an_outage_is_waited_out_and_an_error_passed_over(board: Board, eventually: Eventually) -> None:
+async def test_an_outage_is_waited_out_and_an_error_passed_over(board: Board) -> None:
     outages = 2
 
     async def handle(line: int) -> None:
@@ -117,7 +113,7 @@ async def test_an_outage_is_waited_out_and_an_error_passed_over(board: Board, ev
     assert outages == 0
 
 
-async def test_what_is_replayed_to_a_group_is_not_heard_again(board: Board, eventually: Eventually) -> None:
+async def test_what_is_replayed_to_a_group_is_not_heard_again(board: Board) -> None:
     heard = await board.listen()
     book = uuid4()
     await board.publish(1, book=book, headers=replay_headers({}, "some group"))

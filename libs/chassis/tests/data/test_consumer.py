@@ -22,11 +22,11 @@ from stoa_chassis.kafka import (
     replay_headers,
 )
 from stoa_chassis.postgres import Database
+from stoa_chassis.testing import eventually
 from stoa_chassis.uow import UnitOfWork
 
 pytestmark = pytest.mark.stack
 Background = Callable[[Callable[[], Awaitable[None]]], "asyncio.Future[None]"]
-Eventually = Callable[..., Awaitable[Any]]
 Handler = Callable[[Event[Any]], Awaitable[None]]
 IMPATIENT = RetryPolicy(tries=3, first_pause=0.02, longest_pause=0.05, longest_outage_pause=0.05)
 
@@ -66,9 +66,7 @@ def shop(notes: Any, codec: EventCodec, producer: Producer, background: Backgrou
     return Shop(notes, codec, producer, background)
 
 
-async def test_a_handler_gets_the_event_with_its_correlation_and_trace(
-    shop: Shop, eventually: Eventually
-) -> None:
+async def test_a_handler_gets_the_event_with_its_correlation_and_trace(shop: Shop) -> None:
     telemetry.configure_tracing("test")
     handled: list[tuple[Event[Any], str, int]] = []
 
@@ -83,9 +81,7 @@ async def test_a_handler_gets_the_event_with_its_correlation_and_trace(
     assert handled == [(event, "request-1", span.get_span_context().trace_id)]
 
 
-async def test_fresh_messages_are_handled_at_once_although_idle_fetches_wait_for_seconds(
-    shop: Shop, eventually: Eventually
-) -> None:
+async def test_fresh_messages_are_handled_at_once_although_idle_fetches_wait_for_seconds(shop: Shop) -> None:
     handled: dict[UUID, float] = {}
     now = asyncio.get_running_loop().time
 
@@ -105,9 +101,7 @@ async def test_fresh_messages_are_handled_at_once_although_idle_fetches_wait_for
     assert sorted(delays)[2] < 0.25
 
 
-async def test_what_was_handled_is_not_delivered_again_after_a_restart(
-    shop: Shop, eventually: Eventually
-) -> None:
+async def test_what_was_handled_is_not_delivered_again_after_a_restart(shop: Shop) -> None:
     handled: list[int] = []
 
     async def handle(event: Event[Any]) -> None:
@@ -124,9 +118,7 @@ async def test_what_was_handled_is_not_delivered_again_after_a_restart(
     assert sorted(handled) == [1, 2, 3, 4]
 
 
-async def test_what_was_not_handled_is_delivered_again_after_a_restart(
-    shop: Shop, eventually: Eventually
-) -> None:
+async def test_what_was_not_handled_is_delivered_again_after_a_restart(shop: Shop) -> None:
     begun: list[int] = []
 
     async def never_end(event: Event[Any]) -> None:
@@ -147,9 +139,7 @@ async def test_what_was_not_handled_is_delivered_again_after_a_restart(
     await eventually(lambda: handled)
 
 
-async def test_a_stop_lets_a_running_handler_finish_and_commits_it(
-    shop: Shop, notes: Any, eventually: Eventually
-) -> None:
+async def test_a_stop_lets_a_running_handler_finish_and_commits_it(shop: Shop, notes: Any) -> None:
     begun = asyncio.Event()
     finished: list[int] = []
 
@@ -168,7 +158,7 @@ async def test_a_stop_lets_a_running_handler_finish_and_commits_it(
 
 
 async def test_an_event_that_comes_twice_has_its_effect_once(
-    shop: Shop, database: Database, uow: UnitOfWork[Any], eventually: Eventually, notes: Any
+    shop: Shop, database: Database, uow: UnitOfWork[Any], notes: Any
 ) -> None:
     await database.execute("CREATE TABLE effects (line int)")
     calls = 0
@@ -194,7 +184,7 @@ async def _committed(notes: Any, count: int) -> bool:
 
 
 async def test_a_handler_that_keeps_failing_is_retried_then_parked_and_the_next_is_handled(
-    shop: Shop, notes: Any, eventually: Eventually
+    shop: Shop, notes: Any
 ) -> None:
     tries: dict[int, int] = defaultdict(int)
 
@@ -221,7 +211,7 @@ async def test_a_handler_that_keeps_failing_is_retried_then_parked_and_the_next_
     await eventually(lambda: _committed(notes, 2))
 
 
-async def test_a_domain_error_is_parked_with_its_reason(shop: Shop, eventually: Eventually) -> None:
+async def test_a_domain_error_is_parked_with_its_reason(shop: Shop) -> None:
     async def handle(event: Event[Any]) -> None:
         raise NotFound("no such order")
 
@@ -235,7 +225,7 @@ async def test_a_domain_error_is_parked_with_its_reason(shop: Shop, eventually: 
     "poison", [b"", b"{}", b"\x00\x7f\xff\xff\xff\x00", b"\x00\x00\x00\x00\x01", None, b"\xff" * 50]
 )
 async def test_poison_is_parked_at_once_and_the_next_is_handled(
-    shop: Shop, notes: Any, eventually: Eventually, poison: bytes | None
+    shop: Shop, notes: Any, poison: bytes | None
 ) -> None:
     handled: list[int] = []
 
@@ -253,9 +243,7 @@ async def test_poison_is_parked_at_once_and_the_next_is_handled(
     assert DeadLetter.from_headers(headers_of(message)).error == "stoa_chassis.avro.UndecodableMessage"
 
 
-async def test_a_dead_letter_that_is_replayed_to_another_group_is_passed_over(
-    shop: Shop, notes: Any, eventually: Eventually
-) -> None:
+async def test_a_dead_letter_that_is_replayed_to_another_group_is_passed_over(shop: Shop, notes: Any) -> None:
     handled: list[int] = []
 
     async def handle(event: Event[Any]) -> None:
@@ -283,7 +271,7 @@ async def test_a_dead_letter_that_is_replayed_to_another_group_is_passed_over(
     ids=lambda error: type(error).__name__,
 )
 async def test_while_something_needed_is_down_messages_wait_and_are_never_parked(
-    shop: Shop, eventually: Eventually, error: Exception
+    shop: Shop, error: Exception
 ) -> None:
     tries, handled = 0, []
 
@@ -303,7 +291,7 @@ async def test_while_something_needed_is_down_messages_wait_and_are_never_parked
 
 async def test_a_lost_database_is_waited_for(
     shop: Shop, empty_database: str, database: Database, codec: EventCodec, notes: Any,
-    eventually: Eventually, proxy: Callable[[str], Awaitable[Any]],
+    proxy: Callable[[str], Awaitable[Any]],
 ) -> None:  # fmt: skip
     await database.execute("CREATE TABLE effects (line int)")
     address = empty_database.split("@")[-1].split("/")[0]
@@ -333,7 +321,7 @@ async def _effects(database: Database, lines: list[int]) -> bool:
 
 
 async def test_an_outage_of_the_broker_is_survived(
-    shop: Shop, notes: Any, eventually: Eventually, proxy: Callable[[str], Awaitable[Any]]
+    shop: Shop, notes: Any, proxy: Callable[[str], Awaitable[Any]]
 ) -> None:
     network = await proxy(notes.bootstrap)
     handled: list[int] = []
@@ -352,9 +340,7 @@ async def test_an_outage_of_the_broker_is_survived(
     await eventually(lambda: list(dict.fromkeys(handled)) == [1, 2], 60)
 
 
-async def test_events_of_a_key_are_handled_in_order_while_some_of_them_fail(
-    shop: Shop, eventually: Eventually
-) -> None:
+async def test_events_of_a_key_are_handled_in_order_while_some_of_them_fail(shop: Shop) -> None:
     failed: set[tuple[UUID, int]] = set()
     handled: dict[UUID, list[int]] = defaultdict(list)
 
@@ -373,9 +359,7 @@ async def test_events_of_a_key_are_handled_in_order_while_some_of_them_fail(
     assert handled == {book: list(range(20)) for book in books}
 
 
-async def test_a_message_that_is_stuck_does_not_hold_up_other_partitions(
-    shop: Shop, notes: Any, eventually: Eventually
-) -> None:
+async def test_a_message_that_is_stuck_does_not_hold_up_other_partitions(shop: Shop, notes: Any) -> None:
     handled: set[UUID] = set()
     stuck = uuid4()
 
@@ -394,7 +378,7 @@ async def test_a_message_that_is_stuck_does_not_hold_up_other_partitions(
 
 
 async def test_a_backlog_behind_a_stuck_message_is_worked_off_in_order_when_it_gets_loose(
-    shop: Shop, notes: Any, eventually: Eventually
+    shop: Shop, notes: Any
 ) -> None:
     down, handled = True, []
 
@@ -416,9 +400,7 @@ async def test_a_backlog_behind_a_stuck_message_is_worked_off_in_order_when_it_g
     assert handled == list(range(1000))
 
 
-async def test_when_members_come_and_go_nothing_is_lost_and_order_is_kept(
-    shop: Shop, notes: Any, eventually: Eventually
-) -> None:
+async def test_when_members_come_and_go_nothing_is_lost_and_order_is_kept(shop: Shop, notes: Any) -> None:
     handled: dict[UUID, list[int]] = defaultdict(list)
 
     async def handle(event: Event[Any]) -> None:
@@ -442,7 +424,7 @@ async def test_when_members_come_and_go_nothing_is_lost_and_order_is_kept(
 
 
 async def test_a_member_that_loses_a_partition_while_it_works_does_not_commit_for_the_new_owner(
-    shop: Shop, notes: Any, eventually: Eventually
+    shop: Shop, notes: Any
 ) -> None:
     begun = asyncio.Event()
 

@@ -11,10 +11,10 @@ from stoa_chassis.avro import EventCodec
 from stoa_chassis.context import bound
 from stoa_chassis.kafka import Producer
 from stoa_chassis.mongo import MongoOutbox
+from stoa_chassis.testing import eventually
 
 pytestmark = pytest.mark.stack
 Background = Callable[[Callable[[], Awaitable[None]]], "asyncio.Future[None]"]
-Eventually = Callable[..., Awaitable[Any]]
 Collection = AsyncCollection[dict[str, Any]]
 
 
@@ -37,9 +37,8 @@ async def lines_of(codec: EventCodec, notes: Any, book: UUID) -> list[int]:
 
 
 async def test_events_of_a_written_document_are_published_at_once_with_their_correlation(
-    books: Collection, notes: Any, codec: EventCodec, producer: Producer, background: Background,
-    eventually: Eventually,
-) -> None:  # fmt: skip
+    books: Collection, notes: Any, codec: EventCodec, producer: Producer, background: Background
+) -> None:
     outbox = MongoOutbox(books, codec, producer, sweep_seconds=60)
     background(outbox.run)
     book = uuid4()
@@ -60,9 +59,8 @@ async def _is(books: Collection, document: dict[str, Any]) -> bool:
 
 
 async def test_what_a_dead_process_left_behind_is_published_by_the_sweep(
-    books: Collection, notes: Any, codec: EventCodec, producer: Producer, background: Background,
-    eventually: Eventually,
-) -> None:  # fmt: skip
+    books: Collection, notes: Any, codec: EventCodec, producer: Producer, background: Background
+) -> None:
     outbox = MongoOutbox(books, codec, producer, sweep_seconds=0.5)
     before, after = uuid4(), uuid4()
     await books.insert_one({"_id": before, "_pending": [outbox.pending(notes.payload(before, 1))]})
@@ -75,9 +73,8 @@ async def test_what_a_dead_process_left_behind_is_published_by_the_sweep(
 
 
 async def test_relays_of_several_processes_publish_a_document_s_events_once_and_in_order(
-    books: Collection, notes: Any, codec: EventCodec, producer: Producer, background: Background,
-    eventually: Eventually,
-) -> None:  # fmt: skip
+    books: Collection, notes: Any, codec: EventCodec, producer: Producer, background: Background
+) -> None:
     relays = [MongoOutbox(books, codec, producer, sweep_seconds=0.3) for _ in range(3)]
     for relay in relays:
         background(relay.run)
@@ -93,7 +90,7 @@ async def test_relays_of_several_processes_publish_a_document_s_events_once_and_
 
 
 async def test_an_outage_of_the_broker_loses_nothing(
-    books: Collection, notes: Any, codec: EventCodec, background: Background, eventually: Eventually,
+    books: Collection, notes: Any, codec: EventCodec, background: Background,
     proxy: Callable[[str], Awaitable[Any]],
 ) -> None:  # fmt: skip
     network = await proxy(notes.bootstrap)

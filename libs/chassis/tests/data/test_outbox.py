@@ -18,11 +18,11 @@ from stoa_chassis.errors import Aborted
 from stoa_chassis.kafka import Producer
 from stoa_chassis.outbox import OutboxRelay
 from stoa_chassis.postgres import Database
+from stoa_chassis.testing import eventually
 from stoa_chassis.uow import UnitOfWork
 
 pytestmark = pytest.mark.stack
 Background = Callable[[Callable[[], Awaitable[None]]], "asyncio.Future[None]"]
-Eventually = Callable[..., Awaitable[Any]]
 
 
 async def write(uow: UnitOfWork[Any], notes: Any, book: UUID, lines: Iterable[int]) -> None:
@@ -47,7 +47,7 @@ async def unpublished(database: Database) -> int:
 
 async def test_what_commits_is_published_with_its_key_correlation_and_trace(
     uow: UnitOfWork[Any], notes: Any, codec: EventCodec, database: Database, producer: Producer,
-    background: Background, eventually: Eventually,
+    background: Background,
 ) -> None:  # fmt: skip
     telemetry.configure_tracing("test")
     background(OutboxRelay(database, producer).run)
@@ -77,7 +77,7 @@ async def _all_published(database: Database) -> bool:
 
 async def test_what_rolls_back_is_not_published(
     uow: UnitOfWork[Any], notes: Any, database: Database, producer: Producer, background: Background,
-    eventually: Eventually, codec: EventCodec,
+    codec: EventCodec,
 ) -> None:  # fmt: skip
     background(OutboxRelay(database, producer).run)
     lost, kept = uuid4(), uuid4()
@@ -112,7 +112,7 @@ async def test_an_event_that_no_broker_takes_is_refused_when_it_is_written(
 
 async def test_two_relays_at_once_publish_each_event_once_and_in_order(
     uow: UnitOfWork[Any], notes: Any, database: Database, producer: Producer, kafka_bootstrap: str,
-    background: Background, eventually: Eventually, codec: EventCodec,
+    background: Background, codec: EventCodec,
 ) -> None:  # fmt: skip
     async with Producer(kafka_bootstrap) as other:
         background(OutboxRelay(database, producer).run)
@@ -125,7 +125,7 @@ async def test_two_relays_at_once_publish_each_event_once_and_in_order(
 
 async def test_when_the_active_relay_loses_its_connection_the_other_takes_over(
     uow: UnitOfWork[Any], notes: Any, database: Database, producer: Producer, background: Background,
-    eventually: Eventually, codec: EventCodec,
+    codec: EventCodec,
 ) -> None:  # fmt: skip
     for _ in range(2):
         background(OutboxRelay(database, producer).run)
@@ -143,7 +143,7 @@ async def test_when_the_active_relay_loses_its_connection_the_other_takes_over(
 
 async def test_an_outage_of_the_broker_loses_nothing_and_keeps_the_order(
     uow: UnitOfWork[Any], notes: Any, database: Database, kafka_bootstrap: str, background: Background,
-    eventually: Eventually, codec: EventCodec, proxy: Callable[[str], Awaitable[Any]],
+    codec: EventCodec, proxy: Callable[[str], Awaitable[Any]],
 ) -> None:  # fmt: skip
     network = await proxy(kafka_bootstrap)
     book = uuid4()
@@ -162,8 +162,7 @@ async def test_an_outage_of_the_broker_loses_nothing_and_keeps_the_order(
 
 async def test_an_outage_of_the_database_does_not_end_the_relay(
     empty_database: str, no_migrations: Path, codec: EventCodec, notes: Any, producer: Producer,
-    background: Background, eventually: Eventually, proxy: Callable[[str], Awaitable[Any]],
-    database: Database, uow: UnitOfWork[Any],
+    background: Background, proxy: Callable[[str], Awaitable[Any]], database: Database, uow: UnitOfWork[Any],
 ) -> None:  # fmt: skip
     address = empty_database.split("@")[-1].split("/")[0]
     network = await proxy(address)
@@ -184,7 +183,7 @@ async def test_an_outage_of_the_database_does_not_end_the_relay(
 @pytest.mark.slow
 async def test_a_relay_that_is_killed_again_and_again_loses_nothing_and_keeps_the_order(
     uow: UnitOfWork[Any], notes: Any, database: Database, empty_database: str, kafka_bootstrap: str,
-    eventually: Eventually, codec: EventCodec,
+    codec: EventCodec,
 ) -> None:  # fmt: skip
     books = [uuid4() for _ in range(4)]
 
@@ -214,9 +213,8 @@ async def test_a_relay_that_is_killed_again_and_again_loses_nothing_and_keeps_th
 
 
 async def test_published_events_and_handled_ones_are_forgotten_in_time(
-    uow: UnitOfWork[Any], notes: Any, database: Database, producer: Producer, background: Background,
-    eventually: Eventually,
-) -> None:  # fmt: skip
+    uow: UnitOfWork[Any], notes: Any, database: Database, producer: Producer, background: Background
+) -> None:
     await write(uow, notes, uuid4(), range(3))
     await database.execute("UPDATE outbox SET published_at = now() - interval '8 days' WHERE id = 1")
     await database.execute("UPDATE outbox SET published_at = now() - interval '6 days' WHERE id = 2")
