@@ -24,14 +24,15 @@ from stoa_stack.bench.load import Act, Http, Outcome, open_loop
 from stoa_stack.bench.shop import Shop, shop
 from stoa_stack.deploy import CONSUMER_GROUPS
 from stoa_stack.instance import Instance
-from stoa_stack.operate import memory_mb, processes_of
+from stoa_stack.operate import processes_of
 from stoa_stack.operations.topics import lag
+from stoa_stack.servers import java
 from stoa_stack.status import Status
 from stoa_stack.up import status_file
 
 _ORDERS, _READS = 2.0, 10.0  # a second
-_SHOPPERS, _READERS = 8, 4
-_SAMPLE_EVERY = 10.0  # seconds
+_SHOPPERS, _READERS = 8, 8
+_SAMPLE_EVERY = 15.0  # seconds
 _SIGN_IN_EVERY = 600.0  # seconds: before the tokens expire
 _WARM_UP = 0.25  # of the time: caches fill, pools grow, code is compiled
 # A line that fits so well is no accident, and what grew by less is not worth a word.
@@ -162,13 +163,25 @@ def _sizes(at: Instance) -> dict[tuple[str, str], float]:
     status = Status.read(status_file(at))
     for name, part in (status.parts if status else {}).items():
         if processes := processes_of(part):
-            seen["memory MB", name] = memory_mb(processes)
+            seen["memory MB", name] = sum(map(_memory, processes))
             seen["connections", name] = sum(map(_connections, processes))
             seen["open files", name] = sum(map(_open_files, processes))
     behind = lag(at.address("kafka"), CONSUMER_GROUPS)
     seen |= {("lag", group): float(sum(each.values())) for group, each in behind.items() if each}
     seen |= {("files", store): _megabytes(at.state / store) for store in ("kafka", "mongo", "valkey")}
     return seen
+
+
+def _memory(process: psutil.Process) -> float:
+    """Return the megabytes that are a process' own, without garbage.
+
+    PostgreSQL's processes fill the buffers that they share, and a Java heap grows to its bound before it is
+    cleaned: neither is growth without end.
+    """
+    with contextlib.suppress(psutil.Error):
+        java.collect_garbage(process)
+        return float(process.memory_full_info().uss / 2**20)
+    return 0.0
 
 
 def _connections(process: psutil.Process) -> int:

@@ -78,7 +78,7 @@ def part(at: Instance, cache: Cache) -> Part:
         name="kafka",
         command=[
             java.JAVA,
-            *java.flags(heap_mb=384),
+            *java.flags(heap_mb=192),
             f"-Dlog4j2.configurationFile={folder / 'log4j2.properties'}",
             "-cp",
             f"{jars}/*",
