@@ -34,10 +34,12 @@ CHANNEL = "outbox"
 _MAX_VALUE_BYTES = 900_000  # what a broker takes with its default of 1 MB, headers included
 _BATCH = 500
 _STATEMENT_SECONDS = 30.0
+_CLOSING_SECONDS = 2.0
 _PATIENCE_SECONDS = 15.0
 _PRUNE_SECONDS = 3600.0
 _PRUNE_BATCH = 5000
 _FIRST_PAUSE_SECONDS = 0.1
+_MARK_SECONDS = 0.5
 RELAY_LOCK = 0x6F757462
 """The advisory lock that the active relay of a database holds; any number, the same for all relays."""
 _LOCK_WAIT_SECONDS = 60
@@ -55,12 +57,12 @@ WITH added AS (
 SELECT pg_notify('outbox', '')
 """
 
+_MARK = "UPDATE outbox SET published_at = now() WHERE id = ANY ($1::bigint[])"
+
 # Marks one batch and reads the next in one round trip. The read sees the table as it was before the update,
 # so the marked ones are left out by id.
-_MARK_AND_READ = """
-WITH marked AS (
-    UPDATE outbox SET published_at = now() WHERE id = ANY ($1::bigint[])
-)
+_MARK_AND_READ = f"""
+WITH marked AS ({_MARK})
 SELECT id, topic, key, value, headers FROM outbox
 WHERE published_at IS NULL AND id <> ALL ($1::bigint[])
 ORDER BY id LIMIT $2
@@ -127,8 +129,9 @@ class OutboxRelay:
     One relay per database works at a time, the one that holds an advisory lock on its own connection; the
     others wait for the lock. Rows are read in id order and published by an idempotent producer, which keeps
     the order. As transactions that change the same aggregate wait for each other on its row, the order of
-    ids is, per key, the order of commits. Rows are marked after the broker has acknowledged them: a relay
-    that dies in between publishes them again, none is lost.
+    ids is, per key, the order of commits. Rows are marked after the broker has acknowledged them, together
+    with the next read or, when there is nothing to read, half a second later: a relay that dies in between
+    publishes them again, none is lost.
     """
 
     def __init__(self, database: Database, producer: Producer, sweep_seconds: float = 30.0) -> None:
@@ -159,29 +162,37 @@ class OutboxRelay:
 
     async def _relay(self, connection: asyncpg.Connection) -> None:
         """Publish now and whenever a transaction has notified; a slow sweep is the safety net."""
-        # Its one statement costs thrice as much to plan as to run, and the plan is always the same.
-        await connection.execute("SET plan_cache_mode = force_generic_plan")
+        # Its one statement costs thrice as much to plan as to run, and the plan is always the same. A mark
+        # that is lost with the server only means that an event is published again.
+        await connection.execute("SET plan_cache_mode = force_generic_plan; SET synchronous_commit = off")
         wake = asyncio.Event()
         connection.add_termination_listener(lambda _: wake.set())
         await connection.add_listener(CHANNEL, lambda *_: wake.set())
-        while True:
-            wake.clear()
-            await self._drain(connection)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._sweep_seconds):
-                    await wake.wait()
-
-    async def _drain(self, connection: asyncpg.Connection) -> None:
-        """Publish until nothing is left."""
         published: list[int] = []
+        try:
+            while True:
+                wake.clear()
+                published = await self._drain(connection, published)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_MARK_SECONDS if published else self._sweep_seconds):
+                        await wake.wait()
+        finally:
+            with contextlib.suppress(*CONNECTION_ERRORS, TimeoutError):
+                await connection.execute(_MARK, published, timeout=_CLOSING_SECONDS)
+
+    async def _drain(self, connection: asyncpg.Connection, published: list[int]) -> list[int]:
+        """Mark what was published, publish until nothing is left, and return what is yet to be marked."""
         pause = _FIRST_PAUSE_SECONDS
         while rows := await connection.fetch(_MARK_AND_READ, published, _BATCH, timeout=_STATEMENT_SECONDS):
             published = await self._publish(rows)
-            if len(published) == len(rows):
-                pause = _FIRST_PAUSE_SECONDS
-            else:
+            if len(published) < len(rows):
                 await asyncio.sleep(pause * random.uniform(0.5, 1))
                 pause = min(pause * 2, _MAX_PAUSE_SECONDS)
+            elif len(rows) < _BATCH:
+                return published
+            else:
+                pause = _FIRST_PAUSE_SECONDS
+        return []
 
     async def _publish(self, rows: Sequence[asyncpg.Record]) -> list[int]:
         """Publish a batch, in order, and return the ids of those that the broker acknowledged."""
