@@ -12,11 +12,11 @@ import asyncpg
 from stoa_chassis.auth import Principal
 from stoa_chassis.avro import Event
 from stoa_chassis.clock import Clock
+from stoa_chassis.errors import DomainError
 from stoa_chassis.uow import UnitOfWork
 from stoa_order.engine import SagaEngine
 from stoa_order.model import (
     Address,
-    CartEmpty,
     CartLine,
     Offer,
     Order,
@@ -92,16 +92,15 @@ class Orders:
         Raises:
             CartEmpty, ItemsUnavailable, PriceChanged: see `check_offers`.
         """
-        if order := await self._reader.by_request(command.user_id, command.request_id):
-            return order
         try:
             cart, address = await asyncio.gather(
                 self._carts.lines(command.user_id), self._resolve(command.user_id, command.destination)
             )
             offers = await self._catalog.offers([line.variant_id for line in cart]) if cart else ()
             lines = check_offers(cart, offers)
-        except CartEmpty:
-            # The same request may have emptied the cart since we looked.
+        except DomainError:
+            # The request may have come before, and have emptied the cart. Looked up only here and where the
+            # order can't be written, since few requests come twice.
             if order := await self._reader.by_request(command.user_id, command.request_id):
                 return order
             raise
