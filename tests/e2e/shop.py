@@ -1,6 +1,5 @@
 """A shopper, and staff, as a browser would be them: REST through the edge and nothing else."""
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -8,6 +7,8 @@ from typing import Any
 from uuid import uuid4
 
 import httpx
+
+from stoa_chassis import testing
 
 ADDRESS = {
     "recipient": "Ada Lovelace",
@@ -195,14 +196,5 @@ def new_product(price: str = "20", variants: int = 1, **changes: Any) -> dict[st
 
 
 async def eventually(look: Callable[[], Awaitable[Any]], within: float = 30) -> Any:
-    """Look again and again until there is something to see; raises TimeoutError with the last refusal."""
-    deadline = time.monotonic() + within
-    refusal: Exception | None = None
-    while time.monotonic() < deadline:
-        try:
-            if found := await look():
-                return found
-        except (Refused, httpx.TransportError) as error:
-            refusal = error
-        await asyncio.sleep(0.1)
-    raise TimeoutError(f"nothing after {within} s") from refusal
+    """Wait as a shopper does: whoever is refused, or reaches nobody, tries again."""
+    return await testing.eventually(look, within, despite=(Refused, httpx.TransportError))
