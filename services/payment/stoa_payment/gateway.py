@@ -230,7 +230,7 @@ class HttpGateway:
                 answer = _Answer(response.status, await response.read())
         except (aiohttp.ClientError, TimeoutError) as error:
             self._breaker.failed(error)
-            raise NoAnswer(f"{method} {path}: {error!r}") from error
+            raise NoAnswer(f"{method} {path}: {type(error).__name__} {error}") from error
         except BaseException:
             self._breaker.abandoned()
             raise
