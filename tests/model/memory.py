@@ -13,10 +13,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
+import asyncpg
+
 from stoa_chassis.inbox import AlreadyProcessed
 from stoa_chassis.money import Money
 from stoa_inventory.model import Change, HoldStatus, Stock
-from stoa_order.model import Order, OrderNotFound, Recorded
+from stoa_order.model import Order, OrderNotFound, Placed, Recorded
 from stoa_order.repository import DueSaga
 from stoa_order.saga import step_of
 from stoa_payment.gateway import NoAnswer
@@ -145,6 +147,8 @@ class Orders:
         if not order.changes:
             return None
         rows, step = self._cell.rows, step_of(order)
+        if rows.facts and isinstance(order.changes[0].fact, Placed):
+            raise asyncpg.UniqueViolationError  # on the buyer's request id: the service expects it
         saga = rows.saga
         if step is None:
             saga = None
