@@ -2,16 +2,20 @@
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 
+from stoa_stack.audit import command
 from stoa_stack.audit.books import Backlog, Books, Charge, Count, Order, Payment, Reservation
 from stoa_stack.audit.event_log import EventBooks, Garbage, Seen, Written
 from stoa_stack.audit.invariants import findings
+from stoa_stack.instance import Instance
 from stoa_stack.operations.topics import Position
 
 BOUGHT, CANCELLED, LAMP = uuid4(), uuid4(), uuid4()
@@ -268,3 +272,23 @@ def test_what_is_in_order_is_not_found(usual: Callable[[Books], None]) -> None:
     told = books()
     usual(told)
     assert not broken(told)
+
+
+async def test_what_can_not_be_read_is_read_again_as_long_as_the_audit_may_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    empty = Books()
+    answers: list[Any] = [ConnectionRefusedError("down"), TimeoutError("slow"), empty]
+
+    async def read(*_: Any) -> Any:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(command, "read", read)
+    monkeypatch.setattr(command, "EventLog", lambda _: nullcontext())
+    monkeypatch.setattr(command, "_PAUSE", 0.01)
+    with pytest.raises(ConnectionRefusedError):
+        await command.audit(Instance.current(), wait=0)
+    assert await command.audit(Instance.current(), wait=5) == (empty, [])

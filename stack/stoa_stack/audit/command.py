@@ -45,20 +45,31 @@ def command(at: Instance, console: Console, wait: float) -> int:
 async def audit(at: Instance, wait: float) -> tuple[Books, list[Finding]]:
     """Read and check again and again for up to `wait` seconds; return what was still wrong in the end.
 
-    What is wrong at one reading and right at another was on its way, not wrong.
+    What is wrong at one reading and right at another was on its way, not wrong. Raises what the client of a
+    store raises that can't be read to the end.
     """
     deadline = time.monotonic() + wait
+    while True:
+        try:
+            with EventLog(at) as log:
+                return await _read_until(deadline, at, log)
+        except Exception:  # whatever client: a store that can't be read may be on its way up
+            if time.monotonic() > deadline:
+                raise
+        await asyncio.sleep(_PAUSE)
+
+
+async def _read_until(deadline: float, at: Instance, log: EventLog) -> tuple[Books, list[Finding]]:
     standing: set[tuple[str, str]] | None = None
-    with EventLog(at) as log:
-        while True:
-            books = await read(at, log)
-            found = list(findings(books))
-            now = {(finding.rule, finding.subject) for finding in found}
-            standing = now if standing is None else standing & now
-            left = [finding for finding in found if (finding.rule, finding.subject) in standing]
-            if not left or time.monotonic() > deadline:
-                return books, left
-            await asyncio.sleep(_PAUSE)
+    while True:
+        books = await read(at, log)
+        found = list(findings(books))
+        now = {(finding.rule, finding.subject) for finding in found}
+        standing = now if standing is None else standing & now
+        left = [finding for finding in found if (finding.rule, finding.subject) in standing]
+        if not left or time.monotonic() > deadline:
+            return books, left
+        await asyncio.sleep(_PAUSE)
 
 
 def _summary(books: Books) -> Table:
