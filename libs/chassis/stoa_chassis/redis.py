@@ -4,8 +4,9 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -28,14 +29,31 @@ OUTAGES: tuple[type[Exception], ...] = (
 """What a server that is down raises."""
 register_outage(*OUTAGES)
 
-SOCKET_SECONDS = 5.0
-"""How long an answer may take; a command that blocks has to block for less."""
+COMMAND_SECONDS = 5.0
+"""How long a command may take, retries included; one that blocks has to block for less."""
 _CONNECT_SECONDS = 2.0
-_POOL_WAIT_SECONDS = 2.0
-_HEALTH_CHECK_SECONDS = 30
 _RETRIES = 2
 _RETRY_PAUSES = (0.02, 0.2)  # seconds: the first and the longest
 _PAUSE_SECONDS = 0.5
+
+
+class _Client(Redis):
+    """A client with one limit for all that a command waits for: a connection, its answer, further attempts.
+
+    The library's own limits, one for each of these, would be a third of what a command costs.
+    """
+
+    def __init__(self, connection_pool: ConnectionPool) -> None:
+        super().__init__(connection_pool=connection_pool)
+        self._connections = asyncio.Semaphore(connection_pool.max_connections)
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Send a command and return its answer; all of the client's methods end here."""
+        try:
+            async with asyncio.timeout(COMMAND_SECONDS), self._connections:
+                return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+        except TimeoutError as error:
+            raise RedisTimeoutError(f"no answer within {COMMAND_SECONDS} seconds") from error
 
 
 @asynccontextmanager
@@ -47,18 +65,16 @@ async def connect(url: str, connect_timeout: float = 60, pool_size: int = 50) ->
     come up. Raises Unavailable if it doesn't. Once it is up, calls raise one of `OUTAGES` while it is down.
     """
     first_pause, longest_pause = _RETRY_PAUSES
-    pool = BlockingConnectionPool.from_url(
+    pool = ConnectionPool.from_url(
         url,
         max_connections=pool_size,
-        timeout=_POOL_WAIT_SECONDS,
-        socket_timeout=SOCKET_SECONDS,
+        socket_timeout=None,
         socket_connect_timeout=_CONNECT_SECONDS,
-        health_check_interval=_HEALTH_CHECK_SECONDS,
         retry=Retry(ExponentialBackoff(longest_pause, first_pause), _RETRIES, (RedisConnectionError,)),
         # With version 3 the library leaves it to the first command to find out that a pooled connection died.
         protocol=2,
     )
-    async with Redis.from_pool(pool) as client:
+    async with _Client.from_pool(pool) as client:
         give_up = time.monotonic() + connect_timeout
         while True:
             try:

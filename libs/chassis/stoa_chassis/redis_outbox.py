@@ -26,7 +26,7 @@ from stoa_chassis.clock import Clock, SystemClock
 from stoa_chassis.context import correlation_id
 from stoa_chassis.ids import new_id
 from stoa_chassis.kafka import CORRELATION_ID_HEADER, Producer, PublishFailed, Record
-from stoa_chassis.redis import OUTAGES, SOCKET_SECONDS
+from stoa_chassis.redis import COMMAND_SECONDS, OUTAGES
 from stoa_chassis.telemetry import (
     OUTBOX_AGE_SECONDS,
     OUTBOX_BACKLOG,
@@ -49,9 +49,13 @@ end
 """
 
 _BATCH = 500
-_BLOCK_SECONDS = SOCKET_SECONDS * 0.8
+_BLOCK_SECONDS = COMMAND_SECONDS * 0.8
+# A lease outlives the longest time between two renewals: not due yet, a read, a wait for the broker.
+_RENEW_SECONDS = _BLOCK_SECONDS / 2
 _LEASE_SECONDS = _BLOCK_SECONDS * 3
 _STANDBY_SECONDS = _BLOCK_SECONDS
+# The least time between two reads: what comes meanwhile goes together, for about the price of one event.
+_PACE_SECONDS = 0.05
 _PAUSES = (0.1, 5.0)  # seconds: the first and the longest
 
 _Entry = tuple[bytes, dict[bytes, bytes]]
@@ -97,10 +101,15 @@ class RedisOutbox:
             try:
                 async with self._turn() as lease:
                     log.info("the outbox relay is active", stream=self.stream)
+                    renewed_at = 0.0
                     while True:
-                        await lease.reacquire()
+                        began = time.monotonic()
+                        if began - renewed_at > _RENEW_SECONDS:
+                            await lease.reacquire()
+                            renewed_at = began
                         await self._publish(await self._read(), lease)
                         pause = first_pause
+                        await asyncio.sleep(began + _PACE_SECONDS - time.monotonic())
             except OUTAGES as error:
                 log.warning("the outbox relay lost its stream", stream=self.stream, error=repr(error))
             except PublishFailed as failure:

@@ -6,6 +6,7 @@ from uuid import UUID, uuid4
 import pytest
 from redis.asyncio import Redis
 
+from stoa_chassis import redis as redis_module
 from stoa_chassis import redis_outbox
 from stoa_chassis.avro import EventCodec
 from stoa_chassis.context import bound
@@ -26,6 +27,7 @@ _WRITE = LUA_PUBLISH + "redis.call('SET', KEYS[1], ARGV[1]) publish(KEYS[2], 2)"
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Relays notice sooner that another one is gone."""
     monkeypatch.setattr(redis_outbox, "_BLOCK_SECONDS", 0.4)
+    monkeypatch.setattr(redis_outbox, "_RENEW_SECONDS", 0.2)
     monkeypatch.setattr(redis_outbox, "_STANDBY_SECONDS", 0.2)
     monkeypatch.setattr(redis_outbox, "_LEASE_SECONDS", 1.2)
 
@@ -115,8 +117,9 @@ async def test_a_relay_that_ends_lets_the_next_one_in_without_waiting_for_its_le
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(redis_outbox, "_LEASE_SECONDS", 600)
+    await write(redis, outbox, [notes.payload(uuid4(), 1)])
     first = background(outbox.run)
-    await eventually(lambda: redis.exists(f"{outbox.stream}:relay"))
+    await eventually(lambda: is_empty(redis, outbox.stream), 5)
     first.cancel()
     await asyncio.wait([first])
     await write(redis, outbox, [notes.payload(uuid4(), 1)])
@@ -204,6 +207,28 @@ async def test_events_that_the_broker_refuses_stay_and_the_others_go(
     assert lines == [2, 3, 1]
 
 
+async def test_events_that_come_close_together_are_published_together(
+    redis: Redis, stream: str, notes: Any, codec: EventCodec, background: Background, eventually: Eventually,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(redis_outbox, "_PACE_SECONDS", 1)
+    batches: list[int] = []
+
+    class Counting(Producer):
+        """A broker that acknowledges at once."""
+
+        async def send_batch(self, records: Any) -> None:
+            batches.append(len(records))
+
+    outbox = RedisOutbox(redis, stream, codec, Counting("127.0.0.1:1"))
+    await write(redis, outbox, [notes.payload(uuid4(), 1)])
+    background(outbox.run)
+    await eventually(lambda: batches == [1])
+    for line in (2, 3, 4):
+        await write(redis, outbox, [notes.payload(uuid4(), line)])
+    await eventually(lambda: batches == [1, 3])
+
+
 async def test_an_idle_relay_asks_redis_less_than_once_a_second(
     redis: Redis, outbox: RedisOutbox, background: Background, eventually: Eventually,
     monkeypatch: pytest.MonkeyPatch,
@@ -231,3 +256,14 @@ async def test_a_server_that_is_not_there_at_the_start_is_reported_as_unavailabl
 async def test_more_calls_at_once_than_connections_wait_for_one(redis_url: str) -> None:
     async with connect(redis_url, pool_size=3) as redis:
         assert await asyncio.gather(*(redis.ping() for _ in range(200))) == [True] * 200
+
+
+async def test_a_command_without_an_answer_is_given_up_in_time_and_so_is_one_that_waits_for_its_connection(
+    redis_url: str, stream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with connect(redis_url, pool_size=1) as redis:
+        monkeypatch.setattr(redis_module, "COMMAND_SECONDS", 0.2)
+        waiting: list[Any] = [redis.blpop([stream], timeout=30), redis.ping()]
+        for outcome in await asyncio.gather(*waiting, return_exceptions=True):
+            assert isinstance(outcome, OUTAGES)
+        assert await redis.echo("the answer to this command") == b"the answer to this command"
