@@ -12,6 +12,7 @@ import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, cast
 from uuid import UUID
 
@@ -31,6 +32,8 @@ _PRICES = "cart:prices"
 _LIFETIME = timedelta(days=30)
 _TRIES = 12
 _PAUSES = (0.005, 0.2)  # seconds: after the first lost race, and at most
+# Carts that are in use are read again and again, with the same ids and prices: most of the work of reading.
+_uuid = lru_cache(maxsize=10_000)(UUID)
 
 # The client sends a script again if the connection broke before the answer came: it then finds its own cart,
 # and must not add the events a second time.
@@ -137,7 +140,7 @@ class PriceBook:
             return {}
         stored = await cast(Awaitable[list[bytes | None]], self._redis.hmget(_PRICES, wanted))
         return {
-            UUID(variant_id): _money(price)
+            _uuid(variant_id): _money(price["amount"], price["currency_code"])
             for record in stored
             if record is not None
             for variant_id, price in orjson.loads(record)["prices"].items()
@@ -183,11 +186,11 @@ def _cart(user_id: UUID, stored: bytes) -> Cart:
         user_id,
         [
             Item(
-                UUID(item["item_id"]),
-                UUID(item["product_id"]),
-                UUID(item["variant_id"]),
+                _uuid(item["item_id"]),
+                _uuid(item["product_id"]),
+                _uuid(item["variant_id"]),
                 item["quantity"],
-                _money(item["price"]),
+                _money(item["price"]["amount"], item["price"]["currency_code"]),
             )
             for item in record["items"]
         ],
@@ -199,5 +202,6 @@ def _money_fields(money: Money) -> dict[str, str]:
     return {"currency_code": money.currency, "amount": str(money.amount)}
 
 
-def _money(fields: Mapping[str, str]) -> Money:
-    return Money(Decimal(fields["amount"]), fields["currency_code"])
+@lru_cache(maxsize=10_000)
+def _money(amount: str, currency: str) -> Money:
+    return Money(Decimal(amount), currency)
