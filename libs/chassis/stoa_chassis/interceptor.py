@@ -143,9 +143,8 @@ class _Call:
         context.bind(
             _correlation_id(self._metadata), None if remaining is None else time.monotonic() + remaining
         )
-        parent = telemetry.extract_context(self._metadata)
-        self._span = telemetry.start_span(self._contract.name[1:], SpanKind.SERVER, parent)
-        otel_context.attach(set_span_in_context(self._span, parent))
+        self._span = telemetry.start_span(self._contract.name[1:], SpanKind.SERVER, self._metadata)
+        otel_context.attach(set_span_in_context(self._span))
         return self
 
     async def accept(self, message: bytes) -> Message:

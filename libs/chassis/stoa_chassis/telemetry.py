@@ -16,14 +16,11 @@ from typing import Any
 import orjson
 import prometheus_client
 import structlog
-from opentelemetry import context as otel_context
 from opentelemetry import trace
-from opentelemetry.propagate import set_global_textmap
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased
-from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, TraceFlags, TraceState
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from stoa_chassis.context import correlation_id
@@ -76,7 +73,8 @@ OUTBOX_AGE_SECONDS = Gauge(
 
 # ---------------------------------------------------------------------------------------------- tracing
 
-_propagator = TraceContextTextMapPropagator()
+# W3C trace context: version, trace id, span id, flags, and what later versions may add.
+_TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _tracer: trace.Tracer | None = None  # None while nobody collects spans
 
 
@@ -95,7 +93,6 @@ def configure_tracing(service: str, otlp_endpoint: str = "") -> None:
     provider = TracerProvider(resource=resource, sampler=ParentBased(ALWAYS_ON))
     exporter = OTLPSpanExporter(endpoint=otlp_endpoint, insecure=not otlp_endpoint.startswith("https://"))
     provider.add_span_processor(BatchSpanProcessor(exporter))
-    set_global_textmap(_propagator)
     trace.set_tracer_provider(provider)
     global _tracer
     _tracer = provider.get_tracer("stoa_chassis")
@@ -104,20 +101,23 @@ def configure_tracing(service: str, otlp_endpoint: str = "") -> None:
 def start_span(
     name: str,
     kind: SpanKind = SpanKind.INTERNAL,
-    parent: otel_context.Context | None = None,
+    headers: Mapping[str, str] | None = None,
     attributes: Mapping[str, str | int] | None = None,
 ) -> trace.Span:
-    """Start a span below the one in `parent`, or else below the current one; it does not become current.
+    """Start a span below the remote one that `headers` name, or without them below the current one.
+
+    It does not become current.
 
     While nobody collects spans it is made of ids alone, because the SDK takes several times as long to find
     out that it need not record one.
     """
+    above = trace.get_current_span() if headers is None else _remote_span(headers)
     if _tracer is not None:
-        return _tracer.start_span(name, parent, kind, attributes)
-    above = trace.get_current_span(parent).get_span_context()
-    trace_id = above.trace_id if above.is_valid else random.getrandbits(128)
-    span_id = random.getrandbits(64)
-    return NonRecordingSpan(SpanContext(trace_id, span_id, False, above.trace_flags, above.trace_state))
+        return _tracer.start_span(name, trace.set_span_in_context(above), kind, attributes)
+    trace_id, _, _, flags, state, is_valid = above.get_span_context()
+    if not is_valid:
+        trace_id = random.getrandbits(128)
+    return NonRecordingSpan(SpanContext(trace_id, random.getrandbits(64), False, flags, state))
 
 
 def trace_headers(span: trace.Span | None = None) -> dict[str, str]:
@@ -134,9 +134,17 @@ def trace_headers(span: trace.Span | None = None) -> dict[str, str]:
     return headers
 
 
-def extract_context(headers: Mapping[str, str]) -> otel_context.Context:
-    """Return the trace context that W3C headers (lower-case names) carry."""
-    return _propagator.extract(headers, context=otel_context.Context())
+def _remote_span(headers: Mapping[str, str]) -> trace.Span:
+    """Return the span that W3C headers (lower-case names) name; an invalid one if they name none."""
+    match = _TRACEPARENT.fullmatch(headers.get("traceparent", ""))
+    if match is None:
+        return trace.INVALID_SPAN
+    version, trace_id, span_id, flags, more = match.groups()
+    if version == "ff" or (version == "00" and more):
+        return trace.INVALID_SPAN
+    state = TraceState.from_header([headers["tracestate"]]) if "tracestate" in headers else None
+    remote = SpanContext(int(trace_id, 16), int(span_id, 16), True, TraceFlags(int(flags, 16)), state)
+    return NonRecordingSpan(remote) if remote.is_valid else trace.INVALID_SPAN
 
 
 @contextmanager
@@ -147,8 +155,7 @@ def span(
     attributes: Mapping[str, str | int] | None = None,
 ) -> Iterator[trace.Span]:
     """Run a block in a span: below the remote one that `headers` name, or else below the current one."""
-    parent = None if headers is None else extract_context(headers)
-    with trace.use_span(start_span(name, kind, parent, attributes), end_on_exit=True) as current:
+    with trace.use_span(start_span(name, kind, headers, attributes), end_on_exit=True) as current:
         yield current
 
 

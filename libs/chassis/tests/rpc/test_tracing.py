@@ -4,6 +4,7 @@ import subprocess
 import sys
 from typing import Any
 
+import pytest
 from chassis_example import echo_pb2_grpc
 from chassis_example.echo_pb2 import EchoRequest, EchoResponse
 from chassis_example.echo_pb2_grpc import EchoStub
@@ -53,6 +54,25 @@ async def test_a_call_that_comes_without_a_trace_begins_one() -> None:
     assert len(first[1]) == 32
     other, _ = await contexts_of_a_call_through_two_services()
     assert other[1] != last[1]
+
+
+@pytest.mark.parametrize(
+    ("traceparent", "continues"),
+    [
+        (f"00-{'a' * 32}-{'b' * 16}-01", True),
+        (f"01-{'a' * 32}-{'b' * 16}-01-of-a-later-version", True),
+        (f"00-{'a' * 32}-{'b' * 16}-01-more", False),
+        (f"ff-{'a' * 32}-{'b' * 16}-01", False),
+        (f"00-{'0' * 32}-{'b' * 16}-01", False),
+        (f"00-{'a' * 32}-{'0' * 16}-01", False),
+        (f"00-{'A' * 32}-{'b' * 16}-01", False),
+        ("", False),
+    ],
+)
+def test_a_header_that_is_no_trace_context_is_as_none(traceparent: str, continues: bool) -> None:
+    span = telemetry.start_span("work", headers={"traceparent": traceparent}).get_span_context()
+    assert span.is_valid
+    assert (span.trace_id == int("a" * 32, 16)) == continues
 
 
 def test_spans_are_recorded_where_a_collector_is_named() -> None:
