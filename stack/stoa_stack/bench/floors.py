@@ -26,6 +26,7 @@ from stoa_stack.bench.cost import Meter
 from stoa_stack.certificates import Authority
 from stoa_stack.instance import CHECKOUT, Instance
 from stoa_stack.servers.edge import BINARY
+from stoa_stack.services import GRPC_TUNING
 
 _HERE = Path(__file__).parent
 _NAME = "bench"
@@ -97,6 +98,7 @@ def _environment(at: Instance, folder: Path, target: str) -> dict[str, str]:
         "STOA_PORT": target.rpartition(":")[2],
         "STOA_TLS_DIR": str(at.state / "certs" / _NAME),
         "STOA_JWKS_URL": f"{at.edge_url}/api/v1/auth/jwks",
+        **GRPC_TUNING,
     }
 
 
