@@ -16,7 +16,6 @@ from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 from confluent_kafka.schema_registry import AsyncSchemaRegistryClient, Schema
 
-from stoa_chassis import testing
 from stoa_chassis.avro import EventCodec
 from stoa_chassis.kafka import Producer, dead_letter_topic
 from stoa_chassis.outbox import Outbox
@@ -272,9 +271,3 @@ async def background(
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-
-
-@pytest.fixture
-def eventually() -> Callable[..., Awaitable[Any]]:
-    """Waits for a condition."""
-    return testing.eventually

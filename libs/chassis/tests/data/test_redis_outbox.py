@@ -15,10 +15,10 @@ from stoa_chassis.kafka import Producer, PublishFailed, Record
 from stoa_chassis.outages import is_outage
 from stoa_chassis.redis import OUTAGES, connect
 from stoa_chassis.redis_outbox import LUA_PUBLISH, RedisOutbox
+from stoa_chassis.testing import eventually
 
 pytestmark = pytest.mark.stack
 Background = Callable[[Callable[[], Awaitable[None]]], "asyncio.Future[None]"]
-Eventually = Callable[..., Awaitable[Any]]
 
 _WRITE = LUA_PUBLISH + "redis.call('SET', KEYS[1], ARGV[1]) publish(KEYS[2], 2)"
 
@@ -72,7 +72,6 @@ def first_times(lines: list[int]) -> list[int]:
 
 async def test_events_of_a_change_are_published_at_once_with_their_correlation_and_then_forgotten(
     redis: Redis, outbox: RedisOutbox, notes: Any, codec: EventCodec, background: Background,
-    eventually: Eventually,
 ) -> None:  # fmt: skip
     background(outbox.run)
     await eventually(lambda: redis.exists(f"{outbox.stream}:relay"))
@@ -89,7 +88,6 @@ async def test_events_of_a_change_are_published_at_once_with_their_correlation_a
 
 async def test_what_a_dead_process_left_behind_is_published_by_the_next(
     redis: Redis, outbox: RedisOutbox, notes: Any, codec: EventCodec, background: Background,
-    eventually: Eventually,
 ) -> None:  # fmt: skip
     book = uuid4()
     await write(redis, outbox, [notes.payload(book, 1)])
@@ -101,7 +99,7 @@ async def test_what_a_dead_process_left_behind_is_published_by_the_next(
 
 async def test_of_several_relays_one_publishes_each_event_once_and_in_order(
     redis: Redis, outbox: RedisOutbox, notes: Any, codec: EventCodec, producer: Producer,
-    background: Background, eventually: Eventually,
+    background: Background,
 ) -> None:  # fmt: skip
     for _ in range(3):
         background(RedisOutbox(redis, outbox.stream, codec, producer).run)
@@ -113,7 +111,7 @@ async def test_of_several_relays_one_publishes_each_event_once_and_in_order(
 
 
 async def test_a_relay_that_ends_lets_the_next_one_in_without_waiting_for_its_lease(
-    redis: Redis, outbox: RedisOutbox, notes: Any, background: Background, eventually: Eventually,
+    redis: Redis, outbox: RedisOutbox, notes: Any, background: Background,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(redis_outbox, "_LEASE_SECONDS", 600)
@@ -129,7 +127,7 @@ async def test_a_relay_that_ends_lets_the_next_one_in_without_waiting_for_its_le
 
 async def test_a_relay_that_was_overtaken_repeats_events_at_most_and_swaps_none(
     redis: Redis, outbox: RedisOutbox, notes: Any, codec: EventCodec, producer: Producer,
-    background: Background, eventually: Eventually,
+    background: Background,
 ) -> None:  # fmt: skip
     for _ in range(2):
         background(RedisOutbox(redis, outbox.stream, codec, producer).run)
@@ -144,7 +142,7 @@ async def test_a_relay_that_was_overtaken_repeats_events_at_most_and_swaps_none(
 
 
 async def test_an_outage_of_the_broker_loses_nothing_and_the_lease_is_kept(
-    redis: Redis, stream: str, notes: Any, codec: EventCodec, background: Background, eventually: Eventually,
+    redis: Redis, stream: str, notes: Any, codec: EventCodec, background: Background,
     proxy: Callable[[str], Awaitable[Any]],
 ) -> None:  # fmt: skip
     network = await proxy(notes.bootstrap)
@@ -164,7 +162,7 @@ async def test_an_outage_of_the_broker_loses_nothing_and_the_lease_is_kept(
 
 async def test_an_outage_of_redis_is_waited_out(
     redis: Redis, redis_url: str, outbox: RedisOutbox, notes: Any, codec: EventCodec, producer: Producer,
-    background: Background, eventually: Eventually, proxy: Callable[[str], Awaitable[Any]],
+    background: Background, proxy: Callable[[str], Awaitable[Any]],
 ) -> None:  # fmt: skip
     account, address = redis_url.rsplit("@", 1)
     address, database = address.split("/")
@@ -185,7 +183,7 @@ async def test_an_outage_of_redis_is_waited_out(
 
 
 async def test_events_that_the_broker_refuses_stay_and_the_others_go(
-    redis: Redis, stream: str, notes: Any, codec: EventCodec, background: Background, eventually: Eventually
+    redis: Redis, stream: str, notes: Any, codec: EventCodec, background: Background
 ) -> None:
     sent: list[bytes | None] = []
 
@@ -208,7 +206,7 @@ async def test_events_that_the_broker_refuses_stay_and_the_others_go(
 
 
 async def test_events_that_come_close_together_are_published_together(
-    redis: Redis, stream: str, notes: Any, codec: EventCodec, background: Background, eventually: Eventually,
+    redis: Redis, stream: str, notes: Any, codec: EventCodec, background: Background,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(redis_outbox, "_PACE_SECONDS", 1)
@@ -230,7 +228,7 @@ async def test_events_that_come_close_together_are_published_together(
 
 
 async def test_an_idle_relay_asks_redis_less_than_once_a_second(
-    redis: Redis, outbox: RedisOutbox, background: Background, eventually: Eventually,
+    redis: Redis, outbox: RedisOutbox, background: Background,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.undo()
