@@ -73,9 +73,9 @@ async def test_a_closed_loop_begins_again_when_an_act_is_done() -> None:
 
 async def test_an_open_loop_keeps_its_rate_and_says_when_there_are_too_few_to_hold_it() -> None:
     enough = await open_loop([lambda: asyncio.sleep(0.01)] * 5, 50, 0.4)
-    assert (len(enough.times), enough.errors) == (20, 0)
+    assert (len(enough.times), enough.errors, enough.unmet) == (20, 0, 0)
     too_few = await open_loop([lambda: asyncio.sleep(0.5)], 50, 0.4)
-    assert (len(too_few.times), too_few.errors) == (1, 19)
+    assert (len(too_few.times), too_few.errors, too_few.unmet) == (1, 0, 19)
 
 
 def test_percentiles_are_values_that_were_seen() -> None:

@@ -225,6 +225,7 @@ async def rising(stage: Stage) -> Result:
             "offered_per_second": max(_RATES[0], sustained) * _PRESSURE,
             "accepted": len(pressed.times),
             "shed": pressed.shed,
+            "unmet": pressed.unmet,
             "errors": pressed.errors,
             "settled_after_s": round(drained_in, 1),
         },
@@ -252,8 +253,9 @@ async def _orders_at(stage: Stage, acts: list[Act], rate: float) -> dict[str, An
         "pending_at_end": pending,
         "drained_after_s": round(drained_in, 1),
         "shed": outcome.shed,
+        "unmet": outcome.unmet,
         "errors": outcome.errors,
-        "sustained": not outcome.errors and not outcome.shed
+        "sustained": not (outcome.errors or outcome.shed or outcome.unmet)
         # No more than arrives in a second may be waiting, or no more than halfway through.
         and pending <= max(rate, halfway)
         and len(outcome.times) / outcome.seconds > 0.9 * rate,

@@ -103,7 +103,7 @@ async def _soak(at: Instance, console: Console, seconds: float, file: Path) -> i
             console.print(f"[red]{outcome.errors} requests failed[/], the first: {outcome.first_error}")
     if not growing:
         console.print("[green]Nothing grows that should not.[/]")
-    return 1 if growing or orders.errors or reads.errors else 0
+    return 1 if growing or any(each.errors or each.shed or each.unmet for each in (orders, reads)) else 0
 
 
 async def _buyers(place: Shop) -> list[Act]:
@@ -227,5 +227,5 @@ def _summary(what: str, outcome: Outcome) -> str:
     p50, p99 = outcome.percentile(50), outcome.percentile(99)
     return (
         f"{what}: {len(outcome.times)}, p50 {p50:.0f} ms, p99 {p99:.0f} ms, "
-        f"{outcome.errors} errors, {outcome.shed} shed"
+        f"{outcome.errors} errors, {outcome.shed} shed, {outcome.unmet} never begun"
     )
