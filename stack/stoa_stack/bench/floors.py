@@ -98,6 +98,7 @@ def _environment(at: Instance, folder: Path, target: str) -> dict[str, str]:
         "STOA_PORT": target.rpartition(":")[2],
         "STOA_TLS_DIR": str(at.state / "certs" / _NAME),
         "STOA_JWKS_URL": f"{at.edge_url}/api/v1/auth/jwks",
+        "STOA_WORKERS": "1",  # however many the shop's services have
         **GRPC_TUNING,
     }
 
