@@ -15,7 +15,6 @@ import grpc
 from google.protobuf.descriptor_pb2 import MethodOptions
 from google.protobuf.descriptor_pool import Default as DefaultPool
 from opentelemetry.trace import SpanKind, StatusCode
-from prometheus_client import Histogram
 
 from stoa_chassis import context, telemetry
 from stoa_chassis.breaker import Breaker
@@ -84,7 +83,6 @@ class ClientChannel:
         self._channel: grpc.aio.Channel | None = None
         self._made_with: tuple[Certificates | None, int] | None = None
         self._closing: set[asyncio.Task[None]] = set()
-        self._seconds: dict[tuple[str, Code], Histogram] = {}
 
     def stub(self, stub_type: Callable[[grpc.aio.Channel], _Stub]) -> _Stub:
         """Return a stub of a generated type."""
@@ -121,14 +119,6 @@ class ClientChannel:
             self._made_with = needed
             self._channel = self._open(needed[0])
         return self._channel
-
-    def observe(self, path: str, code: Code, seconds: float) -> None:
-        """Count one answered call."""
-        histogram = self._seconds.get((path, code))
-        if histogram is None:
-            labelled = telemetry.CLIENT_RPC_SECONDS.labels(self.breaker.target, path, code.name)
-            histogram = self._seconds[path, code] = labelled
-        histogram.observe(seconds)
 
     async def close(self) -> None:
         """Close, and end the calls that still run."""
@@ -260,7 +250,9 @@ class _Attempt:
 
     def _finish(self, remote: RemoteError | None, error: BaseException | None) -> None:
         code = remote.code if remote else Code.OK if error is None else Code.CANCELLED
-        self._channel.observe(self._path, code, time.perf_counter() - self._started)
+        target = self._channel.breaker.target
+        histogram = telemetry.labelled(telemetry.CLIENT_RPC_SECONDS, target, self._path, code.name)
+        histogram.observe(time.perf_counter() - self._started)
         if self._span.is_recording():
             self._span.set_attribute("rpc.system", "grpc")
             self._span.set_attribute("rpc.grpc.status_code", code.value)

@@ -108,18 +108,11 @@ class _Contract:
         self.request_type: type[Message] = GetMessageClass(method.input_type)
         self.check = RequestCheck(self.request_type)
         self.reads = method.GetOptions().idempotency_level == MethodOptions.NO_SIDE_EFFECTS
-        self._counters: dict[str, tuple[Any, Any]] = {}
 
     def count(self, code: str, seconds: float) -> None:
         """Count one answered call."""
-        counters = self._counters.get(code)
-        if counters is None:
-            counters = self._counters[code] = (
-                telemetry.RPC_HANDLED.labels(self.name, code),
-                telemetry.RPC_SECONDS.labels(self.name, code),
-            )
-        counters[0].inc()
-        counters[1].observe(seconds)
+        telemetry.labelled(telemetry.RPC_HANDLED, self.name, code).inc()
+        telemetry.labelled(telemetry.RPC_SECONDS, self.name, code).observe(seconds)
 
 
 class _Call:

@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import orjson
@@ -160,6 +160,12 @@ def span(
 
 
 # ---------------------------------------------------------------------------------------------- metrics
+
+
+@cache  # the library keeps them as well, but to look one up takes longer than to count
+def labelled(metric: Any, *labels: str) -> Any:
+    """Return the counter or histogram that a metric has for these labels, of which there are few."""
+    return metric.labels(*labels)
 
 
 def serve_metrics(port: int) -> None:
