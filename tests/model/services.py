@@ -210,6 +210,7 @@ class OrderService:
             lambda _, outbox: OrderTx(memory.Orders(cell), outbox),  # type: ignore[arg-type]
             self._remembers,
         )
+        # What is in memory here has the methods of the real thing, not its type.
         engine = SagaEngine(uow, peers.Payments(stub), clock)  # type: ignore[arg-type]
         reader: Any = OrderReader(cell, self.order_id)
         orders = Orders(uow, reader, engine, clock, _TARIFF, self, self, self)  # type: ignore[arg-type]

@@ -51,6 +51,7 @@ class _Client(Redis):
         """Send a command and return its answer; all of the client's methods end here."""
         try:
             async with asyncio.timeout(COMMAND_SECONDS), self._connections:
+                # The library has no annotation here.
                 return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
         except TimeoutError as error:
             raise RedisTimeoutError(f"no answer within {COMMAND_SECONDS} seconds") from error

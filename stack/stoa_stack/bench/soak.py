@@ -21,7 +21,7 @@ from rich.table import Table
 
 from stoa_stack.bench.ground import measurable
 from stoa_stack.bench.load import Act, Http, Outcome, open_loop
-from stoa_stack.bench.shop import Shop, shop
+from stoa_stack.bench.shop import Shop, Shopper, shop
 from stoa_stack.deploy import CONSUMER_GROUPS
 from stoa_stack.instance import Instance
 from stoa_stack.operate import processes_of
@@ -109,14 +109,22 @@ async def _soak(at: Instance, console: Console, seconds: float, file: Path) -> i
 async def _buyers(place: Shop) -> list[Act]:
     shoppers = await place.shoppers(_SHOPPERS)
     turn = itertools.cycle(await place.variants(10))
-    return [lambda shopper=shopper: shopper.buy(next(turn)) for shopper in shoppers]  # type: ignore[misc]
+
+    def act(shopper: Shopper) -> Act:
+        return lambda: shopper.buy(next(turn))
+
+    return [act(shopper) for shopper in shoppers]
 
 
 async def _readers(place: Shop) -> list[Act]:
     paths = [f"/api/v1/products/{product['product_id']}" for product in await place.products(20)]
     turn = itertools.cycle([*paths, "/api/v1/products?page_size=20", "/api/v1/categories"])
     clients = [Http(place.at.edge_url) for _ in range(_READERS)]
-    return [lambda client=client: client.call("GET", next(turn)) for client in clients]  # type: ignore[misc]
+
+    def act(client: Http) -> Act:
+        return lambda: client.call("GET", next(turn))
+
+    return [act(client) for client in clients]
 
 
 @asynccontextmanager
