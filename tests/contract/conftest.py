@@ -3,8 +3,8 @@
 import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
-from stoa_stack.gen.contracts import Contracts, Method
 from stoa_stack.instance import CHECKOUT
+from stoa_tools.gen.contracts import Contracts, Method
 
 CONTRACTS = Contracts(
     FileDescriptorSet.FromString((CHECKOUT / "gen/descriptors/stoa.binpb").read_bytes()).file

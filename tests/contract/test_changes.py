@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from stoa_stack.gen import changes
-from stoa_stack.gen.errors import GenerationFailed
 from stoa_stack.instance import CHECKOUT
+from stoa_tools.gen import changes
+from stoa_tools.gen.errors import GenerationFailed
 
 EVENT = "events/order.placed.avsc"
 PROTO = "proto/stoa/inventory/v1/inventory.proto"

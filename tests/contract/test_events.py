@@ -10,9 +10,9 @@ import pytest
 from fastavro.utils import generate_one
 
 from stoa_events import PAYLOADS, TOPICS, Payload
-from stoa_stack.gen import events
-from stoa_stack.gen.errors import GenerationFailed
 from stoa_stack.instance import CHECKOUT
+from stoa_tools.gen import events
+from stoa_tools.gen.errors import GenerationFailed
 
 SCHEMAS = sorted((CHECKOUT / "events").glob("*.avsc"))
 

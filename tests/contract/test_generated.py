@@ -9,11 +9,11 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from openapi_spec_validator import validate
 from protovalidate._gen.buf.validate import validate_pb
 
-from stoa_stack.gen import run
-from stoa_stack.gen.contracts import Contracts, Method
-from stoa_stack.gen.json_schema import OUTPUT_ONLY
-from stoa_stack.gen.tools import buf
 from stoa_stack.instance import CHECKOUT
+from stoa_tools.gen import run
+from stoa_tools.gen.contracts import Contracts, Method
+from stoa_tools.gen.json_schema import OUTPUT_ONLY
+from stoa_tools.gen.tools import buf
 
 VERBS = ("get", "put", "post", "delete", "patch")
 

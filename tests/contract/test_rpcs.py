@@ -6,9 +6,9 @@ from typing import Any
 
 from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto, MethodOptions
 
-from stoa_stack.gen.contracts import Contracts, Method
-from stoa_stack.gen.json_schema import OUTPUT_ONLY
 from stoa_stack.instance import CHECKOUT
+from stoa_tools.gen.contracts import Contracts, Method
+from stoa_tools.gen.json_schema import OUTPUT_ONLY
 
 SERVICES = {path.name for path in (CHECKOUT / "services").iterdir() if path.is_dir()}
 REPEATABLE = (MethodOptions.NO_SIDE_EFFECTS, MethodOptions.IDEMPOTENT)

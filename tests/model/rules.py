@@ -6,10 +6,10 @@ from datetime import timedelta
 from uuid import UUID
 
 from stoa_inventory.model import HoldStatus
+from stoa_ops.audit import books as audit
+from stoa_ops.audit.invariants import findings
 from stoa_order.model import Order, Status
 from stoa_payment.model import ChargeStatus, PaymentStatus
-from stoa_stack.audit import books as audit
-from stoa_stack.audit.invariants import findings
 from tests.model.memory import OrderRows, StockRows, payment_of
 from tests.model.services import PaymentState
 

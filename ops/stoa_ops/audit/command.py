@@ -1,0 +1,102 @@
+"""`stoa audit`: read the books until they balance or time is up, and say what was found."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from decimal import Decimal
+
+from rich.console import Console
+from rich.table import Table
+
+from stoa_ops.audit.books import Books, read
+from stoa_ops.audit.event_log import EventLog
+from stoa_ops.audit.findings import Finding
+from stoa_ops.audit.invariants import findings
+from stoa_stack.instance import Instance
+
+_PAUSE = 1.0  # seconds
+_SHOWN = 50
+
+
+def command(at: Instance, console: Console, wait: float) -> int:
+    """Audit an instance; 0 if the books balance, 1 if not, 2 if they could not be read.
+
+    A shop that is running always has something under way, so only what stays wrong for `wait` seconds counts.
+    """
+    try:
+        books, found = asyncio.run(audit(at, wait))
+    except Exception as error:  # whatever client: a store that can't be read
+        console.print(f"[red]The books could not be read:[/] {error!r}")
+        return 2
+    console.print(_summary(books))
+    if not found:
+        console.print(f"[green]The books balance:[/] {len(books.orders)} orders, every rule holds.")
+        return 0
+    console.print(f"[red]The books do not balance: {len(found)} findings.[/]")
+    for finding in found[:_SHOWN]:
+        console.print(f"- {finding.rule}: {finding.subject}: {finding.detail}\n  look at: {finding.look}")
+    if len(found) > _SHOWN:
+        console.print(f"… and {len(found) - _SHOWN} more")
+    return 1
+
+
+async def audit(at: Instance, wait: float) -> tuple[Books, list[Finding]]:
+    """Read and check again and again for up to `wait` seconds; return what was still wrong in the end.
+
+    What is wrong at one reading and right at another was on its way, not wrong. Raises what the client of a
+    store raises that can't be read to the end.
+    """
+    deadline = time.monotonic() + wait
+    while True:
+        try:
+            with EventLog(at) as log:
+                return await _read_until(deadline, at, log)
+        except Exception:  # whatever client: a store that can't be read may be on its way up
+            if time.monotonic() > deadline:
+                raise
+        await asyncio.sleep(_PAUSE)
+
+
+async def _read_until(deadline: float, at: Instance, log: EventLog) -> tuple[Books, list[Finding]]:
+    standing: set[tuple[str, str]] | None = None
+    while True:
+        books = await read(at, log)
+        found = list(findings(books))
+        now = {(finding.rule, finding.subject) for finding in found}
+        standing = now if standing is None else standing & now
+        left = [finding for finding in found if (finding.rule, finding.subject) in standing]
+        if not left or time.monotonic() > deadline:
+            return books, left
+        await asyncio.sleep(_PAUSE)
+
+
+def _summary(books: Books) -> Table:
+    table = Table("what", "", box=None, show_header=False, pad_edge=False)
+    by_status = Counter(order.status for order in books.orders.values())
+    table.add_row(
+        "orders", ", ".join(f"{count} {status}" for status, count in sorted(by_status.items())) or "none"
+    )
+    taken = [charge for charge in books.charges if charge.status == "succeeded"]
+    table.add_row(
+        "money",
+        f"{sum((c.amount for c in taken), Decimal(0))} taken in {len(taken)} charges, "
+        f"{sum((c.refunded for c in taken), Decimal(0))} given back",
+    )
+    table.add_row(
+        "stock",
+        f"{sum(c.stock for c in books.counts.values())} of {len(books.counts)} variants, "
+        f"{sum(c.reserved for c in books.counts.values())} promised",
+    )
+    repeated = sum(books.events.repeated.values())
+    table.add_row(
+        "events",
+        f"{len(books.events.written)} in outboxes, {len(books.events.seen)} in their topics"
+        + (f", {repeated} published more than once" if repeated else ""),
+    )
+    table.add_row(
+        "effects",
+        ", ".join(f"{len(ids)} at {group}" for group, ids in books.events.inboxes.items() if ids) or "none",
+    )
+    return table

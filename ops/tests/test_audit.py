@@ -1,0 +1,294 @@
+"""An audit that is fed wrong books says what is wrong."""
+
+from collections import Counter
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from stoa_ops.audit import command
+from stoa_ops.audit.books import Backlog, Books, Charge, Count, Order, Payment, Reservation
+from stoa_ops.audit.event_log import EventBooks, Garbage, Seen, Written
+from stoa_ops.audit.invariants import findings
+from stoa_ops.topics import Position
+from stoa_stack.instance import Instance
+
+BOUGHT, CANCELLED, LAMP = uuid4(), uuid4(), uuid4()
+PRICE = Decimal("21.59")
+PLACED, RESERVED = uuid4(), uuid4()
+NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
+AT_ORDER_PLACED = Position("order.placed", 0)
+
+
+def events() -> EventBooks:
+    """An order was placed, which inventory and cart heard; nobody has heard inventory's answer yet."""
+    answered = Position("inventory.reserved", 3)
+    written = NOW - timedelta(minutes=1)
+    return EventBooks(
+        written={
+            PLACED: Written("order", "order.placed", written, published=True),
+            RESERVED: Written("inventory", "inventory.reserved", written, published=True),
+        },
+        seen={PLACED: Seen(AT_ORDER_PLACED, 7, written), RESERVED: Seen(answered, 2, written)},
+        committed={"inventory": {AT_ORDER_PLACED: 8}, "cart": {AT_ORDER_PLACED: 8}, "order": {answered: 2}},
+        inboxes={"inventory": {PLACED}, "cart": {PLACED}, "order": set()},
+        began=NOW,
+    )
+
+
+def books() -> Books:
+    """A shop that sold one of five lamps, and one that was given back."""
+    return Books(
+        orders={
+            BOUGHT: Order(BOUGHT, "confirmed", PRICE, Counter({LAMP: 1}), 4, 4),
+            CANCELLED: Order(CANCELLED, "cancelled", PRICE, Counter({LAMP: 2}), 6, 6),
+        },
+        payments=[
+            Payment(uuid4(), BOUGHT, PRICE, Decimal(0), "succeeded", "ch_1"),
+            Payment(uuid4(), CANCELLED, PRICE, PRICE, "refunded", "ch_2"),
+        ],
+        charges=[
+            Charge("ch_1", str(BOUGHT), PRICE, Decimal(0), "succeeded"),
+            Charge("ch_2", str(CANCELLED), PRICE, PRICE, "succeeded"),
+        ],
+        counts={LAMP: Count(5, 1)},
+        movements={LAMP: Count(5, 1)},
+        reservations=[
+            Reservation(BOUGHT, LAMP, 1, "held"),
+            Reservation(CANCELLED, LAMP, 2, "released"),
+        ],
+        backlogs={"order": Backlog(3, timedelta(seconds=1))},
+        dead_letters={"order.dlq": 0},
+        events=events(),
+    )
+
+
+def broken(books: Books) -> set[str]:
+    return {finding.rule for finding in findings(books)}
+
+
+def order(books: Books, order_id: UUID, **changes: object) -> None:
+    books.orders[order_id] = replace(books.orders[order_id], **changes)  # type: ignore[arg-type]  # any field
+
+
+def a_stock_row_changed_by_hand(books: Books) -> None:
+    books.counts[LAMP] = Count(6, 1)
+
+
+def a_reserved_count_changed_by_hand(books: Books) -> None:
+    books.counts[LAMP] = books.movements[LAMP] = Count(5, 2)
+
+
+def more_promised_than_there_is(books: Books) -> None:
+    books.counts[LAMP] = Count(0, 1)
+
+
+def a_charge_without_an_order(books: Books) -> None:
+    books.payments.append(Payment(uuid4(), uuid4(), PRICE, Decimal(0), "succeeded", "ch_3"))
+
+
+def a_charge_that_only_the_gateway_knows(books: Books) -> None:
+    books.charges.append(Charge("ch_3", str(uuid4()), PRICE, Decimal(0), "succeeded"))
+
+
+def two_charges_for_one_order(books: Books) -> None:
+    books.charges.append(Charge("ch_3", str(BOUGHT), PRICE, Decimal(0), "succeeded"))
+
+
+def a_confirmed_order_that_was_never_charged(books: Books) -> None:
+    del books.payments[0], books.charges[0]
+
+
+def a_confirmed_order_that_was_charged_too_much(books: Books) -> None:
+    books.payments[0] = replace(books.payments[0], amount=PRICE * 2)
+    books.charges[0] = replace(books.charges[0], amount=PRICE * 2)
+
+
+def a_cancelled_order_that_was_not_refunded(books: Books) -> None:
+    books.payments[1] = replace(books.payments[1], status="succeeded", refunded=Decimal(0))
+    books.charges[1] = replace(books.charges[1], refunded=Decimal(0))
+
+
+def a_refund_that_never_reached_the_gateway(books: Books) -> None:
+    books.charges[1] = replace(books.charges[1], refunded=Decimal(0))
+
+
+def a_confirmed_order_without_its_stock(books: Books) -> None:
+    books.reservations[0] = replace(books.reservations[0], status="released")
+    books.counts[LAMP] = books.movements[LAMP] = Count(5, 0)
+
+
+def stock_that_a_cancelled_order_still_holds(books: Books) -> None:
+    books.reservations[1] = replace(books.reservations[1], status="held")
+    books.counts[LAMP] = books.movements[LAMP] = Count(5, 3)
+
+
+def an_order_that_never_ends(books: Books) -> None:
+    order(books, BOUGHT, status="pending")
+
+
+def a_saga_that_never_ends(books: Books) -> None:
+    books.sagas[CANCELLED] = "refund"
+
+
+def a_payment_that_never_ends(books: Books) -> None:
+    books.payments.append(Payment(uuid4(), CANCELLED, PRICE, Decimal(0), "pending", None))
+
+
+def a_projection_that_lags_behind(books: Books) -> None:
+    order(books, BOUGHT, version=3)
+
+
+def events_that_are_not_published(books: Books) -> None:
+    books.backlogs["order"] = Backlog(1, timedelta(minutes=5))
+
+
+def a_dead_letter(books: Books) -> None:
+    books.dead_letters["order.dlq"] = 1
+
+
+def a_published_event_that_is_not_in_its_topic(books: Books) -> None:
+    del books.events.seen[RESERVED]
+
+
+def an_event_that_nobody_wrote(books: Books) -> None:
+    books.events.seen[uuid4()] = Seen(Position("inventory.reserved", 3), 3, NOW - timedelta(minutes=1))
+
+
+def an_event_that_was_passed_over(books: Books) -> None:
+    books.events.inboxes = {"inventory": set(), "cart": {PLACED}, "order": set()}
+
+
+def an_event_that_never_reached_a_cart(books: Books) -> None:
+    books.events.inboxes = {"inventory": {PLACED}, "cart": set(), "order": set()}
+
+
+def garbage_that_was_not_parked(books: Books) -> None:
+    books.events.garbage.append(Garbage(AT_ORDER_PLACED, 6, ""))
+    books.events.parked["cart"] = {(AT_ORDER_PLACED, 6)}
+
+
+RULES: dict[Callable[[Books], None], str] = {
+    a_stock_row_changed_by_hand: "stock is the sum of its movements",
+    a_reserved_count_changed_by_hand: "what is reserved is promised to orders",
+    more_promised_than_there_is: "nothing is oversold",
+    a_charge_without_an_order: "no charge without an order",
+    a_charge_that_only_the_gateway_knows: "the gateway's ledger agrees",
+    two_charges_for_one_order: "the gateway's ledger agrees",
+    a_confirmed_order_that_was_never_charged: "a confirmed order is charged once",
+    a_confirmed_order_that_was_charged_too_much: "a confirmed order is charged once",
+    a_cancelled_order_that_was_not_refunded: "a cancelled order is refunded in full",
+    a_refund_that_never_reached_the_gateway: "the gateway's ledger agrees",
+    a_confirmed_order_without_its_stock: "orders have the stock that they wait for, and no others",
+    stock_that_a_cancelled_order_still_holds: "orders have the stock that they wait for, and no others",
+    an_order_that_never_ends: "every order is settled",
+    a_saga_that_never_ends: "every order is settled",
+    a_payment_that_never_ends: "every order is settled",
+    a_projection_that_lags_behind: "projections match their events",
+    events_that_are_not_published: "events are published",
+    a_dead_letter: "no message is given up",
+    a_published_event_that_is_not_in_its_topic: "published events are in their topics",
+    an_event_that_nobody_wrote: "events in topics come from an outbox",
+    an_event_that_was_passed_over: "consumed events took effect",
+    an_event_that_never_reached_a_cart: "consumed events took effect",
+    garbage_that_was_not_parked: "consumed events took effect",
+}
+
+
+def test_books_that_balance_have_no_findings() -> None:
+    assert not list(findings(books()))
+
+
+@pytest.mark.parametrize("wrong", RULES, ids=lambda wrong: wrong.__name__)
+def test_what_is_wrong_is_found(wrong: Callable[[Books], None]) -> None:
+    told = books()
+    wrong(told)
+    assert RULES[wrong] in broken(told)
+
+
+def an_event_that_is_not_consumed_yet(books: Books) -> None:
+    books.events.committed = {"inventory": {AT_ORDER_PLACED: 7}}
+    books.events.inboxes = {"inventory": set()}
+
+
+def an_event_that_was_parked(books: Books) -> None:
+    books.events.inboxes = {"inventory": set(), "cart": {PLACED}, "order": set()}
+    books.events.parked["inventory"] = {PLACED}
+
+
+def garbage_that_was_parked(books: Books) -> None:
+    books.events.garbage.append(Garbage(AT_ORDER_PLACED, 6, ""))
+    books.events.parked |= {group: {(AT_ORDER_PLACED, 6)} for group in ("inventory", "cart")}
+
+
+def garbage_that_was_replayed_to_one_group(books: Books) -> None:
+    books.events.garbage.append(Garbage(AT_ORDER_PLACED, 6, "cart"))
+    books.events.parked["cart"] = {(AT_ORDER_PLACED, 6)}
+
+
+def an_event_written_before_what_was_read_of_its_topic(books: Books) -> None:
+    del books.events.seen[RESERVED]
+    books.events.read_from["inventory.reserved"] = NOW - timedelta(seconds=30)
+
+
+def an_event_so_old_that_topics_forget_it(books: Books) -> None:
+    del books.events.seen[PLACED]
+    old = books.events.written[PLACED]._replace(created_at=NOW - timedelta(days=7))
+    books.events.written = {**books.events.written, PLACED: old}
+
+
+def an_event_published_while_the_audit_reads(books: Books) -> None:
+    books.events.seen[uuid4()] = Seen(Position("inventory.reserved", 3), 3, NOW + timedelta(seconds=1))
+
+
+def events_published_twice(books: Books) -> None:
+    books.events.repeated["order.placed"] = 2
+
+
+def a_charge_unknown_here_that_was_given_back_at_the_gateway(books: Books) -> None:
+    books.charges.append(Charge("ch_3", str(uuid4()), PRICE, PRICE, "succeeded"))
+
+
+FINE: list[Callable[[Books], None]] = [
+    an_event_that_is_not_consumed_yet,
+    an_event_that_was_parked,
+    garbage_that_was_parked,
+    garbage_that_was_replayed_to_one_group,
+    an_event_written_before_what_was_read_of_its_topic,
+    an_event_so_old_that_topics_forget_it,
+    an_event_published_while_the_audit_reads,
+    events_published_twice,
+    a_charge_unknown_here_that_was_given_back_at_the_gateway,
+]
+
+
+@pytest.mark.parametrize("usual", FINE, ids=lambda usual: usual.__name__)
+def test_what_is_in_order_is_not_found(usual: Callable[[Books], None]) -> None:
+    told = books()
+    usual(told)
+    assert not broken(told)
+
+
+async def test_what_can_not_be_read_is_read_again_as_long_as_the_audit_may_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    empty = Books()
+    answers: list[Any] = [ConnectionRefusedError("down"), TimeoutError("slow"), empty]
+
+    async def read(*_: Any) -> Any:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(command, "read", read)
+    monkeypatch.setattr(command, "EventLog", lambda _: nullcontext())
+    monkeypatch.setattr(command, "_PAUSE", 0.01)
+    with pytest.raises(ConnectionRefusedError):
+        await command.audit(Instance.current(), wait=0)
+    assert await command.audit(Instance.current(), wait=5) == (empty, [])

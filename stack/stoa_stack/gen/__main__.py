@@ -1,8 +1,0 @@
-"""`python -m stoa_stack.gen` is `stoa gen`, for when the console script is not installed yet."""
-
-import sys
-
-from stoa_stack.cli import app
-
-if __name__ == "__main__":
-    app(["gen", *sys.argv[1:]])

@@ -1,0 +1,251 @@
+"""What a run has found out: as a table for people, as JSON for programs."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from stoa_chaos.record import Record
+from stoa_chaos.schedule import Strike
+from stoa_ops.audit.books import Books
+from stoa_ops.audit.findings import Finding
+
+SETTLED_WITHIN = 60.0  # seconds from the last fault and the last order to books that balance
+_SHOWN = 30
+
+
+@dataclass(frozen=True)
+class Struck:
+    """What came of a strike; seconds, `began` from the start of the load, the others from the healing."""
+
+    strike: Strike
+    began: float
+    skipped: str = ""  # why it could not be done
+    answers: float | None = None
+    sells: float | None = None
+
+    @property
+    def recovered(self) -> bool:
+        """Whether the shop was whole again afterwards."""
+        return bool(self.skipped) or self.sells is not None
+
+
+@dataclass
+class Report:
+    """Everything about one run."""
+
+    seed: int
+    record: Record
+    strikes: list[Struck] = field(default_factory=list)
+    seconds: float = 0.0
+    quiet: float | None = None  # seconds until the books balanced; None: they do not
+    books: Books = field(default_factory=Books)
+    findings: Sequence[Finding] = ()
+
+    @property
+    def problems(self) -> list[str]:
+        """All that should not be; empty if the run passed."""
+        return [*self._problems()]
+
+    def _problems(self) -> Iterator[str]:
+        yield from dict.fromkeys(self.record.complaints)
+        for struck in self.strikes:
+            if not struck.recovered:
+                yield f"the shop did not sell again after: {struck.strike}"
+        for finding in self.findings:
+            yield f"{finding.rule}: {finding.subject}: {finding.detail} (look at: {finding.look})"
+        if self.quiet is not None and self.quiet > SETTLED_WITHIN:
+            yield f"the books balanced only after {self.quiet:.0f} s of quiet"
+        for order_id, seen in self.record.orders.items():
+            order = self.books.orders.get(order_id)
+            if order is None:
+                yield f"order {order_id} was shown to its buyer as {seen}, and is lost"
+            elif order.status != seen and seen != "pending" and order_id not in self.record.to_cancel:
+                yield f"order {order_id} was shown to its buyer as {seen}, and is {order.status}"
+            elif order_id in self.record.to_cancel and seen == "cancelled" != order.status:
+                yield f"order {order_id} was cancelled by its buyer, and is {order.status}"
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything, for a file."""
+        requests = self.record.requests
+        return {
+            "seed": self.seed,
+            "seconds": round(self.seconds, 1),
+            "quiet_seconds": _rounded(self.quiet),
+            "passed": not self.problems,
+            "problems": self.problems,
+            "faults": [
+                {
+                    "at": struck.strike.at,
+                    "target": struck.strike.target,
+                    "fault": struck.strike.fault.name,
+                    "lasts": struck.strike.lasts,
+                    "began": round(struck.began, 1),
+                    "skipped": struck.skipped,
+                    "answers_after": _rounded(struck.answers),
+                    "sells_after": _rounded(struck.sells),
+                }
+                for struck in self.strikes
+            ],
+            "orders": self._orders(),
+            "errands": [
+                {"habit": habit, "outcome": outcome, "count": count}
+                for (habit, outcome), count in sorted(self.record.errands.items())
+            ],
+            "requests": dict(requests.most_common()),
+            "requests_failed_share": round(_failed(requests), 4),
+            "settled_seconds": {card: _percentiles(times) for card, times in self._times().items()},
+            "money": self._money(),
+            "stock": self._stock(),
+            "events": self._events(),
+            "effects": {group: len(ids) for group, ids in self.books.events.inboxes.items()},
+            "dead_letters": sum(self.books.dead_letters.values()),
+        }
+
+    def _orders(self) -> dict[str, int]:
+        return dict(Counter(order.status for order in self.books.orders.values()))
+
+    def _times(self) -> dict[str, list[float]]:
+        late = {"tok_timeout": self.record.seconds.get("tok_timeout", [])}
+        usual = [
+            seconds for card, times in self.record.seconds.items() if card not in late for seconds in times
+        ]
+        return {"cards that answer": usual, "tok_timeout": late["tok_timeout"]}
+
+    def _money(self) -> dict[str, str]:
+        taken = [charge for charge in self.books.charges if charge.status == "succeeded"]
+        ours = [payment for payment in self.books.payments if payment.status not in ("pending", "failed")]
+        return {
+            "gateway_took": str(sum((charge.amount for charge in taken), Decimal(0))),
+            "we_took": str(sum((payment.amount for payment in ours), Decimal(0))),
+            "gateway_gave_back": str(sum((charge.refunded for charge in taken), Decimal(0))),
+            "we_gave_back": str(sum((payment.refunded for payment in ours), Decimal(0))),
+        }
+
+    def _stock(self) -> dict[str, int]:
+        held = [each for each in self.books.reservations if each.status == "held"]
+        return {
+            "in_stock": sum(count.stock for count in self.books.counts.values()),
+            "moved": sum(count.stock for count in self.books.movements.values()),
+            "reserved": sum(count.reserved for count in self.books.counts.values()),
+            "promised": sum(each.quantity for each in held),
+        }
+
+    def _events(self) -> dict[str, int]:
+        events = self.books.events
+        return {
+            "in_outboxes": len(events.written),
+            "in_topics": len(events.seen),
+            "published_again": sum(events.repeated.values()),
+        }
+
+    def show(self, console: Console) -> None:
+        """Print it."""
+        console.print(self._faults())
+        console.print(self._summary())
+        problems = self.problems
+        for problem in problems[:_SHOWN]:
+            console.print(Text(f"- {problem}", style="red"), soft_wrap=True)
+        if len(problems) > _SHOWN:
+            console.print(f"… and {len(problems) - _SHOWN} more, in the report")
+        if problems:
+            console.print(
+                Text(f"Failed: {len(problems)} problems. The seed is {self.seed}.", style="bold red")
+            )
+        else:
+            console.print(Text(f"Every rule holds. The seed is {self.seed}.", style="bold green"))
+
+    def _faults(self) -> Table:
+        table = Table(title="Faults", title_justify="left", box=None, pad_edge=False)
+        for heading in ("at s", "target", "fault", "for s", "answers after s", "sells after s"):
+            table.add_column(heading, justify="right" if heading.endswith(" s") else "left")
+        for struck in self.strikes:
+            strike = struck.strike
+            table.add_row(
+                f"{struck.began:.1f}",
+                strike.target,
+                strike.fault.name,
+                f"{strike.lasts:.0f}" if strike.lasts else "",
+                struck.skipped or _seconds(struck.answers),
+                "" if struck.skipped else _seconds(struck.sells),
+            )
+        return table
+
+    def _summary(self) -> Table:
+        table = Table("what", "", title="Summary", title_justify="left", box=None, show_header=False)
+        requests, total = self.record.requests, sum(self.record.requests.values())
+        errands: Counter[str] = Counter()
+        for (_, outcome), count in self.record.errands.items():
+            errands[outcome] += count
+        table.add_row("errands", _counts(errands))
+        table.add_row("orders", _counts(self._orders()))
+        table.add_row(
+            "requests",
+            f"{total}, of which failed {_failed(requests):.1%}: "
+            + (", ".join(f"{kind} {count / total:.2%}" for kind, count in requests.most_common()) or "none"),
+        )
+        for what, times in self._times().items():
+            figures = _percentiles(times)
+            text = ", ".join(f"{name} {value}" for name, value in figures.items())
+            table.add_row("placed → settled", f"{what}: {text} s" if times else f"{what}: none")
+        money, stock = self._money(), self._stock()
+        table.add_row("money taken", f"{money['gateway_took']} by the gateway, {money['we_took']} by us")
+        table.add_row(
+            "given back", f"{money['gateway_gave_back']} by the gateway, {money['we_gave_back']} by us"
+        )
+        table.add_row("stock", f"{stock['in_stock']}, {stock['moved']} by its movements")
+        table.add_row("reserved", f"{stock['reserved']}, {stock['promised']} promised to orders")
+        events = self._events()
+        table.add_row(
+            "events",
+            f"{events['in_outboxes']} in outboxes, {events['in_topics']} in their topics, "
+            f"{events['published_again']} times one was published again",
+        )
+        inboxes = self.books.events.inboxes
+        table.add_row("effects", _counts({f"at {group}": len(ids) for group, ids in inboxes.items() if ids}))
+        table.add_row("dead letters", str(sum(self.books.dead_letters.values())))
+        quiet = (
+            "the books do not balance"
+            if self.quiet is None
+            else f"{self.quiet:.0f} s until the books balanced"
+        )
+        table.add_row("quiet", f"{quiet}; the whole run took {self.seconds / 60:.1f} min")
+        return table
+
+
+def _failed(requests: Counter[str]) -> float:
+    """The share of requests that shoppers saw fail, other than for a reason of their own."""
+    total = sum(requests.values())
+    good = sum(count for kind, count in requests.items() if kind == "answered" or "refused" in kind)
+    return (total - good) / total if total else 0.0
+
+
+def _percentiles(times: Sequence[float]) -> dict[str, float]:
+    if not times:
+        return {}
+    ordered = sorted(times)
+
+    def at(share: float) -> float:
+        return round(ordered[max(0, math.ceil(share * len(ordered)) - 1)], 2)
+
+    return {"p50": at(0.5), "p95": at(0.95), "p99": at(0.99), "max": at(1)}
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {what}" for what, count in sorted(counts.items())) or "none"
+
+
+def _seconds(seconds: float | None) -> str:
+    return "never" if seconds is None else f"{seconds:.1f}"
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 2)

@@ -1,0 +1,356 @@
+"""What is measured, as one table: read it at the end. To measure something else, add a line.
+
+Most scenarios are a closed loop: so many shoppers, each doing the next thing when the last is done. `rising`,
+`rush` and `overload` are plays of their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import grpc
+
+from stoa_load.cost import Cost, Idle, Meter
+from stoa_load.floors import METHOD, PATH, floors
+from stoa_load.load import Act, BadAnswer, Http, Outcome, closed_loop, open_loop, percentile
+from stoa_load.shop import Shop
+
+_WARM_UP = 0.25  # of the time that is measured
+_DRAIN = 2.0  # seconds after the last answer for what goes on behind it: events, webhooks
+_RATES = (5, 10, 15, 20, 25, 30, 40, 50, 60, 80)  # orders a second
+_PRESSURE = 1.5  # times the rate that was sustained: what comes after saturation
+_RUSH_BUYERS, _RUSH_STOCK = 200, 50
+_CROWD = 500
+_SETTLED_WITHIN = 90.0  # seconds
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Where a scenario plays."""
+
+    shop: Shop
+    meter: Meter
+    idle: Idle
+    seconds: float
+
+
+@dataclass
+class Result:
+    """What a scenario has shown. `settled` are milliseconds from placed to settled, of orders."""
+
+    outcome: Outcome
+    cost: Cost
+    settled: list[float] = field(default_factory=list)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+Play = Callable[[Stage], Awaitable[Result]]
+# Prepares so many actors, each of whom does the thing that is measured, again and again.
+Actors = Callable[[Stage, int], AbstractAsyncContextManager[list[Act]]]
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A line of the table. A floor is no part of the shop: it is what others are measured against."""
+
+    name: str
+    what: str
+    play: Play
+    floor: bool = False
+
+
+def loop(actors: Actors, at_once: int, *, drain: float = 0.0) -> Play:
+    """Measure so many actors in a closed loop; `drain` is for what goes on after the answers."""
+
+    async def play(stage: Stage) -> Result:
+        async with actors(stage, at_once) as acts:
+            await closed_loop(acts, stage.seconds * _WARM_UP)
+            await asyncio.sleep(drain)
+            since = datetime.now(UTC)
+            before = await stage.meter.read()
+            outcome = await closed_loop(acts, stage.seconds)
+            await asyncio.sleep(drain)
+            cost = Cost.between(before, await stage.meter.read(), stage.idle)
+            settled = await stage.shop.settle_times(since) if drain else []
+        return Result(outcome, cost.per(len(outcome.times)), settled)
+
+    return play
+
+
+# ------------------------------------------------------------------------------------------ actors of a loop
+
+
+def getting(*paths: str) -> Actors:
+    """Send GETs of these paths, in turn."""
+
+    async def find(_: Stage) -> list[str]:
+        return list(paths)
+
+    return _getting(find)
+
+
+def getting_products(count: int) -> Actors:
+    """Send GETs of so many different products, in turn."""
+
+    async def find(stage: Stage) -> list[str]:
+        products = await stage.shop.products(count)
+        return [f"/api/v1/products/{product['product_id']}" for product in products]
+
+    return _getting(find)
+
+
+def _getting(find: Callable[[Stage], Awaitable[list[str]]]) -> Actors:
+    @asynccontextmanager
+    async def actors(stage: Stage, count: int) -> AsyncIterator[list[Act]]:
+        paths = await find(stage)
+        async with _clients(stage.shop.at.edge_url, count) as clients:
+            yield [_reader(client, paths) for client in clients]
+
+    return actors
+
+
+@asynccontextmanager
+async def empty_behind_edge(stage: Stage, count: int) -> AsyncIterator[list[Act]]:
+    """Call the empty service through an edge."""
+    async with (
+        floors(stage.shop.at, stage.meter) as at,
+        _clients(at.edge_url, count) as clients,
+    ):
+        yield [_reader(client, [PATH]) for client in clients]
+
+
+@asynccontextmanager
+async def empty_direct(stage: Stage, count: int) -> AsyncIterator[list[Act]]:
+    """Call the empty service by gRPC, without an edge."""
+    async with floors(stage.shop.at, stage.meter) as at, at.channel() as channel:
+        call: Any = channel.unary_unary(METHOD)
+
+        async def act() -> None:
+            try:
+                await call(b"")
+            except grpc.aio.AioRpcError as error:
+                raise BadAnswer(0, str(error).encode()) from error
+
+        yield [act] * count
+
+
+@asynccontextmanager
+async def adding_to_cart(stage: Stage, count: int) -> AsyncIterator[list[Act]]:
+    """Put things into carts."""
+    shoppers = await stage.shop.shoppers(count)
+    variants = await stage.shop.variants(10)
+
+    def act(number: int) -> Act:
+        turn = itertools.cycle(variants[number:] + variants[:number])
+        return lambda: shoppers[number].add(next(turn))
+
+    yield [act(number) for number in range(count)]
+    for shopper in shoppers:
+        await shopper.http.call("DELETE", f"/api/v1/cart/{shopper.user_id}")
+
+
+def buying(different: int) -> Actors:
+    """Put a thing into the cart, order it and wait for the confirmation."""
+
+    @asynccontextmanager
+    async def actors(stage: Stage, count: int) -> AsyncIterator[list[Act]]:
+        yield await _buyers(stage, count, different, wait=True)
+
+    return actors
+
+
+async def _buyers(stage: Stage, count: int, different: int, *, wait: bool) -> list[Act]:
+    shoppers = await stage.shop.shoppers(count)
+    variants = await stage.shop.variants(different)
+
+    def act(number: int) -> Act:
+        turn = itertools.cycle(variants[number % different :] + variants[: number % different])
+
+        async def buy() -> None:
+            await shoppers[number].add(next(turn))
+            order_id = await shoppers[number].place()
+            if wait and (await shoppers[number].settled(order_id))["status"] != "confirmed":
+                raise BadAnswer(0, b"an order was not confirmed")
+
+        return buy
+
+    return [act(number) for number in range(count)]
+
+
+@asynccontextmanager
+async def _clients(url: str, count: int) -> AsyncIterator[list[Http]]:
+    clients = [Http(url) for _ in range(count)]
+    try:
+        yield clients
+    finally:
+        for client in clients:
+            client.close()
+
+
+def _reader(client: Http, paths: list[str]) -> Act:
+    requests = itertools.cycle([f"GET {path} HTTP/1.1\r\n{client.headers}\r\n".encode() for path in paths])
+    return lambda: client.send(next(requests))
+
+
+# ---------------------------------------------------------------------------------------- plays of their own
+
+
+async def rising(stage: Stage) -> Result:
+    """Raise the rate of orders until the backlog grows; then press on, and see whether it recovers."""
+    acts = await _buyers(stage, 60, 10, wait=False)
+    steps = []
+    sustained = 0.0
+    for rate in _RATES:
+        steps.append(step := await _orders_at(stage, acts, rate))
+        if not step["sustained"]:
+            break
+        sustained = rate
+    before = await stage.meter.read()
+    pressed = await open_loop(acts, max(_RATES[0], sustained) * _PRESSURE, stage.seconds)
+    drained_in = await _drained(stage)
+    await asyncio.sleep(_DRAIN)
+    cost = Cost.between(before, await stage.meter.read(), stage.idle)
+    after = await _orders_at(stage, acts, max(_RATES[0], sustained) / 2)
+    facts = {
+        "sustained_per_second": sustained,
+        "steps": steps,
+        "pressed": {
+            "offered_per_second": max(_RATES[0], sustained) * _PRESSURE,
+            "accepted": len(pressed.times),
+            "shed": pressed.shed,
+            "unmet": pressed.unmet,
+            "errors": pressed.errors,
+            "settled_after_s": round(drained_in, 1),
+        },
+        "recovered": after,
+    }
+    return Result(pressed, cost.per(len(pressed.times)), facts=facts)
+
+
+async def _orders_at(stage: Stage, acts: list[Act], rate: float) -> dict[str, Any]:
+    """Place orders at a rate; sustained means that none was refused and what is pending does not pile up."""
+    since = datetime.now(UTC)
+    loop = asyncio.ensure_future(open_loop(acts, rate, stage.seconds))
+    await asyncio.sleep(stage.seconds / 2)
+    halfway = await stage.shop.pending()
+    outcome = await loop
+    pending = await stage.shop.pending()
+    drained_in = await _drained(stage)
+    settled = await stage.shop.settle_times(since)
+    return {
+        "per_second": rate,
+        "placed": len(outcome.times),
+        "place_p50_ms": round(outcome.percentile(50), 1),
+        "settled_p50_ms": round(percentile(settled, 50), 1),
+        "settled_p99_ms": round(percentile(settled, 99), 1),
+        "pending_at_end": pending,
+        "drained_after_s": round(drained_in, 1),
+        "shed": outcome.shed,
+        "unmet": outcome.unmet,
+        "errors": outcome.errors,
+        "sustained": not (outcome.errors or outcome.shed or outcome.unmet)
+        # No more than arrives in a second may be waiting, or no more than halfway through.
+        and pending <= max(rate, halfway)
+        and len(outcome.times) / outcome.seconds > 0.9 * rate,
+    }  # fmt: skip
+
+
+async def rush(stage: Stage) -> Result:
+    """Let 200 buyers order the same thing at the same moment, of which there are 50."""
+    variant = await stage.shop.variant(_RUSH_STOCK)
+    shoppers = await stage.shop.shoppers(_RUSH_BUYERS)
+    for shopper in shoppers:
+        await shopper.add(variant)
+    since = datetime.now(UTC)
+    outcome = Outcome()
+    before = await stage.meter.read()
+    began = time.perf_counter()
+
+    async def order(index: int) -> None:
+        placed = time.perf_counter()
+        while True:
+            try:
+                await shoppers[index].place()
+            except BadAnswer as error:
+                if error.shed and time.perf_counter() - placed < _SETTLED_WITHIN:
+                    outcome.shed += 1
+                    await asyncio.sleep(0.5)
+                    continue
+                outcome.count(placed, error)
+            except (OSError, TimeoutError) as error:
+                outcome.count(placed, error)
+            else:
+                outcome.count(placed, None)
+            return
+
+    await asyncio.gather(*(order(index) for index in range(_RUSH_BUYERS)))
+    await _drained(stage)
+    outcome.seconds = time.perf_counter() - began
+    await asyncio.sleep(_DRAIN)
+    cost = Cost.between(before, await stage.meter.read(), stage.idle)
+    outcomes = await stage.shop.outcomes(variant)
+    facts = {
+        "buyers": _RUSH_BUYERS,
+        "units": _RUSH_STOCK,
+        "outcomes": outcomes,
+        "last_settled_after_s": round(outcome.seconds, 1),
+        "exact": outcomes.get("confirmed") == _RUSH_STOCK,
+    }
+    return Result(outcome, cost.per(_RUSH_BUYERS), await stage.shop.settle_times(since), facts)
+
+
+async def overload(stage: Stage) -> Result:
+    """Send far more requests at once than a service takes; then see whether it is as quick as before."""
+    (shopper,) = await stage.shop.shoppers(1)
+    path = f"/api/v1/users/{shopper.user_id}/orders"
+    async with _clients(stage.shop.at.edge_url, _CROWD) as clients:
+        for client in clients:
+            client.headers = shopper.http.headers
+        acts = [_reader(client, [path]) for client in clients]
+        before = await closed_loop(acts[:8], stage.seconds / 2)
+        reading = await stage.meter.read()
+        crowded = await closed_loop(acts, stage.seconds)
+        cost = Cost.between(reading, await stage.meter.read(), stage.idle)
+        after = await closed_loop(acts[:8], stage.seconds / 2)
+    facts = {
+        "p50_before_ms": round(before.percentile(50), 1),
+        "p50_after_ms": round(after.percentile(50), 1),
+        "answered_per_second_before": round(len(before.times) / before.seconds),
+        "refused_after": after.shed + after.errors,
+    }
+    return Result(crowded, cost.per(len(crowded.times) + crowded.shed), facts=facts)
+
+
+async def _drained(stage: Stage) -> float:
+    """Wait until no order is pending; returns how long that took."""
+    began = time.perf_counter()
+    while await stage.shop.pending() and time.perf_counter() - began < _SETTLED_WITHIN:  # noqa: ASYNC110
+        await asyncio.sleep(0.1)
+    return time.perf_counter() - began
+
+
+SCENARIOS: tuple[Scenario, ...] = (
+    Scenario("direct", "Envoy answers by itself (/healthz)", loop(getting("/healthz"), 8), floor=True),
+    Scenario("empty", "an empty RPC behind an edge", loop(empty_behind_edge, 8), floor=True),
+    Scenario("empty-direct", "the same without the edge", loop(empty_direct, 8), floor=True),
+    Scenario("product", "GET a product", loop(getting_products(50), 8)),
+    Scenario("list", "GET a list of 20 products", loop(getting("/api/v1/products?page_size=20"), 8)),
+    Scenario(
+        "category",
+        "GET 20 of a category with filters",
+        loop(getting("/api/v1/products?category=Furniture&min_price=50&max_price=900&page_size=20"), 8),
+    ),
+    Scenario("cart", "put something into the cart", loop(adding_to_cart, 8, drain=_DRAIN)),
+    Scenario("order", "a whole order: cart, place, confirmed", loop(buying(10), 8, drain=_DRAIN)),
+    Scenario("hot", "whole orders of one variant", loop(buying(1), 16, drain=_DRAIN)),
+    Scenario("overload", f"{_CROWD} at once ask for their orders", overload),
+    Scenario("rising", "orders at a rising rate, and beyond", rising),
+    Scenario("rush", f"{_RUSH_BUYERS} buyers of one variant, {_RUSH_STOCK} units", rush),
+)

@@ -1,0 +1,1 @@
+"""For developers: generate, lint, test, lock, begin a new service."""

@@ -1,0 +1,73 @@
+"""`stoa gen`: everything under gen/ from proto/ and events/.
+
+What is generated is committed, so that readers and packagers need no tools; `stoa gen --check` keeps it so.
+"""
+
+import filecmp
+import shutil
+import tempfile
+from pathlib import Path
+
+from stoa_stack.files import write_atomically
+from stoa_tools.gen import events
+from stoa_tools.gen.tools import buf
+from stoa_stack.instance import CHECKOUT
+
+_PYTHON = Path("python")
+_DESCRIPTORS = Path("descriptors") / "stoa.binpb"
+
+
+def run(check: bool = False) -> list[str]:
+    """Regenerate gen/, or with `check` only compare.
+
+    Returns what differed, one `added|changed|removed <path>` each.
+
+    Raises:
+        GenerationFailed: a contract does not compile.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        fresh = Path(folder) / "gen"
+        buf("generate", "--output", folder)
+        (fresh / _DESCRIPTORS).parent.mkdir()
+        descriptors = str(fresh / _DESCRIPTORS)
+        buf("build", "--as-file-descriptor-set", "--exclude-source-info", "--output", descriptors)
+        events.generate(CHECKOUT / "events", fresh / _PYTHON / "stoa_events")
+        _mark_typed(fresh / _PYTHON)
+        return _compare(fresh, CHECKOUT / "gen", write=not check)
+
+
+def _mark_typed(python: Path) -> None:
+    # The top folders are namespace packages with portions elsewhere, so the marker goes lower.
+    for package in sorted({path.parent for path in python.rglob("*.pyi")}):
+        (package / "py.typed").touch()
+
+
+def _compare(fresh: Path, current: Path, *, write: bool) -> list[str]:
+    """Make `current` equal to `fresh` file by file: what did not change keeps its caches."""
+    new = {path.relative_to(fresh) for path in fresh.rglob("*") if path.is_file()}
+    old = {
+        path.relative_to(current)
+        for path in current.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    differences = []
+    for path in sorted(new | old):
+        if path not in new:
+            differences.append(f"removed {path}")
+            if write:
+                (current / path).unlink()
+        elif path not in old or not filecmp.cmp(fresh / path, current / path, shallow=False):
+            differences.append(f"{'changed' if path in old else 'added'} {path}")
+            if write:
+                (current / path).parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(current / path, (fresh / path).read_bytes(), mode=0o644)
+    if write:
+        _drop_empty_folders(current)
+    return differences
+
+
+def _drop_empty_folders(folder: Path) -> None:
+    for child in [path for path in folder.iterdir() if path.is_dir()]:
+        _drop_empty_folders(child)
+        if all(left.name == "__pycache__" for left in child.iterdir()):
+            shutil.rmtree(child)
