@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self, TypeAlias, cast
 
 import asyncpg
 import orjson
@@ -197,6 +197,13 @@ class _CountedConnection(asyncpg.Connection):
     async def fetchmany(self, *args: Any, **options: Any) -> Any:
         self.database.count_statement()
         return await super().fetchmany(*args, **options)
+
+
+Queries: TypeAlias = asyncpg.Connection | Database
+"""What statements are sent to.
+
+The connection of a transaction, or the pool when one statement is all there is.
+"""
 
 
 @contextmanager
