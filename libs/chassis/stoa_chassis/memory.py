@@ -16,7 +16,7 @@ from stoa_chassis.context import correlation_id
 from stoa_chassis.inbox import AlreadyProcessed
 from stoa_chassis.outbox import Outbox
 from stoa_chassis.uow import LostRace, UnitOfWork
-from stoa_events import Payload
+from stoa_contracts.events import Payload
 
 V = TypeVar("V")
 T = TypeVar("T")

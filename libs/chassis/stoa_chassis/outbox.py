@@ -9,7 +9,7 @@ Pattern: https://microservices.io/patterns/data/transactional-outbox.html
 from collections.abc import MutableSequence
 from typing import Any, Protocol
 
-from stoa_events import Payload
+from stoa_contracts.events import Payload
 
 
 class RecordsEvents(Protocol):

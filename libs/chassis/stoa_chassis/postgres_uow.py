@@ -20,7 +20,7 @@ from stoa_chassis.outbox import Outbox
 from stoa_chassis.postgres import RETRIABLE_ERRORS, Database
 from stoa_chassis.telemetry import trace_headers
 from stoa_chassis.uow import LostRace, UnitOfWork
-from stoa_events import Payload
+from stoa_contracts.events import Payload
 
 T = TypeVar("T")
 

@@ -28,7 +28,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar
 
 from stoa_chassis.avro import Event
 from stoa_chassis.errors import Aborted
-from stoa_events import Payload
+from stoa_contracts.events import Payload
 
 T = TypeVar("T")
 R = TypeVar("R")

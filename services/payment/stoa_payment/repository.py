@@ -9,11 +9,11 @@ from uuid import UUID
 import asyncpg
 
 from stoa_chassis.due import Backoff
-from stoa_chassis.money import Money
 from stoa_chassis.outbox import Outbox
 from stoa_chassis.postgres import Database, Queries
 from stoa_chassis.postgres_due import DueTable
 from stoa_chassis.postgres_table import Table
+from stoa_contracts.money import Money
 from stoa_payment import ports
 from stoa_payment.model import Payment, PaymentNotFound, PaymentStatus, Refund, RefundStatus
 

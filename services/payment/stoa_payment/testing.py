@@ -13,8 +13,8 @@ from uuid import UUID
 
 from stoa_chassis.due import Backoff
 from stoa_chassis.memory import MemoryStore
-from stoa_chassis.money import Money
 from stoa_chassis.outbox import Outbox
+from stoa_contracts.money import Money
 from stoa_payment import ports
 from stoa_payment.model import Payment, PaymentNotFound, PaymentStatus, Refund
 

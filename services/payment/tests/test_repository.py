@@ -15,10 +15,10 @@ from stoa_chassis.avro import EventCodec
 from stoa_chassis.clock import SystemClock
 from stoa_chassis.due import Backoff
 from stoa_chassis.memory import ConstraintViolated, MemoryStore, memory_unit_of_work
-from stoa_chassis.money import Money
 from stoa_chassis.postgres import Database
 from stoa_chassis.postgres_uow import postgres_unit_of_work
 from stoa_chassis.uow import UnitOfWork
+from stoa_contracts.money import Money
 from stoa_payment import ports, repository, testing
 from stoa_payment.model import (
     Charge,
