@@ -1,13 +1,12 @@
 """The composition root of the inventory service."""
 
-from pathlib import Path
-
 from stoa.catalog.v1.catalog_pb2_grpc import CatalogServiceStub
 from stoa.inventory.v1.inventory_pb2_grpc import add_InventoryServiceServicer_to_server
 from stoa_chassis.app import App, run
 from stoa_chassis.avro import EventCodec
 from stoa_chassis.clock import SystemClock
 from stoa_chassis.kafka import Consumer, Producer
+from stoa_chassis.migrations import service_migrations
 from stoa_chassis.outbox import OutboxRelay
 from stoa_chassis.postgres import Database
 from stoa_events import InventoryLowStock, InventoryOutOfStock, InventoryReserved
@@ -18,14 +17,12 @@ from stoa_inventory.repository import StockReader, unit_of_work
 from stoa_inventory.service import Inventory
 from stoa_inventory.settings import Settings
 
-_MIGRATIONS = Path(__file__).parents[1] / "migrations"
-
 
 async def compose(app: App[Settings]) -> None:
     """Wire the service."""
     settings, clock = app.settings, SystemClock()
     database = await app.enter(
-        Database.connect(settings.database_url, _MIGRATIONS, settings.database_pool_size)
+        Database.connect(settings.database_url, service_migrations("inventory"), settings.database_pool_size)
     )
     codec = EventCodec(settings.schema_registry_url)
     await codec.load(InventoryReserved, InventoryOutOfStock, InventoryLowStock)

@@ -1,13 +1,13 @@
 """The composition root of the payment service."""
 
 from datetime import timedelta
-from pathlib import Path
 
 from stoa.payment.v1.payment_pb2_grpc import add_PaymentServiceServicer_to_server
 from stoa_chassis.app import App, run
 from stoa_chassis.avro import EventCodec
 from stoa_chassis.clock import SystemClock
 from stoa_chassis.kafka import Producer
+from stoa_chassis.migrations import service_migrations
 from stoa_chassis.postgres import Database
 from stoa_chassis.postgres_relay import OutboxRelay
 from stoa_chassis.postgres_uow import postgres_unit_of_work
@@ -18,14 +18,12 @@ from stoa_payment.peers import HttpGateway
 from stoa_payment.service import Payments
 from stoa_payment.settings import Settings
 
-_MIGRATIONS = Path(__file__).with_name("migrations")
-
 
 async def compose(app: App[Settings]) -> None:
     """Wire the service."""
     settings, clock = app.settings, SystemClock()
     database = await app.enter(
-        Database.connect(settings.database_url, _MIGRATIONS, settings.database_pool_size)
+        Database.connect(settings.database_url, service_migrations("payment"), settings.database_pool_size)
     )
     codec = EventCodec(settings.schema_registry_url)
     await codec.load(PaymentSuccessful, PaymentFailed, PaymentRefunded)

@@ -206,15 +206,14 @@ class HttpGateway:
             ) as response:
                 answer = _Answer(response.status, await response.read())
         except (aiohttp.ClientError, TimeoutError) as error:
-            self._breaker.failed(error)
+            self._breaker.failed()
             raise NoAnswer(f"{method} {path}: {type(error).__name__} {error}") from error
         except BaseException:
             self._breaker.abandoned()
             raise
         if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            failure = NoAnswer(f"{method} {path}: {answer.status}")
-            self._breaker.failed(failure)
-            raise failure
+            self._breaker.failed()
+            raise NoAnswer(f"{method} {path}: {answer.status}")
         self._breaker.succeeded()
         if not 200 <= answer.status < 300 and answer.status != HTTPStatus.PAYMENT_REQUIRED:
             # Not an outcome but a mistake, ours or theirs: what was asked for is still to be done.
