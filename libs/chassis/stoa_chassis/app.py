@@ -67,7 +67,7 @@ if TYPE_CHECKING:
     from stoa_chassis.postgres import Database
     from stoa_chassis.redis_outbox import RedisOutbox
     from stoa_chassis.uow import UnitOfWork
-    from stoa_events import Payload
+    from stoa_contracts.events import Payload
 
 S = TypeVar("S", bound=ServiceSettings)
 P = TypeVar("P", bound=PostgresSettings)
