@@ -11,7 +11,8 @@ tokens signed by a throw-away key: a policy, a constraint or an error that holds
 A peer that the code under test calls is faked the same way: serve a fake servicer, and give the code a stub
 from that server with `as_service` set to the service under test.
 
-What happens elsewhere (in another task, process or server) is waited for with `eventually`.
+What happens elsewhere (in another task, process or server) is waited for with `eventually`; what happens
+later is there at once with a `SettableClock`.
 """
 
 import asyncio
@@ -181,6 +182,17 @@ async def serve_in_process(
             for channel in running._channels:
                 await channel.close()
             await server.drain(0)
+
+
+class SettableClock:
+    """The clock of this machine, ahead by as much as a test sets."""
+
+    def __init__(self) -> None:
+        self.ahead = timedelta()
+
+    def now(self) -> datetime:
+        """Return the time that it is for the test, in UTC."""
+        return datetime.now(UTC) + self.ahead
 
 
 async def eventually(
