@@ -43,19 +43,18 @@ async def server(service: UserService) -> AsyncIterator[InProcessServer]:
         yield running
 
 
-def users(server: InProcessServer, **caller: Any) -> "user_pb2_grpc.UserServiceAsyncStub":
-    stub: user_pb2_grpc.UserServiceAsyncStub = server.stub(user_pb2_grpc.UserServiceStub, **caller)
-    return stub
+def users(server: InProcessServer, **caller: Any) -> user_pb2_grpc.UserServiceStub:
+    return server.stub(user_pb2_grpc.UserServiceStub, **caller)
 
 
-def auth(server: InProcessServer) -> "user_pb2_grpc.AuthServiceAsyncStub":
-    stub: user_pb2_grpc.AuthServiceAsyncStub = server.stub(user_pb2_grpc.AuthServiceStub)
-    return stub
+def auth(server: InProcessServer) -> user_pb2_grpc.AuthServiceStub:
+    return server.stub(user_pb2_grpc.AuthServiceStub)
 
 
 async def register(server: InProcessServer, **changes: str) -> user_pb2.User:
     fields = {"email": new_email(), "password": PASSWORD, "first_name": "Ann", "last_name": "Lee"} | changes
-    return (await users(server).CreateUser(user_pb2.CreateUserRequest(**fields))).user
+    made = await users(server).CreateUser(user_pb2.CreateUserRequest(**fields))
+    return made.user
 
 
 async def refusal(call: Any) -> RemoteError:
@@ -335,7 +334,7 @@ async def test_an_address_is_stored_with_every_field_that_was_sent(server: InPro
     owner = (await register(server)).user_id
     me = users(server, as_user=owner)
     parts = {each.name: getattr(an_address().postal, each.name) for each in fields_of(PostalAddress)}
-    sent = user_pb2.UserAddress(kind="KIND_BILLING", is_default=True, **parts)
+    sent = user_pb2.UserAddress(kind=user_pb2.UserAddress.KIND_BILLING, is_default=True, **parts)
     made = (await me.CreateAddress(user_pb2.CreateAddressRequest(user_id=owner, address=sent))).address
     sent.address_id = made.address_id
     assert made == sent

@@ -90,9 +90,12 @@ async def test_registering_and_changing_are_published_with_the_request_they_go_b
         user = await service.register()
         await service.accounts.change_profile(user.user_id, ProfileChange(first_name="Anne"))
     registered, changed = await service.store.published(user.user_id)
-    who = {"user_id": user.user_id, "email": user.email, "last_name": "Lee"}
-    assert registered.payload == UserRegistered(first_name="Ann", **who)
-    assert changed.payload == UserProfileUpdated(first_name="Anne", **who)
+    assert registered.payload == UserRegistered(
+        user_id=user.user_id, email=user.email, first_name="Ann", last_name="Lee"
+    )
+    assert changed.payload == UserProfileUpdated(
+        user_id=user.user_id, email=user.email, first_name="Anne", last_name="Lee"
+    )
     assert {registered.correlation_id, changed.correlation_id} == {"request-1"}
 
 
