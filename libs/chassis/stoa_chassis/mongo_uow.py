@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
+from pymongo.asynchronous.collection import AsyncCollection
+
 from stoa_chassis.avro import Event
 from stoa_chassis.errors import Aborted
 from stoa_chassis.inbox import AlreadyProcessed
@@ -27,7 +29,13 @@ _REMEMBERED = 200
 class MongoTransaction:
     """What the repositories of one unit of work need to write a document."""
 
-    def __init__(self, relay: MongoOutbox, consuming: Event[Payload] | None) -> None:
+    def __init__(
+        self,
+        collection: AsyncCollection[Document],
+        relay: MongoOutbox,
+        consuming: Event[Payload] | None = None,
+    ) -> None:
+        self.collection = collection
         self.outbox = Outbox()
         self._relay = relay
         self._event_id = str(consuming.event_id) if consuming is not None else None
@@ -68,12 +76,15 @@ class MongoTransaction:
 
 
 def mongo_unit_of_work(
-    relay: MongoOutbox, open_tx: Callable[[MongoTransaction], T], busy: type[Aborted] = Busy
+    collection: AsyncCollection[Document],
+    relay: MongoOutbox,
+    open_tx: Callable[[MongoTransaction], T],
+    busy: type[Aborted] = Busy,
 ) -> UnitOfWork[T]:
     """Return what runs use cases as writes of one document."""
 
     @asynccontextmanager
     async def begin(consuming: Event[Payload] | None) -> AsyncIterator[T]:
-        yield open_tx(MongoTransaction(relay, consuming))
+        yield open_tx(MongoTransaction(collection, relay, consuming))
 
     return UnitOfWork(begin, busy)

@@ -30,8 +30,8 @@ async def compose(app: App[Settings]) -> None:
     carts = Carts(
         CartStore(redis, outbox),
         PriceBook(redis),
-        Catalog(app.client(CatalogServiceStub, "catalog", settings.catalog_target)),
-        Inventory(app.client(InventoryServiceStub, "inventory", settings.inventory_target)),
+        Catalog(app.client(CatalogServiceStub, "catalog")),
+        Inventory(app.client(InventoryServiceStub, "inventory")),
         clock,
     )
     consumer = Consumer("cart", settings.kafka_bootstrap, handlers(carts), codec, producer)
