@@ -319,6 +319,7 @@ class App(Generic[S]):
         StartError if it keeps another currency.
         """
         from stoa_chassis.redis import connect
+        from stoa_chassis.redis_outbox import RedisOutbox
         from stoa_chassis.redis_uow import redis_unit_of_work
         from stoa_chassis.uow import Busy
 
