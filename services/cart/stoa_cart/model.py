@@ -176,9 +176,8 @@ class Cart:
                 },
             )
         if _cost(items) > MAX_SUBTOTAL:
-            raise InvalidArgument(
-                "item.quantity", f"would make the cart cost more than {Money(MAX_SUBTOTAL, self.currency)}"
-            )
+            most = Money(MAX_SUBTOTAL, self.currency)
+            raise InvalidArgument("item.quantity", f"would make the cart cost more than {most}")
         self._keep(items, at)
 
     def _keep(self, items: Iterable[Item], at: datetime) -> None:
