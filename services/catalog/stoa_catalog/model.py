@@ -1,7 +1,8 @@
-"""Products and the variants that are sold: what staff may make of them, and what others must hear of it.
+"""Products and the variants that are sold: what staff may make of them, and what others are told of it.
 
 A product is one aggregate with a version that grows with every change. The version is the etag that a writer
-must have read, and it travels in the events, so that whoever copies a product can tell old news from new.
+must have read, and it travels in the events, so that whoever copies a product can tell an older state from a
+newer one.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -107,7 +108,7 @@ class Rating:
 
 @dataclass(slots=True)
 class Product:
-    """A product, as it is now; `events` are the changes that nobody heard of yet."""
+    """A product, as it is now; `events` are its changes that are not published yet."""
 
     product_id: UUID
     version: int
@@ -120,9 +121,12 @@ class Product:
     events: list[ProductCreated | ProductUpdated | ProductDeleted] = field(default_factory=list)
 
     @classmethod
-    def create(cls, details: Details, drafts: Sequence[VariantDraft], now: datetime) -> Self:
-        """Add a product. Raises InvalidArgument naming the variant that can't be."""
-        _check(details, drafts, known=frozenset())
+    def create(cls, details: Details, drafts: Sequence[VariantDraft], currency: str, now: datetime) -> Self:
+        """Add a product, priced in the shop's currency.
+
+        Raises InvalidArgument naming the variant that can't be.
+        """
+        _check(details, drafts, currency, known=frozenset())
         variants = tuple(draft.as_variant() for draft in drafts)
         product = cls(new_id(), 1, details, variants, created_at=now, updated_at=now)
         product.events.append(product._created())
@@ -133,7 +137,9 @@ class Product:
         """The name of this version."""
         return str(self.version)
 
-    def update(self, details: Details, drafts: Sequence[VariantDraft], etag: str, now: datetime) -> None:
+    def update(
+        self, details: Details, drafts: Sequence[VariantDraft], etag: str, currency: str, now: datetime
+    ) -> None:
         """Become what is asked. A variant keeps its id when the draft has it; the others are new or gone.
 
         Nothing happens if the product is that already, whatever the etag: so an update whose answer got lost
@@ -149,7 +155,7 @@ class Product:
             raise EtagMismatch(
                 "the product was changed since you read it", metadata={"product_id": str(self.product_id)}
             )
-        _check(details, drafts, known={variant.variant_id for variant in self.variants})
+        _check(details, drafts, currency, known={variant.variant_id for variant in self.variants})
         self.details = details
         self.variants = tuple(draft.as_variant() for draft in drafts)
         self._changed(now)
@@ -233,8 +239,10 @@ class Filters:
             raise InvalidArgument("min_price", "must not be more than max_price")
 
 
-def _check(details: Details, drafts: Sequence[VariantDraft], known: Iterable[UUID]) -> None:
-    """Refuse variants whose ids are not of this product or appear twice, SKUs that do, and too much text."""
+def _check(details: Details, drafts: Sequence[VariantDraft], currency: str, known: Iterable[UUID]) -> None:
+    """Refuse ids of variants that are not this product's or appear twice, SKUs that do, prices in another
+    currency, and too much text.
+    """
     violations: list[FieldViolation] = []
     free_ids, skus = set(known), set[str]()
     for at, draft in enumerate(drafts):
@@ -247,6 +255,8 @@ def _check(details: Details, drafts: Sequence[VariantDraft], known: Iterable[UUI
         if draft.sku in skus:
             violations.append(FieldViolation(_path(at, "sku"), "is there twice"))
         skus.add(draft.sku)
+        if draft.price.currency != currency:
+            violations.append(FieldViolation(_path(at, "price"), f"must be in {currency}"))
     if sum(len(text.encode()) for text in _texts(details, drafts)) > MAX_TEXT:
         violations.append(FieldViolation("product", f"must not hold more than {MAX_TEXT} bytes of text"))
     if violations:
