@@ -31,7 +31,7 @@ async def compose(app: App[Settings]) -> None:
     await projector.load()
     news = Broadcast(settings.kafka_bootstrap, handlers(projector), codec, begin=projector.reconcile)
     browsing = Browsing(projector, views)
-    assortment = Assortment(Products(collection, outbox), projector, clock)
+    assortment = Assortment(Products(collection, outbox), projector, clock, settings.currency)
 
     servicer = CatalogServicer(browsing, assortment, projector, settings.workers)
     app.serve(add_CatalogServiceServicer_to_server, servicer)

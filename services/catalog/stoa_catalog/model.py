@@ -97,6 +97,13 @@ class VariantDraft:
         )
 
 
+def check_currency(variants: Sequence[VariantDraft], currency: str) -> None:
+    """Refuse prices in another currency than the shop sells in. Raises InvalidArgument."""
+    for at, variant in enumerate(variants):
+        if variant.price.currency != currency:
+            raise InvalidArgument(f"product.variants[{at}].price", f"must be in {currency}")
+
+
 @dataclass(frozen=True, slots=True)
 class Rating:
     """What buyers think: the mean of all ratings (1 to 5; 0 without any) and how many there are."""

@@ -18,6 +18,7 @@ from stoa_catalog.model import (
     Product,
     ProductNotFound,
     VariantDraft,
+    check_currency,
 )
 from stoa_catalog.projector import Projector
 from stoa_catalog.read_model import Listing
@@ -89,13 +90,16 @@ class Browsing(Generic[V]):
 class Assortment(Generic[V]):
     """Changing products. A change is seen in this process as soon as it is stored."""
 
-    def __init__(self, products: Products, projector: Projector[V], clock: Clock) -> None:
+    def __init__(self, products: Products, projector: Projector[V], clock: Clock, currency: str) -> None:
+        """Accept prices in `currency` alone."""
         self._products = products
         self._projector = projector
         self._clock = clock
+        self._currency = currency
 
     async def create(self, details: Details, variants: Sequence[VariantDraft]) -> Product:
         """Add a product. Raises SkuTaken, InvalidArgument."""
+        check_currency(variants, self._currency)
         product = Product.create(details, variants, self._now())
         await self._products.add(product)
         self._projector.apply(product)
@@ -105,6 +109,7 @@ class Assortment(Generic[V]):
         self, product_id: UUID, details: Details, variants: Sequence[VariantDraft], etag: str
     ) -> Product:
         """Replace a product. Raises ProductNotFound, EtagMismatch, SkuTaken, InvalidArgument."""
+        check_currency(variants, self._currency)
         return await self._change(
             product_id, lambda product: product.update(details, variants, etag, self._now())
         )
