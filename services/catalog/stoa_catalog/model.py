@@ -98,6 +98,17 @@ class VariantDraft:
         )
 
 
+def check_currency(variants: Sequence[VariantDraft], currency: str) -> None:
+    """Refuse prices in another currency than the shop sells in. Raises InvalidArgument."""
+    violations = [
+        FieldViolation(_path(at, "price"), f"must be in {currency}")
+        for at, variant in enumerate(variants)
+        if variant.price.currency != currency
+    ]
+    if violations:
+        raise InvalidArgument.of(violations)
+
+
 @dataclass(frozen=True, slots=True)
 class Rating:
     """What buyers think: the mean of all ratings (1 to 5; 0 without any) and how many there are."""
@@ -121,12 +132,9 @@ class Product:
     events: list[ProductCreated | ProductUpdated | ProductDeleted] = field(default_factory=list)
 
     @classmethod
-    def create(cls, details: Details, drafts: Sequence[VariantDraft], currency: str, now: datetime) -> Self:
-        """Add a product, priced in the shop's currency.
-
-        Raises InvalidArgument naming the variant that can't be.
-        """
-        _check(details, drafts, currency, known=frozenset())
+    def create(cls, details: Details, drafts: Sequence[VariantDraft], now: datetime) -> Self:
+        """Add a product. Raises InvalidArgument naming the variant that can't be."""
+        _check(details, drafts, known=frozenset())
         variants = tuple(draft.as_variant() for draft in drafts)
         product = cls(new_id(), 1, details, variants, created_at=now, updated_at=now)
         product.events.append(product._created())
@@ -137,9 +145,7 @@ class Product:
         """The name of this version."""
         return str(self.version)
 
-    def update(
-        self, details: Details, drafts: Sequence[VariantDraft], etag: str, currency: str, now: datetime
-    ) -> None:
+    def update(self, details: Details, drafts: Sequence[VariantDraft], etag: str, now: datetime) -> None:
         """Become what is asked. A variant keeps its id when the draft has it; the others are new or gone.
 
         Nothing happens if the product is that already, whatever the etag: so an update whose answer got lost
@@ -155,7 +161,7 @@ class Product:
             raise EtagMismatch(
                 "the product was changed since you read it", metadata={"product_id": str(self.product_id)}
             )
-        _check(details, drafts, currency, known={variant.variant_id for variant in self.variants})
+        _check(details, drafts, known={variant.variant_id for variant in self.variants})
         self.details = details
         self.variants = tuple(draft.as_variant() for draft in drafts)
         self._changed(now)
@@ -239,10 +245,8 @@ class Filters:
             raise InvalidArgument("min_price", "must not be more than max_price")
 
 
-def _check(details: Details, drafts: Sequence[VariantDraft], currency: str, known: Iterable[UUID]) -> None:
-    """Refuse ids of variants that are not this product's or appear twice, SKUs that do, prices in another
-    currency, and too much text.
-    """
+def _check(details: Details, drafts: Sequence[VariantDraft], known: Iterable[UUID]) -> None:
+    """Refuse variants whose ids are not of this product or appear twice, SKUs that do, and too much text."""
     violations: list[FieldViolation] = []
     free_ids, skus = set(known), set[str]()
     for at, draft in enumerate(drafts):
@@ -255,8 +259,6 @@ def _check(details: Details, drafts: Sequence[VariantDraft], currency: str, know
         if draft.sku in skus:
             violations.append(FieldViolation(_path(at, "sku"), "is there twice"))
         skus.add(draft.sku)
-        if draft.price.currency != currency:
-            violations.append(FieldViolation(_path(at, "price"), f"must be in {currency}"))
     if sum(len(text.encode()) for text in _texts(details, drafts)) > MAX_TEXT:
         violations.append(FieldViolation("product", f"must not hold more than {MAX_TEXT} bytes of text"))
     if violations:

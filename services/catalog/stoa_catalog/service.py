@@ -16,6 +16,7 @@ from stoa_catalog.model import (
     Product,
     ProductNotFound,
     VariantDraft,
+    check_currency,
 )
 from stoa_catalog.ports import Tx, Views
 from stoa_catalog.projector import Projector
@@ -92,12 +93,14 @@ class Assortment(Generic[V]):
 
     async def create(self, details: Details, variants: Sequence[VariantDraft]) -> Product:
         """Add a product. Raises SkuTaken, InvalidArgument."""
+        check_currency(variants, self._currency)
         return self._shown(await self._create(details, variants))
 
     async def update(
         self, product_id: UUID, details: Details, variants: Sequence[VariantDraft], etag: str
     ) -> Product:
         """Replace a product. Raises ProductNotFound, EtagMismatch, SkuTaken, InvalidArgument, Busy."""
+        check_currency(variants, self._currency)
         return self._shown(await self._update(product_id, details, variants, etag))
 
     async def delete(self, product_id: UUID) -> None:
@@ -106,7 +109,7 @@ class Assortment(Generic[V]):
 
     @transactional
     async def _create(self, tx: Tx, details: Details, variants: Sequence[VariantDraft]) -> Product:
-        product = Product.create(details, variants, self._currency, self._now())
+        product = Product.create(details, variants, self._now())
         await tx.products.add(product)
         return product
 
@@ -115,7 +118,7 @@ class Assortment(Generic[V]):
         self, tx: Tx, product_id: UUID, details: Details, variants: Sequence[VariantDraft], etag: str
     ) -> Product:
         product = await tx.products.get(product_id)
-        product.update(details, variants, etag, self._currency, self._now())
+        product.update(details, variants, etag, self._now())
         await tx.products.save(product)
         return product
 
