@@ -31,7 +31,12 @@ class Service:
 
 
 # What every service takes from the environment of `stoa up`, with the value it has otherwise.
-_PASSED_TO_ALL = {"STOA_WORKERS": "1", "STOA_OTLP_ENDPOINT": "", "STOA_LOG_LEVEL": "INFO"}
+_PASSED_TO_ALL = {
+    "STOA_WORKERS": "1",
+    "STOA_OTLP_ENDPOINT": "",
+    "STOA_LOG_LEVEL": "INFO",
+    "STOA_CURRENCY": "USD",
+}
 
 
 def part(at: Instance, service: Service, *, contracts: str) -> Part:
