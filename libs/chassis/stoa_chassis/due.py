@@ -158,15 +158,3 @@ class DueWork(Generic[W]):
                     _log.info("due work has to wait", work=type(work).__name__, cause=repr(error))
                 else:
                     _log.exception("due work failed", work=repr(work))
-
-
-async def every(seconds: float, work: Callable[[], Awaitable[object]]) -> None:
-    """Do `work` now and then again every so many seconds, until cancelled; an outage is waited out."""
-    while True:
-        try:
-            await work()
-        except Exception as error:
-            if not is_outage(error):
-                raise
-            _log.warning("periodic work has to wait", cause=repr(error))
-        await asyncio.sleep(seconds)

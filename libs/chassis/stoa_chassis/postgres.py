@@ -134,6 +134,11 @@ class Database:
         async with self._connection() as connection:
             return await connection.execute(query, *args)
 
+    async def check(self) -> None:
+        """Raise Unavailable if the server can't be reached; busy connections are no sign of that."""
+        if self._pool.get_idle_size() > 0 or self._pool.get_size() < self._pool.get_max_size():
+            await self.execute("SELECT 1")
+
     @asynccontextmanager
     async def dedicated(self) -> AsyncIterator[asyncpg.Connection]:
         """Open a connection outside of the pool, for what needs a session: LISTEN, session advisory locks."""

@@ -33,7 +33,7 @@ from stoa_contracts.events import Payload
 T = TypeVar("T")
 R = TypeVar("R")
 P = ParamSpec("P")
-_TRIES = 8
+_TRIES = 12
 _FIRST_PAUSE_SECONDS = 0.005
 _LONGEST_PAUSE_SECONDS = 0.2
 
@@ -70,7 +70,7 @@ class UnitOfWork(Generic[T]):
         """Run `work` in a transaction that handles the event `consuming`, if one is given.
 
         Raises AlreadyProcessed if the event was handled before, Unavailable if the store can't be reached,
-        and Busy if the work has lost eight times in a row.
+        and Busy if the work has lost twelve times in a row.
         """
         pause = _FIRST_PAUSE_SECONDS
         for _ in range(_TRIES - 1):

@@ -33,7 +33,7 @@ async def compose(app: App[Settings]) -> None:
     producer = await app.enter(Producer(settings.kafka_bootstrap))
 
     uow = unit_of_work(database, codec, settings.patience, settings.saga_retry)
-    payments = Payments(app.client(PaymentServiceStub, "payment", settings.payment_target))
+    payments = Payments(app.client(PaymentServiceStub, "payment"))
     engine = SagaEngine(uow, payments, clock)
     orders = Orders(
         uow,
@@ -41,9 +41,9 @@ async def compose(app: App[Settings]) -> None:
         engine,
         clock,
         settings.tariff,
-        Carts(app.client(CartServiceStub, "cart", settings.cart_target)),
-        Catalog(app.client(CatalogServiceStub, "catalog", settings.catalog_target)),
-        AddressBook(app.client(UserServiceStub, "user", settings.user_target)),
+        Carts(app.client(CartServiceStub, "cart")),
+        Catalog(app.client(CatalogServiceStub, "catalog")),
+        AddressBook(app.client(UserServiceStub, "user")),
     )
 
     app.serve(add_OrderServiceServicer_to_server, OrderServicer(orders))

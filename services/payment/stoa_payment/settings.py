@@ -5,15 +5,12 @@ from datetime import timedelta
 from pydantic import Field
 
 from stoa_chassis.due import Backoff
-from stoa_chassis.settings import ServiceSettings
+from stoa_chassis.settings import PostgresSettings
 from stoa_payment.model import RetryPolicy
 
 
-class Settings(ServiceSettings):
+class Settings(PostgresSettings):
     """What an operator can set, beside what all services have."""
-
-    port: int = 18105
-    metrics_port: int = 18205
 
     gateway_url: str = "http://127.0.0.1:18020"
     gateway_api_key: str = Field(default="", repr=False)

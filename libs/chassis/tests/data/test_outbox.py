@@ -259,7 +259,7 @@ async def test_work_that_always_loses_is_aborted(uow: UnitOfWork[Any], database:
 
     with pytest.raises(Aborted):
         await uow.run(lose)
-    assert tries == 8
+    assert tries == 12
 
 
 async def test_a_record_that_the_broker_refuses_does_not_stop_the_producer(
