@@ -6,6 +6,7 @@ these and on PostgreSQL.
 """
 
 import asyncio
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
@@ -217,6 +218,7 @@ def _check_payment(store: MemoryStore[Rows], payment: Payment) -> None:
     taken = payment.charge_id is not None and any(each.charge_id == payment.charge_id for each in others)
     store.check(not taken, "payments_gateway_charge_id_key")
     zero, pending = Money.zero(payment.amount.currency), payment.status is PaymentStatus.PENDING
+    store.check(re.fullmatch(r"([0-9]{4})?", payment.last4) is not None, "payments_last4_check")
     store.check(payment.amount > zero, "payments_amount_check")
     within = zero <= min(payment.refunded, payment.refunding)
     within = within and payment.refunded + payment.refunding <= payment.amount

@@ -1,19 +1,22 @@
 """The payment service on a store and a gateway in memory; tests marked `stack` put it on a real database."""
 
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 
 import pytest
 
 from stoa_chassis.avro import EventCodec
 from stoa_chassis.due import Backoff
+from stoa_chassis.ids import new_id
 from stoa_chassis.memory import MemoryStore, memory_unit_of_work
 from stoa_chassis.migrations import service_migrations
 from stoa_chassis.postgres import Database
 from stoa_chassis.testing import SettableClock
+from stoa_contracts.money import Money
 from stoa_events import PaymentFailed, PaymentRefunded, PaymentSuccessful
 from stoa_payment import testing
-from stoa_payment.model import RetryPolicy
+from stoa_payment.model import Payment, PaymentStatus, RetryPolicy
 from stoa_payment.service import Payments
 
 
@@ -59,6 +62,29 @@ def payments(
         clock,
         retry,
         backoff,
+    )
+
+
+@pytest.fixture
+def a_full_payment() -> Payment:
+    """A payment of which no field is empty, but those that only a pending one has."""
+    return Payment(
+        payment_id=new_id(),
+        order_id=new_id(),
+        user_id=new_id(),
+        amount=Money(Decimal(20), "USD"),
+        refunded=Money(Decimal(5), "USD"),
+        refunding=Money(Decimal(2), "USD"),
+        status=PaymentStatus.PARTIALLY_REFUNDED,
+        method_type="card",
+        correlation_id="a-request",
+        created_at=datetime(2026, 11, 26, 10, tzinfo=UTC),
+        updated_at=datetime(2026, 11, 26, 11, tzinfo=UTC),
+        brand="visa",
+        last4="4242",
+        charge_id=f"ch_{new_id()}",
+        failure_reason="none",
+        attempts=3,
     )
 
 

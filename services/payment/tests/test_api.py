@@ -13,11 +13,15 @@ from stoa.payment.v1.payment_pb2 import (
     Payment,
     ProcessPaymentRequest,
     ReceiveWebhookRequest,
+    Refund,
     RefundPaymentRequest,
 )
 from stoa.payment.v1.payment_pb2_grpc import PaymentServiceStub, add_PaymentServiceServicer_to_server
 from stoa_chassis.errors import Code, RemoteError
+from stoa_chassis.memory import MemoryStore
 from stoa_chassis.testing import InProcessServer, serve_in_process
+from stoa_chassis.timestamps import to_timestamp
+from stoa_payment import model, testing
 from stoa_payment.api import PaymentServicer
 from stoa_payment.service import Payments
 from stoa_payment.testing import FakeGateway
@@ -63,6 +67,54 @@ async def test_a_payment_tells_all_about_itself_but_the_token(order: PaymentServ
     assert payment.refunded_amount == usd(0)
     assert payment.created_at.ToDatetime() <= payment.updated_at.ToDatetime()
     assert "tok_" not in str(payment)
+
+
+async def test_nothing_of_a_payment_or_a_refund_is_left_out(
+    server: InProcessServer, store: MemoryStore[testing.Rows], a_full_payment: model.Payment
+) -> None:
+    """Every field of the message has the value of the entity's field, which is not empty."""
+    stored = a_full_payment
+    given_back = model.Refund(
+        refund_id=uuid4(),
+        payment_id=stored.payment_id,
+        request_id="r1",
+        amount=stored.refunded,
+        reason="broken",
+        status=model.RefundStatus.SUCCEEDED,
+        correlation_id="c",
+        created_at=stored.created_at,
+        updated_at=stored.updated_at,
+    )
+    store.rows = testing.Rows((testing.payment_row(stored),), (testing.refund_row(given_back),))
+    staff = server.stub(PaymentServiceStub, as_user=uuid4(), staff=True)
+    payment_id = str(stored.payment_id)
+    payment = (await staff.GetPayment(GetPaymentRequest(payment_id=payment_id))).payment
+    assert payment == Payment(
+        payment_id=str(stored.payment_id),
+        order_id=str(stored.order_id),
+        user_id=str(stored.user_id),
+        amount=usd(20),
+        refunded_amount=usd(5),
+        status="partially_refunded",
+        method_type="card",
+        brand="visa",
+        last4="4242",
+        failure_reason="none",
+        created_at=to_timestamp(stored.created_at),
+        updated_at=to_timestamp(stored.updated_at),
+    )
+    request = RefundPaymentRequest(payment_id=payment_id, request_id="r1")
+    refund = (await staff.RefundPayment(request)).refund
+    assert refund == Refund(
+        refund_id=str(given_back.refund_id),
+        payment_id=str(stored.payment_id),
+        amount=usd(5),
+        status="succeeded",
+        reason="broken",
+        created_at=to_timestamp(stored.created_at),
+    )
+    for message in (payment, refund):
+        assert len(message.ListFields()) == len(message.DESCRIPTOR.fields)
 
 
 @pytest.mark.parametrize(

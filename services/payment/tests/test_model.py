@@ -85,6 +85,55 @@ def test_a_captured_charge_succeeds_once_and_forgets_the_token() -> None:
     )
 
 
+def test_nothing_of_a_payment_is_left_out_of_its_events() -> None:
+    paid, declined = a_payment(), a_payment()
+    paid.settle(a_charge(paid), LATER)
+    back = refund(paid, "5.00")
+    paid.refund_made(back, made(back), LATER)
+    whole = refund(paid, request_id="r2")
+    paid.refund_made(whole, made(whole), LATER)
+    declined.settle(a_charge(declined, ChargeStatus.FAILED), LATER)
+    assert paid.events == [
+        PaymentSuccessful(
+            payment_id=paid.payment_id,
+            order_id=paid.order_id,
+            user_id=paid.user_id,
+            amount=usd("20.00"),
+            brand="visa",
+            last4="4242",
+        ),
+        PaymentRefunded(
+            payment_id=paid.payment_id,
+            order_id=paid.order_id,
+            refund_id=back.refund_id,
+            user_id=paid.user_id,
+            amount=usd("5.00"),
+            total_refunded=usd("5.00"),
+            fully_refunded=False,
+        ),
+        PaymentRefunded(
+            payment_id=paid.payment_id,
+            order_id=paid.order_id,
+            refund_id=whole.refund_id,
+            user_id=paid.user_id,
+            amount=usd("15.00"),
+            total_refunded=usd("20.00"),
+            fully_refunded=True,
+        ),
+    ]
+    assert declined.events == [
+        PaymentFailed(
+            payment_id=declined.payment_id,
+            order_id=declined.order_id,
+            user_id=declined.user_id,
+            amount=usd("20.00"),
+            reason="card_declined",
+            brand="visa",
+            last4="4242",
+        )
+    ]
+
+
 def test_a_declined_charge_fails_with_its_reason() -> None:
     payment = a_payment()
     payment.settle(a_charge(payment, ChargeStatus.FAILED), LATER)
