@@ -50,6 +50,21 @@ ISSUER = AUDIENCE = "stoa"
 _Stub = TypeVar("_Stub")
 
 
+class SettableClock:
+    """Stands still at `at` until a test moves it on."""
+
+    def __init__(self, at: datetime = datetime(2026, 11, 26, 12, tzinfo=UTC)) -> None:
+        self.at = at
+
+    def now(self) -> datetime:
+        """Return the time that was set."""
+        return self.at
+
+    def advance(self, **time: float) -> None:
+        """Let time go by, said as to `timedelta`: `clock.advance(hours=25)`."""
+        self.at += timedelta(**time)
+
+
 class TokenMint:
     """Issues tokens as the user service does, with a key of its own."""
 
