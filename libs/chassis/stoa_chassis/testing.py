@@ -51,10 +51,10 @@ _Stub = TypeVar("_Stub")
 
 
 class SettableClock:
-    """Stands still at `at` until a test moves it on."""
+    """Stands still at the moment at which it was made until a test moves it on."""
 
-    def __init__(self, at: datetime = datetime(2026, 11, 26, 12, tzinfo=UTC)) -> None:
-        self.at = at
+    def __init__(self) -> None:
+        self.at = datetime.now(UTC)
 
     def now(self) -> datetime:
         """Return the time that was set."""
@@ -197,17 +197,6 @@ async def serve_in_process(
             for channel in running._channels:
                 await channel.close()
             await server.drain(0)
-
-
-class SettableClock:
-    """The clock of this machine, ahead by as much as a test sets."""
-
-    def __init__(self) -> None:
-        self.ahead = timedelta()
-
-    def now(self) -> datetime:
-        """Return the time that it is for the test, in UTC."""
-        return datetime.now(UTC) + self.ahead
 
 
 async def eventually(

@@ -223,9 +223,9 @@ async def test_a_session_lasts_while_it_is_used_but_not_for_ever(service: UserSe
     user = await service.register()
     token = (await service.sessions.sign_in(user.email, PASSWORD)).refresh_token
     for days in (29, 29, 29):
-        service.clock.ahead += timedelta(days=days)
+        service.clock.at += timedelta(days=days)
         token = (await service.sessions.refresh(token)).refresh_token
-    service.clock.ahead += timedelta(days=4)
+    service.clock.at += timedelta(days=4)
     with pytest.raises(InvalidRefreshToken):
         await service.sessions.refresh(token)
 
@@ -280,7 +280,7 @@ async def test_sign_in_is_locked_after_ten_failures_even_for_the_right_password(
         await service.sessions.sign_in(email, PASSWORD)
     assert locked.value.retry_after
     assert timedelta(seconds=50) < locked.value.retry_after <= timedelta(minutes=1)
-    service.clock.ahead += timedelta(minutes=1)
+    service.clock.at += timedelta(minutes=1)
     with pytest.raises(InvalidCredentials):
         await service.sessions.sign_in(email, "wrong")
     with pytest.raises(SignInLocked) as locked:
@@ -299,7 +299,7 @@ async def test_the_lock_opens_by_itself_and_success_forgets_the_failures(service
     for _ in range(10):
         with pytest.raises(InvalidCredentials):
             await service.sessions.sign_in(user.email, "wrong")
-    service.clock.ahead += timedelta(minutes=2)
+    service.clock.at += timedelta(minutes=2)
     await service.sessions.sign_in(user.email, PASSWORD)
 
 
@@ -329,7 +329,7 @@ async def test_what_has_no_effect_any_more_is_pruned(service: UserService, memor
         await service.sessions.sign_in(user.email, "wrong")
     await service.sessions.prune()
     token = (await service.sessions.refresh(token)).refresh_token
-    service.clock.ahead += timedelta(days=91)
+    service.clock.at += timedelta(days=91)
     await service.sessions.prune()
     assert memory.rows == Rows(users=memory.rows.users)
 
