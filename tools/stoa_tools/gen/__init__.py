@@ -9,11 +9,12 @@ import tempfile
 from pathlib import Path
 
 from stoa_stack.files import write_atomically
-from stoa_tools.gen import events
+from stoa_tools.gen import events, rest
 from stoa_tools.gen.tools import buf
 from stoa_stack.instance import CHECKOUT
 
 _PYTHON = Path("python")
+_OPENAPI = Path("openapi") / "openapi.yaml"
 _DESCRIPTORS = Path("descriptors") / "stoa.binpb"
 
 
@@ -32,6 +33,7 @@ def run(check: bool = False) -> list[str]:
         descriptors = str(fresh / _DESCRIPTORS)
         buf("build", "--as-file-descriptor-set", "--exclude-source-info", "--output", descriptors)
         events.generate(CHECKOUT / "events", fresh / _PYTHON / "stoa_events")
+        rest.generate(fresh / _OPENAPI, fresh / _PYTHON / "stoa_rest")
         _mark_typed(fresh / _PYTHON)
         return _compare(fresh, CHECKOUT / "gen", write=not check)
 
