@@ -87,7 +87,7 @@ def new_product(name: str = "Reading lamp", *, price: Decimal | str = "20", vari
 
 
 async def put_on_sale(staff: Client, product: Product, stock: int) -> list[Item]:
-    """Create a product, with so many of each variant in stock, and return what can be bought. Raises ApiError."""
+    """Create a product with so many of each variant in stock; returns what can be bought. Raises ApiError."""
     made = await staff.create_product(**product)
     items = [Item(made["product_id"], variant["variant_id"]) for variant in made["variants"]]
     for item in items if stock else ():

@@ -67,7 +67,7 @@ def line(scenario: Scenario, result: Result, idle: Idle) -> dict[str, Any]:
     return {
         "scenario": scenario.name,
         "what": scenario.what,
-        "floor": scenario.floor,
+        "baseline": scenario.baseline,
         "seconds": round(outcome.seconds, 2),
         "requests": len(outcome.times),
         "per_second": round(len(outcome.times) / outcome.seconds, 2),
