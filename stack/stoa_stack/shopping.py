@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import httpx
 
-from stoa_rest import Address, Money, Operations, Order, Product
+from stoa_rest import Address, Cart, Money, Operations, Order, Product
 from stoa_stack.instance import Instance
 from stoa_stack.rest import Client
 
@@ -100,9 +100,9 @@ async def deliver(staff: Client, variant_id: str, count: int) -> None:
     await staff.adjust_inventory(variant_id, delta=count, reason="delivery", request_id=str(uuid4()))
 
 
-async def put_into_cart(client: Operations, user_id: str, item: Item, quantity: int = 1) -> None:
+async def put_into_cart(client: Operations, user_id: str, item: Item, quantity: int = 1) -> Cart:
     """Put so many of something into a user's cart."""
-    await client.add_cart_item(
+    return await client.add_cart_item(
         user_id, product_id=item.product_id, variant_id=item.variant_id, quantity=quantity
     )
 

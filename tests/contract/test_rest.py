@@ -16,11 +16,7 @@ def test_every_operation_whose_body_is_json_has_a_method_and_its_route() -> None
         for verb, each in verbs.items()
         if "*/*" not in each.get("requestBody", {}).get("content", {})
     }
-    known = {
-        each.name: (each.method, each.path)
-        for each in vars(stoa_rest).values()
-        if isinstance(each, stoa_rest.Operation)
-    }
+    known = {each.name: (each.method, each.path) for each in stoa_rest.OPERATIONS}
     assert known == routes
     methods = {name.replace("_", "") for name in vars(stoa_rest.Operations)}
     assert {name.lower() for name in routes} <= methods

@@ -15,16 +15,22 @@ from dataclasses import dataclass
 from typing import Any, Literal, Required, TypedDict, Unpack, cast
 from urllib.parse import quote, urlencode
 
-_PARAMETER = re.compile(r"\{\w+\}")
+_PARAMETER = re.compile(r"\{(\w+)\}")
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """An operation of the API: its id, the HTTP method and the path, with parameters in braces."""
+    """An operation of the API: its id, the HTTP method, the path with parameters in braces, and its group."""
 
     name: str
     method: str
     path: str
+    tag: str
+
+    @property
+    def parameters(self) -> list[str]:
+        """The parameters of the path, in order."""
+        return _PARAMETER.findall(self.path)
 
     def target(self, *path: str, **query: Any) -> str:
         """The path with its parameters and query filled in; a query of None is left out."""
@@ -38,40 +44,77 @@ class Operation:
         return f"{target}?{urlencode(given, doseq=True, quote_via=quote)}" if given else target
 
 
-ADD_CART_ITEM = Operation("addCartItem", "POST", "/api/v1/cart/{user_id}/items")
-ADJUST_INVENTORY = Operation("adjustInventory", "POST", "/api/v1/inventory/{variant_id}/adjustments")
-BATCH_GET_PRODUCTS = Operation("batchGetProducts", "GET", "/api/v1/products:batchGet")
-CANCEL_ORDER = Operation("cancelOrder", "PUT", "/api/v1/orders/{order_id}/cancel")
-CLEAR_CART = Operation("clearCart", "DELETE", "/api/v1/cart/{user_id}")
-CREATE_ADDRESS = Operation("createAddress", "POST", "/api/v1/users/{user_id}/addresses")
-CREATE_PRODUCT = Operation("createProduct", "POST", "/api/v1/products")
-CREATE_USER = Operation("createUser", "POST", "/api/v1/users")
-DELETE_ADDRESS = Operation("deleteAddress", "DELETE", "/api/v1/users/{user_id}/addresses/{address_id}")
-DELETE_PRODUCT = Operation("deleteProduct", "DELETE", "/api/v1/products/{product_id}")
-GET_CART = Operation("getCart", "GET", "/api/v1/cart/{user_id}")
-GET_INVENTORY = Operation("getInventory", "GET", "/api/v1/inventory/{variant_id}")
-GET_JWKS = Operation("getJwks", "GET", "/api/v1/auth/jwks")
-GET_ORDER = Operation("getOrder", "GET", "/api/v1/orders/{order_id}")
-GET_PAYMENT = Operation("getPayment", "GET", "/api/v1/payments/{payment_id}")
-GET_PRODUCT = Operation("getProduct", "GET", "/api/v1/products/{product_id}")
-GET_USER = Operation("getUser", "GET", "/api/v1/users/{user_id}")
-LIST_ADDRESSES = Operation("listAddresses", "GET", "/api/v1/users/{user_id}/addresses")
-LIST_CATEGORIES = Operation("listCategories", "GET", "/api/v1/categories")
-LIST_INVENTORY = Operation("listInventory", "GET", "/api/v1/inventory")
-LIST_ORDERS = Operation("listOrders", "GET", "/api/v1/orders")
-LIST_PRODUCTS = Operation("listProducts", "GET", "/api/v1/products")
-LIST_USER_ORDERS = Operation("listUserOrders", "GET", "/api/v1/users/{user_id}/orders")
-LOGIN = Operation("login", "POST", "/api/v1/auth/login")
-LOGOUT = Operation("logout", "POST", "/api/v1/auth/logout")
-PLACE_ORDER = Operation("placeOrder", "POST", "/api/v1/orders")
-REFRESH = Operation("refresh", "POST", "/api/v1/auth/refresh")
-REFUND_PAYMENT = Operation("refundPayment", "POST", "/api/v1/payments/{payment_id}/refunds")
-REMOVE_CART_ITEM = Operation("removeCartItem", "DELETE", "/api/v1/cart/{user_id}/items/{item_id}")
-SET_THRESHOLD = Operation("setThreshold", "PUT", "/api/v1/inventory/{variant_id}/threshold")
-UPDATE_ADDRESS = Operation("updateAddress", "PUT", "/api/v1/users/{user_id}/addresses/{address_id}")
-UPDATE_CART_ITEM = Operation("updateCartItem", "PUT", "/api/v1/cart/{user_id}/items/{item_id}")
-UPDATE_PRODUCT = Operation("updateProduct", "PUT", "/api/v1/products/{product_id}")
-UPDATE_USER = Operation("updateUser", "PATCH", "/api/v1/users/{user_id}")
+ADD_CART_ITEM = Operation("addCartItem", "POST", "/api/v1/cart/{user_id}/items", "Cart")
+ADJUST_INVENTORY = Operation("adjustInventory", "POST", "/api/v1/inventory/{variant_id}/adjustments", "Inventory")
+BATCH_GET_PRODUCTS = Operation("batchGetProducts", "GET", "/api/v1/products:batchGet", "Catalog")
+CANCEL_ORDER = Operation("cancelOrder", "PUT", "/api/v1/orders/{order_id}/cancel", "Order")
+CLEAR_CART = Operation("clearCart", "DELETE", "/api/v1/cart/{user_id}", "Cart")
+CREATE_ADDRESS = Operation("createAddress", "POST", "/api/v1/users/{user_id}/addresses", "User")
+CREATE_PRODUCT = Operation("createProduct", "POST", "/api/v1/products", "Catalog")
+CREATE_USER = Operation("createUser", "POST", "/api/v1/users", "User")
+DELETE_ADDRESS = Operation("deleteAddress", "DELETE", "/api/v1/users/{user_id}/addresses/{address_id}", "User")
+DELETE_PRODUCT = Operation("deleteProduct", "DELETE", "/api/v1/products/{product_id}", "Catalog")
+GET_CART = Operation("getCart", "GET", "/api/v1/cart/{user_id}", "Cart")
+GET_INVENTORY = Operation("getInventory", "GET", "/api/v1/inventory/{variant_id}", "Inventory")
+GET_JWKS = Operation("getJwks", "GET", "/api/v1/auth/jwks", "Auth")
+GET_ORDER = Operation("getOrder", "GET", "/api/v1/orders/{order_id}", "Order")
+GET_PAYMENT = Operation("getPayment", "GET", "/api/v1/payments/{payment_id}", "Payment")
+GET_PRODUCT = Operation("getProduct", "GET", "/api/v1/products/{product_id}", "Catalog")
+GET_USER = Operation("getUser", "GET", "/api/v1/users/{user_id}", "User")
+LIST_ADDRESSES = Operation("listAddresses", "GET", "/api/v1/users/{user_id}/addresses", "User")
+LIST_CATEGORIES = Operation("listCategories", "GET", "/api/v1/categories", "Catalog")
+LIST_INVENTORY = Operation("listInventory", "GET", "/api/v1/inventory", "Inventory")
+LIST_ORDERS = Operation("listOrders", "GET", "/api/v1/orders", "Order")
+LIST_PRODUCTS = Operation("listProducts", "GET", "/api/v1/products", "Catalog")
+LIST_USER_ORDERS = Operation("listUserOrders", "GET", "/api/v1/users/{user_id}/orders", "Order")
+LOGIN = Operation("login", "POST", "/api/v1/auth/login", "Auth")
+LOGOUT = Operation("logout", "POST", "/api/v1/auth/logout", "Auth")
+PLACE_ORDER = Operation("placeOrder", "POST", "/api/v1/orders", "Order")
+REFRESH = Operation("refresh", "POST", "/api/v1/auth/refresh", "Auth")
+REFUND_PAYMENT = Operation("refundPayment", "POST", "/api/v1/payments/{payment_id}/refunds", "Payment")
+REMOVE_CART_ITEM = Operation("removeCartItem", "DELETE", "/api/v1/cart/{user_id}/items/{item_id}", "Cart")
+SET_THRESHOLD = Operation("setThreshold", "PUT", "/api/v1/inventory/{variant_id}/threshold", "Inventory")
+UPDATE_ADDRESS = Operation("updateAddress", "PUT", "/api/v1/users/{user_id}/addresses/{address_id}", "User")
+UPDATE_CART_ITEM = Operation("updateCartItem", "PUT", "/api/v1/cart/{user_id}/items/{item_id}", "Cart")
+UPDATE_PRODUCT = Operation("updateProduct", "PUT", "/api/v1/products/{product_id}", "Catalog")
+UPDATE_USER = Operation("updateUser", "PATCH", "/api/v1/users/{user_id}", "User")
+
+OPERATIONS = (
+    ADD_CART_ITEM,
+    ADJUST_INVENTORY,
+    BATCH_GET_PRODUCTS,
+    CANCEL_ORDER,
+    CLEAR_CART,
+    CREATE_ADDRESS,
+    CREATE_PRODUCT,
+    CREATE_USER,
+    DELETE_ADDRESS,
+    DELETE_PRODUCT,
+    GET_CART,
+    GET_INVENTORY,
+    GET_JWKS,
+    GET_ORDER,
+    GET_PAYMENT,
+    GET_PRODUCT,
+    GET_USER,
+    LIST_ADDRESSES,
+    LIST_CATEGORIES,
+    LIST_INVENTORY,
+    LIST_ORDERS,
+    LIST_PRODUCTS,
+    LIST_USER_ORDERS,
+    LOGIN,
+    LOGOUT,
+    PLACE_ORDER,
+    REFRESH,
+    REFUND_PAYMENT,
+    REMOVE_CART_ITEM,
+    SET_THRESHOLD,
+    UPDATE_ADDRESS,
+    UPDATE_CART_ITEM,
+    UPDATE_PRODUCT,
+    UPDATE_USER,
+)
 
 
 class Address(TypedDict, total=False):

@@ -96,9 +96,9 @@ class Report:
                 for struck in self.strikes
             ],
             "orders": self._orders(),
-            "errands": [
+            "journeys": [
                 {"habit": habit, "outcome": outcome, "count": count}
-                for (habit, outcome), count in sorted(self.record.errands.items())
+                for (habit, outcome), count in sorted(self.record.journeys.items())
             ],
             "requests": dict(requests.most_common()),
             "requests_failed_share": round(_failed(requests), 4),
@@ -182,10 +182,10 @@ class Report:
     def _summary(self) -> Table:
         table = Table("what", "", title="Summary", title_justify="left", box=None, show_header=False)
         requests, total = self.record.requests, sum(self.record.requests.values())
-        errands: Counter[str] = Counter()
-        for (_, outcome), count in self.record.errands.items():
-            errands[outcome] += count
-        table.add_row("errands", _counts(errands))
+        journeys: Counter[str] = Counter()
+        for (_, outcome), count in self.record.journeys.items():
+            journeys[outcome] += count
+        table.add_row("journeys", _counts(journeys))
         table.add_row("orders", _counts(self._orders()))
         table.add_row(
             "requests",

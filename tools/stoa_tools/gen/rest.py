@@ -52,6 +52,7 @@ class _Operation:
     id: str
     verb: str
     path: str
+    tag: str
     doc: str
     in_path: list[str]
     query: list[_Field]
@@ -125,6 +126,7 @@ def _operations(paths: Schema) -> Iterator[_Operation]:
                 operation["operationId"],
                 verb.upper(),
                 path,
+                operation["tags"][0],
                 _line(operation["summary"]),
                 re.findall(r"\{(\w+)\}", path),
                 [
