@@ -1,6 +1,6 @@
 """What is broken, as a table: a new kind of trouble adds a line.
 
-Whom a fault may strike follows from the declarations of the services, so that one that is added is struck too.
+Whom a fault may strike follows from the declarations of the services: one that is added is struck, too.
 A fault is a context manager: entering breaks, leaving heals, so that whatever ends the run heals too.
 """
 

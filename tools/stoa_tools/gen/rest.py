@@ -10,24 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import yaml
 
 from stoa_tools.gen.errors import GenerationFailed
+from stoa_tools.gen.template import render
 
 Schema = dict[str, Any]
 
 _REFERENCE = "#/components/schemas/"
 _JSON = "application/json"
 _PLAIN = {"integer": "int", "number": "float", "boolean": "bool", "string": "str"}
-_templates = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-    trim_blocks=True,
-    lstrip_blocks=True,
-    keep_trailing_newline=True,
-    undefined=jinja2.StrictUndefined,
-    autoescape=False,  # it writes Python
-)
 
 
 @dataclass(frozen=True)
@@ -91,8 +83,7 @@ def generate(document: Path, out: Path) -> None:
     types = [_type(name, schema) for name, schema in openapi["components"]["schemas"].items()]
     operations = sorted(_operations(openapi["paths"]), key=lambda operation: operation.id)
     out.mkdir(parents=True)
-    package = _templates.get_template("rest.py.jinja")
-    (out / "__init__.py").write_text(package.render(types=types, operations=operations))
+    (out / "__init__.py").write_text(render("rest.py.jinja", types=types, operations=operations))
     (out / "py.typed").touch()
 
 
