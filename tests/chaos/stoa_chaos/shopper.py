@@ -49,7 +49,7 @@ class Shopper(Client):
         super().__init__(http)
         self.record = record
         self.untidy = untidy
-        self._requests = requests
+        self.requests = requests
         self._patience = patience
         self._pause = pause
 
@@ -80,15 +80,15 @@ class Shopper(Client):
         try:
             answer = await self.attempt(operation, target, body)
         except ApiError as error:
-            self._requests[_kind(error.status)] += 1
+            self.requests[_kind(error.status)] += 1
             raise
         except httpx.TimeoutException:
-            self._requests["no answer"] += 1
+            self.requests["no answer"] += 1
             raise
         except httpx.TransportError:
-            self._requests["no connection"] += 1
+            self.requests["no connection"] += 1
             raise
-        self._requests["answered"] += 1
+        self.requests["answered"] += 1
         return answer
 
     async def add(self, item: Item, quantity: int) -> None:

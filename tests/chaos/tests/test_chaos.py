@@ -13,6 +13,7 @@ from itertools import combinations
 from pathlib import Path
 from uuid import UUID, uuid4
 
+import httpx
 import psutil
 import pytest
 
@@ -23,12 +24,14 @@ from stoa_chaos.probes import request_for
 from stoa_chaos.record import Record
 from stoa_chaos.report import Report, Struck
 from stoa_chaos.schedule import Strike, schedule
+from stoa_chaos.shopper import GaveUp, Shopper
 from stoa_chassis.testing import eventually
 from stoa_ops.audit.books import Books, Order
 from stoa_rest import GET_CART, GET_INVENTORY, GET_PRODUCT, GET_USER, LIST_USER_ORDERS, Operation
 from stoa_services import SERVICES
 from stoa_stack.instance import Instance
 from stoa_stack.parts import parts
+from stoa_stack.rest import ApiError
 from stoa_stack.shopping import Item
 from stoa_stack.status import PartStatus, State, Status
 from stoa_stack.up import status_file
@@ -162,6 +165,52 @@ def test_a_process_that_got_the_pid_of_one_that_ended_is_left_alone(
 def test_a_part_without_a_process_is_not_there(injector: FaultInjector) -> None:
     with pytest.raises(NotRunning):
         injector.kill("order")
+
+
+# ------------------------------------------------------------------------------- insisting
+
+
+def _shopper(*answers: httpx.Response | Exception, patience: float = 60) -> Shopper:
+    left = list(answers)
+
+    def answer(_: httpx.Request) -> httpx.Response:
+        given = left.pop(0)
+        if isinstance(given, Exception):
+            raise given
+        return given
+
+    http = httpx.AsyncClient(base_url="http://shop", transport=httpx.MockTransport(answer))
+    return Shopper(http, Record(), Counter(), patience=patience, pause=0.001)
+
+
+def _refused(status: int, reason: str) -> httpx.Response:
+    return httpx.Response(status, json={"message": "no", "details": [{"reason": reason}]})
+
+
+async def test_a_shopper_insists_until_there_is_an_answer_and_every_try_is_counted() -> None:
+    order_id = uuid4()
+    shopper = _shopper(
+        _refused(503, ""),
+        httpx.ConnectError("gone"),
+        _refused(409, "REQUEST_IN_PROGRESS"),
+        httpx.Response(200, json=_shown(order_id, "confirmed")),
+    )
+    assert (await shopper.place("tok_visa", "a-request"))["order_id"] == str(order_id)
+    assert shopper.record.orders == {order_id: "confirmed"}
+    assert shopper.requests == {"503 unavailable": 1, "no connection": 1, "409 refused": 1, "answered": 1}
+
+
+async def test_a_refusal_is_raised_and_an_internal_error_is_a_complaint() -> None:
+    shopper = _shopper(_refused(400, "OUT_OF_STOCK"), _refused(500, ""))
+    for complaints in (0, 1):
+        with pytest.raises(ApiError):
+            await shopper.add(Item("a-product", "a-variant"), 1)
+        assert len(shopper.record.complaints) == complaints
+
+
+async def test_a_shopper_gives_up_after_a_time() -> None:
+    with pytest.raises(GaveUp):
+        await _shopper(_refused(503, ""), patience=-1).list_categories()
 
 
 # ------------------------------------------------------------------------------- judging

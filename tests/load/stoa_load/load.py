@@ -13,6 +13,7 @@ import httptools
 import orjson
 
 from stoa_rest import Operation, Operations
+from stoa_stack.percentile import percentile
 from stoa_stack.shopping import NotSettled
 
 _PATIENCE = 60.0  # seconds for an answer
@@ -152,14 +153,6 @@ class Outcome:
     def percentile(self, percent: float) -> float:
         """The time within which so many percent were answered; 0 if none was."""
         return percentile(self.times, percent)
-
-
-def percentile(values: list[float], percent: float) -> float:
-    """The value that so many percent of the values do not exceed; 0 if there are none."""
-    if not values:
-        return 0.0
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
 
 
 Act = Callable[[], Awaitable[object]]

@@ -10,8 +10,8 @@ from typing import Any
 from rich.table import Table
 
 from stoa_load.cost import Idle
-from stoa_load.load import percentile
 from stoa_load.scenarios import Result, Scenario
+from stoa_stack.percentile import percentile
 
 _WORTH_SHOWING = 0.02  # of the whole: what costs less is left out of the table
 

@@ -19,9 +19,10 @@ import grpc
 
 from stoa_load.baseline import METHOD, PATH, baseline
 from stoa_load.cost import Cost, Idle, Meter
-from stoa_load.load import Act, BadAnswer, Http, Outcome, closed_loop, open_loop, percentile
+from stoa_load.load import Act, BadAnswer, Http, Outcome, closed_loop, open_loop
 from stoa_load.shop import Shop
 from stoa_rest import GET_PRODUCT, LIST_PRODUCTS, LIST_USER_ORDERS
+from stoa_stack.percentile import percentile
 
 _WARM_UP = 0.25  # of the time that is measured
 _DRAIN = 2.0  # seconds after the last answer for what goes on behind it: events, webhooks

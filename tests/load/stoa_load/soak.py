@@ -24,7 +24,7 @@ from stoa_load.load import Act, Http, Outcome, open_loop
 from stoa_load.shop import Shop, Shopper, shop
 from stoa_ops.topics import lag
 from stoa_rest import GET_PRODUCT, LIST_CATEGORIES, LIST_PRODUCTS
-from stoa_stack.deploy import CONSUMER_GROUPS
+from stoa_services import SERVICES
 from stoa_stack.instance import Instance
 from stoa_stack.operate import processes_of
 from stoa_stack.servers import java
@@ -186,7 +186,8 @@ def _sizes(at: Instance) -> dict[tuple[str, str], float]:
             seen["memory MB", name] = sum(map(_memory, processes))
             seen["connections", name] = sum(map(_connections, processes))
             seen["open files", name] = sum(map(_open_files, processes))
-    behind = lag(at.address("kafka"), CONSUMER_GROUPS)
+    groups = [name for name, service in SERVICES.items() if service.consumes]
+    behind = lag(at.address("kafka"), groups)
     seen |= {("lag", group): float(sum(each.values())) for group, each in behind.items() if each}
     seen |= {("files", store): _megabytes(at.state / store) for store in ("kafka", "mongo", "valkey")}
     return seen

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from stoa_load.cost import Cost, Idle, Reading
-from stoa_load.load import BadAnswer, Http, closed_loop, open_loop, percentile
+from stoa_load.load import BadAnswer, Http, closed_loop, open_loop
 from stoa_load.soak import Series, judged
+from stoa_stack.percentile import percentile
 
 STOA = Path(sys.executable).with_name("stoa")
 
