@@ -12,6 +12,7 @@ from stoa_stack.servers import mongo, postgres, valkey
 from stoa_stack.throwaway import IMPATIENT, run, throwaway
 
 _MODULES = (
+    "stoa_contracts",
     "stoa_chassis",
     "stoa_gateway",
     "stoa_stack",

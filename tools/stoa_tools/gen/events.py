@@ -9,7 +9,6 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from shutil import copyfile
 from typing import Any
 
 import jinja2
@@ -89,9 +88,7 @@ def generate(schemas: Path, out: Path) -> None:
         GenerationFailed: a schema breaks the conventions for events.
     """
     out.mkdir(parents=True)
-    for source in sorted((Path(__file__).parent / "event_types").glob("[!_]*.py")):
-        copyfile(source, out / source.name)
-    modules = [("money", ["EventMoney"]), ("payload", ["Payload"])]
+    modules: list[tuple[str, list[str]]] = []
     payloads = []
     for path in sorted(schemas.glob("*.avsc")):
         event = _Event(path)
@@ -173,7 +170,7 @@ class _Event:
             case {"type": "record", "name": "Money"}:
                 if {field["name"]: field["type"] for field in schema["fields"]} != _MONEY:
                     raise self._wrong("must declare Money like every other event")
-                return self._name("Money", _record("EventMoney"))
+                return self._name("Money", _record("Money"))
             case {"type": "record", "name": name}:
                 return self._name(name, self._record(name, schema))
             case {"type": str() as primitive} if primitive in _PRIMITIVES and "logicalType" not in schema:
