@@ -7,7 +7,10 @@ them to the command line.
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -33,6 +36,21 @@ def _instance() -> Instance:
     return Instance.current()
 
 
+def _install() -> None:
+    """Install what has been added to the checkout, such as a new service, and begin anew if there was any."""
+    from stoa_stack.instance import CHECKOUT
+
+    environment = CHECKOUT / ".venv"
+    if Path(sys.prefix) != environment:  # not the one that the checkout looks after
+        return
+    stamp = environment / "stamp"
+    before = stamp.read_bytes()
+    if subprocess.run([CHECKOUT / "stack" / "bootstrap"], check=False).returncode:
+        raise typer.Exit(1)
+    if stamp.read_bytes() != before:
+        os.execv(sys.executable, [sys.executable, "-m", "stoa_stack.cli", *sys.argv[1:]])
+
+
 @app.callback()
 def main() -> None:
     """Reach what listens on this machine directly, whatever proxy the environment names for the rest."""
@@ -45,6 +63,7 @@ def up(
     only: Annotated[str, typer.Option(help="only these parts, separated by commas, and what they need")] = "",
 ) -> None:
     """Start everything and wait until it is ready; what runs already is brought up to date."""
+    _install()
     from stoa_stack import up
 
     raise typer.Exit(up.up([name for name in only.split(",") if name], console()))
@@ -53,6 +72,7 @@ def up(
 @app.command()
 def apply() -> None:
     """Bring what runs to what the checkout is now: contracts, edge, services; only what changed restarts."""
+    _install()
     from stoa_stack import up
 
     raise typer.Exit(up.apply(console()))
