@@ -13,7 +13,7 @@ from itertools import combinations
 from pathlib import Path
 from uuid import UUID, uuid4
 
-import psutil
+import psutil  # type: ignore[import-untyped]  # no types
 import pytest
 
 from stoa_chaos.errands import Habit, errands
