@@ -16,7 +16,7 @@ from uuid import UUID
 import asyncpg
 
 from stoa_chassis.inbox import AlreadyProcessed
-from stoa_chassis.money import Money
+from stoa_contracts.money import Money
 from stoa_inventory.model import Change, HoldStatus, Stock
 from stoa_order.model import Order, OrderNotFound, Placed, Recorded
 from stoa_order.repository import DueSaga

@@ -24,8 +24,8 @@ from stoa_chassis.avro import Event
 from stoa_chassis.context import bound
 from stoa_chassis.errors import DomainError
 from stoa_chassis.inbox import AlreadyProcessed
-from stoa_chassis.money import Money
 from stoa_chassis.validation import RequestCheck
+from stoa_contracts.money import Money
 from stoa_events import (
     InventoryOutOfStock,
     InventoryReserved,

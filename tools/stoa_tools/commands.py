@@ -23,7 +23,7 @@ def gen(
         bool, typer.Option("--compatible", help="check the contracts' style and compatibility instead")
     ] = False,
 ) -> None:
-    """Regenerate gen/ from proto/ and events/."""
+    """Regenerate gen/ from proto/, events/ and services/*/service.toml."""
     from stoa_tools.gen import command
 
     raise typer.Exit(command.gen(console(), check=check, compatible=compatible))

@@ -23,7 +23,8 @@ LAYERS = (
     ("stack/stoa_stack",),
     ("services/*/stoa_*", "gateway/stoa_gateway", "stack/stoa_fakes"),
     ("libs/chassis/stoa_chassis",),
-    ("libs/contracts/*",),
+    ("libs/contracts/src/*",),
+    ("libs/contracts/stoa_contracts",),
 )
 # The modules of a service from the outside in; a service has those that it needs.
 _SERVICE_LAYERS = ("__main__", "api | events", "service", "repository | peers", "ports", "model")

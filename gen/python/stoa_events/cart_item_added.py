@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 from uuid import UUID
 
-from stoa_events.money import EventMoney
+from stoa_contracts.money import Money
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +31,7 @@ class CartItemAdded:
     quantity: int
     """How many were added."""
 
-    price: EventMoney
+    price: Money
     """What one costs."""
 
     @property
@@ -57,5 +57,5 @@ class CartItemAdded:
             product_id=record["product_id"],
             variant_id=record["variant_id"],
             quantity=record["quantity"],
-            price=EventMoney.from_dict(record["price"]),
+            price=Money.from_dict(record["price"]),
         )

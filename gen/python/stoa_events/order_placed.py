@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 from uuid import UUID
 
-from stoa_events.money import EventMoney
+from stoa_contracts.money import Money
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +24,7 @@ class OrderPlacedItem:
     quantity: int
     """How many."""
 
-    price: EventMoney
+    price: Money
     """What one cost when it was ordered."""
 
     def to_dict(self) -> dict[str, Any]:
@@ -43,7 +43,7 @@ class OrderPlacedItem:
             product_id=record["product_id"],
             variant_id=record["variant_id"],
             quantity=record["quantity"],
-            price=EventMoney.from_dict(record["price"]),
+            price=Money.from_dict(record["price"]),
         )
 
 
@@ -64,7 +64,7 @@ class OrderPlaced:
     items: tuple[OrderPlacedItem, ...]
     """What was bought."""
 
-    total_amount: EventMoney
+    total_amount: Money
     """What the buyer pays."""
 
     @property
@@ -88,5 +88,5 @@ class OrderPlaced:
             order_id=record["order_id"],
             user_id=record["user_id"],
             items=tuple(OrderPlacedItem.from_dict(item) for item in record["items"]),
-            total_amount=EventMoney.from_dict(record["total_amount"]),
+            total_amount=Money.from_dict(record["total_amount"]),
         )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 from uuid import UUID
 
-from stoa_events.money import EventMoney
+from stoa_contracts.money import Money
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +24,7 @@ class OrderShippedItem:
     quantity: int
     """How many."""
 
-    price: EventMoney
+    price: Money
     """What one cost when it was ordered."""
 
     def to_dict(self) -> dict[str, Any]:
@@ -43,7 +43,7 @@ class OrderShippedItem:
             product_id=record["product_id"],
             variant_id=record["variant_id"],
             quantity=record["quantity"],
-            price=EventMoney.from_dict(record["price"]),
+            price=Money.from_dict(record["price"]),
         )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 from uuid import UUID
 
-from stoa_events.money import EventMoney
+from stoa_contracts.money import Money
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +28,7 @@ class PaymentFailed:
     user_id: UUID
     """Whose payment."""
 
-    amount: EventMoney
+    amount: Money
     """How much."""
 
     reason: str
@@ -64,7 +64,7 @@ class PaymentFailed:
             payment_id=record["payment_id"],
             order_id=record["order_id"],
             user_id=record["user_id"],
-            amount=EventMoney.from_dict(record["amount"]),
+            amount=Money.from_dict(record["amount"]),
             reason=record["reason"],
             brand=record["brand"],
             last4=record["last4"],

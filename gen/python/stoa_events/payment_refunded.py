@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 from uuid import UUID
 
-from stoa_events.money import EventMoney
+from stoa_contracts.money import Money
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,10 +31,10 @@ class PaymentRefunded:
     user_id: UUID
     """Who got it."""
 
-    amount: EventMoney
+    amount: Money
     """How much this time."""
 
-    total_refunded: EventMoney
+    total_refunded: Money
     """How much of the payment so far."""
 
     fully_refunded: bool
@@ -65,7 +65,7 @@ class PaymentRefunded:
             order_id=record["order_id"],
             refund_id=record["refund_id"],
             user_id=record["user_id"],
-            amount=EventMoney.from_dict(record["amount"]),
-            total_refunded=EventMoney.from_dict(record["total_refunded"]),
+            amount=Money.from_dict(record["amount"]),
+            total_refunded=Money.from_dict(record["total_refunded"]),
             fully_refunded=record["fully_refunded"],
         )

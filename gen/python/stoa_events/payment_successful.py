@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 from uuid import UUID
 
-from stoa_events.money import EventMoney
+from stoa_contracts.money import Money
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +28,7 @@ class PaymentSuccessful:
     user_id: UUID
     """Who paid."""
 
-    amount: EventMoney
+    amount: Money
     """How much."""
 
     brand: str
@@ -60,7 +60,7 @@ class PaymentSuccessful:
             payment_id=record["payment_id"],
             order_id=record["order_id"],
             user_id=record["user_id"],
-            amount=EventMoney.from_dict(record["amount"]),
+            amount=Money.from_dict(record["amount"]),
             brand=record["brand"],
             last4=record["last4"],
         )

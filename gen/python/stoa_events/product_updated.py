@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, ClassVar, Self
 from uuid import UUID
 
-from stoa_events.money import EventMoney
+from stoa_contracts.money import Money
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +25,7 @@ class ProductUpdatedVariant:
     attributes: Mapping[str, str]
     """What tells it from its siblings."""
 
-    price: EventMoney
+    price: Money
     """What one costs."""
 
     images: tuple[str, ...]
@@ -48,7 +48,7 @@ class ProductUpdatedVariant:
             variant_id=record["variant_id"],
             sku=record["sku"],
             attributes=record["attributes"],
-            price=EventMoney.from_dict(record["price"]),
+            price=Money.from_dict(record["price"]),
             images=tuple(record["images"]),
         )
 

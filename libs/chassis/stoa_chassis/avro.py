@@ -21,7 +21,7 @@ from stoa_chassis.clock import Clock
 from stoa_chassis.errors import Unavailable
 from stoa_chassis.ids import new_id
 from stoa_chassis.telemetry import get_logger
-from stoa_events import Payload
+from stoa_contracts.events import Payload
 
 log = get_logger(__name__)
 

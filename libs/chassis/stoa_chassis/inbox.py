@@ -7,7 +7,7 @@ https://microservices.io/patterns/communication-style/idempotent-consumer.html
 import asyncpg
 
 from stoa_chassis.avro import Event
-from stoa_events import Payload
+from stoa_contracts.events import Payload
 
 _ACCEPT = "INSERT INTO inbox (event_id, topic) VALUES ($1, $2) ON CONFLICT DO NOTHING"
 

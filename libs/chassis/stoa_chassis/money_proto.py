@@ -5,7 +5,7 @@ from decimal import Decimal
 from google.type import money_pb2
 
 from stoa_chassis.errors import InvalidArgument
-from stoa_chassis.money import Money
+from stoa_contracts.money import Money
 
 _NANOS = 1_000_000_000
 _NANOS_PER_CENT = _NANOS // 100

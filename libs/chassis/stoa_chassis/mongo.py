@@ -25,7 +25,7 @@ from stoa_chassis.ids import new_id
 from stoa_chassis.kafka import CORRELATION_ID_HEADER, Producer, PublishFailed, Record
 from stoa_chassis.outages import register_outage
 from stoa_chassis.telemetry import OUTBOX_PUBLISHED, get_logger, trace_headers
-from stoa_events import Payload
+from stoa_contracts.events import Payload
 
 log = get_logger(__name__)
 

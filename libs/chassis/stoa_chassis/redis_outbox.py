@@ -34,7 +34,7 @@ from stoa_chassis.telemetry import (
     get_logger,
     trace_headers,
 )
-from stoa_events import Payload
+from stoa_contracts.events import Payload
 
 log = get_logger(__name__)
 

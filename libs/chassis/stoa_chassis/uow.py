@@ -18,7 +18,7 @@ from stoa_chassis.errors import Aborted
 from stoa_chassis.inbox import AlreadyProcessed
 from stoa_chassis.outbox import Outbox
 from stoa_chassis.postgres import RETRIABLE_ERRORS, Database
-from stoa_events import Payload
+from stoa_contracts.events import Payload
 
 __all__ = ["AlreadyProcessed", "UnitOfWork"]
 

@@ -5,7 +5,6 @@ from typing import Any
 
 from stoa_cart.service import Carts
 from stoa_chassis.avro import Event
-from stoa_chassis.money import Money
 from stoa_events import OrderPlaced, ProductCreated, ProductDeleted, ProductUpdated
 
 
@@ -14,10 +13,7 @@ def handlers(carts: Carts) -> Mapping[type, Callable[[Event[Any]], Awaitable[Non
 
     async def product_changed(event: Event[ProductCreated | ProductUpdated]) -> None:
         product = event.payload
-        prices = {
-            variant.variant_id: Money(variant.price.amount, variant.price.currency_code)
-            for variant in product.variants
-        }
+        prices = {variant.variant_id: variant.price for variant in product.variants}
         await carts.product_changed(product.product_id, product.version, prices)
 
     async def product_deleted(event: Event[ProductDeleted]) -> None:

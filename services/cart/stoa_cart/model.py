@@ -14,8 +14,8 @@ from uuid import UUID
 
 from stoa_chassis.errors import Aborted, FailedPrecondition, InvalidArgument, NotFound
 from stoa_chassis.ids import new_id
-from stoa_chassis.money import Money
-from stoa_events import CartItemAdded, EventMoney
+from stoa_contracts.money import Money
+from stoa_events import CartItemAdded
 
 # The shop sells in one currency: the catalogue accepts no other.
 CURRENCY = "USD"
@@ -127,7 +127,7 @@ class Cart:
                 product_id=offer.product_id,
                 variant_id=offer.variant_id,
                 quantity=quantity,
-                price=EventMoney(offer.price.currency, offer.price.amount),
+                price=offer.price,
             )
         )
 

@@ -22,9 +22,9 @@ from redis.asyncio import Redis
 from stoa_cart.model import Cart, CartBusy, Item
 from stoa_chassis.avro import Event
 from stoa_chassis.inbox import AlreadyProcessed
-from stoa_chassis.money import Money
 from stoa_chassis.redis_outbox import LUA_PUBLISH, RedisOutbox
-from stoa_events import Payload
+from stoa_contracts.events import Payload
+from stoa_contracts.money import Money
 
 OUTBOX = "cart:outbox"
 """The stream of events that wait to be published."""

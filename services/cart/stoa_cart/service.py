@@ -10,7 +10,7 @@ from stoa_cart.repository import CartStore, PriceBook
 from stoa_chassis.avro import Event
 from stoa_chassis.clock import Clock
 from stoa_chassis.errors import InvalidArgument
-from stoa_chassis.money import Money
+from stoa_contracts.money import Money
 from stoa_events import OrderPlaced
 
 

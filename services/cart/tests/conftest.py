@@ -18,15 +18,14 @@ from stoa_chassis.avro import Event, EventCodec
 from stoa_chassis.clock import SystemClock
 from stoa_chassis.ids import new_id
 from stoa_chassis.kafka import Producer
-from stoa_chassis.money import Money
 from stoa_chassis.redis import connect
 from stoa_chassis.redis_outbox import RedisOutbox
+from stoa_contracts.events import Payload
+from stoa_contracts.money import Money
 from stoa_events import (
     CartItemAdded,
-    EventMoney,
     OrderPlaced,
     OrderPlacedItem,
-    Payload,
     ProductDeleted,
     ProductUpdated,
     ProductUpdatedVariant,
@@ -97,12 +96,12 @@ def ordered(user_id: UUID, *items: tuple[Offer, int]) -> OrderPlaced:
             product_id=offer.product_id,
             variant_id=offer.variant_id,
             quantity=quantity,
-            price=EventMoney("USD", offer.price.amount),
+            price=offer.price,
         )
         for offer, quantity in items
     )
     return OrderPlaced(
-        order_id=new_id(), user_id=user_id, items=lines, total_amount=EventMoney("USD", Decimal("1.00"))
+        order_id=new_id(), user_id=user_id, items=lines, total_amount=Money(Decimal("1.00"), "USD")
     )
 
 
@@ -112,7 +111,7 @@ def repriced(offer: Offer, price: str, version: int) -> ProductUpdated:
         variant_id=offer.variant_id,
         sku="L-1",
         attributes={},
-        price=EventMoney("USD", Decimal(price)),
+        price=Money(Decimal(price), "USD"),
         images=(),
     )
     return ProductUpdated(

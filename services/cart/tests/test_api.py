@@ -25,10 +25,10 @@ from stoa_chassis.clock import SystemClock
 from stoa_chassis.errors import Code, RemoteError
 from stoa_chassis.ids import new_id
 from stoa_chassis.kafka import Producer
-from stoa_chassis.money import Money
 from stoa_chassis.money_proto import to_proto
 from stoa_chassis.redis_outbox import RedisOutbox
 from stoa_chassis.testing import InProcessServer, serve_in_process
+from stoa_contracts.money import Money
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 SHOPPER = new_id()

@@ -22,7 +22,7 @@ from stoa_cart.model import (
 )
 from stoa_chassis.errors import InvalidArgument
 from stoa_chassis.ids import new_id
-from stoa_chassis.money import Money
+from stoa_contracts.money import Money
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 LATER = NOW + timedelta(minutes=1)
@@ -125,7 +125,7 @@ def test_what_was_added_is_published_with_its_price_and_not_the_new_sum() -> Non
     cart.add(offer(lamp, "12.00"), 2, PLENTY, NOW)
     [event] = cart.events
     assert (event.user_id, event.variant_id, event.quantity) == (cart.user_id, lamp, 2)
-    assert (event.price.currency_code, event.price.amount) == ("USD", Decimal("12.00"))
+    assert event.price == Money(Decimal("12.00"), "USD")
 
 
 def test_the_stock_has_to_suffice_for_all_of_a_variant_in_the_cart() -> None:

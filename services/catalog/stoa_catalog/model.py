@@ -13,9 +13,8 @@ from uuid import UUID
 
 from stoa_chassis.errors import Aborted, AlreadyExists, FieldViolation, InvalidArgument, NotFound
 from stoa_chassis.ids import new_id
-from stoa_chassis.money import Money
+from stoa_contracts.money import Money
 from stoa_events import (
-    EventMoney,
     ProductCreated,
     ProductCreatedVariant,
     ProductDeleted,
@@ -270,7 +269,7 @@ def _facts(variant: Variant) -> dict[str, Any]:
         "variant_id": variant.variant_id,
         "sku": variant.sku,
         "attributes": variant.attributes,
-        "price": EventMoney(variant.price.currency, variant.price.amount),
+        "price": variant.price,
         "images": variant.images,
     }
 

@@ -18,8 +18,8 @@ from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import DuplicateKeyError
 
 from stoa_catalog.model import Details, Product, Rating, SkuTaken, Variant
-from stoa_chassis.money import Money
 from stoa_chassis.mongo import PENDING, Document, MongoOutbox
+from stoa_contracts.money import Money
 
 _INDEXES = [
     # Of one variant in the whole shop. It doesn't look for duplicates inside a document; the model does.

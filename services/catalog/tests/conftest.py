@@ -17,9 +17,10 @@ from stoa_catalog.views import Views
 from stoa_chassis.avro import Event, EventCodec
 from stoa_chassis.clock import SystemClock
 from stoa_chassis.kafka import Producer
-from stoa_chassis.money import Money
 from stoa_chassis.mongo import PENDING, MongoOutbox, connect
-from stoa_events import Payload, ProductCreated, ProductDeleted, ProductUpdated, ProductViewed
+from stoa_contracts.events import Payload
+from stoa_contracts.money import Money
+from stoa_events import ProductCreated, ProductDeleted, ProductUpdated, ProductViewed
 
 
 def as_it_is(product: Product) -> Product:

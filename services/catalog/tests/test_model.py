@@ -19,7 +19,7 @@ from stoa_catalog.model import (
 )
 from stoa_chassis.errors import InvalidArgument
 from stoa_chassis.ids import new_id
-from stoa_chassis.money import Money
+from stoa_contracts.money import Money
 from stoa_events import ProductCreated, ProductDeleted, ProductUpdated
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
@@ -62,7 +62,7 @@ def test_a_new_product_is_announced_with_all_that_is_known_of_it() -> None:
     (variant,) = event.variants
     assert variant.variant_id == product.variants[0].variant_id
     assert (variant.sku, variant.attributes, variant.images) == ("L-1", {"colour": "red"}, ("a.jpg",))
-    assert (variant.price.amount, variant.price.currency_code) == (Decimal("19.90"), "USD")
+    assert variant.price == Money(Decimal("19.90"), "USD")
 
 
 def test_a_new_product_gives_its_variants_their_ids() -> None:

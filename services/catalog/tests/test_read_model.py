@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from stoa_catalog.model import Category, Details, Filters, Product, VariantDraft
 from stoa_catalog.read_model import Listing, ReadModel
-from stoa_chassis.money import Money
+from stoa_contracts.money import Money
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 

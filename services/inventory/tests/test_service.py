@@ -19,8 +19,8 @@ from stoa.catalog.v1.catalog_pb2_grpc import (
 from stoa_chassis.ids import new_id
 from stoa_chassis.inbox import AlreadyProcessed
 from stoa_chassis.testing import serve_in_process
+from stoa_contracts.money import Money
 from stoa_events import (
-    EventMoney,
     OrderCancelled,
     OrderCancelledItem,
     OrderPlaced,
@@ -39,7 +39,7 @@ from stoa_inventory.peers import Catalog
 pytestmark = pytest.mark.stack
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
-PRICE = EventMoney("USD", Decimal("10.00"))
+PRICE = Money(Decimal("10.00"), "USD")
 
 
 def placed(*wanted: tuple[UUID, int], order_id: UUID | None = None) -> OrderPlaced:

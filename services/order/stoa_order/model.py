@@ -14,9 +14,8 @@ from uuid import UUID
 
 from stoa_chassis.errors import Aborted, FailedPrecondition, NotFound
 from stoa_chassis.ids import new_id
-from stoa_chassis.money import Money
+from stoa_contracts.money import Money
 from stoa_events import (
-    EventMoney,
     InventoryOutOfStock,
     InventoryReserved,
     OrderCancelled,
@@ -321,7 +320,7 @@ class Order:
                 order_id=order.order_id,
                 user_id=user_id,
                 items=tuple(OrderPlacedItem(**_item(line)) for line in lines),
-                total_amount=_event_money(amounts.total),
+                total_amount=amounts.total,
             )
         )
         return order
@@ -363,7 +362,7 @@ class Order:
                     order_id=self.order_id,
                     user_id=self.user_id,
                     items=tuple(OrderConfirmedItem(**_item(line)) for line in self.lines),
-                    total_amount=_event_money(self.amounts.total),
+                    total_amount=self.amounts.total,
                     shipping_address=_event_address(self.shipping_address),
                     shipping_method=self.shipping_method,
                 )
@@ -416,7 +415,7 @@ class Order:
                 order_id=self.order_id,
                 user_id=self.user_id,
                 items=tuple(OrderCancelledItem(**_item(line)) for line in self.lines),
-                total_amount=_event_money(self.amounts.total),
+                total_amount=self.amounts.total,
                 reason=reason,
             )
         )
@@ -454,16 +453,12 @@ class Order:
         self.history = (*self.history, StatusChange(status, reason, at))
 
 
-def _event_money(money: Money) -> EventMoney:
-    return EventMoney(money.currency, money.amount)
-
-
 def _item(line: Line) -> dict[str, Any]:
     return {
         "product_id": line.product_id,
         "variant_id": line.variant_id,
         "quantity": line.quantity,
-        "price": _event_money(line.price),
+        "price": line.price,
     }
 
 

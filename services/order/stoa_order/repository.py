@@ -11,10 +11,10 @@ import asyncpg
 from pydantic import TypeAdapter
 
 from stoa_chassis.avro import EventCodec
-from stoa_chassis.money import Money
 from stoa_chassis.outbox import Outbox
 from stoa_chassis.postgres import Database
 from stoa_chassis.uow import UnitOfWork
+from stoa_contracts.money import Money
 from stoa_order.model import (
     Address,
     Amounts,

@@ -5,8 +5,8 @@ from decimal import Decimal
 
 from pydantic import Field
 
-from stoa_chassis.money import Money
 from stoa_chassis.settings import ServiceSettings
+from stoa_contracts.money import Money
 from stoa_order.model import Tariff
 from stoa_order.saga import Patience
 

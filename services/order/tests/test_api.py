@@ -15,8 +15,8 @@ from stoa.types.v1 import address_pb2
 from stoa_chassis.auth import Principal
 from stoa_chassis.errors import Code, RemoteError
 from stoa_chassis.ids import new_id
-from stoa_chassis.money import Money
 from stoa_chassis.testing import InProcessServer, serve_in_process
+from stoa_contracts.money import Money
 from stoa_order.api import OrderServicer
 from stoa_order.model import Address, Line, Order, OrderNotFound, Tariff
 from stoa_order.service import PlaceOrder

@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stoa_chassis.ids import new_id
-from stoa_chassis.money import Money
+from stoa_contracts.money import Money
 from stoa_events import (
-    EventMoney,
     InventoryOutOfStock,
     InventoryOutOfStockItem,
     InventoryReserved,
@@ -73,7 +72,7 @@ def paid(order: Order) -> PaymentSuccessful:
         payment_id=new_id(),
         order_id=order.order_id,
         user_id=order.user_id,
-        amount=EventMoney("USD", order.amounts.total.amount),
+        amount=order.amounts.total,
         brand="visa",
         last4="4242",
     )
@@ -84,7 +83,7 @@ def declined(order: Order) -> PaymentFailed:
         payment_id=new_id(),
         order_id=order.order_id,
         user_id=order.user_id,
-        amount=EventMoney("USD", order.amounts.total.amount),
+        amount=order.amounts.total,
         reason="card_declined",
         brand="visa",
         last4="0002",
@@ -92,7 +91,7 @@ def declined(order: Order) -> PaymentFailed:
 
 
 def refunded(order: Order, payment_id: UUID, *, fully: bool = True) -> PaymentRefunded:
-    amount = EventMoney("USD", order.amounts.total.amount)
+    amount = order.amounts.total
     return PaymentRefunded(
         payment_id=payment_id,
         refund_id=new_id(),

@@ -16,10 +16,9 @@ from stoa_chassis.avro import Event, EventCodec
 from stoa_chassis.errors import Unavailable
 from stoa_chassis.ids import new_id
 from stoa_chassis.inbox import AlreadyProcessed
-from stoa_chassis.money import Money
 from stoa_chassis.postgres import Database
+from stoa_contracts.money import Money
 from stoa_events import (
-    EventMoney,
     InventoryReserved,
     OrderCancelled,
     OrderConfirmed,
@@ -144,7 +143,7 @@ def paid(order: Order) -> PaymentSuccessful:
         payment_id=new_id(),
         order_id=order.order_id,
         user_id=order.user_id,
-        amount=EventMoney("USD", order.amounts.total.amount),
+        amount=order.amounts.total,
         brand="visa",
         last4="4242",
     )
@@ -251,7 +250,7 @@ async def test_a_payment_that_comes_after_its_deadline_is_refunded_until_that_is
     await world.engine.look()
     await asyncio.sleep(0)
     assert world.peers.refunded == [order.order_id] * 2
-    amount = EventMoney("USD", order.amounts.total.amount)
+    amount = order.amounts.total
     await world.hear(
         PaymentRefunded(
             payment_id=late.payment_id,

@@ -19,8 +19,8 @@ from pydantic import BaseModel, ValidationError
 
 from stoa_chassis.breaker import Breaker
 from stoa_chassis.errors import InvalidArgument, RemoteError
-from stoa_chassis.money import Money
 from stoa_chassis.telemetry import get_logger
+from stoa_contracts.money import Money
 from stoa_payment.model import BadSignature, Charge, ChargeStatus, GatewayRefund, Notice, Payment, Refund
 
 _log = get_logger(__name__)

@@ -14,8 +14,8 @@ from uuid import UUID
 
 from stoa_chassis.errors import FailedPrecondition, InvalidArgument, NotFound, Unauthenticated
 from stoa_chassis.ids import new_id
-from stoa_chassis.money import Money
-from stoa_events import EventMoney, PaymentFailed, PaymentRefunded, PaymentSuccessful
+from stoa_contracts.money import Money
+from stoa_events import PaymentFailed, PaymentRefunded, PaymentSuccessful
 
 
 class PaymentNotFound(NotFound):
@@ -291,7 +291,7 @@ class Payment:
                     payment_id=self.payment_id,
                     order_id=self.order_id,
                     user_id=self.user_id,
-                    amount=_event_money(self.amount),
+                    amount=self.amount,
                     brand=self.brand,
                     last4=self.last4,
                 )
@@ -357,8 +357,8 @@ class Payment:
                 order_id=self.order_id,
                 refund_id=refund.refund_id,
                 user_id=self.user_id,
-                amount=_event_money(refund.amount),
-                total_refunded=_event_money(self.refunded),
+                amount=refund.amount,
+                total_refunded=self.refunded,
                 fully_refunded=whole,
             )
         )
@@ -425,13 +425,9 @@ class Payment:
                 payment_id=self.payment_id,
                 order_id=self.order_id,
                 user_id=self.user_id,
-                amount=_event_money(self.amount),
+                amount=self.amount,
                 reason=reason,
                 brand=self.brand,
                 last4=self.last4,
             )
         )
-
-
-def _event_money(money: Money) -> EventMoney:
-    return EventMoney(money.currency, money.amount)

@@ -8,9 +8,9 @@ from uuid import UUID
 
 import asyncpg
 
-from stoa_chassis.money import Money
 from stoa_chassis.outbox import Outbox
 from stoa_chassis.postgres import Database
+from stoa_contracts.money import Money
 from stoa_payment.model import Payment, PaymentNotFound, PaymentStatus, Refund, RefundStatus
 
 # What a repository works on: the connection of a transaction, or the pool when one statement is all there is.

@@ -11,9 +11,9 @@ from stoa_chassis.clock import Clock
 from stoa_chassis.context import bound, correlation_id, deadline
 from stoa_chassis.errors import Unavailable
 from stoa_chassis.ids import new_id
-from stoa_chassis.money import Money
 from stoa_chassis.telemetry import get_logger
 from stoa_chassis.uow import UnitOfWork
+from stoa_contracts.money import Money
 from stoa_payment.gateway import NoAnswer, PaymentGateway
 from stoa_payment.model import (
     Charge,

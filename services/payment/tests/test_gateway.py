@@ -11,7 +11,7 @@ from uuid import uuid4
 import orjson
 import pytest
 
-from stoa_chassis.money import Money
+from stoa_contracts.money import Money
 from stoa_payment.gateway import HttpGateway, NoAnswer
 from stoa_payment.model import ChargeStatus, Payment, RetryPolicy
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stoa_chassis.errors import InvalidArgument
-from stoa_chassis.money import Money
+from stoa_contracts.money import Money
 from stoa_events import PaymentFailed, PaymentRefunded, PaymentSuccessful
 from stoa_payment.model import (
     Charge,

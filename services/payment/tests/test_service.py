@@ -13,7 +13,7 @@ import pytest
 from stoa_chassis.auth import Principal
 from stoa_chassis.context import bound
 from stoa_chassis.errors import InvalidArgument
-from stoa_chassis.money import Money
+from stoa_contracts.money import Money
 from stoa_payment.model import (
     BadSignature,
     NothingToRefund,

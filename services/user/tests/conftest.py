@@ -13,7 +13,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from stoa_chassis.avro import Event, EventCodec
 from stoa_chassis.postgres import Database
 from stoa_chassis.uow import UnitOfWork
-from stoa_events import Payload, UserProfileUpdated, UserRegistered
+from stoa_contracts.events import Payload
+from stoa_events import UserProfileUpdated, UserRegistered
 from stoa_user.model import LockoutPolicy, SessionPolicy, User
 from stoa_user.passwords import Passwords
 from stoa_user.repository import Addresses, Attempts, Tx, Users

@@ -9,12 +9,10 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from shutil import copyfile
 from typing import Any
 
-import jinja2
-
 from stoa_tools.gen.errors import GenerationFailed
+from stoa_tools.gen.template import render
 
 Schema = Mapping[str, Any]
 
@@ -44,14 +42,6 @@ _LOGICAL = {
     "date": "date",
     "decimal": "Decimal",
 }
-_templates = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-    trim_blocks=True,
-    lstrip_blocks=True,
-    keep_trailing_newline=True,
-    undefined=jinja2.StrictUndefined,
-    autoescape=False,  # it writes Python
-)
 
 
 @dataclass(frozen=True)
@@ -89,9 +79,7 @@ def generate(schemas: Path, out: Path) -> None:
         GenerationFailed: a schema breaks the conventions for events.
     """
     out.mkdir(parents=True)
-    for source in sorted((Path(__file__).parent / "event_types").glob("[!_]*.py")):
-        copyfile(source, out / source.name)
-    modules = [("money", ["EventMoney"]), ("payload", ["Payload"])]
+    modules: list[tuple[str, list[str]]] = []
     payloads = []
     for path in sorted(schemas.glob("*.avsc")):
         event = _Event(path)
@@ -101,8 +89,8 @@ def generate(schemas: Path, out: Path) -> None:
     exported = sorted(name for _, names in modules for name in names)
     if twice := {name for name in exported if exported.count(name) > 1}:
         raise GenerationFailed(f"events/: two topics declare {', '.join(sorted(twice))}")
-    package = _templates.get_template("events.py.jinja")
-    (out / "__init__.py").write_text(package.render(modules=modules, payloads=payloads, exported=exported))
+    package = render("events.py.jinja", modules=modules, payloads=payloads, exported=exported)
+    (out / "__init__.py").write_text(package)
     (out / "py.typed").touch()
 
 
@@ -123,7 +111,8 @@ class _Event:
     def render(self) -> str:
         """The module's source."""
         annotations = " ".join(field.type.annotation for record in self.records for field in record.fields)
-        return _templates.get_template("event.py.jinja").render(
+        return render(
+            "event.py.jinja",
             topic=self.topic,
             payload=self.payload,
             records=self.records,
@@ -173,7 +162,7 @@ class _Event:
             case {"type": "record", "name": "Money"}:
                 if {field["name"]: field["type"] for field in schema["fields"]} != _MONEY:
                     raise self._wrong("must declare Money like every other event")
-                return self._name("Money", _record("EventMoney"))
+                return self._name("Money", _record("Money"))
             case {"type": "record", "name": name}:
                 return self._name(name, self._record(name, schema))
             case {"type": str() as primitive} if primitive in _PRIMITIVES and "logicalType" not in schema:

@@ -13,7 +13,8 @@ import pytest
 from stoa_chassis.avro import EventCodec, SchemaNotRegistered, UndecodableMessage, new_event
 from stoa_chassis.clock import SystemClock
 from stoa_chassis.errors import Unavailable
-from stoa_events import EventMoney, OrderPlaced, OrderPlacedItem
+from stoa_contracts.money import Money
+from stoa_events import OrderPlaced, OrderPlacedItem
 
 pytestmark = pytest.mark.stack
 
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.stack
 async def test_an_event_survives_the_way_through_its_bytes(schema_registry_url: str) -> None:
     codec = EventCodec(schema_registry_url)
     await codec.load(OrderPlaced)
-    price = EventMoney(currency_code="USD", amount=Decimal("19.90"))
+    price = Money(Decimal("19.90"), "USD")
     item = OrderPlacedItem(product_id=uuid4(), variant_id=uuid4(), quantity=2, price=price)
     order = OrderPlaced(order_id=uuid4(), user_id=uuid4(), items=(item,), total_amount=price)
     event = new_event(order, SystemClock(), "request-1")

@@ -1,11 +1,13 @@
 """Money: a decimal amount and its currency (Fowler's Money pattern), without any float."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
-from typing import Self
+from typing import Any, Self
 
 _CENT = Decimal("0.01")
+_ZERO = Decimal("0.00")
 _LIMIT = Decimal(10) ** 10  # numeric(12,2) in the stores: ten digits before the point
 _CURRENCY = re.compile(r"[A-Z]{3}\Z")
 
@@ -27,23 +29,33 @@ class Money:
     currency: str
 
     def __post_init__(self) -> None:
-        if isinstance(self.amount, bool) or not isinstance(self.amount, Decimal | int):
+        if not isinstance(self.amount, Decimal) and type(self.amount) is not int:
             raise TypeError(f"an amount of money is a Decimal, not {type(self.amount).__name__}")
         if not _CURRENCY.match(self.currency):
             raise ValueError(f"{self.currency!r} is not a currency code of three capital letters")
-        exact = Decimal(self.amount)
-        if not exact.is_finite() or abs(exact) >= _LIMIT:
+        amount = Decimal(self.amount)
+        if not (amount.is_finite() and -_LIMIT < amount < _LIMIT):
             raise ValueError(f"an amount of {self.amount} is out of range")
-        amount = exact.quantize(_CENT, rounding=ROUND_HALF_UP)
-        if abs(amount) >= _LIMIT:
-            raise ValueError(f"an amount of {self.amount} is out of range")
-        # Adding zero turns -0.00 into 0.00.
-        object.__setattr__(self, "amount", amount + 0)
+        if not amount.same_quantum(_CENT):  # what comes from a store or an event is in cents already
+            amount = amount.quantize(_CENT, rounding=ROUND_HALF_UP)
+            if not -_LIMIT < amount < _LIMIT:
+                raise ValueError(f"an amount of {self.amount} is out of range")
+        if amount is not self.amount or not amount:
+            object.__setattr__(self, "amount", amount or _ZERO)  # never -0.00
 
     @classmethod
     def zero(cls, currency: str) -> Self:
         """Return no money, in a currency: the start of a sum."""
         return cls(Decimal(0), currency)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record stoa.events.Money as fastavro writes it."""
+        return {"currency_code": self.currency, "amount": self.amount}
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> Self:
+        """Return the value of a record that fastavro read; raises ValueError if it is no amount of money."""
+        return cls(record["amount"], record["currency_code"])
 
     def __add__(self, other: "Money") -> "Money":
         return Money(self.amount + self._same(other), self.currency)

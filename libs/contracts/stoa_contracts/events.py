@@ -1,4 +1,4 @@
-"""What all payloads have in common."""
+"""The base of events: what the generated payloads of all topics have in common."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar, Protocol, Self
