@@ -74,7 +74,7 @@ def test_a_service_like_the_others_keeps_the_rules_without_being_named(checkout:
 )
 def test_a_service_that_breaks_a_rule_is_named(checkout: Path, module: str, line: str) -> None:
     (checkout / f"services/ferry/stoa_ferry/{module}.py").write_text(f"{line}\n")
-    assert f"- stoa_ferry.{module} ->" in broken(checkout)
+    assert f"stoa_ferry.{module} -> " in broken(checkout)
 
 
 def test_a_new_kind_of_part_needs_a_place(checkout: Path) -> None:
