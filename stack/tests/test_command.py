@@ -7,13 +7,14 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
-import psutil
+import psutil  # type: ignore[import-untyped]  # no types
 import pytest
 
 from stoa_chassis.testing import eventually
-from stoa_stack.status import PartStatus, State, Status
+from stoa_stack.status import State, Status
 
 
 class Stoa:
@@ -126,7 +127,7 @@ async def test_kill_and_restart_bring_the_part_back(stoa: Stoa) -> None:
     for command in ("kill", "restart"):
         before = stoa.pid("valkey")
         assert stoa(command, "valkey").returncode == 0
-        await eventually(lambda old=before: _is_back(stoa.status.parts["valkey"], old))
+        await eventually(partial(_is_back, stoa, before))
 
 
 def test_what_a_killed_supervisor_left_is_stopped_by_down_and_replaced_by_up(stoa: Stoa) -> None:
@@ -183,5 +184,6 @@ def test_a_service_gets_its_own_secrets_and_no_others(stoa: Stoa) -> None:
     assert (Path(exports["STOA_TLS_DIR"]) / "cert.pem").exists()
 
 
-def _is_back(part: PartStatus, old: int) -> bool:
+def _is_back(stoa: Stoa, old: int) -> bool:
+    part = stoa.status.parts["valkey"]
     return part.state is State.READY and part.pid != old
