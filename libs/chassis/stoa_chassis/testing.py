@@ -11,8 +11,8 @@ tokens signed by a throw-away key: a policy, a constraint or an error that holds
 A peer that the code under test calls is faked the same way: serve a fake servicer, and give the code a stub
 from that server with `as_service` set to the service under test.
 
-What happens elsewhere (in another task, process or server) is waited for with `eventually`. What depends on
-the time gets a `SettableClock`.
+What happens elsewhere (in another task, process or server) is waited for with `eventually`; what happens
+later is there at once with a `SettableClock`.
 """
 
 import asyncio
@@ -51,10 +51,10 @@ _Stub = TypeVar("_Stub")
 
 
 class SettableClock:
-    """Stands still at `at` until a test moves it on."""
+    """Stands still at the moment at which it was made until a test moves it on."""
 
-    def __init__(self, at: datetime = datetime(2026, 11, 26, 12, tzinfo=UTC)) -> None:
-        self.at = at
+    def __init__(self) -> None:
+        self.at = datetime.now(UTC)
 
     def now(self) -> datetime:
         """Return the time that was set."""

@@ -12,7 +12,7 @@ import confluent_kafka
 import pytest
 
 from stoa_chassis import telemetry
-from stoa_chassis.avro import EventCodec
+from stoa_chassis.avro import Event, EventCodec
 from stoa_chassis.context import bound
 from stoa_chassis.errors import Aborted
 from stoa_chassis.kafka import Producer
@@ -34,7 +34,7 @@ async def lines_of(codec: EventCodec, notes: Any) -> dict[UUID, list[int]]:
     """What is on the topic: the lines of each book, in order."""
     lines = defaultdict(list)
     for message in await notes.read():
-        event = await codec.decode(notes.topic, message.value())
+        event: Event[Any] = await codec.decode(notes.topic, message.value())
         lines[event.payload.book].append(event.payload.line)
     return lines
 
