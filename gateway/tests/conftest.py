@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import envoy
+import envoy  # type: ignore[import-untyped]  # no types
 import grpc
 import httpx
 import jwt
@@ -213,7 +213,7 @@ async def running(folder: Path, **changes: Any) -> AsyncIterator[Edge]:
         issuer = Issuer()
         services.answers[JWKS] = issuer.jwks()
         log = folder / "log"
-        arguments = ["-c", write(settings, folder), "--disable-hot-restart", "--concurrency", "1"]
+        arguments = ["-c", str(write(settings, folder)), "--disable-hot-restart", "--concurrency", "1"]
         with log.open("wb") as output:
             arguments += ["--log-level", "warning", "--file-flush-interval-msec", "100"]
             process = await asyncio.create_subprocess_exec(ENVOY, *arguments, stdout=output, stderr=output)

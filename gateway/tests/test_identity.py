@@ -18,7 +18,7 @@ LOGIN = "/api/v1/auth/login"
 
 
 def _unsigned(claims: dict[str, Any]) -> str:
-    return jwt.encode(claims, None, "none")
+    return jwt.encode(claims, "", "none")
 
 
 def _bad_tokens(edge: Edge) -> dict[str, str]:

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 import yaml
-from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto
 from openapi_spec_validator import validate
 from protovalidate._gen.buf.validate import validate_pb
 
 from stoa_stack.instance import CHECKOUT
 from stoa_tools.gen import run
-from stoa_tools.gen.contracts import Contracts, Method
+from stoa_tools.gen.contracts import Contracts, Method, Type
 from stoa_tools.gen.json_schema import OUTPUT_ONLY
 from stoa_tools.gen.tools import buf
 
@@ -31,6 +31,11 @@ def operations(openapi: dict[str, Any]) -> dict[str, dict[str, Any]]:
         for verb, operation in path.items()
         if verb in VERBS
     }
+
+
+def fields_of(message: Type) -> dict[str, int]:
+    assert isinstance(message.proto, DescriptorProto)
+    return {field.name: field.number for field in message.proto.field}
 
 
 def operation_id(rpc: Method) -> str:
@@ -57,9 +62,7 @@ def test_the_rules_in_third_party_are_those_that_protovalidate_enforces(contract
     ours = contracts.types
     theirs = {f"buf.validate.{message.name}": message for message in enforced.message_type}
     for name, message in theirs.items():
-        assert {field.name: field.number for field in message.field} == {
-            field.name: field.number for field in ours[name].proto.field
-        }
+        assert fields_of(ours[name]) == {field.name: field.number for field in message.field}
 
 
 def test_the_openapi_document_is_valid(openapi: dict[str, Any]) -> None:
@@ -92,6 +95,7 @@ def test_what_the_shop_computes_is_read_only(openapi: dict[str, Any], contracts:
     schemas = openapi["components"]["schemas"]
     for name in ("User", "Product"):
         (type_,) = [t for t in contracts.types.values() if t.short_name == name]
+        assert isinstance(type_.proto, DescriptorProto)
         for field in type_.proto.field:
             computed = OUTPUT_ONLY in contracts.option(field, "google.api.field_behavior")
             assert schemas[name]["properties"][field.name].get("readOnly", False) is computed

@@ -1,7 +1,8 @@
-"""Products and the variants that are sold: what staff may make of them, and what others must hear of it.
+"""Products and the variants that are sold: what staff may make of them, and what others are told of it.
 
 A product is one aggregate with a version that grows with every change. The version is the etag that a writer
-must have read, and it travels in the events, so that whoever copies a product can tell old news from new.
+must have read, and it travels in the events, so that whoever copies a product can tell an older state from a
+newer one.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,10 +17,9 @@ from stoa_chassis.ids import new_id
 from stoa_contracts.money import Money
 from stoa_events import (
     ProductCreated,
-    ProductCreatedVariant,
     ProductDeleted,
     ProductUpdated,
-    ProductUpdatedVariant,
+    ProductVariant,
 )
 
 # What all texts of a product may take, in bytes: its events carry them, and a broker takes a megabyte.
@@ -97,6 +97,17 @@ class VariantDraft:
         )
 
 
+def check_currency(variants: Sequence[VariantDraft], currency: str) -> None:
+    """Refuse prices in another currency than the shop sells in. Raises InvalidArgument."""
+    violations = [
+        FieldViolation(_path(at, "price"), f"must be in {currency}")
+        for at, variant in enumerate(variants)
+        if variant.price.currency != currency
+    ]
+    if violations:
+        raise InvalidArgument.of(violations)
+
+
 @dataclass(frozen=True, slots=True)
 class Rating:
     """What buyers think: the mean of all ratings (1 to 5; 0 without any) and how many there are."""
@@ -107,7 +118,7 @@ class Rating:
 
 @dataclass(slots=True)
 class Product:
-    """A product, as it is now; `events` are the changes that nobody heard of yet."""
+    """A product, as it is now; `events` are its changes that are not published yet."""
 
     product_id: UUID
     version: int
@@ -181,15 +192,15 @@ class Product:
         self.updated_at = max(now, self.updated_at)
 
     def _created(self) -> ProductCreated:
-        variants = tuple(ProductCreatedVariant(**_facts(variant)) for variant in self.variants)
+        variants = tuple(ProductVariant(**_facts(variant)) for variant in self.variants)
         return ProductCreated(**self._facts(), variants=variants)
 
     def _updated(self) -> ProductUpdated:
-        variants = tuple(ProductUpdatedVariant(**_facts(variant)) for variant in self.variants)
+        variants = tuple(ProductVariant(**_facts(variant)) for variant in self.variants)
         return ProductUpdated(**self._facts(), variants=variants)
 
     def _facts(self) -> dict[str, Any]:
-        """What both events say of a product; Avro gives each topic a type of its own."""
+        """What both events say of a product."""
         return {
             "product_id": self.product_id,
             "version": self.version,

@@ -1,8 +1,7 @@
 """What the use cases rely on, of the store in memory and of PostgreSQL alike."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -49,14 +48,14 @@ class Store:
     published: Callable[[], Awaitable[list[str]]]
 
 
-@asynccontextmanager
-async def in_memory(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
+@pytest.fixture
+def in_memory() -> Store:
     store = MemoryStore(testing.Rows())
 
     async def published() -> list[str]:
         return [event.topic for event in store.published]
 
-    yield Store(
+    return Store(
         memory_unit_of_work(lambda: store, testing.open_tx),
         testing.Payments(lambda: store),
         testing.Refunds(lambda: store),
@@ -65,16 +64,14 @@ async def in_memory(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
     )
 
 
-@asynccontextmanager
-async def in_postgres(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
-    database: Database = request.getfixturevalue("database")
-    codec: EventCodec = request.getfixturevalue("codec")
+@pytest.fixture
+async def in_postgres(database: Database, codec: EventCodec) -> Store:
     await database.execute("TRUNCATE payments, refunds, outbox")
 
     async def published() -> list[str]:
         return [row["topic"] for row in await database.fetch("SELECT topic FROM outbox ORDER BY id")]
 
-    yield Store(
+    return Store(
         postgres_unit_of_work(database, codec, repository.open_tx, SystemClock()),
         repository.Payments(database),
         repository.Refunds(database),
@@ -83,10 +80,10 @@ async def in_postgres(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
     )
 
 
-@pytest.fixture(params=[in_memory, pytest.param(in_postgres, marks=pytest.mark.stack)])
-async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
-    async with request.param(request) as made:
-        yield made
+@pytest.fixture(params=["in_memory", pytest.param("in_postgres", marks=pytest.mark.stack)])
+def store(request: pytest.FixtureRequest) -> Store:
+    made: Store = request.getfixturevalue(request.param)
+    return made
 
 
 def a_payment(**changes: Any) -> Payment:
@@ -120,6 +117,29 @@ async def test_what_was_stored_is_read_as_it_was(store: Store) -> None:
     assert await store.payments.add(payment)
     assert await store.payments.get(payment.payment_id) == payment
     assert await store.payments.of_order(payment.order_id) == payment
+
+
+async def test_no_field_of_a_payment_is_lost(store: Store, a_full_payment: Payment) -> None:
+    """Each field has a value in one of the two: some only a pending payment has, some only a settled one."""
+    pending = a_payment(attempts=1)
+    for payment in (pending, a_full_payment):
+        assert await store.payments.add(payment)
+        assert await store.payments.get(payment.payment_id) == payment
+    names = {field.name for field in fields(Payment)} - {"events"}
+    assert {name for name in names if getattr(pending, name) or getattr(a_full_payment, name)} == names
+
+
+async def test_no_field_of_a_refund_is_lost(store: Store, a_full_payment: Payment) -> None:
+    await store.payments.add(a_full_payment)
+    pending = a_full_payment.refund("r1", Money(Decimal(1), "USD"), "broken", "c", RETRY, NOW)
+    made = a_full_payment.refund("r2", Money(Decimal(2), "USD"), "late", "c", RETRY, NOW)
+    pending.attempts = 2
+    a_full_payment.refund_made(made, GatewayRefund(f"re_{uuid4()}", made.refund_id), NOW + LEASE)
+    await save(store, a_full_payment, pending, made)
+    for refund in (pending, made):
+        assert await store.refunds.get(refund.refund_id) == refund
+    names = {field.name for field in fields(Refund)}
+    assert {name for name in names if getattr(pending, name) or getattr(made, name)} == names
 
 
 async def test_what_is_not_there_is_not_found(store: Store) -> None:
@@ -199,6 +219,7 @@ async def test_a_request_gives_money_back_once(store: Store) -> None:
         ({"refunded": Money(Decimal(21), "USD")}, "payments_check"),
         ({"token": "tok_visa"}, "payments_check"),
         ({"next_check_at": NOW}, "payments_check"),
+        ({"last4": "42"}, "payments_last4_check"),
     ],
 )
 async def test_what_the_books_forbid_is_not_stored(
@@ -209,6 +230,27 @@ async def test_what_the_books_forbid_is_not_stored(
         setattr(payment, name, value)
     with pytest.raises(REFUSED, match=constraint):
         await save(store, payment)
+
+
+async def test_what_the_gateway_did_belongs_to_one_payment_or_refund(store: Store) -> None:
+    first, second = await paid(store), await paid(store)
+    second.charge_id = first.charge_id
+    with pytest.raises(REFUSED, match="payments_gateway_charge_id_key"):
+        await save(store, second)
+    half = Money(Decimal(10), "USD")
+    refunds = [first.refund(f"r{number}", half, "", "c", RETRY, NOW) for number in range(2)]
+    for refund in refunds:
+        first.refund_made(refund, GatewayRefund("re_of_both", refund.refund_id), NOW)
+    with pytest.raises(REFUSED, match="refunds_gateway_refund_id_key"):
+        await save(store, first, *refunds)
+
+
+async def test_a_refund_is_of_a_payment_that_is_there(store: Store) -> None:
+    known, other = await paid(store), a_payment()
+    refund = known.refund("request", None, "", "c", RETRY, NOW)
+    refund.payment_id = other.payment_id
+    with pytest.raises(REFUSED, match="refunds_payment_id_fkey"):
+        await save(store, known, refund)
 
 
 async def test_what_is_due_is_taken_once_and_falls_due_again(store: Store) -> None:

@@ -1,4 +1,4 @@
-"""`stoa gen`: everything under gen/ from proto/ and events/.
+"""`stoa gen`: everything under gen/ from proto/, events/ and the declarations of the services.
 
 What is generated is committed, so that readers and packagers need no tools; `stoa gen --check` keeps it so.
 """
@@ -8,12 +8,16 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
+
 from stoa_stack.files import write_atomically
-from stoa_tools.gen import events
+from stoa_tools.gen import events, rest, schemas, services
+from stoa_tools.gen.contracts import Contracts
 from stoa_tools.gen.tools import buf
 from stoa_stack.instance import CHECKOUT
 
 _PYTHON = Path("python")
+_OPENAPI = Path("openapi") / "openapi.yaml"
 _DESCRIPTORS = Path("descriptors") / "stoa.binpb"
 
 
@@ -23,7 +27,7 @@ def run(check: bool = False) -> list[str]:
     Returns what differed, one `added|changed|removed <path>` each.
 
     Raises:
-        GenerationFailed: a contract does not compile.
+        GenerationFailed: a contract does not compile, or a declaration is wrong.
     """
     with tempfile.TemporaryDirectory() as folder:
         fresh = Path(folder) / "gen"
@@ -31,7 +35,12 @@ def run(check: bool = False) -> list[str]:
         (fresh / _DESCRIPTORS).parent.mkdir()
         descriptors = str(fresh / _DESCRIPTORS)
         buf("build", "--as-file-descriptor-set", "--exclude-source-info", "--output", descriptors)
-        events.generate(CHECKOUT / "events", fresh / _PYTHON / "stoa_events")
+        events.generate(
+            schemas.read_folder(CHECKOUT / "events"), fresh / _PYTHON / "stoa_events", fresh / "avro"
+        )
+        rest.generate(fresh / _OPENAPI, fresh / _PYTHON / "stoa_rest")
+        contracts = Contracts(FileDescriptorSet.FromString((fresh / _DESCRIPTORS).read_bytes()).file)
+        services.generate(CHECKOUT, contracts, fresh / _PYTHON / "stoa_services")
         _mark_typed(fresh / _PYTHON)
         return _compare(fresh, CHECKOUT / "gen", write=not check)
 

@@ -43,11 +43,12 @@ async def test_nonsense_bytes_are_the_clients_error(echo: InProcessServer, nonse
     credentials = echo.certificates(EDGE).current().channel_credentials()
     options = (("grpc.ssl_target_name_override", f"{echo.name}.stoa.internal"),)
     async with grpc.aio.secure_channel(echo.target, credentials, options) as channel:
+        call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
         call = channel.unary_unary("/chassis_example.Echo/Anyone")
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await call(nonsense)
         assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-        answer: bytes = await call(b"")
+        answer = await call(b"")
         assert EchoResponse.FromString(answer) == EchoResponse()
 
 

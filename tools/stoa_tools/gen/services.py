@@ -1,0 +1,40 @@
+"""The package stoa_services: what is declared of each service, joined with whom the policies let it call."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+
+from stoa_contracts.declarations import InvalidDeclaration, read_all
+from stoa_tools.gen.contracts import Contracts
+from stoa_tools.gen.errors import GenerationFailed
+from stoa_tools.gen.template import render
+
+def generate(checkout: Path, contracts: Contracts, out: Path) -> None:
+    """Write the package `out` for all services of a checkout.
+
+    Raises:
+        GenerationFailed: a declaration is wrong, or a policy admits a service that there isn't.
+    """
+    calls = callees(contracts)
+    try:
+        services = read_all(checkout, calls)
+    except InvalidDeclaration as error:
+        raise GenerationFailed(str(error)) from error
+    if strangers := calls.keys() - {service.name for service in services}:
+        raise GenerationFailed(f"proto/: a policy admits {', '.join(sorted(strangers))}: no such service")
+    out.mkdir(parents=True)
+    (out / "__init__.py").write_text(render("services.py.jinja", services=services))
+    (out / "py.typed").touch()
+
+
+def callees(contracts: Contracts) -> Mapping[str, set[str]]:
+    """Return the other services that each calls: those with an RPC whose policy admits it."""
+    calls: dict[str, set[str]] = defaultdict(set)
+    for service in contracts.services:
+        callee = service.full_name.split(".")[1]  # stoa.<callee>.v1.<Service>
+        for method in service.methods:
+            policy = contracts.option(method.proto, "stoa.auth.v1.policy")
+            for caller in () if policy is None else policy.services:
+                if caller != callee:
+                    calls[caller].add(callee)
+    return calls
