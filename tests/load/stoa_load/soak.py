@@ -26,7 +26,7 @@ from stoa_ops.topics import lag
 from stoa_rest import GET_PRODUCT, LIST_CATEGORIES, LIST_PRODUCTS
 from stoa_services import SERVICES
 from stoa_stack.instance import Instance
-from stoa_stack.operate import processes_of
+from stoa_stack.running import processes_of
 from stoa_stack.servers import java
 from stoa_stack.status import Status
 from stoa_stack.up import status_file
