@@ -19,7 +19,7 @@ from confluent_kafka.admin import AdminClient
 from stoa_chaos.fault_injection import FaultInjector, NotRunning
 from stoa_contracts.declarations import Store
 from stoa_services import SERVICES
-from stoa_stack.companies import COMPANIES
+from stoa_stack.companies import COMPANIES, PAYMENT_GATEWAY
 from stoa_stack.stores import STORES, store_of
 
 Injection = Callable[[FaultInjector, str], AbstractAsyncContextManager[None]]
@@ -182,11 +182,11 @@ FAULTS = (
         (10, 20),
     ),
     Fault("out of disk space", (*_WRITING_FILES, "kafka", *_COMPANIES), without_space, (4, 8)),
-    Fault("slow", ("gateway",), gateway(latency_ms=6000), (8, 16)),
-    Fault("failing", ("gateway",), gateway(error_rate=0.7), (8, 16)),
-    Fault("losing its answers", ("gateway",), gateway(lost_answer_rate=0.7), (8, 16)),
-    Fault("repeating its notices", ("gateway",), gateway(duplicate_webhooks=3), (8, 16)),
-    Fault("sending its notices late", ("gateway",), gateway(delay_webhooks_ms=12_000), (8, 16)),
+    Fault("slow", (PAYMENT_GATEWAY.part,), gateway(latency_ms=6000), (8, 16)),
+    Fault("failing", (PAYMENT_GATEWAY.part,), gateway(error_rate=0.7), (8, 16)),
+    Fault("losing its answers", (PAYMENT_GATEWAY.part,), gateway(lost_answer_rate=0.7), (8, 16)),
+    Fault("repeating its notices", (PAYMENT_GATEWAY.part,), gateway(duplicate_webhooks=3), (8, 16)),
+    Fault("sending its notices late", (PAYMENT_GATEWAY.part,), gateway(delay_webhooks_ms=12_000), (8, 16)),
 )
 
 
