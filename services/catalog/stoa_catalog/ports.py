@@ -16,13 +16,13 @@ class Products(Protocol):
         ...
 
     async def add(self, product: Product) -> None:
-        """Store a new product, and publish its events. Raises SkuTaken."""
+        """Store a new product, and publish its events. Raises SkuTaken when the unit of work commits."""
         ...
 
     async def save(self, product: Product) -> None:
         """Store a changed product, and publish its events; nothing is written if nothing changed.
 
-        The rating stays as it is: it changes on its own. Raises SkuTaken.
+        The rating stays as it is: it changes on its own. Raises SkuTaken when the unit of work commits.
         """
         ...
 
