@@ -15,7 +15,6 @@ from bson import Decimal128
 from pymongo import ASCENDING, IndexModel, WriteConcern
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
-from pymongo.errors import DuplicateKeyError
 
 from stoa_catalog.model import Details, Product, ProductNotFound, Rating, SkuTaken, Variant
 from stoa_catalog.ports import Tx
