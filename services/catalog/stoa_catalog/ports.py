@@ -55,8 +55,8 @@ class ProductReader(Protocol):
 
 
 class Views(Protocol):
-    """Tells the others that products were looked at."""
+    """The events of products that were looked at."""
 
-    def tell(self, product_id: UUID, user_id: UUID | None) -> None:
+    def record(self, product_id: UUID, user_id: UUID | None) -> None:
         """Publish soon that someone (None: nobody known) looked at a product."""
         ...

@@ -107,14 +107,14 @@ class ProductReader:
 
 
 class Views:
-    """Notes who looked at which product."""
+    """Keeps who looked at which product."""
 
     def __init__(self) -> None:
-        self.told: list[tuple[UUID, UUID | None]] = []
+        self.recorded: list[tuple[UUID, UUID | None]] = []
 
-    def tell(self, product_id: UUID, user_id: UUID | None) -> None:
-        """Note that someone (None: nobody known) looked at a product."""
-        self.told.append((product_id, user_id))
+    def record(self, product_id: UUID, user_id: UUID | None) -> None:
+        """Keep that someone (None: nobody known) looked at a product."""
+        self.recorded.append((product_id, user_id))
 
 
 def _copy(product: Product) -> Product:

@@ -94,13 +94,15 @@ async def test_prices_are_in_the_currency_of_the_shop(catalog: Catalog[Product])
         assert [violation.field for violation in refused.value.violations] == ["product.variants[1].price"]
 
 
-async def test_a_look_is_told_with_who_it_was_and_one_at_nothing_is_not(catalog: Catalog[Product]) -> None:
+async def test_a_look_is_recorded_with_who_it_was_and_one_at_nothing_is_not(
+    catalog: Catalog[Product],
+) -> None:
     product, viewer = await catalog.assortment.create(details(), [draft()]), new_id()
     for who in (viewer, None):
         await catalog.browsing.get(product.product_id, who)
     with pytest.raises(ProductNotFound):
         await catalog.browsing.get(new_id(), viewer)
-    assert catalog.views.told == [(product.product_id, viewer), (product.product_id, None)]
+    assert catalog.views.recorded == [(product.product_id, viewer), (product.product_id, None)]
 
 
 async def test_lists_are_narrowed_by_what_is_asked(catalog: Catalog[Product]) -> None:

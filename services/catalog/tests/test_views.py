@@ -40,10 +40,10 @@ async def test_a_look_is_published_with_who_it_was(
     jobs = [asyncio.create_task(work()) for work in (views.run, consumer.run)]
     try:
         with bound("looking"):
-            views.tell(product_id, viewer)
+            views.record(product_id, viewer)
         async with asyncio.timeout(30):
             event = await published.get()
-            views.tell(product_id, None)
+            views.record(product_id, None)
             anonymous = await published.get()
     finally:
         for job in jobs:
@@ -58,7 +58,7 @@ async def test_nobody_waits_for_a_broker_that_is_down(codec: EventCodec) -> None
     job = asyncio.create_task(views.run())
     began = time.monotonic()
     for _ in range(50):
-        views.tell(UUID(int=1), None)
+        views.record(UUID(int=1), None)
         await asyncio.sleep(0)
     assert time.monotonic() - began < 1
     job.cancel()
