@@ -1,8 +1,7 @@
 """What the use cases rely on, of the store in memory and of PostgreSQL alike."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
 from uuid import UUID
@@ -47,14 +46,14 @@ class Store:
         return await self.uow.run(lambda tx: tx.orders.get(order_id))
 
 
-@asynccontextmanager
-async def in_memory(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
+@pytest.fixture
+def in_memory() -> Store:
     store = MemoryStore(testing.Rows())
 
     async def published() -> list[str]:
         return [event.topic for event in store.published]
 
-    yield Store(
+    return Store(
         memory_unit_of_work(lambda: store, testing.open_tx),
         testing.OrderViews(lambda: store),
         testing.DueSagas(lambda: store, BACKOFF),
@@ -62,16 +61,14 @@ async def in_memory(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
     )
 
 
-@asynccontextmanager
-async def in_postgres(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
-    database: Database = request.getfixturevalue("database")
-    codec: EventCodec = request.getfixturevalue("codec")
+@pytest.fixture
+async def in_postgres(database: Database, codec: EventCodec) -> Store:
     await database.execute("TRUNCATE order_events, orders, order_items, order_status_history, sagas, outbox")
 
     async def published() -> list[str]:
         return [row["topic"] for row in await database.fetch("SELECT topic FROM outbox ORDER BY id")]
 
-    yield Store(
+    return Store(
         postgres_unit_of_work(database, codec, repository.open_tx, SystemClock()),
         repository.OrderViews(database),
         repository.DueSagas(database, BACKOFF),
@@ -79,16 +76,10 @@ async def in_postgres(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
     )
 
 
-@pytest.fixture(params=[in_memory, pytest.param(in_postgres, marks=pytest.mark.stack)])
-async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
-    async with request.param(request) as made:
-        yield made
-
-
-@pytest.fixture
-async def database_store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
-    async with in_postgres(request) as made:
-        yield made
+@pytest.fixture(params=["in_memory", pytest.param("in_postgres", marks=pytest.mark.stack)])
+def store(request: pytest.FixtureRequest) -> Store:
+    made: Store = request.getfixturevalue(request.param)
+    return made
 
 
 def a_saga(order: Order, *, step: str = "charge", due: float = 5, deadline: float | None = 30) -> Saga:
@@ -310,9 +301,9 @@ async def test_a_saga_that_is_put_off_falls_due_then_unless_its_order_was_settle
 
 
 @pytest.mark.stack
-async def test_an_order_that_was_changed_since_it_was_read_begins_again(database_store: Store) -> None:
+async def test_an_order_that_was_changed_since_it_was_read_begins_again(in_postgres: Store) -> None:
     order = an_order()
-    await database_store.save(order)
+    await in_postgres.save(order)
     lost = 0
 
     async def slow(tx: ports.Tx) -> None:
@@ -320,7 +311,7 @@ async def test_an_order_that_was_changed_since_it_was_read_begins_again(database
         found = await tx.orders.get(order.order_id)
         if not lost:
             order.cancel("faster", NOW)
-            await database_store.save(order)
+            await in_postgres.save(order)
         found.cancel("slower", NOW)
         try:
             await tx.orders.save(found, None)
@@ -328,55 +319,55 @@ async def test_an_order_that_was_changed_since_it_was_read_begins_again(database
             lost += 1
             raise
 
-    await database_store.uow.run(slow)
+    await in_postgres.uow.run(slow)
     assert lost == 1
-    view = await database_store.views.get(order.order_id)
+    view = await in_postgres.views.get(order.order_id)
     assert view
     assert view.history[-1].reason == "faster"
 
 
 @pytest.mark.stack
-async def test_the_event_store_only_grows(database_store: Store, database: Database) -> None:
+async def test_the_event_store_only_grows(in_postgres: Store, database: Database) -> None:
     order = an_order()
-    await database_store.save(order)
+    await in_postgres.save(order)
     for change in ("UPDATE order_events SET type = 'x'", "DELETE FROM order_events"):
         with pytest.raises(asyncpg.RaiseError, match="only grows"):
             await database.execute(f"{change} WHERE order_id = $1", order.order_id)
 
 
 @pytest.mark.stack
-async def test_processes_that_claim_at_once_get_different_sagas(database_store: Store) -> None:
+async def test_processes_that_claim_at_once_get_different_sagas(in_postgres: Store) -> None:
     orders = [an_order() for _ in range(10)]
     for order in orders:
-        await database_store.save(order, a_saga(order, due=0))
-    claims = await asyncio.gather(*(database_store.sagas.claim_due(NOW, 3) for _ in range(4)))
+        await in_postgres.save(order, a_saga(order, due=0))
+    claims = await asyncio.gather(*(in_postgres.sagas.claim_due(NOW, 3) for _ in range(4)))
     claimed = [saga.order_id for claim in claims for saga in claim]
     assert sorted(claimed) == sorted(order.order_id for order in orders)
 
 
 @pytest.mark.stack
 async def test_a_saga_that_an_older_process_stored_has_no_correlation_id(
-    database_store: Store, database: Database
+    in_postgres: Store, database: Database
 ) -> None:
     order = an_order()
-    await database_store.save(order)
+    await in_postgres.save(order)
     await database.execute(
         "INSERT INTO sagas (order_id, step, started_at, due_at) VALUES ($1, 'charge', $2, $2)",
         order.order_id,
         NOW,
     )
-    (saga,) = await database_store.sagas.claim_due(NOW, 10)
+    (saga,) = await in_postgres.sagas.claim_due(NOW, 10)
     assert (saga.correlation_id, saga.token, saga.deadline) == ("", None, None)
 
 
 @pytest.mark.stack
 async def test_a_replay_rebuilds_what_was_lost_and_touches_nothing_else(
-    database_store: Store, database: Database
+    in_postgres: Store, database: Database
 ) -> None:
     orders = [a_confirmed_order() for _ in range(4)]
     _, wrong, lost, short = orders
     for order in orders:
-        await database_store.save(order)
+        await in_postgres.save(order)
     await database.execute("UPDATE orders SET status = 'shipped' WHERE order_id = $1", wrong.order_id)
     for table in ("order_items", "order_status_history", "orders"):
         await database.execute(f"DELETE FROM {table} WHERE order_id = $1", lost.order_id)
@@ -386,5 +377,5 @@ async def test_a_replay_rebuilds_what_was_lost_and_touches_nothing_else(
     assert report.replayed == 4
     assert set(report.differed) == {wrong.order_id, lost.order_id, short.order_id}
     for order in orders:
-        assert await database_store.views.get(order.order_id) == order.view
+        assert await in_postgres.views.get(order.order_id) == order.view
     assert not (await replay(database)).differed

@@ -14,11 +14,12 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 import httpx
-import psutil
+import psutil  # type: ignore[import-untyped]  # no types
 import pytest
 
+import stoa_rest
 from stoa_chaos.fault_injection import FaultInjector, NotRunning
-from stoa_chaos.faults import FAULTS, store_of, striking, targets
+from stoa_chaos.faults import FAULTS, striking, targets
 from stoa_chaos.journeys import Habit, journeys
 from stoa_chaos.probes import request_for
 from stoa_chaos.record import Record
@@ -34,6 +35,7 @@ from stoa_stack.parts import parts
 from stoa_stack.rest import ApiError
 from stoa_stack.shopping import Item
 from stoa_stack.status import PartStatus, State, Status
+from stoa_stack.stores import store_of
 from stoa_stack.up import status_file
 
 
@@ -77,7 +79,8 @@ def test_every_group_of_consumers_is_rebalanced_and_every_store_killed_as_often_
     assert struck["rebalanced all the time"] == {
         name for name, service in SERVICES.items() if service.consumes
     }
-    assert struck["killed as often as it starts"] >= set(filter(None, map(store_of, SERVICES.values())))
+    stores = filter(None, map(store_of, SERVICES.values()))
+    assert struck["killed as often as it starts"] >= {store.part for store in stores}
 
 
 @pytest.mark.parametrize(
@@ -216,7 +219,7 @@ async def test_a_shopper_gives_up_after_a_time() -> None:
 # ------------------------------------------------------------------------------- judging
 
 
-def _shown(order_id: UUID, status: str) -> dict[str, str]:
+def _shown(order_id: UUID, status: str) -> stoa_rest.Order:
     return {"order_id": str(order_id), "status": status}
 
 
