@@ -16,7 +16,9 @@ import pytest
 def _server(variable: str) -> str:
     address = os.environ.get(variable, "")
     if not address:
-        pytest.fail(f"{variable} is not set: run `make test`, or leave such tests out with -m 'not stack'")
+        pytest.fail(
+            f"{variable} is not set: run it with `stoa test`, or leave such tests out with -m 'not stack'"
+        )
     return address
 
 

@@ -142,7 +142,7 @@ def test_a_file_with_another_checksum_is_refused(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(
         fetch, "_artifact", lambda repository, _: _Artifact(repository / "shop.jar", b"not the shop")
     )
-    monkeypatch.setattr(fetch.time, "sleep", lambda _: None)
+    monkeypatch.setattr("time.sleep", lambda _: None)
     with pytest.raises(FetchError, match="checksum"):
         fetch._download_one(Pin("org.example:shop:1.0:jar", hashlib.sha256(b"shop").hexdigest()), tmp_path)
 

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
-import psutil
+import psutil  # type: ignore[import-untyped]  # no types
 import pytest
 
 from stoa_stack.preflight import NotPossible, check_machine

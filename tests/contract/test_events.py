@@ -74,7 +74,7 @@ class TestPayload:
 
     def test_cannot_be_changed(self, payload: type[Payload]) -> None:
         assert dataclasses.is_dataclass(payload)
-        assert payload.__dataclass_params__.frozen  # type: ignore[attr-defined]
+        assert payload.__dataclass_params__.frozen
 
 
 ENVELOPE = """{

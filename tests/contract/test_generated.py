@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 import yaml
-from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto
 from openapi_spec_validator import validate
 from protovalidate._gen.buf.validate import validate_pb
 
+from stoa_contracts.descriptors import OPENAPI, Contracts, Rpc, Type
 from stoa_stack.instance import CHECKOUT
 from stoa_tools.gen import run
-from stoa_tools.gen.contracts import Contracts, Method
 from stoa_tools.gen.json_schema import OUTPUT_ONLY
 from stoa_tools.gen.tools import buf
 
@@ -20,7 +20,7 @@ VERBS = ("get", "put", "post", "delete", "patch")
 
 @pytest.fixture(scope="module")
 def openapi() -> dict[str, Any]:
-    document: dict[str, Any] = yaml.safe_load((CHECKOUT / "gen/openapi/openapi.yaml").read_text())
+    document: dict[str, Any] = yaml.safe_load(OPENAPI.read_text())
     return document
 
 
@@ -33,7 +33,12 @@ def operations(openapi: dict[str, Any]) -> dict[str, dict[str, Any]]:
     }
 
 
-def operation_id(rpc: Method) -> str:
+def fields_of(message: Type) -> dict[str, int]:
+    assert isinstance(message.proto, DescriptorProto)
+    return {field.name: field.number for field in message.proto.field}
+
+
+def operation_id(rpc: Rpc) -> str:
     return rpc.name[0].lower() + rpc.name[1:]
 
 
@@ -57,27 +62,26 @@ def test_the_rules_in_third_party_are_those_that_protovalidate_enforces(contract
     ours = contracts.types
     theirs = {f"buf.validate.{message.name}": message for message in enforced.message_type}
     for name, message in theirs.items():
-        assert {field.name: field.number for field in message.field} == {
-            field.name: field.number for field in ours[name].proto.field
-        }
+        assert fields_of(ours[name]) == {field.name: field.number for field in message.field}
 
 
 def test_the_openapi_document_is_valid(openapi: dict[str, Any]) -> None:
     validate(openapi)
 
 
-def test_every_public_rpc_is_an_operation(openapi: dict[str, Any], public_rpc: Method) -> None:
+def test_every_public_rpc_is_an_operation(openapi: dict[str, Any], public_rpc: Rpc) -> None:
     assert operation_id(public_rpc) in operations(openapi)
 
 
-def test_no_internal_rpc_is_an_operation(openapi: dict[str, Any], internal_rpc: Method) -> None:
+def test_no_internal_rpc_is_an_operation(openapi: dict[str, Any], internal_rpc: Rpc) -> None:
     assert operation_id(internal_rpc) not in operations(openapi)
 
 
 def test_an_operation_asks_for_a_token_unless_anyone_may_call_it(
-    openapi: dict[str, Any], contracts: Contracts, public_rpc: Method
+    openapi: dict[str, Any], public_rpc: Rpc
 ) -> None:
-    anyone = contracts.option(public_rpc.proto, "stoa.auth.v1.policy").HasField("anyone")
+    assert public_rpc.policy is not None
+    anyone = public_rpc.policy.anyone
     assert operations(openapi)[operation_id(public_rpc)]["security"] == ([] if anyone else [{"bearer": []}])
 
 
@@ -92,6 +96,7 @@ def test_what_the_shop_computes_is_read_only(openapi: dict[str, Any], contracts:
     schemas = openapi["components"]["schemas"]
     for name in ("User", "Product"):
         (type_,) = [t for t in contracts.types.values() if t.short_name == name]
+        assert isinstance(type_.proto, DescriptorProto)
         for field in type_.proto.field:
             computed = OUTPUT_ONLY in contracts.option(field, "google.api.field_behavior")
             assert schemas[name]["properties"][field.name].get("readOnly", False) is computed

@@ -1,6 +1,7 @@
 """Tells at the end of a run how much was explored."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -42,7 +43,7 @@ def shop() -> Iterator[Callable[..., Shop]]:
     """Make shops that are closed at the end of the test."""
     shops: list[Shop] = []
 
-    def make(scenario: Scenario, **parts: type) -> Shop:
+    def make(scenario: Scenario, **parts: Any) -> Shop:
         shops.append(Shop(scenario, **parts))
         return shops[-1]
 

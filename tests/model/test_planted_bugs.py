@@ -170,7 +170,7 @@ def test_confirming_before_the_money_is_there_is_found(
     monkeypatch: pytest.MonkeyPatch, broken: Callable[..., Report]
 ) -> None:
     def settle(payment: payment_model.Payment, charge: payment_model.Charge, now: datetime) -> None:
-        return real(payment, replace(charge, status=ChargeStatus.SUCCEEDED), now)
+        real(payment, replace(charge, status=ChargeStatus.SUCCEEDED), now)
 
     real: Any = payment_model.Payment.settle
     monkeypatch.setattr(payment_model.Payment, "settle", settle)

@@ -30,27 +30,45 @@ def gen(
 
 
 @app.command()
-def lock(upgrade: Annotated[bool, typer.Option(help="take the newest versions")] = False) -> None:
+def lock(
+    upgrade: Annotated[bool, typer.Option("--upgrade", help="take the newest versions")] = False,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="only prove that it is what the parts ask for, as wheels everywhere"),
+    ] = False,
+) -> None:
     """Resolve the Python packages into requirements.lock."""
     from stoa_tools import lock
 
-    raise typer.Exit(lock.lock(upgrade=upgrade))
+    raise typer.Exit(lock.check(console()) if check else lock.lock(upgrade=upgrade))
 
 
 @app.command()
-def lint() -> None:
-    """Check style, types, imports and contracts."""
+def lint(
+    steps: Annotated[
+        list[str] | None, typer.Argument(help="only these: style, format, types, imports …")
+    ] = None,
+) -> None:
+    """Check style, types, imports, the lock and the contracts."""
     from stoa_tools import quality
 
-    quality.lint(console())
+    quality.lint(console(), steps or ())
 
 
-@app.command()
-def test() -> None:
-    """Run every check and every test, on a stack of their own."""
-    from stoa_tools import quality
+@app.command("test", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def run_tests(
+    context: typer.Context,
+    down: Annotated[bool, typer.Option("--down", help="stop the stack that is kept for tests")] = False,
+) -> None:
+    """Run every check and every test; with pytest's arguments (a path, -k …) those, on a kept stack."""
+    from stoa_tools import on_stack, quality
 
-    quality.test(console())
+    if down:
+        on_stack.drop(console())
+    elif context.args:
+        quality.some_tests(console(), context.args)
+    else:
+        quality.test(console())
 
 
 @app.command()

@@ -116,7 +116,8 @@ async def replay_as_if_the_decision_had_been_lost(at: Instance, letter_id: str) 
         await producer.send(letter.origin.topic, letter.key, letter.value, headers)
 
     async def consumed() -> bool:
-        return (await ask("top", "--interval", "0.2"))["lag"]["inventory"] == 0
+        lag: int = (await ask("top", "--interval", "0.2"))["lag"]["inventory"]
+        return lag == 0
 
     assert await eventually(consumed, within=60)
 

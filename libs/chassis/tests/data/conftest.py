@@ -13,7 +13,7 @@ import confluent_kafka
 import orjson
 import pytest
 from confluent_kafka import TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # re-exported silently
 from confluent_kafka.schema_registry import AsyncSchemaRegistryClient, Schema
 
 from stoa_chassis.avro import EventCodec
@@ -95,7 +95,8 @@ class Notes:
 
     async def register(self, text: str) -> int:
         async with AsyncSchemaRegistryClient({"url": self.registry_url}) as registry:
-            return await registry.register_schema(f"{self.topic}-value", Schema(text, "AVRO"))
+            number: int = await registry.register_schema(f"{self.topic}-value", Schema(text, "AVRO"))
+            return number
 
     async def read(self, topic: str | None = None) -> list[confluent_kafka.Message]:
         """All messages that are in the topic now, in order per partition."""
@@ -135,13 +136,14 @@ async def notes(kafka_bootstrap: str, schema_registry_url: str) -> AsyncIterator
     """A topic that only this test uses, deployed."""
     name = uuid4().hex[:12]
     topic, group = f"test.noted.{name}", f"test-{name}"
-    payload = type("Noted", (Noted,), {"TOPIC": topic, "SCHEMA": schema()})
+    text = schema()
+    payload = type("Noted", (Noted,), {"TOPIC": topic, "SCHEMA": text})
     notes = Notes(payload, topic, group, kafka_bootstrap, schema_registry_url)
     admin = AdminClient({"bootstrap.servers": kafka_bootstrap})
     wanted = [NewTopic(topic, PARTITIONS, 1), NewTopic(notes.dead_letters, 1, 1)]
     for created in admin.create_topics(wanted).values():
         created.result()
-    await notes.register(payload.SCHEMA)
+    await notes.register(text)
     yield notes
     for deleted in admin.delete_topics([topic, notes.dead_letters]).values():
         deleted.result()

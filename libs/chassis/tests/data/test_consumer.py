@@ -1,6 +1,7 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -97,7 +98,7 @@ async def test_fresh_messages_are_handled_at_once_although_idle_fetches_wait_for
         await asyncio.sleep(0.3)
         sent = now()
         [event] = await shop.publish(uuid4(), line)
-        await eventually(lambda event=event: event.event_id in handled)
+        await eventually(partial(handled.__contains__, event.event_id))
         delays.append(handled[event.event_id] - sent)
     assert sorted(delays)[2] < 0.25
 

@@ -7,7 +7,7 @@ import pytest
 from pymongo import AsyncMongoClient
 from pymongo.asynchronous.collection import AsyncCollection
 
-from stoa_chassis.avro import EventCodec
+from stoa_chassis.avro import Event, EventCodec
 from stoa_chassis.context import bound
 from stoa_chassis.kafka import Producer
 from stoa_chassis.mongo import MongoOutbox
@@ -32,7 +32,9 @@ async def all_published(books: Collection) -> bool:
 
 
 async def lines_of(codec: EventCodec, notes: Any, book: UUID) -> list[int]:
-    events = [await codec.decode(notes.topic, message.value()) for message in await notes.read()]
+    events: list[Event[Any]] = [
+        await codec.decode(notes.topic, message.value()) for message in await notes.read()
+    ]
     return [event.payload.line for event in events if event.payload.book == book]
 
 

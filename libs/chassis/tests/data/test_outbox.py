@@ -4,6 +4,7 @@ import random
 import sys
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -12,7 +13,7 @@ import confluent_kafka
 import pytest
 
 from stoa_chassis import telemetry
-from stoa_chassis.avro import EventCodec
+from stoa_chassis.avro import Event, EventCodec
 from stoa_chassis.context import bound
 from stoa_chassis.errors import Aborted
 from stoa_chassis.kafka import Producer
@@ -27,14 +28,18 @@ Background = Callable[[Callable[[], Awaitable[None]]], "asyncio.Future[None]"]
 
 async def write(uow: UnitOfWork[Any], notes: Any, book: UUID, lines: Iterable[int]) -> None:
     for line in lines:
-        await uow.run(lambda tx, line=line: tx.publish(notes.payload(book, line)))
+        await uow.run(partial(_publish, notes.payload(book, line)))
+
+
+async def _publish(payload: Any, tx: Any) -> None:
+    await tx.publish(payload)
 
 
 async def lines_of(codec: EventCodec, notes: Any) -> dict[UUID, list[int]]:
     """What is on the topic: the lines of each book, in order."""
     lines = defaultdict(list)
     for message in await notes.read():
-        event = await codec.decode(notes.topic, message.value())
+        event: Event[Any] = await codec.decode(notes.topic, message.value())
         lines[event.payload.book].append(event.payload.line)
     return lines
 

@@ -8,7 +8,7 @@ from redis.asyncio import Redis
 
 from stoa_chassis import redis as redis_module
 from stoa_chassis import redis_outbox
-from stoa_chassis.avro import EventCodec
+from stoa_chassis.avro import Event, EventCodec
 from stoa_chassis.context import bound
 from stoa_chassis.errors import Unavailable
 from stoa_chassis.kafka import Producer, PublishFailed, Record
@@ -62,7 +62,9 @@ async def is_empty(redis: Redis, stream: str) -> bool:
 
 
 async def lines_of(codec: EventCodec, notes: Any, book: UUID) -> list[int]:
-    events = [await codec.decode(notes.topic, message.value()) for message in await notes.read()]
+    events: list[Event[Any]] = [
+        await codec.decode(notes.topic, message.value()) for message in await notes.read()
+    ]
     return [event.payload.line for event in events if event.payload.book == book]
 
 
@@ -201,8 +203,8 @@ async def test_events_that_the_broker_refuses_stay_and_the_others_go(
     await write(redis, outbox, [notes.payload(uuid4(), line) for line in (1, 2, 3)])
     background(outbox.run)
     await eventually(lambda: is_empty(redis, stream))
-    lines = [(await codec.decode(notes.topic, value or b"")).payload.line for value in sent]
-    assert lines == [2, 3, 1]
+    events: list[Event[Any]] = [await codec.decode(notes.topic, value or b"") for value in sent]
+    assert [event.payload.line for event in events] == [2, 3, 1]
 
 
 async def test_events_that_come_close_together_are_published_together(
@@ -234,9 +236,11 @@ async def test_an_idle_relay_asks_redis_less_than_once_a_second(
     monkeypatch.undo()
     asked: list[Any] = []
 
+    execute: Any = redis.execute_command
+
     async def count(*command: Any, **options: Any) -> Any:
         asked.append(command)
-        return await Redis.execute_command(redis, *command, **options)
+        return await execute(*command, **options)
 
     monkeypatch.setattr(redis, "execute_command", count)
     background(outbox.run)

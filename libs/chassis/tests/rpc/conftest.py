@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import grpc_tools
+import grpc_tools  # type: ignore[import-untyped]  # no types
 import pytest
 from grpc_tools import protoc
 

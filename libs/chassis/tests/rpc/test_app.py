@@ -18,10 +18,10 @@ import grpc
 import pytest
 from chassis_example.echo_pb2 import EchoRequest
 from chassis_example.echo_pb2_grpc import EchoStub
-from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
-from grpc_health.v1.health_pb2_grpc import HealthStub
-from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
-from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse  # type: ignore[import-untyped]  # no types
+from grpc_health.v1.health_pb2_grpc import HealthStub  # type: ignore[import-untyped]  # no types
+from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest  # type: ignore[import-untyped]  # no types
+from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub  # type: ignore[import-untyped]  # no types
 
 from stoa_chassis.testing import CertificateAuthority, eventually
 from stoa_chassis.tls import CertificateFolder

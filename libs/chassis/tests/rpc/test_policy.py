@@ -31,13 +31,11 @@ from stoa_chassis.tokens import StaticKeys, TokenVerifier
 
 ANN, BOB = "ann", "bob"
 MINE = EchoRequest(user_id=ANN, thing=Thing(owner_id=ANN))
-NOBODYS, A_USER, STAFF, ORDER, SEARCH = (
-    {},
-    {"as_user": ANN},
-    {"as_user": BOB, "staff": True},
-    {"as_service": "order"},
-    {"as_service": "search"},
-)
+NOBODYS: dict[str, Any] = {}
+A_USER: dict[str, Any] = {"as_user": ANN}
+STAFF: dict[str, Any] = {"as_user": BOB, "staff": True}
+ORDER: dict[str, Any] = {"as_service": "order"}
+SEARCH: dict[str, Any] = {"as_service": "search"}
 MATRIX = {
     # method: what nobody, Ann, a member of staff, the order service and the search service get
     "Anyone": ("ok", "ok", "ok", "SERVICE_NOT_ALLOWED", "SERVICE_NOT_ALLOWED"),

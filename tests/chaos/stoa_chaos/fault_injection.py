@@ -1,4 +1,4 @@
-"""The instance that is broken: its parts' processes, and further processes of its services.
+"""How faults are injected into a running instance: at its parts' processes, and by further processes.
 
 No process is touched that is not the instance's own: a pid counts only with the start time that the
 supervisor recorded for it, since pids are used again.
@@ -19,10 +19,11 @@ from dataclasses import dataclass
 import httpx
 import psutil  # type: ignore[import-untyped]  # no types
 
+from stoa_services import SERVICES
+from stoa_stack.companies import PAYMENT_GATEWAY
 from stoa_stack.instance import Instance
-from stoa_stack.parts import SERVICES
 from stoa_stack.processes import MARKER
-from stoa_stack.services import environment, gateway_secrets
+from stoa_stack.services import environment
 from stoa_stack.status import PartStatus, Status
 from stoa_stack.up import status_file
 
@@ -32,26 +33,26 @@ _LOOK_EVERY = 0.1
 _STOP_WITHIN = 25.0
 
 
-class NotThere(Exception):
+class NotRunning(Exception):
     """A part has no process at the moment: it is being started."""
 
 
 @dataclass(frozen=True)
-class Ground:
-    """The running instance, as something to break."""
+class FaultInjector:
+    """Breaks parts of a running instance, and heals them."""
 
     at: Instance
 
     def part(self, name: str) -> PartStatus:
-        """Return what the supervisor says of a part. Raises NotThere."""
+        """Return what the supervisor says of a part. Raises NotRunning."""
         status = Status.read(status_file(self.at))
         part = status.parts.get(name) if status else None
         if part is None or part.pid is None:
-            raise NotThere(f"{name} has no process")
+            raise NotRunning(f"{name} has no process")
         return part
 
     def process(self, name: str) -> psutil.Process:
-        """Return a part's process. Raises NotThere."""
+        """Return a part's process. Raises NotRunning."""
         part = self.part(name)
         try:
             process = psutil.Process(part.pid)
@@ -59,17 +60,17 @@ class Ground:
                 return process
         except psutil.NoSuchProcess:
             pass
-        raise NotThere(f"{name} has just ended")
+        raise NotRunning(f"{name} has just ended")
 
     def family(self, name: str) -> list[psutil.Process]:
-        """Return a part's process and those below it, as PostgreSQL has them. Raises NotThere."""
+        """Return a part's process and those below it, as PostgreSQL has them. Raises NotRunning."""
         leader = self.process(name)
         with contextlib.suppress(psutil.NoSuchProcess):
             return [leader, *leader.children(recursive=True)]
-        raise NotThere(f"{name} has just ended")
+        raise NotRunning(f"{name} has just ended")
 
     def kill(self, name: str) -> None:
-        """End a part as a crash does. Raises NotThere."""
+        """End a part as a crash does. Raises NotRunning."""
         _signal(self.process(name), signal.SIGKILL)
 
     @contextlib.contextmanager
@@ -97,7 +98,7 @@ class Ground:
                 _limit_files(process, 0)
             yield
         finally:
-            with contextlib.suppress(NotThere):
+            with contextlib.suppress(NotRunning):
                 family += self.family(name)  # those that were forked meanwhile have inherited it
             for process in family:
                 _limit_files(process, resource.RLIM_INFINITY)
@@ -107,12 +108,16 @@ class Ground:
         self, service: str, settings: Mapping[str, str], crash: bool
     ) -> AsyncIterator[None]:
         """Run a second process of a service on ports of its own; `crash` tells if it is killed in the end."""
-        declared = next(each for each in SERVICES if each.name == service)
         ports = {
             "STOA_PORT": self.at.port(service) + _SECOND_PORTS,
             "STOA_METRICS_PORT": self.at.port(f"{service}-metrics") + _SECOND_PORTS,
         }
-        variables = {**os.environ, **environment(self.at, declared), MARKER: str(self.at.state), **settings}
+        variables = {
+            **os.environ,
+            **environment(self.at, SERVICES[service]),
+            MARKER: str(self.at.state),
+            **settings,
+        }
         variables |= {name: str(port) for name, port in ports.items()}
         with (self.at.folder("logs") / f"{service}-second.log").open("ab") as log:
             process = await asyncio.create_subprocess_exec(
@@ -135,7 +140,7 @@ class Ground:
     @asynccontextmanager
     async def gateway_with(self, **faults: float) -> AsyncIterator[None]:
         """Switch the payment gateway's own faults on, and off again."""
-        api_key, _ = gateway_secrets(self.at)
+        api_key = PAYMENT_GATEWAY.secret(self.at, PAYMENT_GATEWAY.api_key)
         async with httpx.AsyncClient(
             base_url=f"http://{self.at.address('gateway')}",
             headers={"authorization": f"Bearer {api_key}"},
@@ -145,7 +150,7 @@ class Ground:
             try:
                 (await gateway.post("/admin/faults", json=faults)).raise_for_status()
             except httpx.HTTPError as error:
-                raise NotThere(f"the gateway can't be told: {error!r}") from error
+                raise NotRunning(f"the gateway can't be told: {error!r}") from error
             try:
                 yield
             finally:

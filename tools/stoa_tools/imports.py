@@ -1,0 +1,150 @@
+"""The import rules, rendered from what the tree has: who may import whom, by pattern and not by list.
+
+Imports point one way. A service's folder is read from the outside in: api and events know the use cases, the
+use cases know the model and their ports, and the model knows nothing that does I/O.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatch
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from stoa_stack.instance import CHECKOUT
+from stoa_tools.workspace import Member, members
+
+# The parts, from those that see all others to the one that sees none; those of a line don't see each other.
+LAYERS = (
+    ("tools/stoa_tools", "tests/*/stoa_*"),
+    ("ops/stoa_ops",),
+    ("stack/stoa_stack",),
+    ("services/*/stoa_*", "gateway/stoa_gateway", "stack/stoa_fakes"),
+    ("libs/chassis/stoa_chassis",),
+    ("libs/contracts/src/*",),
+    ("libs/contracts/stoa_contracts",),
+)
+# The modules of a service from the outside in; a service has those that it needs.
+_SERVICE_LAYERS = ("__main__", "api | events", "service", "repository | peers", "ports", "model")
+# What a service decides and asks for, without any I/O.
+_PURE = ("model", "read_model", "ports", "saga")
+_USE_CASES = ("service", "ports", "saga")
+_ADAPTERS = ("repository", "peers", "api", "events")
+
+_DRIVERS = (
+    "aiohttp", "asyncpg", "bson", "confluent_kafka", "fastavro", "httpx", "opensearchpy", "pymongo", "redis",
+)  # fmt: skip
+_PROTOCOL = ("google", "grpc", "stoa")
+
+# Imports that break a rule today: `importer -> imported`. Each is printed as a warning until it is gone.
+EXCEPTIONS: Sequence[str] = (
+    "stoa_order.service -> asyncpg",
+    "stoa_cart.service -> stoa_cart.repository",
+    "stoa_catalog.service -> stoa_catalog.repository",
+    "stoa_inventory.service -> stoa_inventory.repository",
+    "stoa_order.service -> stoa_order.repository",
+    "stoa_payment.service -> stoa_payment.repository",
+    "stoa_user.service -> stoa_user.repository",
+)
+
+
+def rules(checkout: Path = CHECKOUT) -> str:
+    """The configuration of import-linter; raises ValueError for a package that stands in no layer."""
+    found = members(checkout)
+    services = [module for member in found if member.is_service for module in member.modules]
+    inside = {
+        service: {path.stem for path in (checkout / member.folder / service).glob("*.py")}
+        for member in found
+        if member.is_service
+        for service in member.modules
+    }
+    roots = [module for member in found for module in member.modules]
+    sections = [
+        _section("importlinter", root_packages=roots, include_external_packages="True"),
+        _contract("services", "Services never import each other", "independence", modules=services),
+        _contract("parts", "A part imports only what stands below it", "layers", layers=_layers(found)),
+        _contract(
+            "service",
+            "api and events call the use cases, the use cases decide in the model",
+            "layers",
+            containers=services,
+            layers=[_optional(layer) for layer in _SERVICE_LAYERS],
+        ),
+        _contract(
+            "pure",
+            "Models and ports do no I/O",
+            "forbidden",
+            source_modules=_those_of(inside, _PURE),
+            forbidden_modules=[*_DRIVERS, *_PROTOCOL],
+        ),
+        _contract(
+            "use-cases",
+            "Use cases know their ports, not what is behind them",
+            "forbidden",
+            source_modules=_those_of(inside, _USE_CASES),
+            forbidden_modules=[*_those_of(inside, _ADAPTERS), *_DRIVERS, *_PROTOCOL],
+            allow_indirect_imports="True",
+            ignore_imports=EXCEPTIONS,
+            unmatched_ignore_imports_alerting="none",
+        ),
+    ]
+    return "\n".join(sections)
+
+
+def _layers(found: Iterable[Member]) -> list[str]:
+    lines: list[list[str]] = [[] for _ in LAYERS]
+    for member in found:
+        for package in member.packages:
+            place = str(member.folder / package)
+            if not package.name.startswith("stoa_"):
+                continue
+            lines[_layer_of(place)].append(package.name)
+    return [" | ".join(line) for line in lines if line]
+
+
+def _layer_of(place: str) -> int:
+    for number, patterns in enumerate(LAYERS):
+        if any(fnmatch(place, pattern) for pattern in patterns):
+            return number
+    raise ValueError(f"{place} stands in no layer: say in {__name__}.LAYERS who may import it")
+
+
+def _optional(layer: str) -> str:
+    return " | ".join(f"({module})" for module in layer.split(" | "))
+
+
+def _those_of(inside: Mapping[str, set[str]], names: Iterable[str]) -> list[str]:
+    return [f"{service}.{name}" for service, has in inside.items() for name in names if name in has]
+
+
+def _contract(key: str, name: str, kind: str, **values: str | Sequence[str]) -> str:
+    return _section(f"importlinter:contract:{key}", name=name, type=kind, **values)
+
+
+def _section(title: str, **values: str | Sequence[str]) -> str:
+    lines = [f"[{title}]"]
+    for key, value in values.items():
+        text = value if isinstance(value, str) else "".join(f"\n    {item}" for item in value)
+        lines.append(f"{key} = {text}")
+    return "\n".join([*lines, ""])
+
+
+def main() -> int:
+    """Check the checkout's imports against the rules; returns the exit code."""
+    for exception in EXCEPTIONS:
+        sys.stdout.write(f"warning: against the rules, and let pass: {exception}\n")
+    sys.stdout.flush()
+    with TemporaryDirectory() as folder:
+        config = Path(folder) / "importlinter.ini"
+        config.write_text(rules())
+        linter = Path(sys.executable).with_name("lint-imports")
+        done = subprocess.run(
+            [str(linter), "--no-logo", "--no-cache", "--config", str(config)], cwd=CHECKOUT, check=False
+        )
+    return done.returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
