@@ -14,9 +14,10 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 import httpx
-import psutil
+import psutil  # type: ignore[import-untyped]  # no types
 import pytest
 
+import stoa_rest
 from stoa_chaos.fault_injection import FaultInjector, NotRunning
 from stoa_chaos.faults import FAULTS, striking, targets
 from stoa_chaos.journeys import Habit, journeys
@@ -218,7 +219,7 @@ async def test_a_shopper_gives_up_after_a_time() -> None:
 # ------------------------------------------------------------------------------- judging
 
 
-def _shown(order_id: UUID, status: str) -> dict[str, str]:
+def _shown(order_id: UUID, status: str) -> stoa_rest.Order:
     return {"order_id": str(order_id), "status": status}
 
 
