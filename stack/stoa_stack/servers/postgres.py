@@ -100,6 +100,7 @@ async def _create_databases(at: Instance, databases: Sequence[str]) -> None:
     try:
         await _create_role(connection, READ_ONLY, _role_password(at, READ_ONLY))
         await connection.execute(f'GRANT pg_read_all_data TO "{READ_ONLY}"')  # tables to come included
+        await connection.execute(f'GRANT pg_read_all_stats TO "{READ_ONLY}"')  # which process relays
         await connection.execute(f'ALTER ROLE "{READ_ONLY}" SET default_transaction_read_only = on')
         for name in databases:
             await _create_role(connection, name, _role_password(at, name))

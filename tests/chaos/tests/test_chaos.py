@@ -14,7 +14,7 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 import httpx
-import psutil
+import psutil  # type: ignore[import-untyped]  # no types
 import pytest
 
 from stoa_chaos.fault_injection import FaultInjector, NotRunning
@@ -26,8 +26,9 @@ from stoa_chaos.report import Report, Struck
 from stoa_chaos.schedule import Strike, schedule
 from stoa_chaos.shopper import GaveUp, Shopper
 from stoa_chassis.testing import eventually
-from stoa_ops.audit.books import Books, Order
-from stoa_rest import GET_CART, GET_INVENTORY, GET_PRODUCT, GET_USER, LIST_USER_ORDERS, Operation
+from stoa_ops.audit.books import ShopBooks
+from stoa_order import audit as order_audit
+from stoa_rest import GET_CART, GET_INVENTORY, GET_PRODUCT, GET_USER, LIST_USER_ORDERS, Operation, Order
 from stoa_services import SERVICES
 from stoa_stack.instance import Instance
 from stoa_stack.parts import parts
@@ -218,15 +219,16 @@ async def test_a_shopper_gives_up_after_a_time() -> None:
 # ------------------------------------------------------------------------------- judging
 
 
-def _shown(order_id: UUID, status: str) -> dict[str, str]:
+def _shown(order_id: UUID, status: str) -> Order:
     return {"order_id": str(order_id), "status": status}
 
 
 def _report(record: Record, **orders: str) -> Report:
-    books = Books()
-    for order_id, status in orders.items():
-        books.orders[UUID(order_id)] = Order(UUID(order_id), status, Decimal(10), Counter(), 1, 1)
-    return Report(1, record, quiet=2.0, books=books)
+    told = {
+        UUID(order_id): order_audit.Order(UUID(order_id), status, Decimal(10), 1, 1, "", {})
+        for order_id, status in orders.items()
+    }
+    return Report(1, record, quiet=2.0, books=ShopBooks({"order": order_audit.Books(told)}))
 
 
 def test_a_run_in_which_all_went_well_has_no_problems() -> None:
