@@ -9,6 +9,9 @@ from stoa_ops import local
 from stoa_ops.__main__ import app
 from stoa_ops.settings import OperatorSettings, SettingsMissing
 from stoa_services import SERVICES
+from stoa_stack import operators
+from stoa_stack.certificates import Authority
+from stoa_stack.instance import Instance
 
 
 def test_settings_are_files_in_a_folder_and_there_are_some_for_every_service(
@@ -33,6 +36,14 @@ def test_a_local_instance_is_meant_if_nothing_else_is_said(
     monkeypatch.delenv("STOA_OPS_DIR", raising=False)
     monkeypatch.setenv("STOA_STATE", str(tmp_path))
     assert local.operator_folder() == tmp_path / "operator"
+
+
+def test_what_a_local_instance_writes_is_all_that_the_tools_need(tmp_path: Path) -> None:
+    at = Instance(tmp_path)
+    operators.write(at, Authority(at.folder("certs")))
+    settings = OperatorSettings.load(tmp_path / "operator")
+    assert settings.kafka_bootstrap == at.address("kafka")
+    assert "stoa_readonly" in settings.store_url("order")
 
 
 def test_of_a_shop_elsewhere_nothing_on_this_machine_is_looked_at(

@@ -79,7 +79,7 @@ def read_only_url(at: Instance, database: str) -> str:
 
 
 def superuser_url(at: Instance, database: str) -> str:
-    """A URL that may do anything in a database: for audits and repairs, never for a service."""
+    """A URL that may do anything in a database: for setting up, repairs and tests."""
     return f"postgresql://{_SUPERUSER}:{_superuser_password(at)}@{at.address('postgres')}/{database}"
 
 
