@@ -33,6 +33,9 @@ _PURE = ("model", "read_model", "ports", "saga")
 _USE_CASES = ("service", "ports", "saga")
 _ADAPTERS = ("repository", "peers", "api", "events")
 
+_OPERATORS, _STACK = "stoa_ops", "stoa_stack"
+_TOLD_OF_ITSELF = "audit"  # the module of a service that is meant for operators' tools
+
 _DRIVERS = (
     "aiohttp", "asyncpg", "bson", "confluent_kafka", "fastavro", "httpx", "opensearchpy", "pymongo", "redis",
 )  # fmt: skip
@@ -90,7 +93,35 @@ def rules(checkout: Path = CHECKOUT) -> str:
             unmatched_ignore_imports_alerting="none",
         ),
     ]
+    if _OPERATORS in roots:
+        sections += _of_operators(inside)
     return "\n".join(sections)
+
+
+def _of_operators(inside: Mapping[str, set[str]]) -> list[str]:
+    """The rules for operators' tools, which run beside neither the services nor the local stack."""
+    others = [
+        f"{service}.{name}" for service, has in inside.items() for name in has - {"__init__", _TOLD_OF_ITSELF}
+    ]
+    return [
+        _contract(
+            "operators-services",
+            "Operators' tools know of a service what it tells of itself",
+            "forbidden",
+            source_modules=[_OPERATORS],
+            forbidden_modules=sorted(others),
+            allow_indirect_imports="True",
+        ),
+        _contract(
+            "operators-stack",
+            "Operators' tools work without the local stack",
+            "forbidden",
+            source_modules=[_OPERATORS],
+            forbidden_modules=[_STACK],
+            ignore_imports=[f"{_OPERATORS}.local -> {_STACK}.*"],
+            unmatched_ignore_imports_alerting="none",
+        ),
+    ]
 
 
 def _layers(found: Iterable[Member]) -> list[str]:
