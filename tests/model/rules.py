@@ -10,21 +10,21 @@ from stoa_ops.audit import books as audit
 from stoa_ops.audit.invariants import findings
 from stoa_order.model import Order, Status
 from stoa_payment.model import ChargeStatus, PaymentStatus
-from tests.model.memory import OrderRows, StockRows, payment_of
-from tests.model.services import PaymentState
+from stoa_payment.testing import payment_of
+from tests.model.services import OrderState, PaymentState, StockState
 
 
-def broken_now(order_id: UUID, rows: OrderRows, payment: PaymentState, stock: StockRows) -> str:
+def broken_now(order_id: UUID, state: OrderState, payment: PaymentState, stock: StockState) -> str:
     """Say what is wrong about an order, its money and the stock, whatever is under way; "" if nothing is."""
-    return _stock(stock) or _money(payment) or _confirmed(order_id, rows, payment, stock)
+    return _stock(stock) or _money(payment) or _confirmed(order_id, state, payment, stock)
 
 
-def _stock(stock: StockRows) -> str:
+def _stock(stock: StockState) -> str:
     promised: Counter[UUID] = Counter()
-    for (_, variant_id), (quantity, status) in stock.reservations:
+    for (_, variant_id), (quantity, status) in stock.rows.reservations:
         if status is HoldStatus.HELD:
             promised[variant_id] += quantity
-    for variant_id, (count, reserved) in stock.counts:
+    for variant_id, (_, count, reserved, _, _) in stock.rows.stocks:
         if not 0 <= reserved <= count:
             return f"oversold: {reserved} of {count} are reserved"
         if reserved != promised[variant_id]:
@@ -47,16 +47,16 @@ def _money(payment: PaymentState) -> str:
     return ""
 
 
-def _confirmed(order_id: UUID, rows: OrderRows, payment: PaymentState, stock: StockRows) -> str:
-    order = Order.replay(order_id, rows.facts)
-    if not rows.facts or order.status is not Status.CONFIRMED:
+def _confirmed(order_id: UUID, state: OrderState, payment: PaymentState, stock: StockState) -> str:
+    order = _order(order_id, state)
+    if order is None or order.status is not Status.CONFIRMED:
         return ""
     charges = [entry.charge for entry in payment.bank.charges]
     if [(c.status, c.amount) for c in charges] != [(ChargeStatus.SUCCEEDED, order.amounts.total)]:
         return "a confirmed order was not charged its total"
     held = {
         (variant_id, quantity)
-        for (owner, variant_id), (quantity, status) in stock.reservations
+        for (owner, variant_id), (quantity, status) in stock.rows.reservations
         if owner == order_id and status is HoldStatus.HELD
     }
     if held != {(line.variant_id, line.quantity) for line in order.lines}:
@@ -64,47 +64,51 @@ def _confirmed(order_id: UUID, rows: OrderRows, payment: PaymentState, stock: St
     return ""
 
 
-def broken_at_rest(orders: Iterable[tuple[UUID, OrderRows, PaymentState]], stock: StockRows) -> str:
+def broken_at_rest(orders: Iterable[tuple[UUID, OrderState, PaymentState]], stock: StockState) -> str:
     """Say what `stoa audit` finds in the books of a shop at rest; "" if they balance."""
     books = audit.Books()
-    for order_id, rows, payment in orders:
-        _add_order(books, order_id, rows)
+    for order_id, state, payment in orders:
+        _add_order(books, order_id, state)
         _add_money(books, order_id, payment)
-    books.counts = {key: audit.Count(*counts) for key, counts in stock.counts}
-    books.movements = {key: audit.Count(*counts) for key, counts in stock.moved}
+    books.counts = {key: audit.Count(*stock.rows.counts(key)) for key, _ in stock.rows.stocks}
+    books.movements = {key: audit.Count(*counts) for key, counts in stock.rows.moved}
     books.reservations = [
-        audit.Reservation(*key, quantity, status.value) for key, (quantity, status) in stock.reservations
+        audit.Reservation(*key, quantity, status.value) for key, (quantity, status) in stock.rows.reservations
     ]
     books.backlogs = {"order": audit.Backlog(0, timedelta(0))}
     return "; ".join(f"{found.rule}: {found.detail}" for found in findings(books))
 
 
-def _add_order(books: audit.Books, order_id: UUID, rows: OrderRows) -> None:
-    if rows.saga:
-        books.sagas[order_id] = rows.saga.step
-    if not rows.facts:
+def _order(order_id: UUID, state: OrderState) -> Order | None:
+    facts = [recorded for _, recorded in state.rows.facts]
+    return Order.replay(order_id, facts) if facts else None
+
+
+def _add_order(books: audit.Books, order_id: UUID, state: OrderState) -> None:
+    for saga in state.rows.sagas:
+        books.sagas[order_id] = saga.step
+    order = _order(order_id, state)
+    if order is None:
         return
-    order = Order.replay(order_id, rows.facts)
     books.orders[order_id] = audit.Order(
         order_id,
         order.status.value,
         order.amounts.total.amount,
         Counter({line.variant_id: line.quantity for line in order.lines}),
         order.version,
-        len(rows.facts),
+        len(state.rows.facts),
     )
 
 
 def _add_money(books: audit.Books, order_id: UUID, payment: PaymentState) -> None:
-    # Each order has a gateway of its own here: its ids are made different for the common books.
     for made in map(payment_of, payment.rows.payments):
-        charge_id = f"{order_id}/{made.charge_id}" if made.charge_id else None
         amounts = (made.amount.amount, made.refunded.amount)
         books.payments.append(
-            audit.Payment(made.payment_id, order_id, *amounts, made.status.value, charge_id)
+            audit.Payment(made.payment_id, order_id, *amounts, made.status.value, made.charge_id)
         )
     for entry in payment.bank.charges:
         charge = entry.charge
-        charge_id = f"{order_id}/{charge.charge_id}"
         amounts = (charge.amount.amount, entry.refunded.amount)
-        books.charges.append(audit.Charge(charge_id, str(charge.order_id), *amounts, charge.status.value))
+        books.charges.append(
+            audit.Charge(charge.charge_id, str(charge.order_id), *amounts, charge.status.value)
+        )
