@@ -1,16 +1,20 @@
 """What must hold: at every moment, and in the books of a shop at rest."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
+from decimal import Decimal
 from uuid import UUID
 
+from stoa_inventory import audit as inventory_audit
 from stoa_inventory.model import HoldStatus
-from stoa_ops.audit import books as audit
+from stoa_ops.audit.books import Backlog, Charge, ShopBooks
 from stoa_ops.audit.invariants import findings
+from stoa_order import audit as order_audit
 from stoa_order.model import Order, Status
+from stoa_payment import audit as payment_audit
 from stoa_payment.model import ChargeStatus, PaymentStatus
-from stoa_payment.testing import payment_of
+from stoa_payment.testing import payment_of, refund_of
 from tests.model.services import OrderState, PaymentState, StockState
 
 
@@ -66,16 +70,30 @@ def _confirmed(order_id: UUID, state: OrderState, payment: PaymentState, stock: 
 
 def broken_at_rest(orders: Iterable[tuple[UUID, OrderState, PaymentState]], stock: StockState) -> str:
     """Say what `stoa audit` finds in the books of a shop at rest; "" if they balance."""
-    books = audit.Books()
+    in_order: dict[UUID, order_audit.Order] = {}
+    payments: list[payment_audit.Payment] = []
+    charges: list[Charge] = []
     for order_id, state, payment in orders:
-        _add_order(books, order_id, state)
-        _add_money(books, order_id, payment)
-    books.counts = {key: audit.Count(*stock.rows.counts(key)) for key, _ in stock.rows.stocks}
-    books.movements = {key: audit.Count(*counts) for key, counts in stock.rows.moved}
-    books.reservations = [
-        audit.Reservation(*key, quantity, status.value) for key, (quantity, status) in stock.rows.reservations
-    ]
-    books.backlogs = {"order": audit.Backlog(0, timedelta(0))}
+        if (order := _order(order_id, state)) is not None:
+            in_order[order_id] = _audited(order, state)
+        payments += _payments(order_id, payment)
+        charges += _charges(payment)
+    books = ShopBooks(
+        services={
+            "order": order_audit.Books(in_order),
+            "payment": payment_audit.Books(payments),
+            "inventory": inventory_audit.Books(
+                {key: inventory_audit.Count(*stock.rows.counts(key)) for key, _ in stock.rows.stocks},
+                {key: inventory_audit.Count(*counts) for key, counts in stock.rows.moved},
+                [
+                    inventory_audit.Reservation(*key, quantity, status.value)
+                    for key, (quantity, status) in stock.rows.reservations
+                ],
+            ),
+        },
+        charges=charges,
+        backlogs={"order": Backlog(0, timedelta(0))},
+    )
     return "; ".join(f"{found.rule}: {found.detail}" for found in findings(books))
 
 
@@ -84,31 +102,42 @@ def _order(order_id: UUID, state: OrderState) -> Order | None:
     return Order.replay(order_id, facts) if facts else None
 
 
-def _add_order(books: audit.Books, order_id: UUID, state: OrderState) -> None:
-    for saga in state.rows.sagas:
-        books.sagas[order_id] = saga.step
-    order = _order(order_id, state)
-    if order is None:
-        return
-    books.orders[order_id] = audit.Order(
-        order_id,
+def _audited(order: Order, state: OrderState) -> order_audit.Order:
+    return order_audit.Order(
+        order.order_id,
         order.status.value,
         order.amounts.total.amount,
-        Counter({line.variant_id: line.quantity for line in order.lines}),
         order.version,
         len(state.rows.facts),
+        next((saga.step for saga in state.rows.sagas), ""),
+        Counter({line.variant_id: line.quantity for line in order.lines}),
     )
 
 
-def _add_money(books: audit.Books, order_id: UUID, payment: PaymentState) -> None:
+def _payments(order_id: UUID, payment: PaymentState) -> Iterator[payment_audit.Payment]:
+    refunds = [refund_of(row) for row in payment.rows.refunds]
     for made in map(payment_of, payment.rows.payments):
-        amounts = (made.amount.amount, made.refunded.amount)
-        books.payments.append(
-            audit.Payment(made.payment_id, order_id, *amounts, made.status.value, made.charge_id)
+        own = [refund for refund in refunds if refund.payment_id == made.payment_id]
+        yield payment_audit.Payment(
+            made.payment_id,
+            order_id,
+            made.amount.amount,
+            made.refunded.amount,
+            made.refunding.amount,
+            made.status.value,
+            made.charge_id,
+            sum((refund.amount.amount for refund in own if not refund.is_pending), Decimal(0)),
+            sum((refund.amount.amount for refund in own if refund.is_pending), Decimal(0)),
         )
+
+
+def _charges(payment: PaymentState) -> Iterator[Charge]:
     for entry in payment.bank.charges:
         charge = entry.charge
-        amounts = (charge.amount.amount, entry.refunded.amount)
-        books.charges.append(
-            audit.Charge(charge.charge_id, str(charge.order_id), *amounts, charge.status.value)
+        yield Charge(
+            charge.charge_id,
+            str(charge.order_id),
+            charge.amount.amount,
+            entry.refunded.amount,
+            charge.status.value,
         )
