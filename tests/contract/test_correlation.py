@@ -7,10 +7,8 @@ all outboxes and the replay of projections (tests/e2e/test_correlation.py).
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
 from datetime import timedelta
 from decimal import Decimal
-from uuid import UUID
 
 import pytest
 
@@ -18,17 +16,16 @@ from stoa_chassis.auth import Principal
 from stoa_chassis.avro import Event
 from stoa_chassis.context import bound, correlation_id
 from stoa_chassis.due import Backoff
-from stoa_chassis.errors import Unavailable
 from stoa_chassis.ids import new_id
 from stoa_chassis.memory import MemoryStore, memory_unit_of_work
 from stoa_chassis.testing import SettableClock
 from stoa_contracts.money import Money
 from stoa_order import testing as orders_in_memory
 from stoa_order.engine import SagaEngine
-from stoa_order.model import Address, CartLine, Offer, Order, OrderView
+from stoa_order.model import CartLine, OrderView
 from stoa_order.saga import Answer, Patience
 from stoa_order.service import Orders, PlaceOrder
-from stoa_order.testing import ADDRESS, TARIFF, paid, reserved
+from stoa_order.testing import ADDRESS, TARIFF, FakePeers, paid, reserved
 from stoa_payment import testing as payments_in_memory
 from stoa_payment.model import Payment, RetryPolicy
 from stoa_payment.service import Payments, ProcessPayment, RefundPayment
@@ -39,40 +36,12 @@ MINUTE = timedelta(minutes=1)
 BACKOFF = Backoff(timedelta(seconds=1), timedelta(seconds=15))
 
 
-@dataclass
-class Peers:
-    """The services that order calls; `asked` are the correlation ids under which payment was asked."""
-
-    asked: list[str] = field(default_factory=list)
-    cart: Sequence[CartLine] = (CartLine(new_id(), new_id(), 2, Money(Decimal(20), "USD")),)
-    down: bool = False
-
-    async def lines(self, user_id: UUID) -> Sequence[CartLine]:
-        return self.cart
-
-    async def offers(self, variant_ids: Sequence[UUID]) -> Sequence[Offer]:
-        return [Offer(line.product_id, line.variant_id, "Lamp", line.price) for line in self.cart]
-
-    async def address(self, user_id: UUID, address_id: UUID) -> Address:
-        return ADDRESS
-
-    async def charge(self, order: Order, payment_token: str) -> None:
-        await self._ask()
-
-    async def refund(self, order: Order) -> None:
-        await self._ask()
-
-    async def _ask(self) -> None:
-        self.asked.append(correlation_id())
-        if self.down:
-            raise Unavailable("payment is down")
-
-
 class Ordering:
     """The order service, with one order that is waited for."""
 
     def __init__(self) -> None:
-        self.peers, self.clock = Peers(), SettableClock()
+        cart = [CartLine(new_id(), new_id(), 2, Money(Decimal(20), "USD"))]
+        self.peers, self.clock = FakePeers(cart), SettableClock()
         self.store = MemoryStore(orders_in_memory.Rows())
         uow = memory_unit_of_work(lambda: self.store, orders_in_memory.open_tx, self.clock)
         sagas = orders_in_memory.DueSagas(lambda: self.store, BACKOFF)
@@ -163,9 +132,9 @@ async def a_charge_that_is_asked_for_again() -> Sequence[str]:
     ordering = Ordering()
     ordering.peers.down = True
     await ordering.receive(reserved(await ordering.place()))
-    ordering.peers.asked.clear()
+    ordering.peers.asked_for.clear()
     await ordering.later(seconds=2)
-    return ordering.peers.asked
+    return [correlation for correlation, _ in ordering.peers.asked_for]
 
 
 async def a_refund_that_is_asked_for_again_after_a_timeout() -> Sequence[str]:
@@ -174,21 +143,21 @@ async def a_refund_that_is_asked_for_again_after_a_timeout() -> Sequence[str]:
     await ordering.receive(reserved(order))
     await ordering.later(minutes=1)
     await ordering.receive(paid(order))
-    ordering.peers.asked.clear()
+    ordering.peers.asked_for.clear()
     await ordering.later(minutes=1)
-    return ordering.peers.asked
+    return [correlation for correlation, _ in ordering.peers.asked_for]
 
 
 async def a_refund_of_an_order_that_its_buyer_cancelled() -> Sequence[str]:
     ordering = Ordering()
     order = await ordering.place()
     await ordering.receive(reserved(order))
-    ordering.peers.asked.clear()
+    ordering.peers.asked_for.clear()
     with bound("the cancellation"):
         await ordering.orders.cancel(order.order_id, "no", Principal(str(order.user_id)))
     await ordering.receive(paid(order))
     await ordering.later(minutes=1)
-    return ordering.peers.asked
+    return [correlation for correlation, _ in ordering.peers.asked_for]
 
 
 async def a_charge_whose_answer_was_lost() -> Sequence[str]:

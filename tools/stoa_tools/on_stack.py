@@ -23,7 +23,7 @@ STATE = CHECKOUT / ".stoa-test"
 
 
 def servers(at: Instance) -> Mapping[str, str]:
-    """Where tests find the servers; see conftest.py."""
+    """Where tests find the servers; see `stoa_chassis.testing_stores`."""
     return {
         "STOA_TEST_POSTGRES": postgres.superuser_url(at, "postgres"),
         "STOA_TEST_MONGO": mongo.mongo_url(at),

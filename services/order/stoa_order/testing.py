@@ -5,12 +5,14 @@ and on PostgreSQL. At the end are examples: an order, and what other services an
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
 
+from stoa_chassis.context import correlation_id, deadline
 from stoa_chassis.due import Backoff
+from stoa_chassis.errors import Unavailable
 from stoa_chassis.ids import new_id
 from stoa_chassis.memory import MemoryStore
 from stoa_chassis.outbox import Outbox
@@ -27,7 +29,9 @@ from stoa_events import (
 from stoa_order import ports
 from stoa_order.model import (
     Address,
+    CartLine,
     Line,
+    Offer,
     Order,
     OrderNotFound,
     OrderView,
@@ -191,6 +195,48 @@ ADDRESS = Address("Ada Lovelace", "1 Engine Row", "Attic", "London", "Marylebone
 TARIFF = Tariff(
     {"standard": Money(Decimal("4.90"), "USD"), "express": Money(Decimal("14.90"), "USD")}, Decimal("0.08")
 )
+
+
+@dataclass
+class FakePeers:
+    """The cart, catalog, user and payment services, as far as an order needs them.
+
+    `asked_for` has the correlation id and the deadline under which payment was asked each time; while payment
+    is `down` it answers nothing.
+    """
+
+    cart: Sequence[CartLine] = ()
+    charged: list[tuple[UUID, str]] = field(default_factory=list)
+    refunded: list[UUID] = field(default_factory=list)
+    asked_for: list[tuple[str, float | None]] = field(default_factory=list)
+    down: bool = False
+
+    async def lines(self, user_id: UUID) -> Sequence[CartLine]:
+        """Return the cart, whoever's it is."""
+        return self.cart
+
+    async def offers(self, variant_ids: Sequence[UUID]) -> Sequence[Offer]:
+        """Return all in the cart at the price that it shows."""
+        return [Offer(line.product_id, line.variant_id, "Lamp", line.price) for line in self.cart]
+
+    async def address(self, user_id: UUID, address_id: UUID) -> Address:
+        """Return an address, whoever's it is."""
+        return ADDRESS
+
+    async def charge(self, order: Order, payment_token: str) -> None:
+        """Take note of a charge. Raises Unavailable while payment is down."""
+        self.charged.append((order.order_id, payment_token))
+        self._ask()
+
+    async def refund(self, order: Order) -> None:
+        """Take note of a refund. Raises Unavailable while payment is down."""
+        self.refunded.append(order.order_id)
+        self._ask()
+
+    def _ask(self) -> None:
+        self.asked_for.append((correlation_id(), deadline()))
+        if self.down:
+            raise Unavailable("payment is down")
 
 
 def a_line(price: str = "19.90", quantity: int = 2) -> Line:

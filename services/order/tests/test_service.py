@@ -1,8 +1,6 @@
 """The use cases of orders and the engine of their sagas, on stores in memory."""
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
@@ -11,9 +9,8 @@ import pytest
 
 from stoa_chassis.auth import Principal
 from stoa_chassis.avro import Event, EventCodec
-from stoa_chassis.context import bound, correlation_id, deadline
+from stoa_chassis.context import bound
 from stoa_chassis.due import Backoff, DueStore
-from stoa_chassis.errors import Unavailable
 from stoa_chassis.ids import new_id
 from stoa_chassis.inbox import AlreadyProcessed
 from stoa_chassis.memory import MemoryStore, memory_unit_of_work
@@ -26,12 +23,9 @@ from stoa_order import repository, testing
 from stoa_order.engine import SagaEngine
 from stoa_order.events import handlers
 from stoa_order.model import (
-    Address,
     CartEmpty,
     CartLine,
     ForeignCurrency,
-    Offer,
-    Order,
     OrderNotFound,
     OrderView,
     RequestInProgress,
@@ -41,40 +35,10 @@ from stoa_order.model import (
 from stoa_order.ports import OrderViews, Tx
 from stoa_order.saga import Answer, Patience
 from stoa_order.service import Orders, PlaceOrder
-from stoa_order.testing import ADDRESS, NOW, TARIFF, out_of_stock, paid, refunded, reserved
+from stoa_order.testing import ADDRESS, NOW, TARIFF, FakePeers, out_of_stock, paid, refunded, reserved
 
 MINUTE = timedelta(minutes=1)
 PATIENCE = Patience(stock=MINUTE, payment=MINUTE, retry=Backoff(timedelta(seconds=5), MINUTE))
-
-
-@dataclass
-class Peers:
-    """The cart, catalog, user and payment services, as far as an order needs them."""
-
-    cart: list[CartLine] = field(default_factory=list)
-    charged: list[tuple[UUID, str]] = field(default_factory=list)
-    refunded: list[UUID] = field(default_factory=list)
-    asked_for: list[tuple[str, float | None]] = field(default_factory=list)
-    down: bool = False
-
-    async def lines(self, user_id: UUID) -> Sequence[CartLine]:
-        return self.cart
-
-    async def offers(self, variant_ids: Sequence[UUID]) -> Sequence[Offer]:
-        return [Offer(line.product_id, line.variant_id, "Lamp", line.price) for line in self.cart]
-
-    async def address(self, user_id: UUID, address_id: UUID) -> Address:
-        return ADDRESS
-
-    async def charge(self, order: Order, payment_token: str) -> None:
-        self.charged.append((order.order_id, payment_token))
-        self.asked_for.append((correlation_id(), deadline()))
-        if self.down:
-            raise Unavailable("payment is down")
-
-    async def refund(self, order: Order) -> None:
-        self.refunded.append(order.order_id)
-        self.asked_for.append((correlation_id(), deadline()))
 
 
 class Clock:
@@ -91,7 +55,7 @@ class Shop:
     """An order service whose neighbours the test plays."""
 
     def __init__(self, uow: UnitOfWork[Tx], views: OrderViews, sagas: DueStore[Saga], clock: Clock) -> None:
-        self.peers = Peers([CartLine(new_id(), new_id(), 2, Money(Decimal("19.90"), "USD"))])
+        self.peers = FakePeers([CartLine(new_id(), new_id(), 2, Money(Decimal("19.90"), "USD"))])
         self.views = views
         self.clock = clock
         self._uow, self._sagas = uow, sagas
