@@ -1,14 +1,14 @@
 """What must hold: at every moment, and in the books of a shop at rest."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
+from datetime import timedelta
 from decimal import Decimal
 from uuid import UUID
 
 from stoa_inventory import audit as inventory_audit
-from stoa_inventory.audit import Count, Reservation
 from stoa_inventory.model import HoldStatus
-from stoa_ops.audit.books import Charge, ShopBooks
+from stoa_ops.audit.books import Backlog, Charge, ShopBooks
 from stoa_ops.audit.invariants import findings
 from stoa_order import audit as order_audit
 from stoa_order.model import Order, Status
@@ -70,23 +70,29 @@ def _confirmed(order_id: UUID, state: OrderState, payment: PaymentState, stock: 
 
 def broken_at_rest(orders: Iterable[tuple[UUID, OrderState, PaymentState]], stock: StockState) -> str:
     """Say what `stoa audit` finds in the books of a shop at rest; "" if they balance."""
-    orders = list(orders)
-    states = {order_id: state for order_id, state, _ in orders}
-    payments = [payment for _, _, payment in orders]
+    in_order: dict[UUID, order_audit.Order] = {}
+    payments: list[payment_audit.Payment] = []
+    charges: list[Charge] = []
+    for order_id, state, payment in orders:
+        if (order := _order(order_id, state)) is not None:
+            in_order[order_id] = _audited(order, state)
+        payments += _payments(order_id, payment)
+        charges += _charges(payment)
     books = ShopBooks(
         services={
-            "order": order_audit.Books(dict(_orders(states))),
-            "payment": payment_audit.Books([made for payment in payments for made in _payments(payment)]),
+            "order": order_audit.Books(in_order),
+            "payment": payment_audit.Books(payments),
             "inventory": inventory_audit.Books(
-                counts={key: Count(*stock.rows.counts(key)) for key, _ in stock.rows.stocks},
-                movements={key: Count(*counts) for key, counts in stock.rows.moved},
-                reservations=[
-                    Reservation(*key, quantity, status.value)
+                {key: inventory_audit.Count(*stock.rows.counts(key)) for key, _ in stock.rows.stocks},
+                {key: inventory_audit.Count(*counts) for key, counts in stock.rows.moved},
+                [
+                    inventory_audit.Reservation(*key, quantity, status.value)
                     for key, (quantity, status) in stock.rows.reservations
                 ],
             ),
         },
-        charges=[charge for payment in payments for charge in _charges(payment)],
+        charges=charges,
+        backlogs={"order": Backlog(0, timedelta(0))},
     )
     return "; ".join(f"{found.rule}: {found.detail}" for found in findings(books))
 
@@ -96,43 +102,42 @@ def _order(order_id: UUID, state: OrderState) -> Order | None:
     return Order.replay(order_id, facts) if facts else None
 
 
-def _orders(states: Mapping[UUID, OrderState]) -> Iterator[tuple[UUID, order_audit.Order]]:
-    for order_id, state in states.items():
-        order = _order(order_id, state)
-        if order is not None:
-            yield (
-                order_id,
-                order_audit.Order(
-                    order_id=order_id,
-                    status=order.status.value,
-                    total=order.amounts.total.amount,
-                    version=order.version,
-                    facts=len(state.rows.facts),
-                    step=next((saga.step for saga in state.rows.sagas), ""),
-                    quantities=Counter({line.variant_id: line.quantity for line in order.lines}),
-                ),
-            )
+def _audited(order: Order, state: OrderState) -> order_audit.Order:
+    return order_audit.Order(
+        order.order_id,
+        order.status.value,
+        order.amounts.total.amount,
+        order.version,
+        len(state.rows.facts),
+        next((saga.step for saga in state.rows.sagas), ""),
+        Counter({line.variant_id: line.quantity for line in order.lines}),
+    )
 
 
-def _payments(payment: PaymentState) -> Iterator[payment_audit.Payment]:
+def _payments(order_id: UUID, payment: PaymentState) -> Iterator[payment_audit.Payment]:
     refunds = [refund_of(row) for row in payment.rows.refunds]
     for made in map(payment_of, payment.rows.payments):
-        of_it = [refund for refund in refunds if refund.payment_id == made.payment_id]
+        own = [refund for refund in refunds if refund.payment_id == made.payment_id]
         yield payment_audit.Payment(
-            payment_id=made.payment_id,
-            order_id=made.order_id,
-            amount=made.amount.amount,
-            refunded=made.refunded.amount,
-            refunding=made.refunding.amount,
-            status=made.status.value,
-            charge_id=made.charge_id,
-            made=sum((refund.amount.amount for refund in of_it if not refund.is_pending), Decimal(0)),
-            promised=sum((refund.amount.amount for refund in of_it if refund.is_pending), Decimal(0)),
+            made.payment_id,
+            order_id,
+            made.amount.amount,
+            made.refunded.amount,
+            made.refunding.amount,
+            made.status.value,
+            made.charge_id,
+            sum((refund.amount.amount for refund in own if not refund.is_pending), Decimal(0)),
+            sum((refund.amount.amount for refund in own if refund.is_pending), Decimal(0)),
         )
 
 
 def _charges(payment: PaymentState) -> Iterator[Charge]:
     for entry in payment.bank.charges:
         charge = entry.charge
-        amounts = (charge.amount.amount, entry.refunded.amount)
-        yield Charge(charge.charge_id, str(charge.order_id), *amounts, charge.status.value)
+        yield Charge(
+            charge.charge_id,
+            str(charge.order_id),
+            charge.amount.amount,
+            entry.refunded.amount,
+            charge.status.value,
+        )

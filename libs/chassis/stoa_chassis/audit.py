@@ -3,13 +3,13 @@
 Its package may have a module `audit`, which `stoa audit` and `stoa sagas` find by its name. All of it is
 optional:
 
-- `async def read(store) -> Books` reads the service's books, as they are at one moment. `store` is what the
-  service keeps its data in (asyncpg.Connection, pymongo's AsyncDatabase, redis.asyncio.Redis), with an
-  account that may only read.
+- `async def read(store) -> Books` reads the service's books, as they are at one moment. `store` is where the
+  service keeps its data (asyncpg.Connection, pymongo's AsyncDatabase, redis.asyncio.Redis), with an account
+  that may only read.
 - `def findings(books) -> Iterable[Finding]` checks the rules that are the service's own. Rules that cross
   services stand in the audit, and work on the books that the services hand over.
 - `async def waiting(store) -> Iterable[Waiting]` tells what waits for something.
-- `NOTED`: the topics whose events its consumer group notes in its inbox, if these are not all that it consumes.
+- `NOTED` are the topics whose events its group notes in its inbox, if these are not all that it consumes.
 """
 
 from dataclasses import dataclass
