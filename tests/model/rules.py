@@ -1,16 +1,19 @@
 """What must hold: at every moment, and in the books of a shop at rest."""
 
 from collections import Counter
-from collections.abc import Iterable
-from datetime import timedelta
+from collections.abc import Iterable, Iterator
+from decimal import Decimal
 from uuid import UUID
 
+from stoa_inventory import audit as inventory_audit
 from stoa_inventory.model import HoldStatus
-from stoa_ops.audit import books as audit
+from stoa_ops.audit.books import Charge, ShopBooks
 from stoa_ops.audit.invariants import findings
+from stoa_order import audit as order_audit
 from stoa_order.model import Order, Status
-from stoa_payment.model import ChargeStatus, PaymentStatus
-from stoa_payment.testing import payment_of
+from stoa_payment import audit as payment_audit
+from stoa_payment.model import ChargeStatus, PaymentStatus, RefundStatus
+from stoa_payment.testing import payment_of, refund_of
 from tests.model.services import OrderState, PaymentState, StockState
 
 
@@ -66,16 +69,15 @@ def _confirmed(order_id: UUID, state: OrderState, payment: PaymentState, stock: 
 
 def broken_at_rest(orders: Iterable[tuple[UUID, OrderState, PaymentState]], stock: StockState) -> str:
     """Say what `stoa audit` finds in the books of a shop at rest; "" if they balance."""
-    books = audit.Books()
-    for order_id, state, payment in orders:
-        _add_order(books, order_id, state)
-        _add_money(books, order_id, payment)
-    books.counts = {key: audit.Count(*stock.rows.counts(key)) for key, _ in stock.rows.stocks}
-    books.movements = {key: audit.Count(*counts) for key, counts in stock.rows.moved}
-    books.reservations = [
-        audit.Reservation(*key, quantity, status.value) for key, (quantity, status) in stock.rows.reservations
-    ]
-    books.backlogs = {"order": audit.Backlog(0, timedelta(0))}
+    told = list(orders)
+    books = ShopBooks(
+        services={
+            "order": order_audit.Books({order.order_id: order for order in _orders(told)}),
+            "payment": payment_audit.Books([made for *_, payment in told for made in _payments(payment)]),
+            "inventory": _inventory_books(stock),
+        },
+        charges=[charge for *_, payment in told for charge in _charges(payment)],
+    )
     return "; ".join(f"{found.rule}: {found.detail}" for found in findings(books))
 
 
@@ -84,31 +86,53 @@ def _order(order_id: UUID, state: OrderState) -> Order | None:
     return Order.replay(order_id, facts) if facts else None
 
 
-def _add_order(books: audit.Books, order_id: UUID, state: OrderState) -> None:
-    for saga in state.rows.sagas:
-        books.sagas[order_id] = saga.step
-    order = _order(order_id, state)
-    if order is None:
-        return
-    books.orders[order_id] = audit.Order(
-        order_id,
-        order.status.value,
-        order.amounts.total.amount,
-        Counter({line.variant_id: line.quantity for line in order.lines}),
-        order.version,
-        len(state.rows.facts),
-    )
+def _orders(told: Iterable[tuple[UUID, OrderState, PaymentState]]) -> Iterator[order_audit.Order]:
+    for order_id, state, _ in told:
+        if (order := _order(order_id, state)) is not None:
+            yield order_audit.Order(
+                order_id,
+                order.status.value,
+                order.amounts.total.amount,
+                order.version,
+                len(state.rows.facts),
+                "".join(saga.step for saga in state.rows.sagas),
+                {line.variant_id: line.quantity for line in order.lines},
+            )
 
 
-def _add_money(books: audit.Books, order_id: UUID, payment: PaymentState) -> None:
+def _payments(payment: PaymentState) -> Iterator[payment_audit.Payment]:
+    refunds = [refund_of(row) for row in payment.rows.refunds]
     for made in map(payment_of, payment.rows.payments):
-        amounts = (made.amount.amount, made.refunded.amount)
-        books.payments.append(
-            audit.Payment(made.payment_id, order_id, *amounts, made.status.value, made.charge_id)
+        sums = dict.fromkeys(RefundStatus, Decimal(0))
+        for refund in refunds:
+            if refund.payment_id == made.payment_id:
+                sums[refund.status] += refund.amount.amount
+        yield payment_audit.Payment(
+            made.payment_id,
+            made.order_id,
+            made.amount.amount,
+            made.refunded.amount,
+            made.refunding.amount,
+            made.status.value,
+            made.charge_id,
+            made=sums[RefundStatus.SUCCEEDED],
+            promised=sums[RefundStatus.PENDING],
         )
+
+
+def _charges(payment: PaymentState) -> Iterator[Charge]:
     for entry in payment.bank.charges:
         charge = entry.charge
         amounts = (charge.amount.amount, entry.refunded.amount)
-        books.charges.append(
-            audit.Charge(charge.charge_id, str(charge.order_id), *amounts, charge.status.value)
-        )
+        yield Charge(charge.charge_id, str(charge.order_id), *amounts, charge.status.value)
+
+
+def _inventory_books(stock: StockState) -> inventory_audit.Books:
+    return inventory_audit.Books(
+        counts={key: inventory_audit.Count(*stock.rows.counts(key)) for key, _ in stock.rows.stocks},
+        movements={key: inventory_audit.Count(*counts) for key, counts in stock.rows.moved},
+        reservations=[
+            inventory_audit.Reservation(*key, quantity, status.value)
+            for key, (quantity, status) in stock.rows.reservations
+        ],
+    )
