@@ -20,7 +20,7 @@ _NEVER = datetime.max.replace(tzinfo=UTC)
 
 def orders(rows: order.Rows) -> order.Rows:
     """Let facts be recorded now, and sagas have come to their steps now."""
-    facts = tuple((key, replace(recorded, at=NOW)) for key, recorded in rows.facts)
+    facts = tuple(fact if fact[1].at == NOW else (fact[0], replace(fact[1], at=NOW)) for fact in rows.facts)
     return order.Rows(facts, tuple(map(saga, rows.sagas)))
 
 

@@ -2,17 +2,18 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from datetime import timedelta
 from decimal import Decimal
 from uuid import UUID
 
 from stoa_inventory import audit as inventory_audit
 from stoa_inventory.model import HoldStatus
-from stoa_ops.audit.books import Charge, ShopBooks
+from stoa_ops.audit.books import Backlog, Charge, ShopBooks
 from stoa_ops.audit.invariants import findings
 from stoa_order import audit as order_audit
 from stoa_order.model import Order, Status
 from stoa_payment import audit as payment_audit
-from stoa_payment.model import ChargeStatus, PaymentStatus, RefundStatus
+from stoa_payment.model import ChargeStatus, PaymentStatus
 from stoa_payment.testing import payment_of, refund_of
 from tests.model.services import OrderState, PaymentState, StockState
 
@@ -69,14 +70,29 @@ def _confirmed(order_id: UUID, state: OrderState, payment: PaymentState, stock: 
 
 def broken_at_rest(orders: Iterable[tuple[UUID, OrderState, PaymentState]], stock: StockState) -> str:
     """Say what `stoa audit` finds in the books of a shop at rest; "" if they balance."""
-    told = list(orders)
+    in_order: dict[UUID, order_audit.Order] = {}
+    payments: list[payment_audit.Payment] = []
+    charges: list[Charge] = []
+    for order_id, state, payment in orders:
+        if (order := _order(order_id, state)) is not None:
+            in_order[order_id] = _audited(order, state)
+        payments += _payments(order_id, payment)
+        charges += _charges(payment)
     books = ShopBooks(
         services={
-            "order": order_audit.Books({order.order_id: order for order in _orders(told)}),
-            "payment": payment_audit.Books([made for *_, payment in told for made in _payments(payment)]),
-            "inventory": _inventory_books(stock),
+            "order": order_audit.Books(in_order),
+            "payment": payment_audit.Books(payments),
+            "inventory": inventory_audit.Books(
+                {key: inventory_audit.Count(*stock.rows.counts(key)) for key, _ in stock.rows.stocks},
+                {key: inventory_audit.Count(*counts) for key, counts in stock.rows.moved},
+                [
+                    inventory_audit.Reservation(*key, quantity, status.value)
+                    for key, (quantity, status) in stock.rows.reservations
+                ],
+            ),
         },
-        charges=[charge for *_, payment in told for charge in _charges(payment)],
+        charges=charges,
+        backlogs={"order": Backlog(0, timedelta(0))},
     )
     return "; ".join(f"{found.rule}: {found.detail}" for found in findings(books))
 
@@ -86,53 +102,42 @@ def _order(order_id: UUID, state: OrderState) -> Order | None:
     return Order.replay(order_id, facts) if facts else None
 
 
-def _orders(told: Iterable[tuple[UUID, OrderState, PaymentState]]) -> Iterator[order_audit.Order]:
-    for order_id, state, _ in told:
-        if (order := _order(order_id, state)) is not None:
-            yield order_audit.Order(
-                order_id,
-                order.status.value,
-                order.amounts.total.amount,
-                order.version,
-                len(state.rows.facts),
-                "".join(saga.step for saga in state.rows.sagas),
-                {line.variant_id: line.quantity for line in order.lines},
-            )
+def _audited(order: Order, state: OrderState) -> order_audit.Order:
+    return order_audit.Order(
+        order.order_id,
+        order.status.value,
+        order.amounts.total.amount,
+        order.version,
+        len(state.rows.facts),
+        next((saga.step for saga in state.rows.sagas), ""),
+        Counter({line.variant_id: line.quantity for line in order.lines}),
+    )
 
 
-def _payments(payment: PaymentState) -> Iterator[payment_audit.Payment]:
+def _payments(order_id: UUID, payment: PaymentState) -> Iterator[payment_audit.Payment]:
     refunds = [refund_of(row) for row in payment.rows.refunds]
     for made in map(payment_of, payment.rows.payments):
-        sums = dict.fromkeys(RefundStatus, Decimal(0))
-        for refund in refunds:
-            if refund.payment_id == made.payment_id:
-                sums[refund.status] += refund.amount.amount
+        own = [refund for refund in refunds if refund.payment_id == made.payment_id]
         yield payment_audit.Payment(
             made.payment_id,
-            made.order_id,
+            order_id,
             made.amount.amount,
             made.refunded.amount,
             made.refunding.amount,
             made.status.value,
             made.charge_id,
-            made=sums[RefundStatus.SUCCEEDED],
-            promised=sums[RefundStatus.PENDING],
+            sum((refund.amount.amount for refund in own if not refund.is_pending), Decimal(0)),
+            sum((refund.amount.amount for refund in own if refund.is_pending), Decimal(0)),
         )
 
 
 def _charges(payment: PaymentState) -> Iterator[Charge]:
     for entry in payment.bank.charges:
         charge = entry.charge
-        amounts = (charge.amount.amount, entry.refunded.amount)
-        yield Charge(charge.charge_id, str(charge.order_id), *amounts, charge.status.value)
-
-
-def _inventory_books(stock: StockState) -> inventory_audit.Books:
-    return inventory_audit.Books(
-        counts={key: inventory_audit.Count(*stock.rows.counts(key)) for key, _ in stock.rows.stocks},
-        movements={key: inventory_audit.Count(*counts) for key, counts in stock.rows.moved},
-        reservations=[
-            inventory_audit.Reservation(*key, quantity, status.value)
-            for key, (quantity, status) in stock.rows.reservations
-        ],
-    )
+        yield Charge(
+            charge.charge_id,
+            str(charge.order_id),
+            charge.amount.amount,
+            entry.refunded.amount,
+            charge.status.value,
+        )

@@ -48,12 +48,14 @@ from stoa_inventory import events as inventory_events
 from stoa_inventory import testing as inventory_memory
 from stoa_inventory.service import Inventory
 from stoa_order import events as order_events
+from stoa_order import model as order_model
 from stoa_order import peers
 from stoa_order import testing as order_memory
 from stoa_order.engine import SagaEngine
 from stoa_order.model import Address, CartLine, Offer, Saga, Tariff
 from stoa_order.saga import Patience
 from stoa_order.service import Orders, PlaceOrder
+from stoa_payment import model as payment_model
 from stoa_payment import testing as payment_memory
 from stoa_payment.api import PaymentServicer
 from stoa_payment.model import Charge, GatewayRefund, Payment, Refund, RetryPolicy
@@ -191,8 +193,8 @@ def _ids_from(first: int) -> Iterator[None]:
     """Ids that are the same whenever the same happens, so that states can be told equal."""
     ids = map(lambda number: UUID(int=number), itertools.count(first))  # noqa: C417
     with (
-        patch("stoa_order.model.new_id", lambda: next(ids)),
-        patch("stoa_payment.model.new_id", lambda: next(ids)),
+        patch.object(order_model, "new_id", lambda: next(ids)),
+        patch.object(payment_model, "new_id", lambda: next(ids)),
     ):
         yield
 
@@ -357,7 +359,8 @@ class OrderService:
             error = f"order: {raised!r}"
         problem = stub.refused or _problem("order", store, correlation, error)
         inbox = store.inbox if self._remembers else frozenset()
-        after = OrderState(levelled.orders(store.rows), inbox, state.claimed)
+        rows = state.rows if store.rows is state.rows else levelled.orders(store.rows)
+        after = OrderState(rows, inbox, state.claimed)
         return Outcome(after, _payloads(store), tuple(stub.asked), problem)
 
 

@@ -5,7 +5,7 @@ and the stock, which the orders share. What a number stands for is kept once, an
 is remembered, so that the real code runs once for each case and a further state costs microseconds.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -138,6 +138,8 @@ class Shop:
     _things: list[Any] = field(default_factory=list)
     _numbers: dict[Any, int] = field(default_factory=dict)
     _effects: dict[tuple[Any, ...], Effect] = field(default_factory=dict)
+    _claims: dict[int, Sequence[Claim]] = field(default_factory=dict)
+    _late: dict[int, Sequence[tuple[str, Any]]] = field(default_factory=dict)
     _shared: dict[State, list[Move]] = field(default_factory=dict)
     _broken: dict[State, str] = field(default_factory=dict)
     _broken_at_rest: dict[State, str] = field(default_factory=dict)
@@ -292,7 +294,9 @@ class Shop:
         if state.rows.facts:
             yield move("the buyer cancels", lambda: order.cancel(state))
         if not state.claimed:
-            for claim in order.claims(state):
+            if order_number not in self._claims:
+                self._claims[order_number] = order.claims(state)
+            for claim in self._claims[order_number]:
                 act = lambda claim=claim: order.claim(state, claim)  # noqa: E731
                 yield move(f"{_CLAIM}{_what_for(claim)}", act)
         if faults:
@@ -346,7 +350,9 @@ class Shop:
         if (captured := bank.capture()) != bank:
             yield moved("the gateway captures the slow card", captured)
         if room:
-            for name, argument in self._late_work(payments, payment):
+            if payment_number not in self._late:
+                self._late[payment_number] = list(self._late_work(payments, payment))
+            for name, argument in self._late[payment_number]:
                 yield begin(f"payment begins to {name}", name, argument)
             for notice in bank.notices():
                 yield begin(f"{_NOTICE}{type(notice).__name__}", "notice", notice)

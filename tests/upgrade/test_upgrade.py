@@ -63,7 +63,10 @@ class Left:
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
-    """What both versions are told: where the shop is, and to wait for payments longer than a restart takes."""
+    """What both versions are told.
+
+    Where the shop is, and to wait for payments longer than a restart takes.
+    """
     own = {
         **IMPATIENT,
         "STOA_ORDER__PAYMENT_DEADLINE_SECONDS": "600",

@@ -41,17 +41,6 @@ _DRIVERS = (
 )  # fmt: skip
 _PROTOCOL = ("google", "grpc", "stoa")
 
-# Imports that break a rule today: `importer -> imported`. Each is printed as a warning until it is gone.
-EXCEPTIONS: Sequence[str] = (
-    "stoa_order.service -> asyncpg",
-    "stoa_cart.service -> stoa_cart.repository",
-    "stoa_catalog.service -> stoa_catalog.repository",
-    "stoa_inventory.service -> stoa_inventory.repository",
-    "stoa_order.service -> stoa_order.repository",
-    "stoa_payment.service -> stoa_payment.repository",
-    "stoa_user.service -> stoa_user.repository",
-)
-
 
 def rules(checkout: Path = CHECKOUT) -> str:
     """The configuration of import-linter; raises ValueError for a package that stands in no layer."""
@@ -89,8 +78,6 @@ def rules(checkout: Path = CHECKOUT) -> str:
             source_modules=_those_of(inside, _USE_CASES),
             forbidden_modules=[*_those_of(inside, _ADAPTERS), *_DRIVERS, *_PROTOCOL],
             allow_indirect_imports="True",
-            ignore_imports=EXCEPTIONS,
-            unmatched_ignore_imports_alerting="none",
         ),
     ]
     if _OPERATORS in roots:
@@ -164,9 +151,6 @@ def _section(title: str, **values: str | Sequence[str]) -> str:
 
 def main() -> int:
     """Check the checkout's imports against the rules; returns the exit code."""
-    for exception in EXCEPTIONS:
-        sys.stdout.write(f"warning: against the rules, and let pass: {exception}\n")
-    sys.stdout.flush()
     with TemporaryDirectory() as folder:
         config = Path(folder) / "importlinter.ini"
         config.write_text(rules())
