@@ -30,13 +30,8 @@ class Service:
     needs: tuple[str, ...] = ()
 
 
-# gRPC's event engine, the default in Python since 1.80, hands each read and write on to a pool of threads.
-# What it replaced leaves them to the thread that waits for gRPC's events anyway: half the context switches,
-# and a tenth to a quarter less CPU for a call. It is set here because gRPC reads it while it is imported. A
-# gRPC that offers no choice any more says so at start and goes on.
-GRPC_TUNING = {"GRPC_EXPERIMENTS": "-event_engine_client,-event_engine_listener"}
 # What every service takes from the environment of `stoa up`, with the value it has otherwise.
-_PASSED_TO_ALL = {"STOA_WORKERS": "1", "STOA_OTLP_ENDPOINT": "", "STOA_LOG_LEVEL": "INFO", **GRPC_TUNING}
+_PASSED_TO_ALL = {"STOA_WORKERS": "1", "STOA_OTLP_ENDPOINT": "", "STOA_LOG_LEVEL": "INFO"}
 
 
 def part(at: Instance, service: Service, *, contracts: str) -> Part:

@@ -1,14 +1,21 @@
-"""The frame of every service: settings, logs, server, clients, background work, and a clean end.
+"""The frame of every service: settings, logs, server, clients, stores, background work, and a clean end.
 
 A service's `__main__.py` is its composition root:
 
     async def compose(app: App[Settings]) -> None:
-        db = await app.enter(Database.connect(app.settings.database_url, MIGRATIONS))
-        app.serve(add_OrderServiceServicer_to_server, OrderServicer(Orders(db)))
+        store = await app.postgres(Tx.open)
+        catalog = Catalog(app.client(CatalogServiceStub, "catalog"))
+        orders = Orders(store.uow, OrderReader(store.database), catalog, app.clock)
+        app.serve(add_OrderServiceServicer_to_server, OrderServicer(orders))
+        await app.consume(handlers(orders))
 
     if __name__ == "__main__":
         run("order", Settings, compose)
+
+Each of these asks for what it needs itself, and brings the readiness check and the relay that belong to it.
 """
+
+from __future__ import annotations
 
 import asyncio
 import os
@@ -16,16 +23,17 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import grpc
 import uvloop
 from pydantic import ValidationError
 
-from stoa_chassis import telemetry
+from stoa_chassis import currency, telemetry
 from stoa_chassis.auth import (
     Authorizer,
     ContractError,
@@ -34,27 +42,72 @@ from stoa_chassis.auth import (
     no_identity,
     sidecar_identity,
 )
+from stoa_chassis.background import Work, cancelled, periodic, supervised
 from stoa_chassis.clients import ClientChannel
-from stoa_chassis.outages import is_outage
+from stoa_chassis.clock import Clock, SystemClock
+from stoa_chassis.declared import declaration, default_port
+from stoa_chassis.readiness import Check, Readiness
 from stoa_chassis.server import RpcServer
-from stoa_chassis.settings import ServiceSettings
+from stoa_chassis.settings import MongoSettings, PostgresSettings, RedisSettings, ServiceSettings
 from stoa_chassis.tls import CertificateFolder, TlsError
 from stoa_chassis.tokens import RemoteKeys, TokenVerifier
 from stoa_chassis.workers import WorkerSide, supervise
 
+# A service loads the libraries of its own store alone: the others are some ten megabytes in each process.
+if TYPE_CHECKING:
+    import asyncpg
+    from pymongo.asynchronous.collection import AsyncCollection
+    from pymongo.asynchronous.database import AsyncDatabase
+    from redis.asyncio import Redis
+
+    from stoa_chassis.avro import EventCodec
+    from stoa_chassis.errors import Aborted
+    from stoa_chassis.kafka import Handler, Producer
+    from stoa_chassis.mongo import Document
+    from stoa_chassis.mongo_uow import MongoTransaction
+    from stoa_chassis.outbox import Outbox
+    from stoa_chassis.postgres import Database
+    from stoa_chassis.redis_uow import RedisTransaction
+    from stoa_chassis.uow import UnitOfWork
+    from stoa_contracts.events import Payload
+
 S = TypeVar("S", bound=ServiceSettings)
+P = TypeVar("P", bound=PostgresSettings)
+M = TypeVar("M", bound=MongoSettings)
+R = TypeVar("R", bound=RedisSettings)
 T = TypeVar("T")
+Tx = TypeVar("Tx")
 Stub = TypeVar("Stub")
 
 _log = telemetry.get_logger(__name__)
-_READY_EVERY = 5.0  # seconds between readiness checks
-_BACKGROUND_GRACE = 10.0  # seconds that background work has to end after it was cancelled
-_RESTART_PAUSES = (0.5, 30.0)  # seconds: the first and the longest pause before background work starts again
-_OUTAGE_PAUSE = 1.0  # seconds between tries of background work while something it needs is down
 
 
 class StartError(Exception):
     """The service can't start; the message says why, and needs no stack trace to be understood."""
+
+
+@dataclass(frozen=True, slots=True)
+class Postgres(Generic[Tx]):
+    """The database of a service: for reading, and for use cases that run in its transactions."""
+
+    database: Database
+    uow: UnitOfWork[Tx]
+
+
+@dataclass(frozen=True, slots=True)
+class Mongo(Generic[Tx]):
+    """The documents of a service: for reading, and for use cases that write one at a time."""
+
+    collection: AsyncCollection[Document]
+    uow: UnitOfWork[Tx]
+
+
+@dataclass(frozen=True, slots=True)
+class RedisStore(Generic[Tx]):
+    """The key-value store of a service: for reading, and for use cases that write one key at a time."""
+
+    redis: Redis
+    uow: UnitOfWork[Tx]
 
 
 class App(Generic[S]):
@@ -63,6 +116,8 @@ class App(Generic[S]):
     def __init__(self, name: str, settings: S) -> None:
         self.name = name
         self.settings = settings
+        self.clock: Clock = SystemClock()
+        self._declared = declaration(name)
         self._resources = AsyncExitStack()
         self._certificates = CertificateFolder(Path(settings.tls_dir)) if settings.tls_dir else None
         verifier = TokenVerifier(RemoteKeys(settings.jwks_url), settings.jwt_issuer, settings.jwt_audience)
@@ -72,43 +127,232 @@ class App(Generic[S]):
             reuse_port=settings.workers > 1,
         )
         self._channels: dict[str, ClientChannel] = {}
-        self._background: list[tuple[str, Callable[[], Awaitable[None]]]] = []
-        self._checks: list[Callable[[], Awaitable[object]]] = []
+        self._background: list[tuple[str, Work]] = []
+        self._readiness = Readiness()
+        self._codec: EventCodec | None = None
+        self._producer: Producer | None = None
+
+    # ------------------------------------------------------------------------------------------ the frame
 
     async def enter(self, resource: AbstractAsyncContextManager[T]) -> T:
         """Open something that is closed at the end, after all that was opened later."""
         return await self._resources.enter_async_context(resource)
 
-    def client(self, stub_type: Callable[[grpc.aio.Channel], Stub], service: str, target: str) -> Stub:
-        """Return a stub for another service at `target` (host:port). Its calls raise RemoteError."""
-        if target not in self._channels:
-            channel = self._channels[target] = ClientChannel(service, target, self._certificates)
+    def client(self, stub_type: Callable[[grpc.aio.Channel], Stub], service: str) -> Stub:
+        """Return a stub for another service. Its calls raise RemoteError.
+
+        `STOA_CATALOG_TARGET` says where the catalog is (host:port); else it is where its declaration says, on
+        this machine. Raises StartError for a service that this one is not granted to call.
+        """
+        if self._declared is not None and service not in self._declared.calls:
+            raise StartError(f"no policy lets {self.name} call {service}")
+        if service not in self._channels:
+            channel = ClientChannel(service, _target(service), self._certificates)
+            self._channels[service] = channel
             self._resources.push_async_callback(channel.close)
-        return self._channels[target].stub(stub_type)
+        return self._channels[service].stub(stub_type)
 
     def serve(self, add_to_server: Callable[[Any, grpc.aio.Server], None], servicer: object) -> None:
         """Serve a servicer. Raises ContractError if a method can't be served as its proto declares it."""
         self._server.add(add_to_server, servicer)
 
-    def background(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
+    def background(self, name: str, work: Work) -> None:
         """Run `work()` beside the server: again if it fails, and cancelled once the server has drained."""
         self._background.append((name, work))
 
-    def ready(self, check: Callable[[], Awaitable[object]]) -> None:
-        """Be healthy only while `check()` neither raises nor returns False."""
-        self._checks.append(check)
+    def every(self, name: str, seconds: float, work: Work) -> None:
+        """Run `work()` now and `seconds` after each of its ends, under a correlation id of its own each time.
 
-    async def run(self, compose: "Compose[S]", stop: asyncio.Event, worker: WorkerSide | None) -> None:
+        It is tried again soon after it met an outage, and less and less often after another error.
+        """
+        self.background(name, periodic(seconds, work))
+
+    def ready(self, name: str, check: Check) -> None:
+        """Be healthy only while `check()` neither raises nor returns False."""
+        self._readiness.add(name, check)
+
+    # -------------------------------------------------------------------------------------------- events
+
+    async def events(self) -> EventCodec:
+        """Return the codec, which knows how to encode all that the declaration says this service publishes.
+
+        Waits while the schema registry can't be reached. Raises SchemaNotRegistered.
+        """
+        if self._codec is None:
+            from stoa_chassis.avro import EventCodec
+            from stoa_events import PAYLOADS
+
+            self._codec = EventCodec(self.settings.schema_registry_url)
+            published = self._declared.publishes if self._declared else ()
+            await self._codec.load(*(PAYLOADS[topic] for topic in published))
+        return self._codec
+
+    async def producer(self) -> Producer:
+        """Return the producer; this process is not ready until the broker was reached once."""
+        if self._producer is None:
+            from stoa_chassis.kafka import Producer
+
+            self._producer = await self.enter(Producer(self.settings.kafka_bootstrap))
+            self._when_topics("broker", (), "", _nothing)
+        return self._producer
+
+    async def consume(self, handlers: Mapping[type[Payload], Handler]) -> None:
+        """Handle events in the background, as the consumer group that is named like the service.
+
+        A group without its dead-letter topic does not run (DeadLetterTopicMissing in the log), and this
+        process is not ready until it does. Raises StartError if the handlers are not for what is declared.
+        """
+        from stoa_chassis.kafka import Consumer
+
+        topics = self._declared_topics("consumes", handlers)
+        consumer = Consumer(
+            self.name, self.settings.kafka_bootstrap, handlers, await self.events(), await self.producer()
+        )
+        self._when_topics("consumer", topics, self.name, consumer.run)
+
+    async def follow(
+        self, handlers: Mapping[type[Payload], Handler], begin: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Handle each event that is published from now on, in every process, in the background.
+
+        `begin` looks up what was before. Raises StartError if the handlers are not for what is declared.
+        """
+        from stoa_chassis.kafka import Broadcast
+
+        topics = self._declared_topics("follows", handlers)
+        broadcast = Broadcast(self.settings.kafka_bootstrap, handlers, await self.events(), begin)
+        self._when_topics("follower", topics, "", broadcast.run)
+
+    def _declared_topics(self, key: str, handlers: Mapping[type[Payload], Handler]) -> list[str]:
+        topics = sorted(payload.TOPIC for payload in handlers)
+        if self._declared is not None and topics != sorted(getattr(self._declared, key)):
+            raise StartError(f"{self.name} has handlers for {topics}, which is not what it declares as {key}")
+        return topics
+
+    def _when_topics(self, name: str, topics: Collection[str], group: str, work: Work) -> None:
+        """Run work in the background once the broker has what it needs, and be ready only then."""
+        found = False
+
+        async def start() -> None:
+            from stoa_chassis.kafka import check_topics
+
+            nonlocal found
+            await check_topics(self.settings.kafka_bootstrap, topics, group)
+            found = True
+            await work()
+
+        async def check() -> bool:
+            return found
+
+        self.background(name, start)
+        self.ready(name, check)
+
+    # -------------------------------------------------------------------------------------------- stores
+
+    async def postgres(
+        self: App[P], open_tx: Callable[[asyncpg.Connection, Outbox], Tx], *, required: bool = True
+    ) -> Postgres[Tx]:
+        """Open the database, its schema up to date, with units of work that publish their events.
+
+        `open_tx` puts the repositories on a connection and its outbox. Unless it is `required`, this process
+        is ready without it. Raises Unavailable, MigrationError, and StartError if it keeps another currency.
+        """
+        from stoa_chassis.migrations import service_migrations
+        from stoa_chassis.postgres import Database
+        from stoa_chassis.postgres_relay import OutboxRelay
+        from stoa_chassis.postgres_uow import postgres_unit_of_work
+
+        settings = self.settings
+        database = await self.enter(
+            Database.connect(
+                settings.database_url,
+                service_migrations(self.name),
+                settings.database_pool_size,
+                settings.connect_timeout_seconds,
+            )
+        )
+        await self._keep(currency.keep_in_postgres(database, settings.currency))
+        uow = postgres_unit_of_work(database, await self.events(), open_tx, self.clock)
+        self.background("outbox relay", OutboxRelay(database, await self.producer()).run)
+        if required:
+            self.ready("database", database.check)
+        return Postgres(database, uow)
+
+    async def mongo(
+        self: App[M],
+        open_collection: Callable[[AsyncDatabase[Document]], Awaitable[AsyncCollection[Document]]],
+        open_tx: Callable[[MongoTransaction], Tx],
+        *,
+        required: bool = True,
+    ) -> Mongo[Tx]:
+        """Open a collection, with units of work that each write one document and publish its events.
+
+        `open_collection` makes sure of its indexes; `open_tx` puts the repository on a transaction. Unless it
+        is `required`, this process is ready without the store. Raises Unavailable, and StartError if it keeps
+        another currency.
+        """
+        from stoa_chassis.mongo import MongoOutbox, connect
+        from stoa_chassis.mongo_uow import mongo_unit_of_work
+
+        settings = self.settings
+        client = await self.enter(connect(settings.mongo_url, settings.connect_timeout_seconds))
+        database = client[settings.mongo_database or self.name]
+        await self._keep(currency.keep_in_mongo(database, settings.currency))
+        collection = await open_collection(database)
+        outbox = MongoOutbox(collection, await self.events(), await self.producer(), self.clock)
+        self.background("outbox relay", outbox.run)
+        if required:
+            self.ready("document store", lambda: database.command("ping"))
+        return Mongo(collection, mongo_unit_of_work(collection, outbox, open_tx))
+
+    async def redis(
+        self: App[R],
+        open_tx: Callable[[RedisTransaction], Tx],
+        *,
+        busy: type[Aborted] | None = None,
+        required: bool = True,
+    ) -> RedisStore[Tx]:
+        """Open the key-value store, with units of work that each write one key and publish its events.
+
+        `open_tx` puts the repository on a transaction; `busy` is raised by use cases that lose again and
+        again. Unless it is `required`, this process is ready without the store. Raises Unavailable, and
+        StartError if it keeps another currency.
+        """
+        from stoa_chassis.redis import connect
+        from stoa_chassis.redis_outbox import RedisOutbox
+        from stoa_chassis.redis_uow import redis_unit_of_work
+        from stoa_chassis.uow import Busy
+
+        settings = self.settings
+        redis = await self.enter(connect(settings.redis_url, settings.connect_timeout_seconds))
+        await self._keep(currency.keep_in_redis(redis, self.name, settings.currency))
+        outbox = RedisOutbox(
+            redis, f"{self.name}:outbox", await self.events(), await self.producer(), self.clock
+        )
+        self.background("outbox relay", outbox.run)
+        if required:
+            self.ready("key-value store", redis.ping)
+        return RedisStore(
+            redis, redis_unit_of_work(redis, outbox, f"{self.name}:inbox", open_tx, busy or Busy)
+        )
+
+    async def _keep(self, keeping: Awaitable[None]) -> None:
+        try:
+            await keeping
+        except currency.OtherCurrency as error:
+            raise StartError(str(error)) from error
+
+    # -------------------------------------------------------------------------------------------- running
+
+    async def run(self, compose: Compose[S], stop: asyncio.Event, worker: WorkerSide | None) -> None:
         """Compose, serve until `stop`, drain, close. Raises StartError, or whatever `compose` raised."""
         began = time.perf_counter()
         async with self._resources:
             if not await _unless(stop, compose(self)):
                 return
             port = await self._listen()
-            jobs = [
-                asyncio.create_task(_supervised(name, work), name=name) for name, work in self._background
-            ]
-            jobs.append(asyncio.create_task(self._watch_readiness(), name="readiness"))
+            jobs = [asyncio.create_task(supervised(name, work), name=name) for name, work in self._background]
+            jobs.append(asyncio.create_task(self._readiness.watch(self._server.set_ready), name="readiness"))
             _log.info(
                 "serving",
                 port=port,
@@ -122,7 +366,7 @@ class App(Generic[S]):
             await stop.wait()
             _log.info("draining")
             await self._server.drain(self.settings.drain_seconds)
-            await _cancel(jobs)
+            await cancelled(jobs)
         _log.info("stopped")
 
     async def _listen(self) -> int:
@@ -132,18 +376,6 @@ class App(Generic[S]):
             return await self._server.start(f"{settings.host}:{settings.port}", credentials)
         except RuntimeError as error:
             raise StartError(f"{settings.host}:{settings.port} can't be listened on: {error}") from error
-
-    async def _watch_readiness(self) -> None:
-        was: bool | None = None
-        while True:
-            failed = [cause for check in self._checks if (cause := await _failure(check))]
-            if (ready := not failed) is not was:
-                await self._server.set_ready(ready)
-                _log.log(20 if ready else 30, "readiness", ready=ready, causes=failed)
-                was = ready
-            if not self._checks:
-                return
-            await asyncio.sleep(_READY_EVERY)
 
 
 Compose = Callable[[App[S]], Awaitable[None]]
@@ -156,16 +388,17 @@ def run(name: str, settings_type: type[S], compose: Compose[S]) -> None:
     """
     telemetry.configure_logging(name)
     try:
-        settings = settings_type()
+        settings = settings_type.load(name)
         telemetry.configure_logging(name, settings.log_level)
+        metrics = settings.metrics_host, settings.metrics_port
         worker = WorkerSide.of_this_process()
         if worker is None:
             _refuse_taken_port(settings)
         if settings.workers > 1 and worker is None:
-            sys.exit(supervise(name, settings.workers, settings.metrics_port, settings.drain_seconds))
+            sys.exit(supervise(name, settings.workers, metrics, settings.drain_seconds))
         telemetry.configure_tracing(name, settings.otlp_endpoint)
         if worker is None:
-            telemetry.serve_metrics(settings.metrics_port)
+            telemetry.serve_metrics(*metrics)
         uvloop.run(_main(name, settings, compose, worker))
     except (StartError, ContractError, TlsError) as error:
         _exit(str(error))
@@ -190,6 +423,16 @@ def _exit(reason: str, error: Exception | None = None) -> None:
     sys.exit(1)
 
 
+def _target(service: str) -> str:
+    if target := os.environ.get(f"STOA_{service.upper()}_TARGET"):
+        return target
+    if (declared := declaration(service)) is None:
+        raise StartError(
+            f"STOA_{service.upper()}_TARGET is not set, and no declaration says where {service} is"
+        )
+    return f"127.0.0.1:{default_port(declared)}"
+
+
 def _peer_identity(settings: ServiceSettings) -> PeerIdentity:
     if settings.sidecar_mtls:
         return sidecar_identity(settings.spiffe_prefix)
@@ -198,15 +441,15 @@ def _peer_identity(settings: ServiceSettings) -> PeerIdentity:
 
 def _refuse_taken_port(settings: ServiceSettings) -> None:
     """Raise StartError if somebody listens: with SO_REUSEPORT gRPC would silently share with a stranger."""
-    for port in filter(None, (settings.port, settings.metrics_port)):
-        with socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET) as probe:
+    for host, port in ((settings.host, settings.port), (settings.metrics_host, settings.metrics_port)):
+        if port == 0:
+            continue
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                probe.bind((settings.host, port))
+                probe.bind((host, port))
             except OSError as error:
-                raise StartError(
-                    f"{settings.host}:{port} is taken: {os.strerror(error.errno or 0)}"
-                ) from None
+                raise StartError(f"{host}:{port} is taken: {os.strerror(error.errno or 0)}") from None
 
 
 async def _unless(stop: asyncio.Event, work: Awaitable[None]) -> bool:
@@ -217,46 +460,9 @@ async def _unless(stop: asyncio.Event, work: Awaitable[None]) -> bool:
     if task.done():
         task.result()
         return True
-    await _cancel([task])
+    await cancelled([task])
     return False
 
 
-async def _supervised(name: str, work: Callable[[], Awaitable[None]]) -> None:
-    """Start work again whenever it fails, less and less often; after an outage soon, however long it was."""
-    shortest, longest = _RESTART_PAUSES
-    pause = shortest
-    while True:
-        began = time.monotonic()
-        try:
-            await work()
-        except Exception as error:
-            if is_outage(error):
-                pause = shortest
-                _log.warning("background work waits for what is down", work=name, error=repr(error))
-                await asyncio.sleep(_OUTAGE_PAUSE)
-                continue
-            if time.monotonic() - began > longest:
-                pause = shortest
-            _log.error("background work failed", work=name, restart_in=pause, exc_info=error)
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, longest)
-        else:
-            _log.info("background work is done", work=name)
-            return
-
-
-async def _failure(check: Callable[[], Awaitable[object]]) -> str:
-    try:
-        async with asyncio.timeout(_READY_EVERY):
-            return "not ready" if await check() is False else ""
-    except Exception as error:
-        return repr(error)
-
-
-async def _cancel(tasks: "list[asyncio.Future[Any]] | list[asyncio.Task[None]]") -> None:
-    for task in tasks:
-        task.cancel()
-    if tasks:
-        _, late = await asyncio.wait(tasks, timeout=_BACKGROUND_GRACE)
-        for task in late:
-            _log.warning("background work does not end, leaving it", work=str(task))
+async def _nothing() -> None:
+    """Do nothing more."""

@@ -1,25 +1,25 @@
 """A circuit breaker per target: after several failures in a row, calls fail at once instead of piling up.
 
-The states are those of the library `circuitbreaker`, one file without dependencies. (Of the others, purgatory
-and pybreaker load a Redis client, 16 MB in each process, and aiobreaker is not kept up.) This adds what it
-leaves out: while the circuit is half open only one call goes through as a probe, and a call that we cancelled
-ourselves says nothing about the target.
+Pattern: https://martinfowler.com/bliki/CircuitBreaker.html. While the circuit is half open only one call goes
+through, as a probe; a call that its caller gave up says nothing about the target.
 """
 
+import time
 from datetime import timedelta
-
-from circuitbreaker import (  # type: ignore[import-untyped]  # has no annotations
-    STATE_CLOSED,
-    STATE_HALF_OPEN,
-    STATE_OPEN,
-    CircuitBreaker,
-)
+from enum import IntEnum
 
 from stoa_chassis.errors import Code, RemoteError
 from stoa_chassis.telemetry import BREAKER_STATE, get_logger
 
 _log = get_logger(__name__)
-_GAUGE = {STATE_CLOSED: 0, STATE_HALF_OPEN: 1, STATE_OPEN: 2}
+
+
+class State(IntEnum):
+    """What a breaker does with calls; the values are those of the metric."""
+
+    CLOSED = 0
+    HALF_OPEN = 1
+    OPEN = 2
 
 
 class Breaker:
@@ -27,50 +27,55 @@ class Breaker:
 
     def __init__(self, target: str, *, threshold: int = 5, ttl: float = 2.0) -> None:
         self.target = target
-        self._circuit = CircuitBreaker(threshold, ttl, name=target)
-        self._retry_after = timedelta(seconds=ttl)
+        self._threshold = threshold
+        self._ttl = ttl
+        self._state = State.CLOSED
+        self._failures = 0  # in a row
+        self._opened_at = 0.0
         self._probing = False
-        self._reported = STATE_CLOSED
         self._gauge = BREAKER_STATE.labels(target)
-        self._gauge.set(0)
+        self._gauge.set(State.CLOSED)
 
     def enter(self, method: str, *, probes: bool = True) -> None:
         """Ask before a call. Raises RemoteError (UNAVAILABLE, CIRCUIT_OPEN) instead of letting it through.
 
         A call that may take long for reasons of its own is no probe: its silence would say nothing.
         """
-        state = self._circuit.state
-        if state == STATE_OPEN or (state == STATE_HALF_OPEN and (self._probing or not probes)):
+        if self._state is State.CLOSED:
+            return
+        if self._state is State.OPEN and time.monotonic() - self._opened_at >= self._ttl:
+            self._become(State.HALF_OPEN)
+        if self._state is State.OPEN or self._probing or not probes:
             raise RemoteError(
                 self.target,
                 method,
                 Code.UNAVAILABLE,
                 "CIRCUIT_OPEN",
                 f"{self.target} does not answer",
-                retry_after=self._retry_after,
+                retry_after=timedelta(seconds=self._ttl),
             )
-        self._probing = state == STATE_HALF_OPEN
-        self._report()
+        self._probing = True
 
     def succeeded(self) -> None:
         """Count a call that the target answered, be it with a domain error."""
         self._probing = False
-        self._circuit.reset()
-        self._report()
+        self._failures = 0
+        self._become(State.CLOSED)
 
-    def failed(self, error: Exception) -> None:
+    def failed(self) -> None:
         """Count a call that the target did not answer."""
         self._probing = False
-        self._circuit.__exit__(type(error), error, None)
-        self._report()
+        self._failures += 1
+        if self._failures >= self._threshold:
+            self._opened_at = time.monotonic()
+            self._become(State.OPEN)
 
     def abandoned(self) -> None:
-        """Count nothing: we gave the call up before we knew."""
+        """Count nothing: the call was given up before its answer was known."""
         self._probing = False
 
-    def _report(self) -> None:
-        state = self._circuit.state
-        if state != self._reported:
-            self._reported = state
-            self._gauge.set(_GAUGE[state])
-            _log.warning("circuit breaker", target=self.target, state=state)
+    def _become(self, state: State) -> None:
+        if state is not self._state:
+            self._state = state
+            self._gauge.set(state)
+            _log.warning("circuit breaker", target=self.target, state=state.name.lower())

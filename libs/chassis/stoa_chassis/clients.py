@@ -234,7 +234,7 @@ class _Attempt:
         if isinstance(error, grpc.aio.AioRpcError):
             remote = from_rpc_error(breaker.target, self._path, error)
         if remote is not None and self._counts_as_failure(remote.code):
-            breaker.failed(remote)
+            breaker.failed()
         elif remote is not None or error is None:
             breaker.succeeded()
         else:

@@ -7,19 +7,64 @@ second check, and one that was made up, or taken from a list with other filters,
 import base64
 import binascii
 import hmac
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from hashlib import blake2b
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import orjson
 
 from stoa_chassis.errors import InvalidArgument
-from stoa_chassis.settings import ServiceSettings
+from stoa_chassis.settings import MongoSettings, PostgresSettings, RedisSettings
 
 DEFAULT_PAGE_SIZE = 20
 MAX_PAGE_SIZE = 100
 _MAC_BYTES = 16
+
+
+T = TypeVar("T")
+
+
+class PageRequest(Protocol):
+    """A request for a page of a list (AIP-158)."""
+
+    @property
+    def page_size(self) -> int:
+        """How many at most; 0 for the default."""
+        ...
+
+    @property
+    def page_token(self) -> str:
+        """What the page before answered; "" for the first page."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """Some items of a list, and what asks for those after them: "" if there are none."""
+
+    items: Sequence[T]
+    next_page_token: str
+
+
+async def page(
+    request: PageRequest,
+    filters: Mapping[str, Any],
+    read: Callable[[Mapping[str, Any], int], Awaitable[Sequence[T]]],
+    cursor: Callable[[T], Mapping[str, Any]],
+) -> Page[T]:
+    """Answer a request for a page of the list that `filters` select.
+
+    `read(after, limit)` returns the items after a cursor, an empty one at first; `cursor(item)` makes the one
+    of an item. One item more than asked for is read, to see if there is a next page. Raises InvalidArgument
+    for a token that this list did not give out, or a negative size.
+    """
+    after = decode_token(request.page_token, filters)
+    size = page_size(request.page_size)
+    items = await read(after, size + 1)
+    more = len(items) > size
+    return Page(items[:size], encode_token(cursor(items[size - 1]), filters) if more else "")
 
 
 def page_size(requested: int) -> int:
@@ -70,12 +115,16 @@ def _mac(body: bytes) -> bytes:
     return blake2b(body, key=_key(), digest_size=_MAC_BYTES).digest()
 
 
+class _Settings(PostgresSettings, MongoSettings, RedisSettings):
+    """The addresses of all stores, of which a service has its own."""
+
+
 @cache
 def _key() -> bytes:
     """Return the key that all instances of a service share and no client knows.
 
     Unless one is set it comes from the address of the store, which holds a password and is the same for all.
     """
-    settings = ServiceSettings()
+    settings = _Settings()
     secret = settings.page_token_key or settings.database_url or settings.mongo_url or settings.redis_url
     return blake2b(secret.encode(), person=b"page-token").digest()

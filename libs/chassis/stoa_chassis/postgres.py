@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self, TypeAlias, cast
 
 import asyncpg
 import orjson
@@ -134,6 +134,11 @@ class Database:
         async with self._connection() as connection:
             return await connection.execute(query, *args)
 
+    async def check(self) -> None:
+        """Raise Unavailable if the server can't be reached; busy connections are no sign of that."""
+        if self._pool.get_idle_size() > 0 or self._pool.get_size() < self._pool.get_max_size():
+            await self.execute("SELECT 1")
+
     @asynccontextmanager
     async def dedicated(self) -> AsyncIterator[asyncpg.Connection]:
         """Open a connection outside of the pool, for what needs a session: LISTEN, session advisory locks."""
@@ -197,6 +202,13 @@ class _CountedConnection(asyncpg.Connection):
     async def fetchmany(self, *args: Any, **options: Any) -> Any:
         self.database.count_statement()
         return await super().fetchmany(*args, **options)
+
+
+Queries: TypeAlias = asyncpg.Connection | Database
+"""What statements are sent to.
+
+The connection of a transaction, or the pool when one statement is all there is.
+"""
 
 
 @contextmanager

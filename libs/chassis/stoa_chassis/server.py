@@ -13,6 +13,8 @@ from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]  
 from stoa_chassis.auth import Authorizer
 from stoa_chassis.interceptor import Interceptor
 
+LIVENESS = "liveness"
+"""What health checks ask for to learn whether the process lives, ready or not."""
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -49,6 +51,7 @@ class RpcServer:
             ]
         )
         self._health = aio.HealthServicer()
+        self._draining = False
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self.services: list[str] = []
 
@@ -69,6 +72,7 @@ class RpcServer:
         """Listen, and return the port. Raises RuntimeError if the address is taken."""
         names = (*self.services, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name)
         reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), self._server)
+        await self._health.set(LIVENESS, _SERVING)
         await self.set_ready(False)
         if credentials is None:
             port = self._server.add_insecure_port(address)
@@ -78,13 +82,19 @@ class RpcServer:
         return port
 
     async def set_ready(self, ready: bool) -> None:
-        """Tell health checks, of the process and of each service, whether to send calls here."""
+        """Tell health checks, of the process and of each service, whether to send calls here.
+
+        Once it drains it stays unready, and alive until its end.
+        """
+        if self._draining:
+            return
         for name in ("", *self.services):
             await self._health.set(name, _SERVING if ready else _NOT_SERVING)
 
     async def drain(self, seconds: float) -> None:
         """Refuse new calls and let those that run finish, for at most `seconds`."""
-        await self._health.enter_graceful_shutdown()
+        await self.set_ready(False)
+        self._draining = True
         await self._server.stop(seconds)
 
 

@@ -2,8 +2,9 @@
 
 import os
 from pathlib import Path
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -11,9 +12,12 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from stoa_chassis.currency import known_currency
+from stoa_chassis.declared import declaration, default_metrics_port, default_port
+
 
 class ServiceSettings(BaseSettings):
-    """Common variables of all services; a service subclasses this and adds its own.
+    """Common variables of all services; a service subclasses those of its store and adds its own.
 
     `STOA_PORT` sets `port`, and so on. Secrets are files in the folder `STOA_SECRETS_DIR`, named like the
     variable in lower case (`stoa_database_url`), so that they never show in a process list; the environment
@@ -22,9 +26,11 @@ class ServiceSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="STOA_", extra="ignore", hide_input_in_errors=True)
 
+    # The ports are those of the service's declaration unless they are set; 0 is none for metrics, else any.
     host: str = "127.0.0.1"
-    port: int = 0
-    metrics_port: int = 0
+    port: int = Field(default=0, ge=0)
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int = Field(default=0, ge=0)
     workers: int = Field(default=1, ge=1)
 
     # Folder with cert.pem, key.pem and ca.pem; empty when a mesh sidecar does mTLS.
@@ -49,14 +55,23 @@ class ServiceSettings(BaseSettings):
     otlp_endpoint: str = ""
     log_level: str = "INFO"
 
-    database_url: str = Field(default="", repr=False)
-    database_pool_size: int = Field(default=10, ge=1)
     # How long a start waits for a server that isn't up yet.
     connect_timeout_seconds: float = Field(default=60, gt=0)
-    mongo_url: str = Field(default="", repr=False)
-    redis_url: str = Field(default="", repr=False)
+    # The one that the whole shop sells in (ISO 4217); a store that was filled in another one is refused.
+    currency: Annotated[str, AfterValidator(known_currency)] = "USD"
     # Signs page tokens; all instances of a service need the same. Empty: made from the store's address.
     page_token_key: str = Field(default="", repr=False)
+
+    @classmethod
+    def load(cls, service: str) -> Self:
+        """Read the settings of a service. Raises ValidationError."""
+        settings = cls()
+        if (declared := declaration(service)) is not None:
+            if "port" not in settings.model_fields_set:
+                settings.port = default_port(declared)
+            if "metrics_port" not in settings.model_fields_set:
+                settings.metrics_port = default_metrics_port(declared)
+        return settings
 
     @classmethod
     def settings_customise_sources(
@@ -72,3 +87,24 @@ class ServiceSettings(BaseSettings):
         if not folder:
             return init_settings, env_settings
         return init_settings, env_settings, SecretsSettingsSource(settings_cls, secrets_dir=Path(folder))
+
+
+class PostgresSettings(ServiceSettings):
+    """What a service with a PostgreSQL database has as well."""
+
+    database_url: str = Field(default="", repr=False)
+    database_pool_size: int = Field(default=10, ge=1)
+
+
+class MongoSettings(ServiceSettings):
+    """What a service with a MongoDB database has as well."""
+
+    mongo_url: str = Field(default="", repr=False)
+    # Empty: named like the service.
+    mongo_database: str = ""
+
+
+class RedisSettings(ServiceSettings):
+    """What a service with keys in Redis has as well."""
+
+    redis_url: str = Field(default="", repr=False)

@@ -168,8 +168,8 @@ def labelled(metric: Any, *labels: str) -> Any:
     return metric.labels(*labels)
 
 
-def serve_metrics(port: int) -> None:
-    """Serve `/metrics` on 127.0.0.1 at `port`; 0 means not at all.
+def serve_metrics(host: str, port: int) -> None:
+    """Serve `/metrics` at host:port; port 0 means not at all.
 
     With several worker processes the parent serves: it sets `PROMETHEUS_MULTIPROC_DIR` for the workers and
     itself, and the answer sums up all of them.
@@ -184,7 +184,7 @@ def serve_metrics(port: int) -> None:
 
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # the library has no annotation here
-    prometheus_client.start_http_server(port, addr="127.0.0.1", registry=registry)
+    prometheus_client.start_http_server(port, addr=host, registry=registry)
 
 
 # ---------------------------------------------------------------------------------------------- logging

@@ -1,73 +1,107 @@
-"""The unit of work: one transaction of a use case, with its repositories and the events that it causes.
+"""Transactional use cases: load, decide, save, and again from the start if somebody else was faster.
+
+    class Orders:
+        def __init__(self, uow: UnitOfWork[Tx]) -> None:
+            self._uow = uow
+
+        @transactional
+        async def cancel(self, tx: Tx, order_id: UUID, reason: str) -> Order:
+            order = await tx.orders.get(order_id)
+            order.cancel(reason)
+            await tx.orders.save(order)
+            return order
+
+`orders.cancel(order_id, reason)` runs it: all that it saved commits, with the events of what it saved, or
+nothing does. A use case that handles an event takes it as its first argument; that it was handled commits
+with its effects, so that it has them once. Because it may run more than once, a use case does nothing outside
+of its transaction.
 
 Pattern: https://www.cosmicpython.com/book/chapter_06_uow.html
 """
 
 import asyncio
+import functools
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from typing import Generic, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar
 
-import asyncpg
-
-from stoa_chassis import inbox
-from stoa_chassis.avro import Event, EventCodec
-from stoa_chassis.clock import Clock, SystemClock
+from stoa_chassis.avro import Event
 from stoa_chassis.errors import Aborted
-from stoa_chassis.inbox import AlreadyProcessed
-from stoa_chassis.outbox import Outbox
-from stoa_chassis.postgres import RETRIABLE_ERRORS, Database
 from stoa_contracts.events import Payload
-
-__all__ = ["AlreadyProcessed", "UnitOfWork"]
 
 T = TypeVar("T")
 R = TypeVar("R")
-_TRIES = 5
-_FIRST_PAUSE_SECONDS = 0.01
+P = ParamSpec("P")
+_TRIES = 12
+_FIRST_PAUSE_SECONDS = 0.005
+_LONGEST_PAUSE_SECONDS = 0.2
+
+
+class LostRace(Exception):
+    """Somebody else changed it since it was read: the unit of work begins again. Stores raise it."""
+
+
+class Busy(Aborted):
+    """Others keep changing the same thing; try again."""
+
+    reason = "CONCURRENT_CHANGES"
 
 
 class UnitOfWork(Generic[T]):
-    """Opens transactions; `open` makes of a connection and an outbox what the use cases work with."""
+    """Runs use cases in transactions of one store.
+
+    `T` is what they see of one, a dataclass of repositories.
+    """
 
     def __init__(
         self,
-        database: Database,
-        events: EventCodec,
-        open: Callable[[asyncpg.Connection, Outbox], T],  # noqa: A002
-        clock: Clock | None = None,
+        begin: Callable[[Event[Payload] | None], AbstractAsyncContextManager[T]],
+        busy: type[Aborted] = Busy,
     ) -> None:
-        self._database = database
-        self._codec = events
-        self._open = open
-        self._clock = clock or SystemClock()
+        """`begin` opens a transaction that commits when its block ends; it may handle an event.
 
-    @asynccontextmanager
-    async def begin(self, consuming: Event[Payload] | None = None) -> AsyncIterator[T]:
-        """Run a block in a transaction: all that it changed and published commits, or none if it raises.
-
-        `consuming` is the event that the block handles. Raises AlreadyProcessed if it was handled before, and
-        Unavailable if the database can't be reached.
+        `busy` is raised when a use case has lost again and again.
         """
-        async with self._database.transaction() as connection:
-            if consuming is not None:
-                await inbox.accept(connection, consuming)
-            outbox = Outbox(connection, self._codec, self._clock)
-            yield self._open(connection, outbox)
-            await outbox.flush()
+        self._begin = begin
+        self._busy = busy
 
     async def run(self, work: Callable[[T], Awaitable[R]], consuming: Event[Payload] | None = None) -> R:
-        """Run `work` in a transaction, again from the start if it lost against a concurrent one.
+        """Run `work` in a transaction that handles the event `consuming`, if one is given.
 
-        Raises Aborted if it lost five times in a row (serialization failure or deadlock).
+        Raises AlreadyProcessed if the event was handled before, Unavailable if the store can't be reached,
+        and Busy if the work has lost twelve times in a row.
         """
-        for lost in range(_TRIES):
+        pause = _FIRST_PAUSE_SECONDS
+        for _ in range(_TRIES - 1):
             try:
-                async with self.begin(consuming) as tx:
+                async with self._begin(consuming) as tx:
                     return await work(tx)
-            except RETRIABLE_ERRORS as error:
-                if lost == _TRIES - 1:
-                    raise Aborted("too many concurrent changes") from error
-            await asyncio.sleep(_FIRST_PAUSE_SECONDS * 2**lost * random.uniform(0.5, 1.5))
-        raise AssertionError("the loop returns or raises")
+            except LostRace:
+                await asyncio.sleep(pause * random.uniform(0.5, 1.5))
+                pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+        try:
+            async with self._begin(consuming) as tx:
+                return await work(tx)
+        except LostRace as lost:
+            raise self._busy("others keep changing it, try again") from lost
+
+
+class _UseCases(Protocol):
+    _uow: UnitOfWork[Any]
+
+
+U = TypeVar("U", bound=_UseCases)
+
+
+def transactional(
+    use_case: Callable[Concatenate[U, T, P], Awaitable[R]],
+) -> Callable[Concatenate[U, P], Coroutine[Any, Any, R]]:
+    """Run a use case in a transaction of `self._uow`, which it gets as its first argument."""
+
+    @functools.wraps(use_case)
+    async def run(self: U, *args: P.args, **kwargs: P.kwargs) -> R:
+        consuming = args[0] if args and isinstance(args[0], Event) else None
+        return await self._uow.run(lambda tx: use_case(self, tx, *args, **kwargs), consuming)
+
+    return run  # type: ignore[return-value]  # functools.wraps makes of a method something with other types

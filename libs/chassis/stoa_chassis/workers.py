@@ -51,11 +51,14 @@ class WorkerSide:
         loop.add_reader(self._link.fileno(), gone)
 
 
-def supervise(name: str, count: int, metrics_port: int, drain_seconds: float) -> int:
-    """Run `count` workers until SIGTERM or SIGINT; return the exit code of this process."""
+def supervise(name: str, count: int, metrics: tuple[str, int], drain_seconds: float) -> int:
+    """Run `count` workers until SIGTERM or SIGINT; return the exit code of this process.
+
+    Their metrics are served, summed up, at the host and port `metrics`.
+    """
     with tempfile.TemporaryDirectory(prefix=f"stoa-{name}-metrics-") as folder:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
-        telemetry.serve_metrics(metrics_port)
+        telemetry.serve_metrics(*metrics)
         return asyncio.run(_Supervisor(count, drain_seconds).run())
 
 

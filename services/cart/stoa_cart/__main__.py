@@ -5,40 +5,30 @@ from stoa.catalog.v1.catalog_pb2_grpc import CatalogServiceStub
 from stoa.inventory.v1.inventory_pb2_grpc import InventoryServiceStub
 from stoa_cart.api import CartServicer
 from stoa_cart.events import handlers
+from stoa_cart.model import CartBusy
 from stoa_cart.peers import Catalog, Inventory
-from stoa_cart.repository import OUTBOX, CartStore, PriceBook
+from stoa_cart.ports import Tx
+from stoa_cart.repository import CartReader, PriceBook
+from stoa_cart.repository import Carts as CartStore
 from stoa_cart.service import Carts
 from stoa_cart.settings import Settings
 from stoa_chassis.app import App, run
-from stoa_chassis.avro import EventCodec
-from stoa_chassis.clock import SystemClock
-from stoa_chassis.kafka import Consumer, Producer
-from stoa_chassis.redis import connect
-from stoa_chassis.redis_outbox import RedisOutbox
-from stoa_events import CartItemAdded
 
 
 async def compose(app: App[Settings]) -> None:
     """Wire the service."""
-    settings, clock = app.settings, SystemClock()
-    redis = await app.enter(connect(settings.redis_url, settings.connect_timeout_seconds))
-    codec = EventCodec(settings.schema_registry_url)
-    await codec.load(CartItemAdded)
-    producer = await app.enter(Producer(settings.kafka_bootstrap))
-
-    outbox = RedisOutbox(redis, OUTBOX, codec, producer, clock)
+    currency = app.settings.currency
+    store = await app.redis(lambda transaction: Tx(CartStore(transaction, currency)), busy=CartBusy)
     carts = Carts(
-        CartStore(redis, outbox),
-        PriceBook(redis),
-        Catalog(app.client(CatalogServiceStub, "catalog", settings.catalog_target)),
-        Inventory(app.client(InventoryServiceStub, "inventory", settings.inventory_target)),
-        clock,
+        store.uow,
+        CartReader(store.redis, currency),
+        PriceBook(store.redis),
+        Catalog(app.client(CatalogServiceStub, "catalog")),
+        Inventory(app.client(InventoryServiceStub, "inventory")),
+        app.clock,
     )
-    consumer = Consumer("cart", settings.kafka_bootstrap, handlers(carts), codec, producer)
-
     app.serve(add_CartServiceServicer_to_server, CartServicer(carts))
-    app.background("outbox relay", outbox.run)
-    app.background("consumer", consumer.run)
+    await app.consume(handlers(carts))
 
 
 if __name__ == "__main__":

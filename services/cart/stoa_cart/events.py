@@ -1,27 +1,18 @@
-"""What the cart service hears: orders, which empty carts, and what products cost."""
+"""What the cart service consumes: orders, which empty carts, and what products cost."""
 
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 from stoa_cart.service import Carts
-from stoa_chassis.avro import Event
+from stoa_chassis.kafka import Handler
+from stoa_contracts.events import Payload
 from stoa_events import OrderPlaced, ProductCreated, ProductDeleted, ProductUpdated
 
 
-def handlers(carts: Carts) -> Mapping[type, Callable[[Event[Any]], Awaitable[None]]]:
+def handlers(carts: Carts) -> Mapping[type[Payload], Handler]:
     """Return the handler of each event."""
-
-    async def product_changed(event: Event[ProductCreated | ProductUpdated]) -> None:
-        product = event.payload
-        prices = {variant.variant_id: variant.price for variant in product.variants}
-        await carts.product_changed(product.product_id, product.version, prices)
-
-    async def product_deleted(event: Event[ProductDeleted]) -> None:
-        await carts.product_changed(event.payload.product_id, event.payload.version, {})
-
     return {
-        OrderPlaced: carts.order_placed,
-        ProductCreated: product_changed,
-        ProductUpdated: product_changed,
-        ProductDeleted: product_deleted,
+        OrderPlaced: carts.on_order_placed,
+        ProductCreated: carts.on_product_changed,
+        ProductUpdated: carts.on_product_changed,
+        ProductDeleted: carts.on_product_deleted,
     }

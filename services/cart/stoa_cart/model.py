@@ -15,14 +15,12 @@ from uuid import UUID
 from stoa_chassis.errors import Aborted, FailedPrecondition, InvalidArgument, NotFound
 from stoa_chassis.ids import new_id
 from stoa_contracts.money import Money
-from stoa_events import CartItemAdded
+from stoa_events import CartItemAdded, OrderPlaced
 
-# The shop sells in one currency: the catalogue accepts no other.
-CURRENCY = "USD"
 MAX_QUANTITY = 999
 MAX_LINES = 100
-# Leaves room for tax and shipping below what the stores hold.
-MAX_SUBTOTAL = Money(Decimal(1_000_000_000), CURRENCY)
+# In the currency of the shop. Leaves room for tax and shipping below what the stores hold.
+MAX_SUBTOTAL = Decimal(1_000_000_000)
 
 
 class ItemNotFound(NotFound):
@@ -71,9 +69,13 @@ class Item:
 
 @dataclass(slots=True)
 class Cart:
-    """What a user means to buy: each variant on one line, in the order they were put in."""
+    """What a user means to buy: each variant on one line, in the order they were put in.
+
+    `currency` is the shop's, in which the catalogue prices everything.
+    """
 
     user_id: UUID
+    currency: str
     items: list[Item] = field(default_factory=list)
     updated_at: datetime | None = None
     events: list[CartItemAdded] = field(default_factory=list, compare=False)
@@ -81,7 +83,7 @@ class Cart:
     @property
     def subtotal(self) -> Money:
         """The sum of price times quantity."""
-        return Money(_cost(self.items), CURRENCY)
+        return Money(_cost(self.items), self.currency)
 
     def item(self, item_id: UUID) -> Item:
         """Return a line. Raises ItemNotFound."""
@@ -100,7 +102,7 @@ class Cart:
             if (price := prices.get(item.variant_id, item.price)) != item.price:
                 seen = [*self.items]
                 seen[position] = replace(item, price=price)
-                if _cost(seen) <= MAX_SUBTOTAL.amount:
+                if _cost(seen) <= MAX_SUBTOTAL:
                     self.items = seen
 
     def add(self, offer: Offer, quantity: int, available: int, at: datetime) -> None:
@@ -147,12 +149,14 @@ class Cart:
         """Take a line out, if it is there."""
         self._keep((item for item in self.items if item.item_id != item_id), at)
 
-    def take_out_ordered(self, ordered: Iterable[tuple[UUID, int]], at: datetime) -> None:
-        """Take out what was ordered, as (variant, quantity): what was added since stays."""
+    def on_order_placed(self, order: OrderPlaced, at: datetime) -> None:
+        """Take out what was ordered; what was added since stays."""
         rest = list(self.items)
-        for variant_id, quantity in ordered:
+        for line in order.items:
             rest = [
-                replace(item, quantity=item.quantity - quantity) if item.variant_id == variant_id else item
+                replace(item, quantity=item.quantity - line.quantity)
+                if item.variant_id == line.variant_id
+                else item
                 for item in rest
             ]
         self._keep((item for item in rest if item.quantity > 0), at)
@@ -171,8 +175,9 @@ class Cart:
                     "available": str(available),
                 },
             )
-        if _cost(items) > MAX_SUBTOTAL.amount:
-            raise InvalidArgument("item.quantity", f"would make the cart cost more than {MAX_SUBTOTAL}")
+        if _cost(items) > MAX_SUBTOTAL:
+            most = Money(MAX_SUBTOTAL, self.currency)
+            raise InvalidArgument("item.quantity", f"would make the cart cost more than {most}")
         self._keep(items, at)
 
     def _keep(self, items: Iterable[Item], at: datetime) -> None:

@@ -1,15 +1,11 @@
 """Carts, and what variants cost, in Redis.
 
-`cart:{user_id}` holds a cart as JSON for 30 days after its last use. A change is a compare-and-set: a Lua
-script writes the new cart only if the old one is still there, so that two tabs at once lose nothing. The same
-script adds the events of the change to the outbox, and notes the event that caused it in
-`cart:inbox:{event_id}`, so all of it happens or none. `cart:prices` holds what variants cost now. The keys of
-the script lie in different slots, so the store is one primary (and its replicas), not a Redis Cluster.
+`cart:{user_id}` holds a cart as JSON for 30 days after its last use. A change is a compare-and-set, so that
+two tabs at once lose nothing, together with its events and the event that caused it
+(`stoa_chassis.redis_uow`). `cart:prices` holds what variants cost now.
 """
 
-import asyncio
-import random
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
@@ -19,38 +15,14 @@ from uuid import UUID
 import orjson
 from redis.asyncio import Redis
 
-from stoa_cart.model import Cart, CartBusy, Item
-from stoa_chassis.avro import Event
-from stoa_chassis.inbox import AlreadyProcessed
-from stoa_chassis.redis_outbox import LUA_PUBLISH, RedisOutbox
-from stoa_contracts.events import Payload
+from stoa_cart.model import Cart, Item
+from stoa_chassis.redis_uow import RedisTransaction
 from stoa_contracts.money import Money
 
-OUTBOX = "cart:outbox"
-"""The stream of events that wait to be published."""
 _PRICES = "cart:prices"
 _LIFETIME = timedelta(days=30)
-_TRIES = 12
-_PAUSES = (0.005, 0.2)  # seconds: after the first lost race, and at most
 # Carts that are in use are read again and again, with the same ids and prices: most of the work of reading.
 _uuid = lru_cache(maxsize=10_000)(UUID)
-
-# The client sends a script again if the connection broke before the answer came: it then finds its own cart,
-# and must not add the events a second time.
-_SAVE = (
-    LUA_PUBLISH
-    + """
-local cart, outbox, inbox = KEYS[1], KEYS[2], KEYS[3]
-local expected, changed, lifetime = ARGV[1], ARGV[2], ARGV[3]
-if inbox and redis.call('EXISTS', inbox) == 1 then return 'processed' end
-local current = redis.call('GET', cart) or ''
-if current ~= expected then return current == changed and 'saved' or 'conflict' end
-if changed ~= '' then redis.call('SET', cart, changed, 'EX', lifetime) end
-if inbox then redis.call('SET', inbox, '', 'EX', lifetime) end
-publish(outbox, 4)
-return 'saved'
-"""
-)
 
 # Products are created, updated and deleted on three topics, whose events may overtake each other.
 _LEARN = """
@@ -60,66 +32,40 @@ return redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
 """
 
 
-class CartStore:
-    """The carts of all users."""
+class Carts:
+    """The carts of all users, in a unit of work that changes one of them."""
 
-    def __init__(self, redis: Redis, outbox: RedisOutbox) -> None:
-        self._redis = redis
-        self._outbox = outbox
-        self._save = redis.register_script(_SAVE)
+    def __init__(self, transaction: RedisTransaction, currency: str) -> None:
+        self._transaction = transaction
+        self._currency = currency
 
     async def get(self, user_id: UUID) -> Cart:
         """Return a user's cart, an empty one if there is none. Using it renews its life."""
-        return _cart(user_id, await self._read(user_id))
+        return _cart(user_id, self._currency, await self._transaction.get(_key(user_id), _LIFETIME))
 
-    async def change(
-        self,
-        user_id: UUID,
-        decide: Callable[[Cart], Awaitable[None]],
-        consuming: Event[Payload] | None = None,
-    ) -> Cart:
-        """Load a cart, let `decide` change it, store it; again from the start if somebody else was faster.
+    async def save(self, cart: Cart) -> None:
+        """Store a changed cart, and publish its events. Nothing is written if nothing changed."""
+        # An empty cart that was never stored stays unstored.
+        self._transaction.put(_key(cart.user_id), _json(cart) if cart.updated_at else b"", _LIFETIME)
+        self._transaction.outbox.collect(cart)
 
-        `consuming` is the event that causes the change. Nothing is written if there is nothing to note.
-
-        Raises:
-            AlreadyProcessed: the event took effect before.
-            CartBusy: somebody else was faster again and again.
-        """
-        pause, longest_pause = _PAUSES
-        for _ in range(_TRIES):
-            stored = await self._read(user_id)
-            cart = _cart(user_id, stored)
-            await decide(cart)
-            changed = _json(cart) if cart.items or stored else b""
-            if changed == stored and consuming is None:
-                return cart
-            outcome = await self._compare_and_set(cart, stored, changed, consuming)
-            if outcome == b"saved":
-                return cart
-            if outcome == b"processed":
-                raise AlreadyProcessed(f"{consuming}")
-            await asyncio.sleep(pause * random.uniform(0.5, 1.5))
-            pause = min(pause * 2, longest_pause)
-        raise CartBusy("others keep changing the cart, try again")
-
-    async def clear(self, user_id: UUID) -> None:
+    async def remove(self, user_id: UUID) -> None:
         """Forget a user's cart."""
-        await self._redis.delete(_key(user_id))
+        await self.get(user_id)
+        self._transaction.put(_key(user_id), b"", _LIFETIME)
 
-    async def _read(self, user_id: UUID) -> bytes:
+
+class CartReader:
+    """Carts as they are, outside of a unit of work."""
+
+    def __init__(self, redis: Redis, currency: str) -> None:
+        self._redis = redis
+        self._currency = currency
+
+    async def get(self, user_id: UUID) -> Cart:
+        """Return a user's cart, an empty one if there is none. Using it renews its life."""
         stored: Any = await self._redis.getex(_key(user_id), ex=_LIFETIME)
-        return cast(bytes, stored or b"")
-
-    async def _compare_and_set(
-        self, cart: Cart, expected: bytes, changed: bytes, consuming: Event[Payload] | None
-    ) -> bytes:
-        keys = [_key(cart.user_id), self._outbox.stream]
-        if consuming is not None:
-            keys.append(f"cart:inbox:{consuming.event_id}")
-        events = self._outbox.arguments(cart.events)
-        arguments = [expected, changed, int(_LIFETIME.total_seconds()), *events]
-        return cast(bytes, await self._save(keys=keys, args=arguments))
+        return _cart(user_id, self._currency, stored or b"")
 
 
 class PriceBook:
@@ -178,12 +124,13 @@ def _json(cart: Cart) -> bytes:
     )
 
 
-def _cart(user_id: UUID, stored: bytes) -> Cart:
+def _cart(user_id: UUID, currency: str, stored: bytes) -> Cart:
     if not stored:
-        return Cart(user_id)
+        return Cart(user_id, currency)
     record = orjson.loads(stored)
     return Cart(
         user_id,
+        currency,
         [
             Item(
                 _uuid(item["item_id"]),

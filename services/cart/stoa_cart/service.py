@@ -1,33 +1,15 @@
 """The use cases of carts."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Protocol
 from uuid import UUID
 
 from stoa_cart.model import Cart, Offer
-from stoa_cart.repository import CartStore, PriceBook
+from stoa_cart.ports import CartReader, Catalog, Inventory, PriceBook, Tx
 from stoa_chassis.avro import Event
 from stoa_chassis.clock import Clock
 from stoa_chassis.errors import InvalidArgument
-from stoa_contracts.money import Money
-from stoa_events import OrderPlaced
-
-
-class Catalog(Protocol):
-    """What is on sale, and for how much."""
-
-    async def offer(self, variant_id: UUID) -> Offer | None:
-        """Return today's offer of a variant, None if it is not on sale."""
-        ...
-
-
-class Inventory(Protocol):
-    """What is in stock."""
-
-    async def available(self, variant_id: UUID) -> int:
-        """Return how many of a variant can still be promised."""
-        ...
+from stoa_chassis.uow import UnitOfWork, transactional
+from stoa_events import OrderPlaced, ProductCreated, ProductDeleted, ProductUpdated
 
 
 class Carts:
@@ -40,32 +22,39 @@ class Carts:
     """
 
     def __init__(
-        self, store: CartStore, prices: PriceBook, catalog: Catalog, inventory: Inventory, clock: Clock
+        self,
+        uow: UnitOfWork[Tx],
+        reader: CartReader,
+        prices: PriceBook,
+        catalog: Catalog,
+        inventory: Inventory,
+        clock: Clock,
     ) -> None:
-        self._store = store
+        self._uow = uow
+        self._reader = reader
         self._prices = prices
         self._catalog = catalog
         self._inventory = inventory
         self._clock = clock
 
-    async def get(self, user_id: UUID) -> Cart:
+    @transactional
+    async def get(self, tx: Tx, user_id: UUID) -> Cart:
         """Show a cart to its owner. Needs no other service."""
-
-        async def only_look(_: Cart) -> None:
-            """Change nothing but the prices seen."""
-
-        return await self._as_owner(user_id, only_look)
+        cart = await self._as_seen_now(tx, user_id)
+        await tx.carts.save(cart)
+        return cart
 
     async def for_checkout(self, user_id: UUID) -> Cart:
         """Read a cart at the prices that its owner last saw, whatever things cost now."""
-        return await self._store.get(user_id)
+        return await self._reader.get(user_id)
 
     async def add(self, user_id: UUID, product_id: UUID, variant_id: UUID, quantity: int) -> Cart:
         """Put a variant in, if there are enough of it in stock for all that the cart would hold.
 
         Raises:
             InvalidArgument: the variant is not on sale or not of that product, or see `Cart.add`.
-            OutOfStock, CartFull, CartBusy: see `Cart.add` and `CartStore.change`.
+            OutOfStock, CartFull: see `Cart.add`.
+            CartBusy: others kept changing the cart.
             RemoteError: the catalogue or the inventory can't be asked.
         """
         offer, available = await asyncio.gather(
@@ -75,63 +64,64 @@ class Carts:
             raise InvalidArgument("item.variant_id", "is not on sale")
         if offer.product_id != product_id:
             raise InvalidArgument("item.product_id", "is not the product of this variant")
+        return await self._put_in(user_id, offer, quantity, available)
 
-        async def put_in(cart: Cart) -> None:
-            cart.add(offer, quantity, available, self._clock.now())
+    @transactional
+    async def _put_in(self, tx: Tx, user_id: UUID, offer: Offer, quantity: int, available: int) -> Cart:
+        cart = await self._as_seen_now(tx, user_id)
+        cart.add(offer, quantity, available, self._clock.now())
+        await tx.carts.save(cart)
+        return cart
 
-        return await self._as_owner(user_id, put_in)
-
-    async def update(self, user_id: UUID, item_id: UUID, quantity: int) -> Cart:
+    @transactional
+    async def update(self, tx: Tx, user_id: UUID, item_id: UUID, quantity: int) -> Cart:
         """Set how many of a line there are; it may become less whatever is in stock.
 
         Raises:
-            ItemNotFound, InvalidArgument, OutOfStock, CartBusy: see `Cart.set_quantity` and
-                `CartStore.change`.
+            ItemNotFound, InvalidArgument, OutOfStock: see `Cart.set_quantity`.
+            CartBusy: others kept changing the cart.
             RemoteError: the inventory can't be asked.
         """
+        cart = await self._as_seen_now(tx, user_id)
+        item = cart.item(item_id)
+        grows = quantity > item.quantity
+        available = await self._inventory.available(item.variant_id) if grows else quantity
+        cart.set_quantity(item_id, quantity, available, self._clock.now())
+        await tx.carts.save(cart)
+        return cart
 
-        async def set_quantity(cart: Cart) -> None:
-            item = cart.item(item_id)
-            grows = quantity > item.quantity
-            available = await self._inventory.available(item.variant_id) if grows else quantity
-            cart.set_quantity(item_id, quantity, available, self._clock.now())
-
-        return await self._as_owner(user_id, set_quantity)
-
-    async def remove(self, user_id: UUID, item_id: UUID) -> Cart:
+    @transactional
+    async def remove(self, tx: Tx, user_id: UUID, item_id: UUID) -> Cart:
         """Take a line out, if it is there. Raises CartBusy."""
+        cart = await self._as_seen_now(tx, user_id)
+        cart.remove(item_id, self._clock.now())
+        await tx.carts.save(cart)
+        return cart
 
-        async def take_out(cart: Cart) -> None:
-            cart.remove(item_id, self._clock.now())
+    @transactional
+    async def clear(self, tx: Tx, user_id: UUID) -> None:
+        """Take everything out. Raises CartBusy."""
+        await tx.carts.remove(user_id)
 
-        return await self._as_owner(user_id, take_out)
+    @transactional
+    async def on_order_placed(self, tx: Tx, event: Event[OrderPlaced]) -> None:
+        """Take out what was ordered, once; what was put in since stays. Raises CartBusy."""
+        cart = await tx.carts.get(event.payload.user_id)
+        cart.on_order_placed(event.payload, self._clock.now())
+        await tx.carts.save(cart)
 
-    async def clear(self, user_id: UUID) -> None:
-        """Take everything out."""
-        await self._store.clear(user_id)
-
-    async def order_placed(self, event: Event[OrderPlaced]) -> None:
-        """Take out what was ordered, once; what was put in since stays.
-
-        Raises:
-            AlreadyProcessed, CartBusy: see `CartStore.change`.
-        """
-        ordered = [(item.variant_id, item.quantity) for item in event.payload.items]
-
-        async def take_out(cart: Cart) -> None:
-            cart.take_out_ordered(ordered, self._clock.now())
-
-        await self._store.change(event.payload.user_id, take_out, consuming=event)
-
-    async def product_changed(self, product_id: UUID, version: int, prices: Mapping[UUID, Money]) -> None:
+    async def on_product_changed(self, event: Event[ProductCreated] | Event[ProductUpdated]) -> None:
         """Note what the variants of a product cost, unless a later version of it is known."""
-        await self._prices.learn(product_id, version, prices)
+        product = event.payload
+        prices = {variant.variant_id: variant.price for variant in product.variants}
+        await self._prices.learn(product.product_id, product.version, prices)
 
-    async def _as_owner(self, user_id: UUID, decide: Callable[[Cart], Awaitable[None]]) -> Cart:
-        """Change a cart for its owner, who sees all of it on the occasion."""
+    async def on_product_deleted(self, event: Event[ProductDeleted]) -> None:
+        """Note that the variants of a product have no price any more."""
+        await self._prices.learn(event.payload.product_id, event.payload.version, {})
 
-        async def see_and_decide(cart: Cart) -> None:
-            cart.see(await self._prices.of({item.product_id for item in cart.items}))
-            await decide(cart)
-
-        return await self._store.change(user_id, see_and_decide)
+    async def _as_seen_now(self, tx: Tx, user_id: UUID) -> Cart:
+        """Read a cart for its owner, who sees it at the prices of now on the occasion."""
+        cart = await tx.carts.get(user_id)
+        cart.see(await self._prices.of({item.product_id for item in cart.items}))
+        return cart

@@ -20,7 +20,7 @@ async def compose(app: App[Settings]) -> None:
     """Wire the service."""
     settings, clock = app.settings, SystemClock()
     mongo = await app.enter(connect(settings.mongo_url, settings.connect_timeout_seconds))
-    collection = await open_products(mongo[settings.mongo_database])
+    collection = await open_products(mongo[settings.mongo_database or app.name])
     codec = EventCodec(settings.schema_registry_url)
     await codec.load(ProductCreated, ProductUpdated, ProductDeleted, ProductViewed)
     producer = await app.enter(Producer(settings.kafka_bootstrap))

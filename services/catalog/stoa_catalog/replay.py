@@ -56,7 +56,7 @@ def addresses(instances: str) -> Iterator[str]:
 
 
 async def _main() -> None:
-    settings = Settings()
+    settings = Settings.load("catalog")
     certificates = CertificateFolder(Path(settings.tls_dir)) if settings.tls_dir else None
     instances = settings.instances or f"{settings.host}:{settings.port}"
     rebuilt = [answer for address in addresses(instances) for answer in await replay(address, certificates)]

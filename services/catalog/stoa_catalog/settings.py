@@ -2,16 +2,11 @@
 
 from pydantic import Field
 
-from stoa_chassis.settings import ServiceSettings
+from stoa_chassis.settings import MongoSettings
 
 
-class Settings(ServiceSettings):
+class Settings(MongoSettings):
     """The common settings, and what is its own."""
-
-    port: int = 18101
-    metrics_port: int = 18201
-
-    mongo_database: str = "catalog"
 
     # How often the read model is compared with the store, for news that never came. Seconds.
     reconcile_seconds: float = Field(default=60, gt=0)

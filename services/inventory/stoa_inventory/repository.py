@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Self
 from uuid import UUID
 
 import asyncpg
@@ -174,6 +175,11 @@ class Tx:
     stocks: Stocks
     outbox: Outbox
 
+    @classmethod
+    def open(cls, connection: asyncpg.Connection, outbox: Outbox) -> Self:
+        """Work on a connection."""
+        return cls(Stocks(connection), outbox)
+
 
 class StockReader:
     """Reads stock outside of a transaction."""
@@ -206,4 +212,4 @@ class StockReader:
 
 def unit_of_work(database: Database, codec: EventCodec, clock: Clock) -> UnitOfWork[Tx]:
     """Return what opens the transactions of the use cases."""
-    return UnitOfWork(database, codec, lambda connection, outbox: Tx(Stocks(connection), outbox), clock)
+    return UnitOfWork(database, codec, Tx.open, clock)

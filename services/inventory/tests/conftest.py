@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -12,6 +11,7 @@ import pytest
 from stoa_chassis.avro import Event, EventCodec
 from stoa_chassis.clock import SystemClock
 from stoa_chassis.ids import new_id
+from stoa_chassis.migrations import service_migrations
 from stoa_chassis.postgres import Database
 from stoa_events import InventoryLowStock, InventoryOutOfStock, InventoryReserved
 from stoa_inventory.events import handlers
@@ -69,7 +69,7 @@ class World:
 
 @pytest.fixture(scope="module")
 async def database(database_url: str) -> AsyncIterator[Database]:
-    async with Database.connect(database_url, Path(__file__).parents[1] / "migrations") as database:
+    async with Database.connect(database_url, service_migrations("inventory")) as database:
         yield database
 
 

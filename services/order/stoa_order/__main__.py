@@ -1,7 +1,5 @@
 """The composition root of the order service."""
 
-from pathlib import Path
-
 from stoa.cart.v1.cart_pb2_grpc import CartServiceStub
 from stoa.catalog.v1.catalog_pb2_grpc import CatalogServiceStub
 from stoa.order.v1.order_pb2_grpc import add_OrderServiceServicer_to_server
@@ -11,6 +9,7 @@ from stoa_chassis.app import App, run
 from stoa_chassis.avro import EventCodec
 from stoa_chassis.clock import SystemClock
 from stoa_chassis.kafka import Consumer, Producer
+from stoa_chassis.migrations import service_migrations
 from stoa_chassis.outbox import OutboxRelay
 from stoa_chassis.postgres import Database
 from stoa_events import OrderCancelled, OrderConfirmed, OrderPlaced
@@ -22,21 +21,19 @@ from stoa_order.repository import OrderReader, unit_of_work
 from stoa_order.service import Orders
 from stoa_order.settings import Settings
 
-_MIGRATIONS = Path(__file__).parents[1] / "migrations"
-
 
 async def compose(app: App[Settings]) -> None:
     """Wire the service."""
     settings, clock = app.settings, SystemClock()
     database = await app.enter(
-        Database.connect(settings.database_url, _MIGRATIONS, settings.database_pool_size)
+        Database.connect(settings.database_url, service_migrations("order"), settings.database_pool_size)
     )
     codec = EventCodec(settings.schema_registry_url)
     await codec.load(OrderPlaced, OrderConfirmed, OrderCancelled)
     producer = await app.enter(Producer(settings.kafka_bootstrap))
 
     uow = unit_of_work(database, codec, settings.patience, settings.saga_retry)
-    payments = Payments(app.client(PaymentServiceStub, "payment", settings.payment_target))
+    payments = Payments(app.client(PaymentServiceStub, "payment"))
     engine = SagaEngine(uow, payments, clock)
     orders = Orders(
         uow,
@@ -44,9 +41,9 @@ async def compose(app: App[Settings]) -> None:
         engine,
         clock,
         settings.tariff,
-        Carts(app.client(CartServiceStub, "cart", settings.cart_target)),
-        Catalog(app.client(CatalogServiceStub, "catalog", settings.catalog_target)),
-        AddressBook(app.client(UserServiceStub, "user", settings.user_target)),
+        Carts(app.client(CartServiceStub, "cart")),
+        Catalog(app.client(CatalogServiceStub, "catalog")),
+        AddressBook(app.client(UserServiceStub, "user")),
     )
 
     app.serve(add_OrderServiceServicer_to_server, OrderServicer(orders))

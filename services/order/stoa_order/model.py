@@ -55,6 +55,12 @@ class PriceChanged(FailedPrecondition):
     reason = "PRICE_CHANGED"
 
 
+class ForeignCurrency(FailedPrecondition):
+    """Something is priced in another currency than the shop sells in; the metadata names both."""
+
+    reason = "FOREIGN_CURRENCY"
+
+
 class NotCancellable(FailedPrecondition):
     """The order is past the point where it can be cancelled."""
 
@@ -154,9 +160,18 @@ class Tariff:
     shipping: dict[str, Money]
     tax_rate: Decimal
 
-    def amounts(self, lines: Iterable[Line], shipping_method: str) -> Amounts:
-        """Add up what the lines cost when sent so. Tax is rounded half up to the cent."""
+    def amounts(self, lines: Sequence[Line], shipping_method: str) -> Amounts:
+        """Add up what the lines cost when sent so. Tax is rounded half up to the cent.
+
+        Raises ForeignCurrency if a line is not priced in the currency of the tariff.
+        """
         shipping = self.shipping[shipping_method]
+        for line in lines:
+            if line.price.currency != shipping.currency:
+                raise ForeignCurrency(
+                    f"{line.name} is priced in {line.price.currency}, the shop sells in {shipping.currency}",
+                    metadata={"priced_in": line.price.currency, "sold_in": shipping.currency},
+                )
         subtotal = sum((line.amount for line in lines), Money.zero(shipping.currency))
         tax = Money(
             (subtotal.amount * self.tax_rate).quantize(Decimal("0.01"), ROUND_HALF_UP), subtotal.currency

@@ -5,22 +5,14 @@ from decimal import Decimal
 
 from pydantic import Field
 
-from stoa_chassis.settings import ServiceSettings
+from stoa_chassis.settings import PostgresSettings
 from stoa_contracts.money import Money
 from stoa_order.model import Tariff
 from stoa_order.saga import Patience
 
 
-class Settings(ServiceSettings):
-    """The common settings, where the other services are, and the shop's terms."""
-
-    port: int = 18104
-    metrics_port: int = 18204
-
-    cart_target: str = "127.0.0.1:18103"
-    catalog_target: str = "127.0.0.1:18101"
-    user_target: str = "127.0.0.1:18100"
-    payment_target: str = "127.0.0.1:18105"
+class Settings(PostgresSettings):
+    """The common settings, and the shop's terms."""
 
     # How long an order waits for stock and for its payment before it is cancelled.
     stock_deadline_seconds: float = Field(default=60, gt=0)
@@ -28,7 +20,6 @@ class Settings(ServiceSettings):
     # How long until a question to another service that had no answer is asked again.
     saga_retry_seconds: float = Field(default=5, gt=0)
 
-    currency: str = "USD"
     shipping_standard: Decimal = Field(default=Decimal("4.90"), ge=0, decimal_places=2)
     shipping_express: Decimal = Field(default=Decimal("14.90"), ge=0, decimal_places=2)
     # Sales tax on the items, as a fraction.

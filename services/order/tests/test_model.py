@@ -26,6 +26,7 @@ from stoa_order.model import (
     Address,
     CartEmpty,
     CartLine,
+    ForeignCurrency,
     ItemsUnavailable,
     NotCancellable,
     Offer,
@@ -150,6 +151,12 @@ class TestPlacing:
         with pytest.raises(ItemsUnavailable) as refused:
             check_offers([here, gone], [offer(here)])
         assert refused.value.metadata == {"variant_ids": str(gone.variant_id)}
+
+    def test_a_price_in_another_currency_than_the_shop_s_is_refused_and_named(self) -> None:
+        foreign = CartLine(new_id(), new_id(), 1, Money(Decimal(10), "EUR"))
+        with pytest.raises(ForeignCurrency) as refused:
+            placed(cart_line(), foreign)
+        assert refused.value.metadata == {"priced_in": "EUR", "sold_in": "USD"}
 
     def test_a_variant_of_another_product_is_not_on_offer(self) -> None:
         line = cart_line()

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -16,6 +15,7 @@ from stoa_chassis.avro import Event, EventCodec
 from stoa_chassis.errors import Unavailable
 from stoa_chassis.ids import new_id
 from stoa_chassis.inbox import AlreadyProcessed
+from stoa_chassis.migrations import service_migrations
 from stoa_chassis.postgres import Database
 from stoa_contracts.money import Money
 from stoa_events import (
@@ -113,7 +113,7 @@ class World:
 
 @pytest.fixture(scope="module")
 async def database(database_url: str) -> AsyncIterator[Database]:
-    async with Database.connect(database_url, Path(__file__).parents[1] / "migrations") as database:
+    async with Database.connect(database_url, service_migrations("order")) as database:
         yield database
 
 

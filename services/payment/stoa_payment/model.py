@@ -1,10 +1,9 @@
-"""Payments and refunds: what may happen to one, and what others must hear of it.
+"""Payments and refunds: what may happen to one, and what others are told of it.
 
-A payment is asked for once per order and ends as succeeded or failed. Three may bring that news – the
-gateway's answer, its notice and our own inquiry – in any order and more than once; the first one counts.
+A payment is asked for once per order and ends as succeeded or failed. Three may say so – the
+gateway's answer, its notice and an inquiry – in any order and more than once; the first one counts.
 """
 
-import random
 import re
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -122,22 +121,14 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """When we ask the gateway again about what it has not settled.
+    """How long what the gateway has not settled is left to one attempt, and tried at all.
 
-    The pause starts at `first` and doubles up to `longest`. `lease` is how long one attempt is left alone: it
-    is longer than an attempt may take. A charge of which the gateway knows nothing is tried for
+    `lease` is longer than an attempt may take. A charge of which the gateway knows nothing is tried for
     `give_up_after`.
     """
 
-    first: timedelta
-    longest: timedelta
     lease: timedelta
     give_up_after: timedelta
-
-    def pause(self, attempts: int) -> timedelta:
-        """Return the pause after so many attempts; jitter spreads out what failed together."""
-        pause: timedelta = min(self.first * 2 ** min(attempts, 20), self.longest)
-        return pause * random.uniform(0.75, 1.0)
 
 
 _CARD_NUMBER = re.compile(r"\d{13,19}")
@@ -181,15 +172,10 @@ class Refund:
         if amount is not None and amount != self.amount:
             raise InvalidArgument("request_id", "was used for a refund of another amount")
 
-    def postpone(self, retry: RetryPolicy, now: datetime) -> None:
-        """Try again later, a little later each time."""
-        self.next_check_at = now + retry.pause(self.attempts)
-        self.attempts += 1
-
 
 @dataclass(slots=True)
 class Payment:
-    """What a buyer pays for an order. Its methods decide; `events` is what others must hear.
+    """What a buyer pays for an order. Its methods decide; `events` is what others are told.
 
     `refunding` is what was promised back but is not back yet: with `refunded` it never exceeds `amount`. The
     token is kept only while the payment is pending: until then the charge may have to be asked for again.
@@ -256,13 +242,8 @@ class Payment:
         if (self.user_id, self.amount) != (user_id, amount):
             raise PaymentMismatch("the order has a payment of another amount or payer")
 
-    def postpone(self, retry: RetryPolicy, now: datetime) -> None:
-        """Look after a pending payment again later, a little later each time."""
-        self.next_check_at = now + retry.pause(self.attempts)
-        self.attempts += 1
-
     def awaits(self, charge: Charge) -> bool:
-        """Tell whether this is news that `settle` has to take over.
+        """Tell whether this says something that `settle` has to take over.
 
         Once it is known what became of a payment nothing changes it any more. The one exception is a payment
         that we gave up without a charge: should it be captured after all, the money has to go back.

@@ -4,15 +4,13 @@ from datetime import timedelta
 
 from pydantic import Field
 
-from stoa_chassis.settings import ServiceSettings
+from stoa_chassis.due import Backoff
+from stoa_chassis.settings import PostgresSettings
 from stoa_payment.model import RetryPolicy
 
 
-class Settings(ServiceSettings):
+class Settings(PostgresSettings):
     """What an operator can set, beside what all services have."""
-
-    port: int = 18105
-    metrics_port: int = 18205
 
     gateway_url: str = "http://127.0.0.1:18020"
     gateway_api_key: str = Field(default="", repr=False)
@@ -27,11 +25,16 @@ class Settings(ServiceSettings):
     give_up_hours: float = Field(default=24, gt=0)
 
     @property
+    def backoff(self) -> Backoff:
+        """When the gateway is asked again about what it has not settled."""
+        return Backoff(
+            timedelta(seconds=self.retry_first_seconds), timedelta(seconds=self.retry_longest_seconds)
+        )
+
+    @property
     def retry(self) -> RetryPolicy:
-        """How what the gateway has not settled is looked after."""
+        """How long what the gateway has not settled is tried."""
         return RetryPolicy(
-            first=timedelta(seconds=self.retry_first_seconds),
-            longest=timedelta(seconds=self.retry_longest_seconds),
             # One attempt is at most an inquiry and a charge.
             lease=timedelta(seconds=2 * self.gateway_timeout_seconds + 1),
             give_up_after=timedelta(hours=self.give_up_hours),

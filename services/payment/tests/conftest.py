@@ -20,6 +20,7 @@ import orjson
 import pytest
 
 from stoa_chassis.avro import Event, EventCodec
+from stoa_chassis.migrations import service_migrations
 from stoa_chassis.postgres import Database
 from stoa_chassis.uow import UnitOfWork
 from stoa_events import PaymentFailed, PaymentRefunded, PaymentSuccessful
@@ -29,7 +30,6 @@ from stoa_payment.model import RetryPolicy
 from stoa_payment.service import Payments
 
 API_KEY, SECRET = "test-key", "test-secret"
-MIGRATIONS = Path(__file__).parents[1] / "migrations"
 
 
 class Gateway:
@@ -170,7 +170,7 @@ async def gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gat
 
 @pytest.fixture(scope="module")
 async def database(database_url: str) -> AsyncIterator[Database]:
-    async with Database.connect(database_url, MIGRATIONS) as database:
+    async with Database.connect(database_url, service_migrations("payment")) as database:
         yield database
 
 

@@ -25,7 +25,6 @@ from stoa_payment.model import (
     RefundStatus,
     RefundTooLarge,
 )
-from stoa_payment.reconciler import reconcile
 from stoa_payment.service import ProcessPayment, RefundPayment
 
 pytestmark = pytest.mark.stack

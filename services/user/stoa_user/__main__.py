@@ -2,13 +2,13 @@
 
 import asyncio
 from datetime import timedelta
-from pathlib import Path
 
 from stoa.user.v1.user_pb2_grpc import add_AuthServiceServicer_to_server, add_UserServiceServicer_to_server
 from stoa_chassis.app import App, run
 from stoa_chassis.avro import EventCodec
 from stoa_chassis.clock import SystemClock
 from stoa_chassis.kafka import Producer
+from stoa_chassis.migrations import service_migrations
 from stoa_chassis.outbox import OutboxRelay
 from stoa_chassis.postgres import Database
 from stoa_chassis.uow import UnitOfWork
@@ -20,7 +20,6 @@ from stoa_user.service import Accounts, AddressBooks, Sessions
 from stoa_user.settings import Settings
 from stoa_user.tokens import TokenIssuer
 
-_MIGRATIONS = Path(__file__).parents[1] / "migrations"
 _PRUNE_EVERY = 3600.0  # seconds
 
 
@@ -44,7 +43,7 @@ async def compose(app: App[Settings]) -> None:
         )
     )
     database = await app.enter(
-        Database.connect(settings.database_url, _MIGRATIONS, settings.database_pool_size)
+        Database.connect(settings.database_url, service_migrations("user"), settings.database_pool_size)
     )
     codec = EventCodec(settings.schema_registry_url)
     await codec.load(UserRegistered, UserProfileUpdated)

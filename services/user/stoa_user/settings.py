@@ -4,11 +4,11 @@ from datetime import timedelta
 
 from pydantic import Field
 
-from stoa_chassis.settings import ServiceSettings
+from stoa_chassis.settings import PostgresSettings
 from stoa_user.model import LockoutPolicy, SessionPolicy
 
 
-class Settings(ServiceSettings):
+class Settings(PostgresSettings):
     """What an operator can set, beside what all services have."""
 
     # EC P-256 private key in PEM; required. All instances share it.

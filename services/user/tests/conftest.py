@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
@@ -11,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from stoa_chassis.avro import Event, EventCodec
+from stoa_chassis.migrations import service_migrations
 from stoa_chassis.postgres import Database
 from stoa_chassis.uow import UnitOfWork
 from stoa_contracts.events import Payload
@@ -21,7 +21,6 @@ from stoa_user.repository import Addresses, Attempts, Tx, Users
 from stoa_user.service import Accounts, AddressBooks, Sessions
 from stoa_user.tokens import TokenIssuer
 
-MIGRATIONS = Path(__file__).parents[1] / "migrations"
 PASSWORD = "correct horse battery"
 
 
@@ -80,7 +79,7 @@ def new_email() -> str:
 @pytest.fixture(scope="module")
 async def database(database_url: str) -> AsyncIterator[Database]:
     """The service's database, with its tables."""
-    async with Database.connect(database_url, MIGRATIONS) as connected:
+    async with Database.connect(database_url, service_migrations("user")) as connected:
         yield connected
 
 

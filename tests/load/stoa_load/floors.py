@@ -26,7 +26,6 @@ from stoa_load.cost import Meter
 from stoa_stack.certificates import Authority
 from stoa_stack.instance import CHECKOUT, Instance
 from stoa_stack.servers.edge import BINARY
-from stoa_stack.services import GRPC_TUNING
 
 _HERE = Path(__file__).parent
 _NAME = "bench"
@@ -99,7 +98,6 @@ def _environment(at: Instance, folder: Path, target: str) -> dict[str, str]:
         "STOA_TLS_DIR": str(at.state / "certs" / _NAME),
         "STOA_JWKS_URL": f"{at.edge_url}/api/v1/auth/jwks",
         "STOA_WORKERS": "1",  # however many the shop's services have
-        **GRPC_TUNING,
     }
 
 

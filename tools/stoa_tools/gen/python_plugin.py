@@ -13,6 +13,8 @@ from google.protobuf.compiler.plugin_pb2 import CodeGeneratorRequest, CodeGenera
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from grpc_tools import protoc  # type: ignore[import-untyped]  # ships no types
 
+# Stubs are what a service imports first, and gRPC reads its settings while it is imported.
+_TUNING = "import stoa_contracts.grpc_tuning\n"
 INSTALLED = "google/"  # the googleapis-common-protos package brings these modules, but no usable types
 
 
@@ -40,7 +42,10 @@ def generate(request: CodeGeneratorRequest) -> CodeGeneratorResponse:
             maximum_edition=1000,
         )
         for path in sorted(path for path in out.rglob("*") if path.is_file()):
-            response.file.add(name=path.relative_to(out).as_posix(), content=path.read_text())
+            content = path.read_text()
+            if path.name.endswith("_pb2_grpc.py"):
+                content = content.replace("import grpc\n", f"{_TUNING}import grpc\n", 1)
+            response.file.add(name=path.relative_to(out).as_posix(), content=content)
     return response
 
 

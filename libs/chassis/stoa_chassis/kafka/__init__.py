@@ -10,6 +10,7 @@ from stoa_chassis.kafka.dead_letters import (
     replay_headers,
 )
 from stoa_chassis.kafka.producer import CORRELATION_ID_HEADER, Producer, PublishFailed, Record
+from stoa_chassis.kafka.topics import DeadLetterTopicMissing, TopicMissing, check_topics
 
 __all__ = [
     "ADDRESSEE_HEADER",
@@ -17,11 +18,14 @@ __all__ = [
     "Broadcast",
     "Consumer",
     "DeadLetter",
+    "DeadLetterTopicMissing",
     "Handler",
     "Producer",
     "PublishFailed",
     "Record",
     "RetryPolicy",
+    "TopicMissing",
+    "check_topics",
     "dead_letter_topic",
     "original_headers",
     "replay_headers",

@@ -7,6 +7,7 @@ numbered for themselves.
 import hashlib
 import re
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Self
 
@@ -39,6 +40,11 @@ class Migration:
             raise MigrationError(f"{path.name} is not named like 0001_what_it_does.sql")
         content = path.read_bytes()
         return cls(path.name, content.decode(), hashlib.sha256(content).hexdigest())
+
+
+def service_migrations(service: str) -> Path:
+    """Return the folder of a service's own migrations, which its package brings along."""
+    return Path(str(files(f"stoa_{service}") / "migrations"))
 
 
 async def migrate(connection: asyncpg.Connection, folder: Path) -> None:

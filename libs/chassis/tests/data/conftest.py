@@ -17,9 +17,11 @@ from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-def
 from confluent_kafka.schema_registry import AsyncSchemaRegistryClient, Schema
 
 from stoa_chassis.avro import EventCodec
+from stoa_chassis.clock import SystemClock
 from stoa_chassis.kafka import Producer, dead_letter_topic
 from stoa_chassis.outbox import Outbox
 from stoa_chassis.postgres import Database
+from stoa_chassis.postgres_uow import postgres_unit_of_work
 from stoa_chassis.uow import UnitOfWork
 
 PARTITIONS = 4
@@ -184,11 +186,22 @@ class Tx:
     connection: asyncpg.Connection
     outbox: Outbox
 
+    async def publish(self, *payloads: Any) -> None:
+        """What a repository does with the events of an entity that it saves."""
+        self.outbox.collect(Entity(list(payloads)))
+
+
+@dataclass
+class Entity:
+    """What was saved, with its events."""
+
+    events: list[Any]
+
 
 @pytest.fixture
 def uow(database: Database, codec: EventCodec) -> UnitOfWork[Tx]:
     """Units of work on that database."""
-    return UnitOfWork(database, codec, Tx)
+    return postgres_unit_of_work(database, codec, Tx, SystemClock())
 
 
 @dataclass

@@ -4,8 +4,8 @@ import asyncio
 import os
 
 from stoa_chassis.kafka import Producer
-from stoa_chassis.outbox import OutboxRelay
 from stoa_chassis.postgres import Database
+from stoa_chassis.postgres_relay import OutboxRelay
 
 
 async def main() -> None:

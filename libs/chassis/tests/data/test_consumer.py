@@ -23,6 +23,7 @@ from stoa_chassis.kafka import (
     replay_headers,
 )
 from stoa_chassis.postgres import Database
+from stoa_chassis.postgres_uow import postgres_unit_of_work
 from stoa_chassis.testing import eventually
 from stoa_chassis.uow import UnitOfWork
 
@@ -167,8 +168,9 @@ async def test_an_event_that_comes_twice_has_its_effect_once(
     async def handle(event: Event[Any]) -> None:
         nonlocal calls
         calls += 1
-        async with uow.begin(consuming=event) as tx:
-            await tx.connection.execute("INSERT INTO effects VALUES ($1)", event.payload.line)
+        await uow.run(
+            lambda tx: tx.connection.execute("INSERT INTO effects VALUES ($1)", event.payload.line), event
+        )
 
     shop.consume(handle)
     [event] = await shop.publish(uuid4(), 7)
@@ -298,11 +300,11 @@ async def test_a_lost_database_is_waited_for(
     address = empty_database.split("@")[-1].split("/")[0]
     network = await proxy(address)
     async with Database.connect(empty_database.replace(address, network.address)) as cut_off:
-        uow: UnitOfWork[Any] = UnitOfWork(cut_off, codec, lambda connection, _: connection)
+        uow = postgres_unit_of_work(cut_off, codec, lambda connection, _: connection, SystemClock())
 
         async def handle(event: Event[Any]) -> None:
-            async with uow.begin(consuming=event) as connection:
-                await connection.execute("INSERT INTO effects VALUES ($1)", event.payload.line)
+            statement = "INSERT INTO effects VALUES ($1)"
+            await uow.run(lambda connection: connection.execute(statement, event.payload.line), event)
 
         shop.consume(handle)
         book = uuid4()

@@ -38,6 +38,7 @@ async def test_two_instances_that_start_at_once_apply_each_migration_once(
         )
     assert [tuple(row) for row in applied] == [
         ("chassis", "0001_outbox_inbox.sql"),
+        ("chassis", "0002_shop.sql"),
         ("service", "0001_shelf.sql"),
         ("service", "0002_fill.sql"),
     ]

@@ -208,6 +208,8 @@ async def test_a_service_that_is_not_ready_is_not_healthy(tmp_path: Path) -> Non
         async with service.channel() as channel:
             answer = await HealthStub(channel).Check(HealthCheckRequest())
             assert answer.status == HealthCheckResponse.NOT_SERVING
+            alive = await HealthStub(channel).Check(HealthCheckRequest(service="liveness"))
+            assert alive.status == HealthCheckResponse.SERVING
 
 
 async def test_background_work_that_fails_is_started_again(tmp_path: Path) -> None:

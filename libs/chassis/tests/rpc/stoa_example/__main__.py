@@ -58,7 +58,7 @@ async def compose(app: App[Settings]) -> None:
             note(settings, "composing")
             await asyncio.Event().wait()
         case "not-ready":
-            app.ready(lambda: asyncio.sleep(0, False))
+            app.ready("never", lambda: asyncio.sleep(0, False))
     app.serve(echo_pb2_grpc.add_EchoServicer_to_server, EchoServicer())
     app.background("work", work)
 

@@ -1,6 +1,6 @@
-"""The payment gateway, as the use cases see it, and the adapter to the one we use.
+"""The payment gateway behind its port. Another gateway is another class.
 
-Another gateway is another class that fits `PaymentGateway`; nothing else knows how one is spoken to.
+Nothing else knows how one is spoken to.
 """
 
 import hashlib
@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from decimal import Decimal
 from http import HTTPStatus
-from typing import Any, Literal, NamedTuple, Protocol, Self, TypeVar
+from typing import Any, Literal, NamedTuple, Self, TypeVar
 from uuid import UUID
 
 import aiohttp
@@ -22,33 +22,10 @@ from stoa_chassis.errors import InvalidArgument, RemoteError
 from stoa_chassis.telemetry import get_logger
 from stoa_contracts.money import Money
 from stoa_payment.model import BadSignature, Charge, ChargeStatus, GatewayRefund, Notice, Payment, Refund
+from stoa_payment.ports import NoAnswer
 
 _log = get_logger(__name__)
 _SIGNATURE_TOLERANCE = timedelta(minutes=5)
-
-
-class NoAnswer(Exception):
-    """The gateway did not say what became of a request: it may or may not have been carried out."""
-
-
-class PaymentGateway(Protocol):
-    """Moves the money. Requests carry an idempotency key, so that any of them may be repeated."""
-
-    async def charge(self, payment: Payment) -> Charge:
-        """Charge a payment's card, once for its order. A decline is an outcome. Raises NoAnswer."""
-        ...
-
-    async def find(self, payment: Payment) -> Charge | None:
-        """Return the charge of a payment's order; None if the gateway never heard of it. Raises NoAnswer."""
-        ...
-
-    async def refund(self, payment: Payment, refund: Refund) -> GatewayRefund:
-        """Give a part of a charge back, once for each refund. Raises NoAnswer."""
-        ...
-
-    def read_notice(self, body: bytes, signature: str, now: datetime) -> Notice:
-        """Return what a notice says. Raises BadSignature unless the gateway signed it within five minutes."""
-        ...
 
 
 _Body = TypeVar("_Body", bound=BaseModel)
@@ -229,15 +206,14 @@ class HttpGateway:
             ) as response:
                 answer = _Answer(response.status, await response.read())
         except (aiohttp.ClientError, TimeoutError) as error:
-            self._breaker.failed(error)
+            self._breaker.failed()
             raise NoAnswer(f"{method} {path}: {type(error).__name__} {error}") from error
         except BaseException:
             self._breaker.abandoned()
             raise
         if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            failure = NoAnswer(f"{method} {path}: {answer.status}")
-            self._breaker.failed(failure)
-            raise failure
+            self._breaker.failed()
+            raise NoAnswer(f"{method} {path}: {answer.status}")
         self._breaker.succeeded()
         if not 200 <= answer.status < 300 and answer.status != HTTPStatus.PAYMENT_REQUIRED:
             # Not an outcome but a mistake, ours or theirs: what was asked for is still to be done.

@@ -1,0 +1,72 @@
+"""What the use cases of carts need from outside."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+from uuid import UUID
+
+from stoa_cart.model import Cart, Offer
+from stoa_contracts.money import Money
+
+
+class Carts(Protocol):
+    """The carts of all users, in a unit of work that changes one of them."""
+
+    async def get(self, user_id: UUID) -> Cart:
+        """Return a user's cart, an empty one if there is none. Using it renews its life."""
+        ...
+
+    async def save(self, cart: Cart) -> None:
+        """Store a changed cart, and publish its events. Nothing is written if nothing changed."""
+        ...
+
+    async def remove(self, user_id: UUID) -> None:
+        """Forget a user's cart."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Tx:
+    """What a use case sees of a unit of work."""
+
+    carts: Carts
+
+
+class CartReader(Protocol):
+    """Carts as they are, outside of a unit of work."""
+
+    async def get(self, user_id: UUID) -> Cart:
+        """Return a user's cart, an empty one if there is none. Using it renews its life."""
+        ...
+
+
+class PriceBook(Protocol):
+    """What variants cost now: the catalogue's prices, as its events tell them.
+
+    It is kept by product, with the product's version, so that an event that comes late does not bring an old
+    price back, and neither does one that comes after the deletion.
+    """
+
+    async def of(self, product_ids: Iterable[UUID]) -> Mapping[UUID, Money]:
+        """Return the prices of all variants of these products that are on sale and known, by variant."""
+        ...
+
+    async def learn(self, product_id: UUID, version: int, prices: Mapping[UUID, Money]) -> None:
+        """Note the prices that a version of a product has, by variant, unless a later version is known."""
+        ...
+
+
+class Catalog(Protocol):
+    """What is on sale, and for how much."""
+
+    async def offer(self, variant_id: UUID) -> Offer | None:
+        """Return today's offer of a variant, None if it is not on sale."""
+        ...
+
+
+class Inventory(Protocol):
+    """What is in stock."""
+
+    async def available(self, variant_id: UUID) -> int:
+        """Return how many of a variant can still be promised."""
+        ...

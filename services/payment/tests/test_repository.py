@@ -1,0 +1,252 @@
+"""What the use cases rely on, of the store in memory and of PostgreSQL alike."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from stoa_chassis.avro import EventCodec
+from stoa_chassis.clock import SystemClock
+from stoa_chassis.due import Backoff
+from stoa_chassis.memory import ConstraintViolated, MemoryStore, memory_unit_of_work
+from stoa_chassis.postgres import Database
+from stoa_chassis.postgres_uow import postgres_unit_of_work
+from stoa_chassis.uow import UnitOfWork
+from stoa_contracts.money import Money
+from stoa_payment import ports, repository, testing
+from stoa_payment.model import (
+    Charge,
+    ChargeStatus,
+    GatewayRefund,
+    Payment,
+    PaymentNotFound,
+    PaymentStatus,
+    Refund,
+    RetryPolicy,
+)
+
+NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
+LEASE = timedelta(seconds=11)
+BACKOFF = Backoff(timedelta(seconds=1), timedelta(seconds=15))
+RETRY = RetryPolicy(LEASE, timedelta(hours=24))
+REFUSED = (ConstraintViolated, asyncpg.IntegrityConstraintViolationError)
+
+
+@dataclass
+class Store:
+    """One of the stores, behind the ports."""
+
+    uow: UnitOfWork[ports.Tx]
+    payments: ports.Payments
+    refunds: ports.Refunds
+    unsettled: ports.Unsettled
+    published: Callable[[], Awaitable[list[str]]]
+
+
+@asynccontextmanager
+async def in_memory(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
+    store = MemoryStore(testing.Rows())
+
+    async def published() -> list[str]:
+        return [event.topic for event in store.published]
+
+    yield Store(
+        memory_unit_of_work(lambda: store, testing.open_tx),
+        testing.Payments(lambda: store),
+        testing.Refunds(lambda: store),
+        testing.Unsettled(lambda: store, BACKOFF, LEASE),
+        published,
+    )
+
+
+@asynccontextmanager
+async def in_postgres(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
+    database: Database = request.getfixturevalue("database")
+    codec: EventCodec = request.getfixturevalue("codec")
+    await database.execute("TRUNCATE payments, refunds, outbox")
+
+    async def published() -> list[str]:
+        return [row["topic"] for row in await database.fetch("SELECT topic FROM outbox ORDER BY id")]
+
+    yield Store(
+        postgres_unit_of_work(database, codec, repository.open_tx, SystemClock()),
+        repository.Payments(database),
+        repository.Refunds(database),
+        repository.Unsettled(database, BACKOFF, LEASE),
+        published,
+    )
+
+
+@pytest.fixture(params=[in_memory, pytest.param(in_postgres, marks=pytest.mark.stack)])
+async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
+    async with request.param(request) as made:
+        yield made
+
+
+def a_payment(**changes: Any) -> Payment:
+    amount = Money(Decimal(20), "USD")
+    payment = Payment.begin(uuid4(), uuid4(), amount, "tok_visa", "correlation", RETRY, NOW)
+    for name, value in changes.items():
+        setattr(payment, name, value)
+    return payment
+
+
+async def paid(store: Store) -> Payment:
+    payment = a_payment()
+    await store.payments.add(payment)
+    charge = Charge(f"ch_{uuid4()}", payment.order_id, payment.amount, ChargeStatus.SUCCEEDED, "visa", "4242")
+    payment.settle(charge, NOW)
+    await save(store, payment)
+    return payment
+
+
+async def save(store: Store, payment: Payment, *refunds: Refund) -> None:
+    async def work(tx: ports.Tx) -> None:
+        await tx.payments.save(payment)
+        for refund in refunds:
+            await tx.refunds.add(refund)
+
+    await store.uow.run(work)
+
+
+async def test_what_was_stored_is_read_as_it_was(store: Store) -> None:
+    payment = a_payment()
+    assert await store.payments.add(payment)
+    assert await store.payments.get(payment.payment_id) == payment
+    assert await store.payments.of_order(payment.order_id) == payment
+
+
+async def test_what_is_not_there_is_not_found(store: Store) -> None:
+    with pytest.raises(PaymentNotFound):
+        await store.payments.get(uuid4())
+    assert await store.payments.of_order(uuid4()) is None
+    assert await store.refunds.get(uuid4()) is None
+    assert await store.refunds.by_request(uuid4(), "r") is None
+
+
+async def test_an_order_has_one_payment(store: Store) -> None:
+    payment = a_payment()
+    assert await store.payments.add(payment)
+    assert not await store.payments.add(a_payment(order_id=payment.order_id))
+    assert await store.payments.of_order(payment.order_id) == payment
+
+
+async def test_a_saved_payment_publishes_its_events_once(store: Store) -> None:
+    payment = await paid(store)
+    assert (await store.payments.get(payment.payment_id)).status is PaymentStatus.SUCCEEDED
+    await save(store, payment)
+    assert await store.published() == ["payment.successful"]
+
+
+async def test_a_transaction_that_fails_changes_and_publishes_nothing(store: Store) -> None:
+    payment = await paid(store)
+
+    async def fail(tx: ports.Tx) -> None:
+        found = await tx.payments.lock(payment.payment_id)
+        found.refund("r", None, "", "c", RETRY, NOW)
+        await tx.payments.save(found)
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        await store.uow.run(fail)
+    assert await store.payments.get(payment.payment_id) == payment
+    assert await store.published() == ["payment.successful"]
+
+
+async def test_a_refund_is_found_by_its_id_and_by_its_request(store: Store) -> None:
+    payment = await paid(store)
+    refund = payment.refund("request", None, "broken", "c", RETRY, NOW)
+    await save(store, payment, refund)
+    assert await store.refunds.get(refund.refund_id) == refund
+    assert await store.refunds.by_request(payment.payment_id, "request") == refund
+    assert await store.refunds.by_request(payment.payment_id, "another") is None
+
+
+async def test_a_refund_that_was_made_is_stored_so(store: Store) -> None:
+    payment = await paid(store)
+    refund = payment.refund("request", None, "", "c", RETRY, NOW)
+    await save(store, payment, refund)
+
+    async def made(tx: ports.Tx) -> None:
+        payment.refund_made(refund, GatewayRefund(f"re_{uuid4()}", refund.refund_id), NOW)
+        await tx.refunds.save(refund)
+        await tx.payments.save(payment)
+
+    await store.uow.run(made)
+    assert await store.refunds.get(refund.refund_id) == refund
+    assert (await store.payments.get(payment.payment_id)).status is PaymentStatus.REFUNDED
+    assert await store.published() == ["payment.successful", "payment.refunded"]
+
+
+async def test_a_request_gives_money_back_once(store: Store) -> None:
+    payment = await paid(store)
+    half = Money(Decimal(10), "USD")
+    await save(store, payment, payment.refund("request", half, "", "c", RETRY, NOW))
+    again = payment.refund("request", half, "", "c", RETRY, NOW)
+    with pytest.raises(REFUSED, match="refunds_payment_id_request_id_key"):
+        await save(store, payment, again)
+
+
+@pytest.mark.parametrize(
+    ("change", "constraint"),
+    [
+        ({"refunded": Money(Decimal(21), "USD")}, "payments_check"),
+        ({"token": "tok_visa"}, "payments_check"),
+        ({"next_check_at": NOW}, "payments_check"),
+    ],
+)
+async def test_what_the_books_forbid_is_not_stored(
+    store: Store, change: dict[str, Any], constraint: str
+) -> None:
+    payment = await paid(store)
+    for name, value in change.items():
+        setattr(payment, name, value)
+    with pytest.raises(REFUSED, match=constraint):
+        await save(store, payment)
+
+
+async def test_what_is_due_is_taken_once_and_falls_due_again(store: Store) -> None:
+    payment = a_payment()
+    await store.payments.add(payment)
+    assert await store.unsettled.next_due() == NOW + LEASE
+    assert not await store.unsettled.claim_due(NOW, 10)
+    due = NOW + LEASE
+    (claimed,) = await store.unsettled.claim_due(due, 10)
+    assert isinstance(claimed, Payment)
+    assert (claimed.payment_id, claimed.attempts) == (payment.payment_id, 1)
+    assert not await store.unsettled.claim_due(due, 10)
+    assert await store.unsettled.next_due() == due + LEASE
+
+
+async def test_the_pause_grows_beyond_the_lease_up_to_the_longest(store: Store) -> None:
+    await store.payments.add(a_payment(attempts=30))
+    await store.unsettled.claim_due(NOW + LEASE, 10)
+    assert await store.unsettled.next_due() == NOW + LEASE + BACKOFF.longest
+
+
+async def test_what_is_put_off_falls_due_then_unless_it_was_settled(store: Store) -> None:
+    payment, settled = a_payment(), await paid(store)
+    await store.payments.add(payment)
+    for each in (payment, settled):
+        await store.unsettled.put_off(each, NOW + timedelta(seconds=1))
+    (claimed,) = await store.unsettled.claim_due(NOW + timedelta(seconds=1), 10)
+    assert isinstance(claimed, Payment)
+    assert claimed.payment_id == payment.payment_id
+
+
+async def test_no_more_is_taken_than_asked_for_payments_first(store: Store) -> None:
+    payment = await paid(store)
+    refund = payment.refund("request", None, "", "c", RETRY, NOW)
+    await save(store, payment, refund)
+    await store.payments.add(a_payment())
+    (first,) = await store.unsettled.claim_due(NOW + LEASE, 1)
+    assert isinstance(first, Payment)
+    (second,) = await store.unsettled.claim_due(NOW + LEASE, 1)
+    assert isinstance(second, Refund)
+    assert second.refund_id == refund.refund_id
