@@ -16,7 +16,7 @@ from stoa_ops.outboxes import OutboxState, states
 from stoa_ops.topics import lag
 from stoa_stack.deploy import CONSUMER_GROUPS
 from stoa_stack.instance import Instance
-from stoa_stack.operate import memory_mb, processes_of
+from stoa_stack.running import memory_mb, processes_of
 from stoa_stack.parts import SERVICES
 from stoa_stack.status import Status
 from stoa_stack.up import status_file

@@ -7,8 +7,10 @@ them to the command line.
 from __future__ import annotations
 
 import os
-import signal
+import subprocess
+import sys
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -34,6 +36,21 @@ def _instance() -> Instance:
     return Instance.current()
 
 
+def _install() -> None:
+    """Install what has been added to the checkout, such as a new service, and begin anew if there was any."""
+    from stoa_stack.instance import CHECKOUT
+
+    environment = CHECKOUT / ".venv"
+    if Path(sys.prefix) != environment:  # not the one that the checkout looks after
+        return
+    stamp = environment / "stamp"
+    before = stamp.read_bytes()
+    if subprocess.run([CHECKOUT / "stack" / "bootstrap"], check=False).returncode:
+        raise typer.Exit(1)
+    if stamp.read_bytes() != before:
+        os.execv(sys.executable, [sys.executable, "-m", "stoa_stack.cli", *sys.argv[1:]])
+
+
 @app.callback()
 def main() -> None:
     """Reach what listens on this machine directly, whatever proxy the environment names for the rest."""
@@ -45,10 +62,20 @@ def main() -> None:
 def up(
     only: Annotated[str, typer.Option(help="only these parts, separated by commas, and what they need")] = "",
 ) -> None:
-    """Start everything and wait until it is ready."""
+    """Start everything and wait until it is ready; what runs already is brought up to date."""
+    _install()
     from stoa_stack import up
 
     raise typer.Exit(up.up([name for name in only.split(",") if name], console()))
+
+
+@app.command()
+def apply() -> None:
+    """Bring what runs to what the checkout is now: contracts, edge, services; only what changed restarts."""
+    _install()
+    from stoa_stack import up
+
+    raise typer.Exit(up.apply(console()))
 
 
 @app.command()
@@ -62,9 +89,9 @@ def down() -> None:
 @app.command()
 def status(json: Annotated[bool, typer.Option("--json", help="for programs")] = False) -> None:
     """Show every part, with its memory and CPU time."""
-    from stoa_stack import operate
+    from stoa_stack import running
 
-    raise typer.Exit(operate.status(_instance(), console(), as_json=json))
+    raise typer.Exit(running.status(_instance(), console(), as_json=json))
 
 
 @app.command()
@@ -74,41 +101,41 @@ def logs(
     lines: Annotated[int, typer.Option("-n", "--lines")] = 100,
 ) -> None:
     """Show the end of a part's log."""
-    from stoa_stack import operate
+    from stoa_stack import running
 
-    raise typer.Exit(operate.logs(_instance(), part, console(), follow=follow, lines=lines))
+    raise typer.Exit(running.logs(_instance(), part, console(), follow=follow, lines=lines))
 
 
 @app.command()
 def restart(part: Part) -> None:
-    """Stop a part; it is started again at once."""
-    from stoa_stack import operate
+    """Start a part anew, with its configuration written anew."""
+    from stoa_stack import running
 
-    raise typer.Exit(operate.send(_instance(), part, None, console()))
+    raise typer.Exit(running.restart(_instance(), part, console()))
 
 
 @app.command()
 def kill(part: Part) -> None:
     """Kill a part as a crash would (SIGKILL); it is started again at once."""
-    from stoa_stack import operate
+    from stoa_stack import running
 
-    raise typer.Exit(operate.send(_instance(), part, signal.SIGKILL, console()))
+    raise typer.Exit(running.kill(_instance(), part, console()))
 
 
 @app.command()
 def reset() -> None:
     """Stop everything and delete its data; what was downloaded stays."""
-    from stoa_stack import operate
+    from stoa_stack import running
 
-    raise typer.Exit(operate.reset(_instance(), console()))
+    raise typer.Exit(running.reset(_instance(), console()))
 
 
 @app.command()
 def env(service: Annotated[str, typer.Argument(help="a service, such as order")]) -> None:
     """Print the environment a service gets, to start it by hand."""
-    from stoa_stack import operate
+    from stoa_stack import running
 
-    raise typer.Exit(operate.env(_instance(), service, console()))
+    raise typer.Exit(running.env(_instance(), service, console()))
 
 
 @app.command()
@@ -141,9 +168,9 @@ def demo() -> None:
 @certs.command()
 def rotate() -> None:
     """Issue new certificates; what runs picks them up."""
-    from stoa_stack import operate
+    from stoa_stack import running
 
-    raise typer.Exit(operate.rotate_certificates(_instance(), console()))
+    raise typer.Exit(running.rotate_certificates(_instance(), console()))
 
 
 for _part in sorted(entry_points(group="stoa.commands")):

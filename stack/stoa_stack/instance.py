@@ -9,24 +9,34 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from stoa_stack import ports
 from stoa_stack.files import private_folder, write_atomically
 
 CHECKOUT = Path(__file__).resolve().parents[2]
+# What is set for the parts begins so; these say which instance is meant, and are no settings of it.
+_PREFIXES = ("STOA_", "GATEWAY_")
+_NAMES_THE_INSTANCE = frozenset({"STOA_STATE", "STOA_PORT_BASE", "STOA_EDGE_PORT", "STOA_INSTANCE"})
 
 
 @dataclass(frozen=True)
 class Instance:
-    """Where one stack keeps its state and which ports it takes."""
+    """Where one stack keeps its state, which ports it takes and what it was told from outside.
+
+    `settings` are the variables of the environment of `stoa up` that set something for the parts, `only` the
+    parts that were asked for (none: all). `revision` tells one record of the instance from the next.
+    """
 
     state: Path
     port_base: int = ports.DEFAULT_BASE
     edge_port: int = ports.DEFAULT_EDGE
     rate_limits: bool = True
     mongo_url: str = ""  # a MongoDB to use instead of starting one
+    settings: Mapping[str, str] = field(default_factory=dict, hash=False)
+    only: tuple[str, ...] = ()
+    revision: str = ""
 
     @classmethod
     def current(cls, environ: Mapping[str, str] = os.environ) -> Instance:
@@ -40,7 +50,7 @@ class Instance:
         except (FileNotFoundError, json.JSONDecodeError):
             return cls(state=state).configured(environ)
         known = {name: recorded[name] for name in cls.__dataclass_fields__ if name in recorded}
-        return cls(**(known | {"state": state}))
+        return cls(**(known | {"state": state, "only": tuple(recorded.get("only", ()))}))
 
     def configured(self, environ: Mapping[str, str] = os.environ) -> Instance:
         """This instance with what the environment asks for: how `stoa up` starts it."""
@@ -49,17 +59,29 @@ class Instance:
         kept = (
             self.edge_port if base == self.port_base and (self.state / "instance.json").exists() else derived
         )
+        ports_taken = replace(self, port_base=base, edge_port=int(environ.get("STOA_EDGE_PORT") or kept))
+        return ports_taken._with(_settings_in(environ))
+
+    def adjusted(self, environ: Mapping[str, str] = os.environ) -> Instance:
+        """This instance with the settings that the environment changes: how `stoa apply` leaves it.
+
+        What the environment does not name stays as it was set; an empty value takes a setting back. Ports
+        stay.
+        """
+        merged = {**self.settings, **_settings_in(environ)}
+        return self._with({name: value for name, value in merged.items() if value})
+
+    def _with(self, settings: Mapping[str, str]) -> Instance:
         return replace(
             self,
-            port_base=base,
-            edge_port=int(environ.get("STOA_EDGE_PORT") or kept),
-            rate_limits=environ.get("STOA_RATE_LIMITS", "on").lower() not in ("off", "false", "0"),
-            mongo_url=environ.get("STOA_MONGO_URL", ""),
+            settings=dict(settings),
+            rate_limits=settings.get("STOA_RATE_LIMITS", "on").lower() not in ("off", "false", "0"),
+            mongo_url=settings.get("STOA_MONGO_URL", ""),
         )
 
     def record(self) -> None:
-        """Write the instance down in its state folder."""
-        fields = asdict(self) | {"state": str(self.state)}
+        """Write the instance down in its state folder, for its owner alone: a setting may be a secret."""
+        fields = asdict(self) | {"state": str(self.state), "settings": dict(self.settings)}
         write_atomically(self.state / "instance.json", json.dumps(fields, indent=2) + "\n")
 
     def port(self, name: str) -> int:
@@ -83,3 +105,11 @@ class Instance:
     def folder(self, *parts: str) -> Path:
         """A folder below the state folder, made if it is not there, closed to other users."""
         return private_folder(self.state.joinpath(*parts))
+
+
+def _settings_in(environ: Mapping[str, str]) -> dict[str, str]:
+    return {
+        name: value
+        for name, value in environ.items()
+        if name.startswith(_PREFIXES) and name not in _NAMES_THE_INSTANCE
+    }

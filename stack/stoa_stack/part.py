@@ -15,9 +15,14 @@ class Part:
     """A server, a service or a one-off step of the stack.
 
     It is started when everything it `needs` is ready, after `prepare` (blocking, run in a thread; it may
-    report its progress) has fetched and configured what the command uses. `ready` is asked until it no
-    longer raises; `setup` then runs once per start of the stack, before others see the part as ready. A part
-    without `ready` is a one-off: it is done when its command ends with 0.
+    report its progress) has fetched what the command uses, and its configuration, `files`, is written.
+    `ready` is asked until it no longer raises; `setup` then runs, before others see the part as ready, and
+    again with each `stoa apply`. A part without `ready` is a one-off: it is done when its command ends with
+    0.
+
+    A part that runs is started anew by `stoa apply` if its command, its `env` or the content of its `files`
+    would now be others, or if something has changed in its Python `packages` (with all that they import of
+    the checkout's, those `apart` excepted) or in what else it `reads` when it starts: files and folders.
     """
 
     name: str
@@ -26,7 +31,11 @@ class Part:
     prepare: Callable[[Report], None] | None = None
     ready: Callable[[], Awaitable[None]] | None = None
     setup: Callable[[], Awaitable[None]] | None = None
+    files: Callable[[], Mapping[Path, bytes]] | None = None
     env: Mapping[str, str] = field(default_factory=dict)
+    packages: Sequence[str] = ()
+    apart: Sequence[str] = ()
+    reads: Sequence[Path] = ()
     cwd: Path | None = None
     ports: Sequence[int] = ()
     url: str = ""

@@ -10,11 +10,12 @@ Arrows point from a part to what it needs:
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
-from stoa_stack import services
+from stoa_stack import deploy, fingerprint, services
 from stoa_stack.fetch import Cache
 from stoa_stack.instance import Instance
-from stoa_stack.part import Part
+from stoa_stack.part import Part, with_needs
 from stoa_stack.servers import edge, kafka, mongo, postgres, registry, valkey
 from stoa_stack.services import Service
 
@@ -46,6 +47,7 @@ def parts(at: Instance) -> list[Part]:
         command=[sys.executable, "-m", "stoa_stack.deploy"],
         needs=("kafka", "registry"),
         env={"STOA_KAFKA_BOOTSTRAP": at.address("kafka"), "STOA_SCHEMA_REGISTRY_URL": at.registry_url},
+        reads=[Path(deploy.__file__), *fingerprint.imported("stoa_events").values()],
     )
     ours = [services.part(at, service, contracts=contracts.name) for service in SERVICES]
     front = edge.part(at, services=[service.name for service in SERVICES])
@@ -57,6 +59,13 @@ def parts(at: Instance) -> list[Part]:
         ready_within_seconds=300,
     )
     return [*servers, contracts, *ours, front, catalogue]
+
+
+def chosen(at: Instance) -> list[Part]:
+    """The parts that the instance was asked for, with what they need; all if none was named."""
+    every = parts(at)
+    names = [part.name for part in every]
+    return with_needs(every, [name for name in at.only if name in names] or names)
 
 
 def _users_of(store: str) -> list[str]:
@@ -84,7 +93,9 @@ def _gateway(at: Instance) -> Part:
             "GATEWAY_API_KEY": api_key,
             "GATEWAY_WEBHOOK_SECRET": webhook_secret,
             "GATEWAY_WEBHOOK_URL": f"{at.edge_url}/api/v1/payments/webhook",
-        },
+        }
+        | {name: value for name, value in at.settings.items() if name.startswith("GATEWAY_")},
+        packages=["stoa_fakes"],
         ports=[at.port("gateway")],
         url=f"http://{at.address('gateway')}",
     )

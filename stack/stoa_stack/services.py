@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +46,8 @@ def part(at: Instance, service: Service, *, contracts: str) -> Part:
         needs=(*stores, contracts, *service.needs),
         ready=ready,
         env=environment(at, service),
+        packages=[f"stoa_{service.name}"],
+        reads=[secrets_folder(at, service.name)],
         ports=[at.port(service.name), at.port(f"{service.name}-metrics")],
         url=f"grpcs://{at.address(service.name)}",
     )
@@ -68,13 +69,13 @@ def environment(at: Instance, service: Service) -> dict[str, str]:
         "STOA_KAFKA_BOOTSTRAP": at.address("kafka"),
         "STOA_SCHEMA_REGISTRY_URL": at.registry_url,
     }
-    variables |= {name: os.environ.get(name, default) for name, default in _PASSED_TO_ALL.items()}
+    variables |= {name: at.settings.get(name, default) for name, default in _PASSED_TO_ALL.items()}
     variables |= {f"STOA_{callee.upper()}_TARGET": at.address(callee) for callee in service.calls}
     if "gateway" in service.needs:
         variables["STOA_GATEWAY_URL"] = f"http://{at.address('gateway')}"
     # STOA_ORDER__LOG_LEVEL=DEBUG for `stoa up` is STOA_LOG_LEVEL=DEBUG for the order service, and so on.
     own = f"STOA_{service.name.upper()}__"
-    overrides = {name: value for name, value in os.environ.items() if name.startswith(own)}
+    overrides = {name: value for name, value in at.settings.items() if name.startswith(own)}
     return variables | {f"STOA_{name.removeprefix(own)}": value for name, value in overrides.items()}
 
 

@@ -10,8 +10,10 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from stoa_stack.files import private_folder, write_atomically
+from stoa_stack.instance import Instance
 
 
 class Phase(StrEnum):
@@ -19,6 +21,7 @@ class Phase(StrEnum):
 
     STARTING = "starting"
     READY = "ready"
+    APPLYING = "applying"
     FAILED = "failed"
     STOPPING = "stopping"
     STOPPED = "stopped"
@@ -39,7 +42,11 @@ class State(StrEnum):
 
 @dataclass
 class PartStatus:
-    """One part; times are seconds since the epoch, `created` is the process's start as the system has it."""
+    """One part.
+
+    Times are seconds since the epoch, `created` is the process's start as the system has it. `fingerprint` is
+    that of what it was started with.
+    """
 
     state: State = State.WAITING
     detail: str = ""
@@ -48,11 +55,12 @@ class PartStatus:
     since: float = 0.0
     restarts: int = 0
     url: str = ""
+    fingerprint: str = ""
 
 
 @dataclass
 class Failure:
-    """Why the stack did not start."""
+    """Why the stack did not start, or a change could not be applied."""
 
     part: str
     reason: str
@@ -61,10 +69,11 @@ class Failure:
 
 @dataclass
 class Status:
-    """The whole stack."""
+    """The whole stack; `revision` names the record of the instance that it was started or changed by."""
 
     phase: Phase = Phase.STARTING
     pid: int = 0
+    revision: str = ""
     parts: dict[str, PartStatus] = field(default_factory=dict)
     failure: Failure | None = None
 
@@ -83,17 +92,20 @@ class Status:
         return cls(
             phase=Phase(data["phase"]),
             pid=data["pid"],
-            parts={
-                name: PartStatus(**(part | {"state": State(part["state"])}))
-                for name, part in data["parts"].items()
-            },
+            revision=data.get("revision", ""),
+            parts={name: _part(part) for name, part in data["parts"].items()},
             failure=Failure(**failure) if failure else None,
         )
 
 
+def _part(data: dict[str, Any]) -> PartStatus:
+    known = {name: data[name] for name in PartStatus.__dataclass_fields__ if name in data}
+    return PartStatus(**(known | {"state": State(data["state"])}))
+
+
 @contextmanager
-def held(path: Path) -> Iterator[bool]:
-    """Try to hold the instance's lock, and tell if it was free.
+def held(path: Path) -> Iterator[int | None]:
+    """Try to hold the instance's lock; gives its file descriptor, or None if it is not free.
 
     The system releases it when the holder dies, however that happens: it says for certain whether a
     supervisor is running, which a pid in a file can't.
@@ -104,16 +116,31 @@ def held(path: Path) -> Iterator[bool]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            yield False
+            yield None
         else:
-            yield True
+            yield descriptor
     finally:
         os.close(descriptor)
+
+
+def status_file(at: Instance) -> Path:
+    """Where the supervisor says how things stand."""
+    return at.state / "run" / "status.json"
+
+
+def lock_file(at: Instance) -> Path:
+    """What the supervisor holds as long as it runs."""
+    return at.state / "run" / "lock"
+
+
+def is_running(at: Instance) -> bool:
+    """Whether a supervisor runs for this instance."""
+    return is_held(lock_file(at))
 
 
 def is_held(path: Path) -> bool:
     """Whether a supervisor holds the lock now."""
     if not path.exists():
         return False
-    with held(path) as free:
-        return not free
+    with held(path) as lock:
+        return lock is None

@@ -1,4 +1,4 @@
-"""`stoa up` and `stoa down`: starting the supervisor and showing what it does."""
+"""`stoa up`, `stoa apply` and `stoa down`: telling the supervisor what to do and showing what it does."""
 
 from __future__ import annotations
 
@@ -8,18 +8,21 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import replace
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from stoa_stack import preflight, processes
+from stoa_stack import fingerprint, preflight, processes
 from stoa_stack.instance import Instance
-from stoa_stack.part import with_needs
-from stoa_stack.status import Failure, Phase, State, Status, is_held
+from stoa_stack.part import Part
+from stoa_stack.status import Failure, Phase, State, Status
+from stoa_stack.status import is_running as is_running
+from stoa_stack.status import status_file as status_file
 from stoa_stack.supervisor import tail
 
 _STOP_SECONDS = 90.0
@@ -33,52 +36,100 @@ _COLOURS = {
 }
 
 
-def status_file(at: Instance) -> Path:
-    """Where the supervisor says how things stand."""
-    return at.state / "run" / "status.json"
-
-
-def is_running(at: Instance) -> bool:
-    """Whether a supervisor runs for this instance."""
-    return is_held(at.state / "run" / "lock")
-
-
 def up(only: Sequence[str], console: Console) -> int:
-    """Start the instance and follow it until it is ready; returns the exit code."""
+    """Start the instance and follow it until it is ready; returns the exit code.
+
+    One that runs is brought up to date instead, as `stoa apply` does.
+    """
     at = Instance.current()
     if is_running(at):
         status = Status.read(status_file(at))
-        if status is None or status.phase is not Phase.READY:
+        if status is None or status.phase not in (Phase.READY, Phase.APPLYING):
             console.print("It is already being started.")
             return _follow(at, console, daemon=None)
-        console.print(f"It is already running: {', '.join(status.parts)}.", soft_wrap=True)
-        _print_addresses(at, status, console)
-        return 0
-    at = at.configured()
-    from stoa_stack.parts import parts  # brings the servers' clients with it: not for every command
-
-    every = parts(at)
-    try:
-        chosen = with_needs(every, only or [part.name for part in every])
-    except KeyError as unknown:
-        console.print(f"There is no part {unknown}. Parts: {', '.join(part.name for part in every)}")
+        return apply(console, only)
+    at = replace(at.configured(), only=tuple(only), revision=uuid.uuid4().hex)
+    if not _all_known(at, only, console):
         return 2
+    from stoa_stack.parts import chosen
+
+    parts = chosen(at)
     _stop_orphans(at, console)
     try:
         preflight.check_machine(at.state, whole=not only)
-        preflight.check_ports(chosen)
+        preflight.check_ports(parts)
     except preflight.NotPossible as problem:
         console.print(Text(str(problem), style="red"))
         return 1
     at.record()
-    return _follow(at, console, _spawn_daemon(at, only))
+    return _follow(at, console, _spawn_daemon(at))
 
 
-def _spawn_daemon(at: Instance, only: Sequence[str]) -> subprocess.Popen[bytes]:
+def apply(console: Console, only: Sequence[str] = ()) -> int:
+    """Bring the running instance to what the checkout and the environment are now; returns the exit code.
+
+    Contracts are deployed, the edge is rendered, what is new is started and what is removed stopped; the
+    parts that would now be started with other code or settings are restarted, one after the other. Parts that
+    `only` names are added to those that were asked for before.
+    """
+    at = Instance.current()
+    if not is_running(at):
+        console.print("It is not running: `stoa up` starts it.")
+        return 3
+    status = Status.read(status_file(at)) or Status()
+    if not status.revision:
+        console.print("It was started by an older version: `stoa down` and `stoa up` bring it up to date.")
+        return 1
+    asked = tuple(dict.fromkeys((*at.only, *only))) if at.only else ()
+    at = replace(at.adjusted(), only=asked, revision=uuid.uuid4().hex)
+    if not _all_known(at, only, console):
+        return 2
+    from stoa_stack.parts import chosen
+
+    parts = chosen(at)
+    try:
+        preflight.check_ports([part for part in parts if part.name not in status.parts])
+    except preflight.NotPossible as problem:
+        console.print(Text(str(problem), style="red"))
+        return 1
+    found = differences(parts, status)
+    for name, difference in found.items():
+        console.print(f"{name} {difference}.", soft_wrap=True)
+    if not found:
+        console.print("It runs what the checkout has; databases, accounts and topics are looked after.")
+    at.record()
+    os.kill(status.pid, signal.SIGHUP)
+    return _follow(at, console, daemon=None, before=status)
+
+
+def _all_known(at: Instance, names: Sequence[str], console: Console) -> bool:
+    from stoa_stack.parts import parts  # brings the servers' clients with it: not for every command
+
+    known = [part.name for part in parts(at)] if names else []
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        console.print(f"There is no part {', '.join(unknown)}. Parts: {', '.join(known)}")
+    return not unknown
+
+
+def differences(parts: Sequence[Part], status: Status) -> dict[str, str]:
+    """What `stoa apply` would do to a running instance with this table of parts, by the part's name."""
+    found = {}
+    for part in parts:
+        running = status.parts.get(part.name)
+        if running is None:
+            found[part.name] = "is new"
+        elif running.fingerprint and running.fingerprint != fingerprint.of(part):
+            found[part.name] = "runs other code or settings than those of the checkout"
+    names = {part.name for part in parts}
+    return found | {name: "is no part any more" for name in status.parts if name not in names}
+
+
+def _spawn_daemon(at: Instance) -> subprocess.Popen[bytes]:
     status_file(at).unlink(missing_ok=True)
     with (at.folder("logs") / "supervisor.log").open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "stoa_stack.daemon", *only],
+            [sys.executable, "-m", "stoa_stack.daemon"],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -88,26 +139,38 @@ def _spawn_daemon(at: Instance, only: Sequence[str]) -> subprocess.Popen[bytes]:
         )
 
 
-def _follow(at: Instance, console: Console, daemon: subprocess.Popen[bytes] | None) -> int:
+def _follow(
+    at: Instance, console: Console, daemon: subprocess.Popen[bytes] | None, before: Status | None = None
+) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a job that is cancelled stops it like Ctrl-C
     try:
-        status = _watch(at, console, daemon)
+        status = _watch(at, console, daemon, before)
     except KeyboardInterrupt:
+        if before is not None:
+            console.print("It goes on; `stoa status` shows how it stands.")
+            return 130
         console.print("Stopping.")
         down(at, console)
         return 130
+    if status.failure is not None:
+        _print_failure(at, status, status.failure, console)
+        return 1
     if status.phase is Phase.READY:
         _print_addresses(at, status, console)
         return 0
-    if status.failure is not None:
-        _print_failure(at, status.failure, console)
     return 1
 
 
-def _watch(at: Instance, console: Console, daemon: subprocess.Popen[bytes] | None) -> Status:
-    """Show the progress until the stack is ready or has failed; `daemon` is its supervisor, if it's ours."""
+def _watch(
+    at: Instance, console: Console, daemon: subprocess.Popen[bytes] | None, before: Status | None
+) -> Status:
+    """Show the progress until the stack is ready or has failed.
+
+    `daemon` is its supervisor, if it's ours; `before` how it stood when it was told to apply what has
+    changed.
+    """
     began = time.monotonic()
-    shown: dict[str, State] = {}
+    shown = {name: part.state for name, part in before.parts.items()} if before is not None else {}
     status = Status()
     display = Live(console=console, refresh_per_second=8, transient=True) if console.is_terminal else None
     with display or contextlib.nullcontext():
@@ -124,6 +187,9 @@ def _watch(at: Instance, console: Console, daemon: subprocess.Popen[bytes] | Non
                             f"{time.monotonic() - began:6.1f} s  {name:12} {part.state} {part.detail}",
                             soft_wrap=True,
                         )
+            if before is not None and status.revision != at.revision and not gone:
+                time.sleep(0.05)  # it has not heard of it yet
+                continue
             if status.phase in (Phase.FAILED, Phase.STOPPED):
                 processes.wait_for_exit(status.pid, _STOP_SECONDS)
             if status.phase in (Phase.READY, Phase.FAILED, Phase.STOPPED):
@@ -136,7 +202,7 @@ def _watch(at: Instance, console: Console, daemon: subprocess.Popen[bytes] | Non
                 )
                 break
             time.sleep(0.1)
-    if status.phase is Phase.READY:
+    if status.phase is Phase.READY and status.failure is None:
         console.print(f"Ready after {time.monotonic() - began:.1f} s.")
     return status
 
@@ -158,13 +224,16 @@ def _print_addresses(at: Instance, status: Status, console: Console) -> None:
     console.print(f"Sign-in data: {at.state / 'access.json'}", soft_wrap=True)
 
 
-def _print_failure(at: Instance, failure: Failure, console: Console) -> None:
+def _print_failure(at: Instance, status: Status, failure: Failure, console: Console) -> None:
     console.print(Text(f"{failure.part} did not start: {failure.reason}", style="bold red"), soft_wrap=True)
     if failure.log:
         console.print(f"The last lines of {at.state / 'logs' / failure.part}.log:", soft_wrap=True)
         for line in failure.log:
             console.print(Text(f"  {line}"), soft_wrap=True)
-    console.print("Everything that had been started is stopped.")
+    if status.phase is Phase.READY:
+        console.print("The other parts run on; those that come after it in the table are as they were.")
+    else:
+        console.print("Everything that had been started is stopped.")
 
 
 def down(at: Instance, console: Console) -> int:

@@ -73,13 +73,36 @@ def test_up_makes_the_part_ready_and_down_leaves_no_process(stoa: Stoa) -> None:
     assert stoa("status").returncode == 3
 
 
-def test_a_second_up_says_so_and_changes_nothing(stoa: Stoa) -> None:
+def test_a_second_up_adds_what_was_asked_for_and_restarts_nothing(stoa: Stoa) -> None:
     stoa("up", "--only", "valkey")
-    before = stoa.pid("valkey")
-    again = stoa("up")
-    assert again.returncode == 0
-    assert "already running" in again.stdout
-    assert stoa.pid("valkey") == before
+    before, supervisor = stoa.pid("valkey"), stoa.status.pid
+    again = stoa("up", "--only", "gateway")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "gateway is new" in again.stdout
+    assert stoa.status.parts.keys() == {"valkey", "gateway"}
+    assert (stoa.pid("valkey"), stoa.status.pid) == (before, supervisor)
+    assert "runs what the checkout has" in stoa("up").stdout
+
+
+def test_apply_restarts_what_has_other_settings_and_status_says_so_before(stoa: Stoa) -> None:
+    assert stoa("apply").returncode == 3
+    stoa("up", "--only", "valkey,gateway")
+    valkey, gateway = stoa.pid("valkey"), stoa.pid("gateway")
+    assert json.loads(stoa("status", "--json").stdout)["stale"] == {}
+    stoa.env["GATEWAY_TIMEOUT_ANSWER_SECONDS"] = "7"
+    apply = stoa("apply")
+    assert apply.returncode == 0, apply.stdout + apply.stderr
+    assert "gateway runs other code or settings" in apply.stdout
+    assert stoa.pid("valkey") == valkey
+    assert stoa.pid("gateway") != gateway
+    assert psutil.Process(stoa.pid("gateway")).environ()["GATEWAY_TIMEOUT_ANSWER_SECONDS"] == "7"
+    del stoa.env["GATEWAY_TIMEOUT_ANSWER_SECONDS"]  # a setting stays until it is taken back
+    assert "runs what the checkout has" in stoa("apply").stdout
+    secret = next((stoa.state / "secrets" / "stack").glob("gateway_api_key"))
+    secret.write_text("another")
+    status = stoa("status").stdout
+    assert "gateway runs other code or settings" in status
+    assert "run `stoa apply`" in status
 
 
 def test_a_taken_port_is_named_with_who_needs_it_and_nothing_is_started(stoa: Stoa) -> None:

@@ -13,10 +13,10 @@ import psutil  # type: ignore[import-untyped]  # no types
 import pytest
 
 from stoa_chassis.testing import eventually
-from stoa_stack import processes, supervisor
+from stoa_stack import fingerprint, processes, supervisor
 from stoa_stack.part import Part, with_needs
 from stoa_stack.status import PartStatus, Phase, State, Status, held, is_held
-from stoa_stack.supervisor import Supervisor
+from stoa_stack.supervisor import Ended, Supervisor
 
 
 class Stage:
@@ -55,21 +55,22 @@ class Stage:
     def diary(self) -> list[str]:
         return (self.folder / "order").read_text().splitlines()
 
-    def supervisor(self, *parts: Part) -> Supervisor:
+    def supervisor(self, *parts: Part, before: Status | None = None) -> Supervisor:
         return Supervisor(
             parts,
             instance=self.folder,
             logs=self.folder / "logs",
             status=self.status_file,
             environ=dict(os.environ),
+            before=before,
         )
 
     @asynccontextmanager
-    async def running(self, *parts: Part) -> AsyncIterator[Supervisor]:
+    async def running(self, *parts: Part, before: Status | None = None) -> AsyncIterator[Supervisor]:
         """The parts, ready; stopped at the end, after which none of their processes is left."""
-        watch = self.supervisor(*parts)
+        watch = self.supervisor(*parts, before=before)
         run = asyncio.create_task(watch.run())
-        await eventually(lambda: watch.status.phase is not Phase.STARTING)
+        await eventually(lambda: watch.status.phase not in (Phase.STARTING, Phase.APPLYING))
         try:
             assert watch.status.phase is Phase.READY, watch.status.failure
             yield watch
@@ -77,6 +78,17 @@ class Stage:
             watch.stop()
             await run
         assert self.left() == []
+
+    async def started_and_left(self, *parts: Part) -> Status:
+        """What is written of parts whose supervisor was replaced when they were ready: they still run."""
+        watch = self.supervisor(*parts)
+        run = asyncio.create_task(watch.run())
+        await eventually(lambda: watch.status.phase is Phase.READY)
+        watch.replace()
+        assert await run is Ended.REPLACED
+        status = Status.read(self.status_file)
+        assert status is not None
+        return status
 
     def left(self) -> list[psutil.Process]:
         return processes.orphans(self.folder, ())
@@ -138,7 +150,7 @@ async def test_a_part_that_keeps_dying_is_restarted_ever_more_slowly(
 async def test_a_part_that_fails_is_named_with_its_reason_and_log_and_all_else_stops(stage: Stage) -> None:
     broken = stage.step("broken", "seq 30; echo no such column; exit 7", needs=["store"])
     watch = stage.supervisor(stage.server("store"), broken, stage.server("service", needs=["broken"]))
-    assert await watch.run() is False
+    assert await watch.run() is Ended.FAILED
     failure = watch.status.failure
     assert failure is not None
     assert (failure.part, failure.reason) == ("broken", "ended with exit code 7")
@@ -157,7 +169,7 @@ async def test_a_server_that_dies_at_its_start_is_tried_again_before_it_counts_a
     async with stage.running(flaky) as watch:
         assert watch.status.parts["flaky"].restarts == 1
     watch = stage.supervisor(stage.server("dead", script="exit 1"))
-    assert await watch.run() is False
+    assert await watch.run() is Ended.FAILED
     assert stage.diary.count("dead starts") == supervisor.START_ATTEMPTS
 
 
@@ -167,7 +179,7 @@ async def test_a_server_that_never_gets_ready_fails_with_its_last_complaint(stag
 
     silent = replace(stage.server("silent"), ready=never, ready_within_seconds=0.3)
     watch = stage.supervisor(silent)
-    assert await watch.run() is False
+    assert await watch.run() is Ended.FAILED
     failure = watch.status.failure
     assert failure is not None
     assert "ConnectionError: nobody there" in failure.reason
@@ -183,7 +195,7 @@ async def test_a_part_that_can_not_be_prepared_or_executed_is_a_failure_of_that_
         (replace(stage.server("store"), command=["/no/such/program"]), "could not be started"),
     ):
         watch = stage.supervisor(broken)
-        assert await watch.run() is False
+        assert await watch.run() is Ended.FAILED
         assert watch.status.failure is not None
         assert watch.status.failure.part == "store"
         assert reason in watch.status.failure.reason
@@ -194,7 +206,7 @@ async def test_stopping_during_the_start_leaves_nothing(stage: Stage) -> None:
     run = asyncio.create_task(watch.run())
     await eventually(lambda: watch.status.parts["slow"].pid is not None)
     watch.stop()
-    assert await run is True
+    assert await run is Ended.STOPPED
     assert watch.status.phase is Phase.STOPPED
     assert stage.left() == []
 
@@ -243,7 +255,8 @@ def test_the_lock_tells_if_a_supervisor_runs_even_after_it_was_killed(tmp_path: 
     lock = tmp_path / "run" / "lock"
     assert not is_held(lock)
     with held(lock) as first, held(lock) as second:
-        assert (first, second) == (True, False)
+        assert first is not None
+        assert second is None
         assert is_held(lock)
     assert not is_held(lock)
 
@@ -263,3 +276,89 @@ def test_a_log_over_its_limit_is_moved_aside_while_its_writer_goes_on(tmp_path: 
         writer.write(b"new")
     assert log.read_bytes() == b"new"
     assert (tmp_path / "store.log.1").read_bytes() == b"old " * 100
+
+
+async def test_a_new_supervisor_restarts_what_has_changed_and_only_that(stage: Stage) -> None:
+    code = stage.folder / "code"
+    code.write_text("one")
+    changed = replace(stage.server("changed", needs=["store"]), reads=[code])
+    settings = stage.server("settings", needs=["store"])
+    untouched = stage.server("untouched", needs=["changed"])
+    before = await stage.started_and_left(stage.server("store"), changed, settings, untouched)
+    code.write_text("two")
+    table = [stage.server("store"), changed, replace(settings, env={"LEVEL": "high"}), untouched]
+    async with stage.running(*table, before=before) as watch:
+        pids = {name: (before.parts[name].pid, part.pid) for name, part in watch.status.parts.items()}
+        assert {name for name, (old, new) in pids.items() if old != new} == {"changed", "settings"}
+        assert stage.diary[4:] == ["changed stops", "changed starts", "settings stops", "settings starts"]
+
+
+async def test_a_new_supervisor_watches_what_it_took_over(stage: Stage) -> None:
+    before = await stage.started_and_left(stage.server("store"))
+    async with stage.running(stage.server("store"), before=before) as watch:
+        store = watch.status.parts["store"]
+        killed = store.pid
+        assert killed is not None
+        assert killed == before.parts["store"].pid
+        os.kill(killed, signal.SIGKILL)
+        await eventually(lambda: store.state is State.READY and store.pid not in (killed, None))
+        assert store.restarts == 1
+
+
+async def test_a_new_supervisor_starts_what_is_new_and_died_and_stops_what_is_removed(stage: Stage) -> None:
+    before = await stage.started_and_left(stage.server("store"), stage.server("old"), stage.server("victim"))
+    victim = before.parts["victim"].pid
+    assert victim is not None
+    os.kill(victim, signal.SIGKILL)
+    table = [stage.server("store"), stage.server("victim"), stage.server("new", needs=["victim"])]
+    async with stage.running(*table, before=before) as watch:
+        assert stage.diary[3:] == ["old stops", "victim starts", "new starts"]
+        assert watch.status.parts.keys() == {"store", "victim", "new"}
+
+
+async def test_a_step_runs_again_only_if_it_has_changed(stage: Stage) -> None:
+    same = stage.step("same", "echo same >>order")
+    other = stage.step("other", "echo other >>order")
+    before = await stage.started_and_left(same, other)
+    async with stage.running(same, replace(other, env={"TOPIC": "new"}), before=before):
+        assert sorted(stage.diary[:2]) == ["other", "same"]
+        assert stage.diary[2:] == ["other"]
+
+
+async def test_a_change_that_does_not_start_is_named_and_the_rest_goes_on(stage: Stage) -> None:
+    before = await stage.started_and_left(stage.server("store"), stage.server("service", needs=["store"]))
+    broken = stage.server("store", script="[ -e mended ] || { echo no such column; exit 1; }")
+    table = [broken, replace(stage.server("service", needs=["store"]), env={"LEVEL": "high"})]
+    async with stage.running(*table, before=before) as watch:
+        assert watch.status.failure is not None
+        assert watch.status.failure.part == "store"
+        assert "no such column" in watch.status.failure.log
+        assert watch.status.parts["service"].pid == before.parts["service"].pid
+        (stage.folder / "mended").touch()
+        await eventually(lambda: watch.status.parts["store"].state is State.READY)
+
+
+async def test_what_was_set_up_is_set_up_again_without_a_restart(stage: Stage) -> None:
+    async def setup() -> None:
+        (stage.folder / "order").open("a").write("roles created\n")
+
+    store = replace(stage.server("store"), setup=setup)
+    before = await stage.started_and_left(store)
+    async with stage.running(store, before=before):
+        assert stage.diary == ["store starts", "roles created", "roles created"]
+
+
+async def test_configuration_is_written_before_the_start_and_its_change_is_a_reason_to_restart(
+    stage: Stage,
+) -> None:
+    config = stage.folder / "config"
+    before = await stage.started_and_left(
+        replace(stage.server("edge", script="cat config >>order"), files=lambda: {config: b"old routes\n"})
+    )
+    changed = replace(
+        stage.server("edge", script="cat config >>order"), files=lambda: {config: b"new routes\n"}
+    )
+    assert before.parts["edge"].fingerprint != fingerprint.of(changed)
+    async with stage.running(changed, before=before) as watch:
+        assert stage.diary == ["edge starts", "old routes", "edge stops", "edge starts", "new routes"]
+        assert watch.status.parts["edge"].fingerprint == fingerprint.of(changed)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import stoa_gateway
 from stoa_stack.files import package_folder
 from stoa_stack.instance import Instance
-from stoa_stack.part import Part, Report
+from stoa_stack.part import Part
 
 BINARY = package_folder("envoy") / "_bin" / "envoy"
 
@@ -23,8 +24,8 @@ def part(at: Instance, services: Sequence[str]) -> Part:
         rate_limits=stoa_gateway.RateLimits() if at.rate_limits else None,
     )
 
-    def prepare(_: Report) -> None:
-        stoa_gateway.write(settings, folder)
+    def files() -> dict[Path, bytes]:
+        return {folder / name: content for name, content in stoa_gateway.render(settings, folder).items()}
 
     async def ready() -> None:
         import httpx
@@ -47,7 +48,7 @@ def part(at: Instance, services: Sequence[str]) -> Part:
             "warning",
         ],
         needs=tuple(services),
-        prepare=prepare,
+        files=files,
         ready=ready,
         ports=[at.port("edge"), at.port("edge-admin")],
         url=at.edge_url,

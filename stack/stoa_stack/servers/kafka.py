@@ -62,14 +62,20 @@ def part(at: Instance, cache: Cache) -> Part:
 
     def prepare(report: Report) -> None:
         cache.fetch(KAFKA, report)
+        if not (folder / "data" / "meta.properties").exists():
+            report("formatting the log")
+            for path, content in files().items():
+                write_atomically(path, content)
+            _format(jars, folder)
+
+    def files() -> dict[Path, bytes]:
         properties = _PROPERTIES.format(
             broker=at.address("kafka"), controller=at.address("kafka-controller"), data=folder / "data"
         )
-        write_atomically(folder / "server.properties", properties)
-        write_atomically(folder / "log4j2.properties", _LOGGING)
-        if not (folder / "data" / "meta.properties").exists():
-            report("formatting the log")
-            _format(jars, folder)
+        return {
+            folder / "server.properties": properties.encode(),
+            folder / "log4j2.properties": _LOGGING.encode(),
+        }
 
     async def ready() -> None:
         await asyncio.to_thread(_probe, at.address("kafka"))
@@ -86,6 +92,7 @@ def part(at: Instance, cache: Cache) -> Part:
             folder / "server.properties",
         ],
         prepare=prepare,
+        files=files,
         ready=ready,
         ports=[at.port("kafka"), at.port("kafka-controller")],
         url=at.address("kafka"),

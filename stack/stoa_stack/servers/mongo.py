@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 
 from stoa_stack.fetch import MONGO, Cache
 from stoa_stack.instance import Instance
@@ -40,6 +41,7 @@ def part(at: Instance, cache: Cache) -> Part:
     return Part(
         name="mongo",
         command=command,
+        reads=[] if mongod is not None else [Path(__file__).with_name("mongo_on_h2.py")],
         prepare=prepare,
         ready=ready,
         ports=[port],

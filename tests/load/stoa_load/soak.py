@@ -25,7 +25,7 @@ from stoa_load.shop import Shop, Shopper, shop
 from stoa_ops.topics import lag
 from stoa_stack.deploy import CONSUMER_GROUPS
 from stoa_stack.instance import Instance
-from stoa_stack.operate import processes_of
+from stoa_stack.running import processes_of
 from stoa_stack.servers import java
 from stoa_stack.status import Status
 from stoa_stack.up import status_file

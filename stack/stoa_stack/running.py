@@ -1,4 +1,4 @@
-"""Commands on an instance that runs: status, logs, restart, kill, reset, env, certificates."""
+"""Commands on the parts that run: status, logs, restart, kill, reset, env, certificates."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from rich.console import Console
 from rich.table import Table
 
 from stoa_stack.certificates import Authority
+from stoa_stack.files import write_atomically
 from stoa_stack.instance import Instance
-from stoa_stack.status import PartStatus, Status
+from stoa_stack.status import PartStatus, Phase, Status
 from stoa_stack.supervisor import tail
-from stoa_stack.up import down, is_running, status_file
+from stoa_stack.up import differences, down, is_running, status_file
 
 _MB = 2**20
 
@@ -27,6 +28,7 @@ _MB = 2**20
 def status(at: Instance, console: Console, *, as_json: bool) -> int:
     """Show every part; 0 if the stack is running, 3 if it is not (as `systemctl status` has it)."""
     current = Status.read(status_file(at)) if is_running(at) else None
+    differing = _differences(at, current)
     if as_json:
         parts = {name: asdict(part) | _usage(part) for name, part in current.parts.items()} if current else {}
         answer = {
@@ -35,13 +37,27 @@ def status(at: Instance, console: Console, *, as_json: bool) -> int:
             "state": str(at.state),
             "pid": current.pid if current else None,
             "parts": parts,
+            "stale": differing,
         }
         sys.stdout.write(json.dumps(answer, indent=2) + "\n")
     elif current is None:
         console.print("It is not running.")
     else:
         console.print(_table(current))
+        for name, difference in differing.items():
+            console.print(f"[yellow]{name} {difference}.[/]", soft_wrap=True)
+        if differing:
+            console.print("Stale: run `stoa apply`.")
     return 0 if current else 3
+
+
+def _differences(at: Instance, current: Status | None) -> dict[str, str]:
+    """What `stoa apply` would change; nothing is told of a shop that is being started or stopped."""
+    if current is None or current.phase is not Phase.READY:
+        return {}
+    from stoa_stack.parts import chosen
+
+    return differences(chosen(at), current)
 
 
 def _table(current: Status) -> Table:
@@ -139,17 +155,37 @@ def logs(at: Instance, part: str, console: Console, *, follow: bool, lines: int)
     return 0
 
 
-def send(at: Instance, part: str, what: signal.Signals | None, console: Console) -> int:
-    """Send a part a signal (None: the gentle one it stops by); its supervisor then starts it again."""
+def restart(at: Instance, part: str, console: Console) -> int:
+    """Write a part's configuration as it would be now and stop the part; its supervisor starts it again."""
+    from stoa_stack.parts import parts
+
+    target = _process(at, part, console)
+    if target is None:
+        return 3
+    declared = next((each for each in parts(at) if each.name == part), None)
+    if declared is not None and declared.files is not None:
+        for path, content in declared.files().items():
+            write_atomically(path, content)
+    os.kill(target, declared.stop_signal if declared is not None else signal.SIGTERM)
+    return 0
+
+
+def kill(at: Instance, part: str, console: Console) -> int:
+    """Kill a part as a crash would; its supervisor starts it again."""
+    target = _process(at, part, console)
+    if target is None:
+        return 3
+    os.kill(target, signal.SIGKILL)
+    return 0
+
+
+def _process(at: Instance, part: str, console: Console) -> int | None:
     current = Status.read(status_file(at)) if is_running(at) else None
     target = current.parts.get(part) if current else None
     if target is None or target.pid is None:
         console.print(f"{part} is not running.")
-        return 3
-    if what is None:
-        what = signal.SIGINT if part == "postgres" else signal.SIGTERM
-    os.kill(target.pid, what)
-    return 0
+        return None
+    return target.pid
 
 
 def reset(at: Instance, console: Console) -> int:
@@ -172,6 +208,7 @@ def env(at: Instance, service: str, console: Console) -> int:
     if service not in declared:
         console.print(f"There is no service {service}. Services: {', '.join(declared)}")
         return 2
+    at = at.adjusted()
     Authority(at.folder("certs")).ensure(service)
     for name, value in environment(at, declared[service]).items():
         sys.stdout.write(f"export {name}={shlex.quote(value)}\n")
