@@ -95,7 +95,7 @@ def test_no_field_could_hold_a_card_number(contracts: Contracts) -> None:
     ]
     events = [
         f"{path.name}: {name}"
-        for path in (CHECKOUT / "events").glob("*.avsc")
+        for path in (CHECKOUT / "gen/avro").glob("*.avsc")
         for name in re.findall(r'"name":\s*"(\w+)"', path.read_text())
     ]
     assert [name for name in names + events if CARD.search(re.split(r"[. ]", name)[-1])] == []

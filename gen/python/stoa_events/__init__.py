@@ -8,20 +8,21 @@ from stoa_events.cart_item_added import CartItemAdded
 from stoa_events.inventory_low_stock import InventoryLowStock
 from stoa_events.inventory_out_of_stock import InventoryOutOfStockItem, InventoryOutOfStock
 from stoa_events.inventory_reserved import InventoryReservedItem, InventoryReserved
-from stoa_events.order_cancelled import OrderCancelledItem, OrderCancelled
-from stoa_events.order_confirmed import OrderConfirmedItem, OrderConfirmedAddress, OrderConfirmed
-from stoa_events.order_placed import OrderPlacedItem, OrderPlaced
-from stoa_events.order_returned import OrderReturnedItem, OrderReturned
-from stoa_events.order_shipped import OrderShippedItem, OrderShipped
+from stoa_events.order_cancelled import OrderCancelled
+from stoa_events.order_confirmed import OrderConfirmed
+from stoa_events.order_placed import OrderPlaced
+from stoa_events.order_returned import OrderReturned
+from stoa_events.order_shipped import OrderShipped
 from stoa_events.payment_failed import PaymentFailed
 from stoa_events.payment_refunded import PaymentRefunded
 from stoa_events.payment_successful import PaymentSuccessful
-from stoa_events.product_created import ProductCreatedVariant, ProductCreated
+from stoa_events.product_created import ProductCreated
 from stoa_events.product_deleted import ProductDeleted
-from stoa_events.product_updated import ProductUpdatedVariant, ProductUpdated
+from stoa_events.product_updated import ProductUpdated
 from stoa_events.product_viewed import ProductViewed
 from stoa_events.user_profile_updated import UserProfileUpdated
 from stoa_events.user_registered import UserRegistered
+from stoa_events.types import Address, OrderItem, ProductVariant
 
 TOPICS: tuple[type[Payload], ...] = (
     CartItemAdded,
@@ -51,6 +52,7 @@ PAYLOADS: dict[str, type[Payload]] = {payload.TOPIC: payload for payload in TOPI
 __all__ = [
     "PAYLOADS",
     "TOPICS",
+    "Address",
     "CartItemAdded",
     "InventoryLowStock",
     "InventoryOutOfStock",
@@ -58,24 +60,18 @@ __all__ = [
     "InventoryReserved",
     "InventoryReservedItem",
     "OrderCancelled",
-    "OrderCancelledItem",
     "OrderConfirmed",
-    "OrderConfirmedAddress",
-    "OrderConfirmedItem",
+    "OrderItem",
     "OrderPlaced",
-    "OrderPlacedItem",
     "OrderReturned",
-    "OrderReturnedItem",
     "OrderShipped",
-    "OrderShippedItem",
     "PaymentFailed",
     "PaymentRefunded",
     "PaymentSuccessful",
     "ProductCreated",
-    "ProductCreatedVariant",
     "ProductDeleted",
     "ProductUpdated",
-    "ProductUpdatedVariant",
+    "ProductVariant",
     "ProductViewed",
     "UserProfileUpdated",
     "UserRegistered",

@@ -9,93 +9,7 @@ from typing import Any, ClassVar, Self
 from uuid import UUID
 
 from stoa_contracts.money import Money
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OrderConfirmedItem:
-    """A line of the order."""
-
-    product_id: UUID
-    """The product."""
-
-    variant_id: UUID
-    """The variant."""
-
-    quantity: int
-    """How many."""
-
-    price: Money
-    """What one cost when it was ordered."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """The record as fastavro writes it."""
-        return {
-            "product_id": self.product_id,
-            "variant_id": self.variant_id,
-            "quantity": self.quantity,
-            "price": self.price.to_dict(),
-        }
-
-    @classmethod
-    def from_dict(cls, record: Mapping[str, Any]) -> Self:
-        """The value of a record that fastavro read."""
-        return cls(
-            product_id=record["product_id"],
-            variant_id=record["variant_id"],
-            quantity=record["quantity"],
-            price=Money.from_dict(record["price"]),
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OrderConfirmedAddress:
-    """A postal address."""
-
-    recipient: str
-    """Whom the parcel is for."""
-
-    line1: str
-    """Street and number."""
-
-    line2: str
-    """Floor, flat, building; may be empty."""
-
-    city: str
-    """The town."""
-
-    region: str
-    """State or province; may be empty."""
-
-    postal_code: str
-    """The postal code."""
-
-    country: str
-    """ISO 3166-1 alpha-2."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """The record as fastavro writes it."""
-        return {
-            "recipient": self.recipient,
-            "line1": self.line1,
-            "line2": self.line2,
-            "city": self.city,
-            "region": self.region,
-            "postal_code": self.postal_code,
-            "country": self.country,
-        }
-
-    @classmethod
-    def from_dict(cls, record: Mapping[str, Any]) -> Self:
-        """The value of a record that fastavro read."""
-        return cls(
-            recipient=record["recipient"],
-            line1=record["line1"],
-            line2=record["line2"],
-            city=record["city"],
-            region=record["region"],
-            postal_code=record["postal_code"],
-            country=record["country"],
-        )
+from stoa_events.types import Address, OrderItem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,13 +26,13 @@ class OrderConfirmed:
     user_id: UUID
     """Who bought."""
 
-    items: tuple[OrderConfirmedItem, ...]
+    items: tuple[OrderItem, ...]
     """What was bought."""
 
     total_amount: Money
     """What the buyer pays."""
 
-    shipping_address: OrderConfirmedAddress
+    shipping_address: Address
     """Where it goes."""
 
     shipping_method: str
@@ -146,8 +60,8 @@ class OrderConfirmed:
         return cls(
             order_id=record["order_id"],
             user_id=record["user_id"],
-            items=tuple(OrderConfirmedItem.from_dict(item) for item in record["items"]),
+            items=tuple(OrderItem.from_dict(item) for item in record["items"]),
             total_amount=Money.from_dict(record["total_amount"]),
-            shipping_address=OrderConfirmedAddress.from_dict(record["shipping_address"]),
+            shipping_address=Address.from_dict(record["shipping_address"]),
             shipping_method=record["shipping_method"],
         )

@@ -9,42 +9,7 @@ from typing import Any, ClassVar, Self
 from uuid import UUID
 
 from stoa_contracts.money import Money
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OrderPlacedItem:
-    """A line of the order."""
-
-    product_id: UUID
-    """The product."""
-
-    variant_id: UUID
-    """The variant."""
-
-    quantity: int
-    """How many."""
-
-    price: Money
-    """What one cost when it was ordered."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """The record as fastavro writes it."""
-        return {
-            "product_id": self.product_id,
-            "variant_id": self.variant_id,
-            "quantity": self.quantity,
-            "price": self.price.to_dict(),
-        }
-
-    @classmethod
-    def from_dict(cls, record: Mapping[str, Any]) -> Self:
-        """The value of a record that fastavro read."""
-        return cls(
-            product_id=record["product_id"],
-            variant_id=record["variant_id"],
-            quantity=record["quantity"],
-            price=Money.from_dict(record["price"]),
-        )
+from stoa_events.types import OrderItem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +26,7 @@ class OrderPlaced:
     user_id: UUID
     """Who bought."""
 
-    items: tuple[OrderPlacedItem, ...]
+    items: tuple[OrderItem, ...]
     """What was bought."""
 
     total_amount: Money
@@ -87,6 +52,6 @@ class OrderPlaced:
         return cls(
             order_id=record["order_id"],
             user_id=record["user_id"],
-            items=tuple(OrderPlacedItem.from_dict(item) for item in record["items"]),
+            items=tuple(OrderItem.from_dict(item) for item in record["items"]),
             total_amount=Money.from_dict(record["total_amount"]),
         )

@@ -8,43 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 from uuid import UUID
 
-from stoa_contracts.money import Money
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OrderReturnedItem:
-    """A line of the order."""
-
-    product_id: UUID
-    """The product."""
-
-    variant_id: UUID
-    """The variant."""
-
-    quantity: int
-    """How many."""
-
-    price: Money
-    """What one cost when it was ordered."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """The record as fastavro writes it."""
-        return {
-            "product_id": self.product_id,
-            "variant_id": self.variant_id,
-            "quantity": self.quantity,
-            "price": self.price.to_dict(),
-        }
-
-    @classmethod
-    def from_dict(cls, record: Mapping[str, Any]) -> Self:
-        """The value of a record that fastavro read."""
-        return cls(
-            product_id=record["product_id"],
-            variant_id=record["variant_id"],
-            quantity=record["quantity"],
-            price=Money.from_dict(record["price"]),
-        )
+from stoa_events.types import OrderItem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +25,7 @@ class OrderReturned:
     user_id: UUID
     """Who bought."""
 
-    items: tuple[OrderReturnedItem, ...]
+    items: tuple[OrderItem, ...]
     """What came back."""
 
     @property
@@ -83,5 +47,5 @@ class OrderReturned:
         return cls(
             order_id=record["order_id"],
             user_id=record["user_id"],
-            items=tuple(OrderReturnedItem.from_dict(item) for item in record["items"]),
+            items=tuple(OrderItem.from_dict(item) for item in record["items"]),
         )

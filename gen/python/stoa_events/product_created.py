@@ -9,48 +9,7 @@ from datetime import datetime
 from typing import Any, ClassVar, Self
 from uuid import UUID
 
-from stoa_contracts.money import Money
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProductCreatedVariant:
-    """A variant that is sold."""
-
-    variant_id: UUID
-    """Which one."""
-
-    sku: str
-    """The stock keeping unit."""
-
-    attributes: Mapping[str, str]
-    """What tells it from its siblings."""
-
-    price: Money
-    """What one costs."""
-
-    images: tuple[str, ...]
-    """Pictures, the main one first."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """The record as fastavro writes it."""
-        return {
-            "variant_id": self.variant_id,
-            "sku": self.sku,
-            "attributes": dict(self.attributes),
-            "price": self.price.to_dict(),
-            "images": list(self.images),
-        }
-
-    @classmethod
-    def from_dict(cls, record: Mapping[str, Any]) -> Self:
-        """The value of a record that fastavro read."""
-        return cls(
-            variant_id=record["variant_id"],
-            sku=record["sku"],
-            attributes=record["attributes"],
-            price=Money.from_dict(record["price"]),
-            images=tuple(record["images"]),
-        )
+from stoa_events.types import ProductVariant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +44,7 @@ class ProductCreated:
     tags: tuple[str, ...]
     """Words to find it by."""
 
-    variants: tuple[ProductCreatedVariant, ...]
+    variants: tuple[ProductVariant, ...]
     """What can be bought."""
 
     specifications: Mapping[str, str]
@@ -131,7 +90,7 @@ class ProductCreated:
             subcategory=record["subcategory"],
             brand=record["brand"],
             tags=tuple(record["tags"]),
-            variants=tuple(ProductCreatedVariant.from_dict(item) for item in record["variants"]),
+            variants=tuple(ProductVariant.from_dict(item) for item in record["variants"]),
             specifications=record["specifications"],
             created_at=record["created_at"],
             updated_at=record["updated_at"],

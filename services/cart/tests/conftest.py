@@ -24,11 +24,11 @@ from stoa_contracts.events import Payload
 from stoa_contracts.money import Money
 from stoa_events import (
     CartItemAdded,
+    OrderItem,
     OrderPlaced,
-    OrderPlacedItem,
     ProductDeleted,
     ProductUpdated,
-    ProductUpdatedVariant,
+    ProductVariant,
 )
 
 
@@ -92,7 +92,7 @@ class World:
 
 def ordered(user_id: UUID, *items: tuple[Offer, int]) -> OrderPlaced:
     lines = tuple(
-        OrderPlacedItem(
+        OrderItem(
             product_id=offer.product_id,
             variant_id=offer.variant_id,
             quantity=quantity,
@@ -107,7 +107,7 @@ def ordered(user_id: UUID, *items: tuple[Offer, int]) -> OrderPlaced:
 
 def repriced(offer: Offer, price: str, version: int) -> ProductUpdated:
     at = datetime.now(UTC)
-    variant = ProductUpdatedVariant(
+    variant = ProductVariant(
         variant_id=offer.variant_id,
         sku="L-1",
         attributes={},

@@ -16,10 +16,9 @@ from stoa_chassis.ids import new_id
 from stoa_contracts.money import Money
 from stoa_events import (
     ProductCreated,
-    ProductCreatedVariant,
     ProductDeleted,
     ProductUpdated,
-    ProductUpdatedVariant,
+    ProductVariant,
 )
 
 # What all texts of a product may take, in bytes: its events carry them, and a broker takes a megabyte.
@@ -181,15 +180,15 @@ class Product:
         self.updated_at = max(now, self.updated_at)
 
     def _created(self) -> ProductCreated:
-        variants = tuple(ProductCreatedVariant(**_facts(variant)) for variant in self.variants)
+        variants = tuple(ProductVariant(**_facts(variant)) for variant in self.variants)
         return ProductCreated(**self._facts(), variants=variants)
 
     def _updated(self) -> ProductUpdated:
-        variants = tuple(ProductUpdatedVariant(**_facts(variant)) for variant in self.variants)
+        variants = tuple(ProductVariant(**_facts(variant)) for variant in self.variants)
         return ProductUpdated(**self._facts(), variants=variants)
 
     def _facts(self) -> dict[str, Any]:
-        """What both events say of a product; Avro gives each topic a type of its own."""
+        """What both events say of a product."""
         return {
             "product_id": self.product_id,
             "version": self.version,

@@ -22,16 +22,13 @@ from stoa_chassis.testing import serve_in_process
 from stoa_contracts.money import Money
 from stoa_events import (
     OrderCancelled,
-    OrderCancelledItem,
+    OrderItem,
     OrderPlaced,
-    OrderPlacedItem,
     OrderReturned,
-    OrderReturnedItem,
     OrderShipped,
     ProductCreated,
-    ProductCreatedVariant,
     ProductUpdated,
-    ProductUpdatedVariant,
+    ProductVariant,
 )
 from stoa_inventory.model import NotReserved, RequestReused, StockReserved, VariantNotFound
 from stoa_inventory.peers import Catalog
@@ -44,14 +41,14 @@ PRICE = Money(Decimal("10.00"), "USD")
 
 def placed(*wanted: tuple[UUID, int], order_id: UUID | None = None) -> OrderPlaced:
     items = tuple(
-        OrderPlacedItem(product_id=new_id(), variant_id=variant_id, quantity=quantity, price=PRICE)
+        OrderItem(product_id=new_id(), variant_id=variant_id, quantity=quantity, price=PRICE)
         for variant_id, quantity in wanted
     )
     return OrderPlaced(order_id=order_id or new_id(), user_id=new_id(), items=items, total_amount=PRICE)
 
 
 def cancelled(order_id: UUID) -> OrderCancelled:
-    items: tuple[OrderCancelledItem, ...] = ()
+    items: tuple[OrderItem, ...] = ()
     return OrderCancelled(order_id=order_id, user_id=new_id(), items=items, total_amount=PRICE, reason="")
 
 
@@ -64,7 +61,7 @@ def returned(order_id: UUID, *items: tuple[UUID, int]) -> OrderReturned:
         order_id=order_id,
         user_id=new_id(),
         items=tuple(
-            OrderReturnedItem(product_id=new_id(), variant_id=variant_id, quantity=quantity, price=PRICE)
+            OrderItem(product_id=new_id(), variant_id=variant_id, quantity=quantity, price=PRICE)
             for variant_id, quantity in items
         ),
     )
@@ -242,7 +239,7 @@ async def test_the_variants_of_a_new_product_begin_at_zero_and_are_not_reset_by_
         brand="",
         tags=(),
         variants=tuple(
-            ProductCreatedVariant(variant_id=id_, sku=str(id_), attributes={}, price=PRICE, images=())
+            ProductVariant(variant_id=id_, sku=str(id_), attributes={}, price=PRICE, images=())
             for id_ in (variant_id, fresh)
         ),
         specifications={},
@@ -267,9 +264,7 @@ async def test_a_variant_that_a_product_gets_later_is_counted_too(world: Any) ->
             brand="",
             tags=(),
             variants=(
-                ProductUpdatedVariant(
-                    variant_id=variant_id, sku="L-2", attributes={}, price=PRICE, images=()
-                ),
+                ProductVariant(variant_id=variant_id, sku="L-2", attributes={}, price=PRICE, images=()),
             ),
             specifications={},
             created_at=NOW,

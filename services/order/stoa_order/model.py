@@ -15,16 +15,14 @@ from uuid import UUID
 from stoa_chassis.errors import Aborted, FailedPrecondition, NotFound
 from stoa_chassis.ids import new_id
 from stoa_contracts.money import Money
+from stoa_events import Address as EventAddress
 from stoa_events import (
     InventoryOutOfStock,
     InventoryReserved,
     OrderCancelled,
-    OrderCancelledItem,
     OrderConfirmed,
-    OrderConfirmedAddress,
-    OrderConfirmedItem,
+    OrderItem,
     OrderPlaced,
-    OrderPlacedItem,
     PaymentFailed,
     PaymentRefunded,
     PaymentSuccessful,
@@ -334,7 +332,7 @@ class Order:
             OrderPlaced(
                 order_id=order.order_id,
                 user_id=user_id,
-                items=tuple(OrderPlacedItem(**_item(line)) for line in lines),
+                items=tuple(OrderItem(**_item(line)) for line in lines),
                 total_amount=amounts.total,
             )
         )
@@ -376,7 +374,7 @@ class Order:
                 OrderConfirmed(
                     order_id=self.order_id,
                     user_id=self.user_id,
-                    items=tuple(OrderConfirmedItem(**_item(line)) for line in self.lines),
+                    items=tuple(OrderItem(**_item(line)) for line in self.lines),
                     total_amount=self.amounts.total,
                     shipping_address=_event_address(self.shipping_address),
                     shipping_method=self.shipping_method,
@@ -429,7 +427,7 @@ class Order:
             OrderCancelled(
                 order_id=self.order_id,
                 user_id=self.user_id,
-                items=tuple(OrderCancelledItem(**_item(line)) for line in self.lines),
+                items=tuple(OrderItem(**_item(line)) for line in self.lines),
                 total_amount=self.amounts.total,
                 reason=reason,
             )
@@ -477,8 +475,8 @@ def _item(line: Line) -> dict[str, Any]:
     }
 
 
-def _event_address(address: Address) -> OrderConfirmedAddress:
-    return OrderConfirmedAddress(
+def _event_address(address: Address) -> EventAddress:
+    return EventAddress(
         recipient=address.recipient,
         line1=address.line1,
         line2=address.line2,

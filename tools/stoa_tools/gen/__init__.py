@@ -11,7 +11,7 @@ from pathlib import Path
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 from stoa_stack.files import write_atomically
-from stoa_tools.gen import events, services
+from stoa_tools.gen import events, schemas, services
 from stoa_tools.gen.contracts import Contracts
 from stoa_tools.gen.tools import buf
 from stoa_stack.instance import CHECKOUT
@@ -34,7 +34,9 @@ def run(check: bool = False) -> list[str]:
         (fresh / _DESCRIPTORS).parent.mkdir()
         descriptors = str(fresh / _DESCRIPTORS)
         buf("build", "--as-file-descriptor-set", "--exclude-source-info", "--output", descriptors)
-        events.generate(CHECKOUT / "events", fresh / _PYTHON / "stoa_events")
+        events.generate(
+            schemas.read_folder(CHECKOUT / "events"), fresh / _PYTHON / "stoa_events", fresh / "avro"
+        )
         contracts = Contracts(FileDescriptorSet.FromString((fresh / _DESCRIPTORS).read_bytes()).file)
         services.generate(CHECKOUT, contracts, fresh / _PYTHON / "stoa_services")
         _mark_typed(fresh / _PYTHON)

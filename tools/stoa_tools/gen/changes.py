@@ -1,13 +1,16 @@
 """Whether a change of the contracts keeps what consumers rely on.
 
-Protos are compared with the main branch before the change. Event schemas are compared with all versions that
-main has ever had, both ways, as the registry's FULL_TRANSITIVE does: what it would refuse at the deploy is
-refused before it is merged.
+Protos are compared with the main branch before the change. Event schemas, as they are registered, are compared
+with all versions in the history, both ways, as the registry's FULL_TRANSITIVE does: what it would refuse at the
+deploy is refused before it is merged.
 """
 
 import io
+import json
 import tarfile
 import tempfile
+from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 
 import avro.schema
@@ -18,6 +21,7 @@ from avro.compatibility import (
 )
 
 from stoa_stack.files import unpack
+from stoa_tools.gen import schemas
 from stoa_tools.gen.errors import GenerationFailed
 from stoa_tools.gen.tools import buf, git
 from stoa_stack.instance import CHECKOUT
@@ -35,14 +39,16 @@ def check(root: Path = CHECKOUT) -> str:
     base = previous(root)
     if base is None:
         return "no earlier contracts to compare with"
-    with tempfile.TemporaryDirectory() as before:
-        _check_out(base, Path(before), root)
-        buf("breaking", "--against", before, root=root)
+    with tempfile.TemporaryDirectory() as folder:
+        _check_out(base, Path(folder), root)
+        buf("breaking", "--against", folder, root=root)
+    now = schemas.read_folder(root / "events")
+    before = earlier_versions(root)
     refused = [
-        f"events/{path.name} can't replace the version of {commit[:12]}: {reason}"
-        for path in sorted((root / "events").glob("*.avsc"))
-        for commit, schema in earlier_versions(f"events/{path.name}", root)
-        for reason in incompatibilities(schema, path.read_text())
+        f"events/{topic}.avsc can't replace the version of {commit[:12]}: {reason}"
+        for topic in now.payloads
+        for schema, commit in before.get(topic, {}).items()
+        for reason in incompatibilities(schema, json.dumps(now.registered(topic)))
     ]
     if refused:
         raise GenerationFailed("\n".join(refused))
@@ -65,14 +71,13 @@ def previous(root: Path = CHECKOUT) -> str | None:
     return parent if parent and _has_contracts(parent, root) else None
 
 
-def earlier_versions(path: str, root: Path = CHECKOUT) -> list[tuple[str, str]]:
-    """Every different content that a file has had in the history, newest first, with its commit."""
-    versions: dict[str, str] = {}
-    for commit in (git("log", "--format=%H", "HEAD", "--", path, root=root) or b"").decode().split():
-        content = git("show", f"{commit}:{path}", root=root)
-        if content is not None:
-            versions.setdefault(content.decode(), commit)
-    return [(commit, content) for content, commit in versions.items()]
+def earlier_versions(root: Path = CHECKOUT) -> Mapping[str, Mapping[str, str]]:
+    """Every different schema that each topic has had in the history, newest first, with its commit."""
+    versions: dict[str, dict[str, str]] = defaultdict(dict)
+    for commit in (git("log", "--format=%H", "HEAD", "--", "events", root=root) or b"").decode().split():
+        for topic, schema in _registered_at(commit, root).items():
+            versions[topic].setdefault(json.dumps(schema), commit)
+    return versions
 
 
 def incompatibilities(old: str, new: str) -> list[str]:
@@ -100,6 +105,26 @@ def _reasons(result: SchemaCompatibilityResult) -> str:
 def _commit(revision: str, root: Path) -> str | None:
     answer = git("rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}", root=root)
     return answer.decode().strip() if answer else None
+
+
+def _registered_at(commit: str, root: Path) -> Mapping[str, schemas.Schema]:
+    """The schemas of all topics as of a commit; none if they made no sense: then none was generated either."""
+    archive = git("archive", commit, "events", root=root)
+    if archive is None:  # the folder is not there
+        return {}
+    with tarfile.open(fileobj=io.BytesIO(archive)) as files:
+        texts = {
+            member.name.removeprefix("events/"): content.read().decode()
+            for member in files
+            if (content := files.extractfile(member)) is not None
+        }
+    try:
+        if "envelope.avsc" not in texts:  # when each topic's file held its whole schema
+            return {path.removesuffix(".avsc"): json.loads(text) for path, text in texts.items()}
+        sources = schemas.read(texts)
+        return {topic: sources.registered(topic) for topic in sources.payloads}
+    except (GenerationFailed, ValueError):
+        return {}
 
 
 def _has_contracts(commit: str, root: Path) -> bool:

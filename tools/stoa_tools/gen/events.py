@@ -1,6 +1,7 @@
 """Typed Python for the events: each events/<topic>.avsc becomes a module of frozen dataclasses.
 
-The classes convert to and from the plain values that fastavro writes and reads, with code written out per
+Records that several events share are in the module `types`, one class for all, however a topic registered its
+copy. The classes convert to and from the plain values that fastavro writes and reads, with code written out per
 field: that happens for every message, so nothing is looked up at run time.
 """
 
@@ -12,15 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from stoa_tools.gen.errors import GenerationFailed
+from stoa_tools.gen.schemas import Schema, Sources
 from stoa_tools.gen.template import render
-
-Schema = Mapping[str, Any]
-
-ENVELOPE = ("event_id", "event_type", "event_version", "timestamp", "correlation_id", "payload")
-"""The fields of every event, in order."""
 
 KEY = "stoa.key"
 """The attribute of a payload that names the field whose value is the message's key."""
+
+VERSION = "stoa.version"
+"""The attribute of a payload that gives its version, the envelope's event_version; 1 where it is missing."""
 
 _MONEY = {
     "currency_code": "string",
@@ -72,76 +72,47 @@ class _Record:
     fields: list[_Field]
 
 
-def generate(schemas: Path, out: Path) -> None:
-    """Write the package `out` for all schemas in the folder `schemas`.
+def generate(sources: Sources, python: Path, avro: Path) -> None:
+    """Write the package `python`, and the schemas as they are registered into the folder `avro`.
 
     Raises:
         GenerationFailed: a schema breaks the conventions for events.
     """
-    out.mkdir(parents=True)
-    modules: list[tuple[str, list[str]]] = []
-    payloads = []
-    for path in sorted(schemas.glob("*.avsc")):
-        event = _Event(path)
-        (out / f"{event.module}.py").write_text(event.render())
-        modules.append((event.module, [record.name for record in event.records]))
-        payloads.append(event.payload.name)
+    python.mkdir(parents=True)
+    avro.mkdir(parents=True)
+    shared = _Shared(sources)
+    (python / "types.py").write_text(shared.render())
+    events = [_Event(sources, shared, topic) for topic in sources.payloads]
+    for event in events:
+        (python / f"{event.module}.py").write_text(event.render())
+        (avro / f"{event.topic}.avsc").write_text(json.dumps(event.schema, indent=2, ensure_ascii=False) + "\n")
+    modules = [(event.module, [record.name for record in event.records]) for event in events]
+    modules.append(("types", [record.name for record in shared.records]))
     exported = sorted(name for _, names in modules for name in names)
     if twice := {name for name in exported if exported.count(name) > 1}:
-        raise GenerationFailed(f"events/: two topics declare {', '.join(sorted(twice))}")
+        raise GenerationFailed(f"events/: declared twice: {', '.join(sorted(twice))}")
+    payloads = [event.payload.name for event in events]
     package = render("events.py.jinja", modules=modules, payloads=payloads, exported=exported)
-    (out / "__init__.py").write_text(package)
-    (out / "py.typed").touch()
+    (python / "__init__.py").write_text(package)
+    (python / "py.typed").touch()
 
 
-class _Event:
-    """One topic's schema, read and checked."""
+class _Reader:
+    """Reads records of one module; `known` are the types that it may name."""
 
-    def __init__(self, path: Path) -> None:
-        self.topic = path.stem
-        self.module = self.topic.replace(".", "_")
+    def __init__(self, file: str, known: Mapping[str, _Type]) -> None:
         self.records: list[_Record] = []
-        self._named: dict[str, _Type] = {}
-        try:
-            self._schema: Schema = json.loads(path.read_text())
-        except ValueError as error:
-            raise self._wrong(f"is not JSON: {error}") from None
-        self.payload = self._read()
+        self._file = file
+        self._named = dict(known)
 
-    def render(self) -> str:
-        """The module's source."""
+    @property
+    def _used(self) -> set[str]:
+        """The names in the annotations of the records: what the module must import."""
         annotations = " ".join(field.type.annotation for record in self.records for field in record.fields)
-        return render(
-            "event.py.jinja",
-            topic=self.topic,
-            payload=self.payload,
-            records=self.records,
-            version=self._version,
-            schema=repr(json.dumps(self._schema, separators=(",", ":"), ensure_ascii=False)),
-            key=self._key,
-            used=set(re.findall(r"\w+", annotations)),
-        )
+        return set(re.findall(r"\w+", annotations))
 
     def _wrong(self, what: str) -> GenerationFailed:
-        return GenerationFailed(f"events/{self.topic}.avsc {what}")
-
-    def _read(self) -> _Record:
-        fields = {field["name"]: field for field in self._schema.get("fields", ())}
-        if tuple(fields) != ENVELOPE:
-            raise self._wrong(f"must have the fields {', '.join(ENVELOPE)}, in this order")
-        if self._schema.get("namespace") != "stoa.events":
-            raise self._wrong("must be in the namespace stoa.events")
-        self._version = int(fields["event_version"].get("default", 1))
-        schema = fields["payload"]["type"]
-        if self._schema["name"] != f"{schema['name']}Event":
-            raise self._wrong(f"must name the envelope {schema['name']}Event, after its payload")
-        self._type(schema)
-        payload = self.records[-1]
-        key = next((field for field in payload.fields if field.name == schema.get(KEY)), None)
-        if key is None or key.type.annotation not in ("str", "UUID"):
-            raise self._wrong(f"must name a string field of the payload in {KEY}")
-        self._key = f"self.{key.name}" if key.type.annotation == "str" else f"str(self.{key.name})"
-        return payload
+        return GenerationFailed(f"events/{self._file} {what}")
 
     def _type(self, schema: Any) -> _Type:
         match schema:
@@ -149,6 +120,8 @@ class _Event:
                 return _Type(_PRIMITIVES[schema])
             case str() if schema in self._named:
                 return self._named[schema]
+            case {"type": str() as name} if name in self._named:
+                return self._named[name]
             case ["null", other]:
                 return _optional(self._type(other))
             case {"logicalType": logical} if logical in _LOGICAL:
@@ -159,10 +132,6 @@ class _Event:
                 return _map(self._type(values))
             case {"type": "enum", "name": name}:
                 return self._name(name, _Type("str"))
-            case {"type": "record", "name": "Money"}:
-                if {field["name"]: field["type"] for field in schema["fields"]} != _MONEY:
-                    raise self._wrong("must declare Money like every other event")
-                return self._name("Money", _record("Money"))
             case {"type": "record", "name": name}:
                 return self._name(name, self._record(name, schema))
             case {"type": str() as primitive} if primitive in _PRIMITIVES and "logicalType" not in schema:
@@ -192,6 +161,73 @@ class _Event:
             case None | str() | int() | float() as value:
                 return repr(value)
         raise self._wrong(f"gives {field['name']} a default that events may not have")
+
+
+class _Shared(_Reader):
+    """The records of events/types, each after those that it names."""
+
+    def __init__(self, sources: Sources) -> None:
+        super().__init__("types", {})
+        self._sources = sources.types
+        for name in sources.types:
+            self._type(name)
+
+    @property
+    def named(self) -> Mapping[str, _Type]:
+        """The types that payloads may name."""
+        return self._named
+
+    def render(self) -> str:
+        """The module's source."""
+        return render("event_types.py.jinja", payload=None, records=self.records, shared=[], used=self._used)
+
+    def _type(self, schema: Any) -> _Type:
+        name = schema.get("type") if isinstance(schema, dict) else schema
+        if isinstance(name, str) and name in self._sources and name not in self._named:
+            self._read(name)
+        return super()._type(schema)
+
+    def _read(self, name: str) -> None:
+        before, self._file = self._file, f"types/{name}.avsc"
+        self._name(name, _record(name))
+        if name != "Money":
+            self._record(name, self._sources[name])
+        elif {field["name"]: field["type"] for field in self._sources[name]["fields"]} != _MONEY:
+            raise self._wrong("must have the fields that stoa_contracts.money.Money reads and writes")
+        self._file = before
+
+
+class _Event(_Reader):
+    """One topic's payload, read and checked, and its schema as it is registered."""
+
+    def __init__(self, sources: Sources, shared: _Shared, topic: str) -> None:
+        super().__init__(f"{topic}.avsc", shared.named)
+        self.topic = topic
+        self.module = topic.replace(".", "_")
+        self.schema = sources.registered(topic)
+        self._shared = [record.name for record in shared.records]
+        source = sources.payloads[topic]
+        self._version = int(source.get(VERSION, 1))
+        self._type(source)
+        self.payload = self.records[-1]
+        key = next((field for field in self.payload.fields if field.name == source.get(KEY)), None)
+        if key is None or key.type.annotation not in ("str", "UUID"):
+            raise self._wrong(f"must name a string field of the payload in {KEY}")
+        self._key = f"self.{key.name}" if key.type.annotation == "str" else f"str(self.{key.name})"
+
+    def render(self) -> str:
+        """The module's source."""
+        return render(
+            "event.py.jinja",
+            topic=self.topic,
+            payload=self.payload,
+            records=self.records,
+            shared=[name for name in sorted(self._shared) if name in self._used],
+            version=self._version,
+            schema=repr(json.dumps(self.schema, separators=(",", ":"), ensure_ascii=False)),
+            key=self._key,
+            used=self._used,
+        )
 
 
 def _record(name: str) -> _Type:

@@ -14,7 +14,7 @@ from stoa_chassis.avro import EventCodec, SchemaNotRegistered, UndecodableMessag
 from stoa_chassis.clock import SystemClock
 from stoa_chassis.errors import Unavailable
 from stoa_contracts.money import Money
-from stoa_events import OrderPlaced, OrderPlacedItem
+from stoa_events import OrderItem, OrderPlaced
 
 pytestmark = pytest.mark.stack
 
@@ -23,7 +23,7 @@ async def test_an_event_survives_the_way_through_its_bytes(schema_registry_url: 
     codec = EventCodec(schema_registry_url)
     await codec.load(OrderPlaced)
     price = Money(Decimal("19.90"), "USD")
-    item = OrderPlacedItem(product_id=uuid4(), variant_id=uuid4(), quantity=2, price=price)
+    item = OrderItem(product_id=uuid4(), variant_id=uuid4(), quantity=2, price=price)
     order = OrderPlaced(order_id=uuid4(), user_id=uuid4(), items=(item,), total_amount=price)
     event = new_event(order, SystemClock(), "request-1")
     assert await codec.decode("order.placed", codec.encode(event)) == event
