@@ -15,10 +15,10 @@ from redis.asyncio import Redis
 
 from stoa_chassis.mongo import PENDING
 from stoa_chassis.outbox import RELAY_LOCK
+from stoa_contracts.declarations import Service, Store
+from stoa_services import SERVICES
 from stoa_stack.instance import Instance
-from stoa_stack.parts import SERVICES
 from stoa_stack.servers import mongo, postgres, valkey
-from stoa_stack.services import Service
 
 _SECONDS = 5
 _NOTHING = timedelta(0)
@@ -42,9 +42,9 @@ class OutboxState:
 
 async def states(at: Instance) -> Sequence[OutboxState]:
     """Look into every outbox. Raises OSError or an error of a client if a store can't be read."""
-    readers = {"postgres": _in_postgres, "mongo": _in_mongo, "valkey": _in_redis}
+    readers = {Store.POSTGRES: _in_postgres, Store.MONGO: _in_mongo, Store.REDIS: _in_redis}
     return await asyncio.gather(
-        *(readers[store](at, service) for service in SERVICES for store in service.stores if store in readers)
+        *(readers[service.store](at, service) for service in SERVICES.values() if service.store in readers)
     )
 
 

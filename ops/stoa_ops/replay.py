@@ -10,8 +10,8 @@ import sys
 
 from rich.console import Console
 
+from stoa_services import SERVICES
 from stoa_stack.instance import Instance
-from stoa_stack.parts import SERVICES
 from stoa_stack.services import environment
 
 
@@ -22,14 +22,13 @@ def command(at: Instance, service: str, console: Console) -> int:
     object: how many aggregates it `replayed`, and the ids of those whose projections `differed` and were
     mended.
     """
-    declared = {declaration.name: declaration for declaration in SERVICES}
-    replayable = [name for name in declared if importlib.util.find_spec(f"stoa_{name}.replay")]
+    replayable = [name for name in SERVICES if importlib.util.find_spec(f"stoa_{name}.replay")]
     if service not in replayable:
         console.print(f"{service} has no projections to replay. These have: {', '.join(replayable)}")
         return 2
     done = subprocess.run(
         [sys.executable, "-m", f"stoa_{service}.replay"],
-        env=os.environ | environment(at, declared[service]),
+        env=os.environ | environment(at, SERVICES[service]),
         stdout=subprocess.PIPE,
         text=True,
         check=False,

@@ -14,10 +14,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from stoa_ops.outboxes import OutboxState, states
 from stoa_ops.topics import lag
-from stoa_stack.deploy import CONSUMER_GROUPS
+from stoa_services import SERVICES
 from stoa_stack.instance import Instance
 from stoa_stack.running import memory_mb, processes_of
-from stoa_stack.parts import SERVICES
 from stoa_stack.status import Status
 from stoa_stack.up import status_file
 
@@ -159,7 +158,7 @@ async def _metrics(at: Instance, sample: Sample) -> None:
             except httpx.HTTPError:
                 sample.silent.append(f"metrics of {service}")
 
-        await asyncio.gather(*(ask(service.name) for service in SERVICES))
+        await asyncio.gather(*(ask(name) for name in SERVICES))
 
 
 def _count(sample: Sample, service: str, text: str) -> None:
@@ -180,7 +179,8 @@ def _count(sample: Sample, service: str, text: str) -> None:
 
 async def _lag(at: Instance, sample: Sample) -> None:
     try:
-        behind = await asyncio.to_thread(lag, at.address("kafka"), CONSUMER_GROUPS)
+        groups = [service.name for service in SERVICES.values() if service.consumes]
+        behind = await asyncio.to_thread(lag, at.address("kafka"), groups)
     except ConnectionError:
         sample.silent.append("Kafka")
     else:

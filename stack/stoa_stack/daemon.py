@@ -14,7 +14,8 @@ import signal
 import sys
 from typing import NoReturn
 
-from stoa_stack import access
+from stoa_services import SERVICES
+from stoa_stack import access, operators
 from stoa_stack.certificates import Authority
 from stoa_stack.instance import Instance
 from stoa_stack.status import Status, held, lock_file, status_file
@@ -36,13 +37,14 @@ def main(arguments: list[str]) -> int:
 
 
 async def _run(at: Instance, lock: int, before: Status | None) -> int:
-    from stoa_stack.parts import SERVICES, chosen  # makes secrets: only under the lock
+    from stoa_stack.parts import chosen  # makes secrets: only under the lock
     from stoa_stack.services import STACK_IDENTITY
 
     authority = Authority(at.folder("certs"))
-    for identity in (*(service.name for service in SERVICES), "edge", STACK_IDENTITY):
+    for identity in (*SERVICES, "edge", STACK_IDENTITY):
         authority.ensure(identity)
     access.write(at)
+    operators.write(at, authority)
     # Settings of ours that happen to be in the user's environment must not reach a service by accident.
     environ = {name: value for name, value in os.environ.items() if not name.startswith("STOA_")}
     supervisor = Supervisor(

@@ -1,7 +1,8 @@
 """The deploy step of the event contracts: topics at Kafka, schemas at the registry.
 
-Services never create a topic nor register a schema; what they find there was deployed by this step, which
-can run any number of times. `python -m stoa_stack.deploy` reads STOA_KAFKA_BOOTSTRAP and
+Topics are those that a service declares to publish or read, and a dead-letter topic for each service that
+consumes. Services never create a topic nor register a schema; what they find there was deployed by this step,
+which can run any number of times. `python -m stoa_stack.deploy` reads STOA_KAFKA_BOOTSTRAP and
 STOA_SCHEMA_REGISTRY_URL, so that it deploys to managed servers as well.
 """
 
@@ -18,11 +19,9 @@ from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 
 from stoa_events import TOPICS
+from stoa_services import SERVICES
 
 _log = logging.getLogger(__name__)
-
-# Who consumes events: each group parks what it can't process in its own dead-letter topic.
-CONSUMER_GROUPS = ("cart", "catalog", "inventory", "order", "payment")
 
 _PARTITIONS = 4
 _DAY_MS = 24 * 60 * 60 * 1000
@@ -32,25 +31,40 @@ _TIMEOUT_SECONDS = 30.0
 COMPATIBILITY = "FULL_TRANSITIVE"
 
 
-class Refused(Exception):
+class ContractRefused(Exception):
     """The registry or the broker does not accept a contract."""
 
 
 def deploy(bootstrap: str, registry_url: str, *, replication: int = 1) -> None:
-    """Bring topics and schemas to what the generated event contracts say; raises Refused, naming which."""
+    """Bring topics and schemas to what the event contracts say; raises ContractRefused, naming which."""
     create_topics(bootstrap, replication=replication)
-    register_schemas(registry_url, {f"{payload.TOPIC}-value": payload.SCHEMA for payload in TOPICS}.items())
+    used = _topics()
+    subjects = {f"{payload.TOPIC}-value": payload.SCHEMA for payload in TOPICS if payload.TOPIC in used}
+    register_schemas(registry_url, subjects.items())
+
+
+def wanted_topics() -> dict[str, dict[str, str]]:
+    """The topics that there are to be, dead letters among them, each with its configuration."""
+    dead_letters = [service.dead_letters for service in SERVICES.values() if service.dead_letters is not None]
+    return dict.fromkeys(sorted(_topics()), _EVENTS) | dict.fromkeys(dead_letters, _DEAD_LETTERS)
+
+
+def _topics() -> set[str]:
+    """The topics that a service publishes or reads."""
+    return {
+        topic
+        for service in SERVICES.values()
+        for topic in (*service.publishes, *service.consumes, *service.follows)
+    }
 
 
 def create_topics(bootstrap: str, *, replication: int) -> None:
     """Create the topics that are missing; those that are there stay as they are."""
     admin = AdminClient({"bootstrap.servers": bootstrap})
     there = admin.list_topics(timeout=_TIMEOUT_SECONDS).topics
-    wanted = {payload.TOPIC: _EVENTS for payload in TOPICS}
-    wanted |= {f"{group}.dlq": _DEAD_LETTERS for group in CONSUMER_GROUPS}
     missing = [
         NewTopic(name, num_partitions=_PARTITIONS, replication_factor=replication, config=config)
-        for name, config in wanted.items()
+        for name, config in wanted_topics().items()
         if name not in there
     ]
     if not missing:
@@ -62,7 +76,7 @@ def create_topics(bootstrap: str, *, replication: int) -> None:
             if (
                 error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS
             ):  # a deploy at the same time was faster
-                raise Refused(f"topic {name}: {error}") from error
+                raise ContractRefused(f"topic {name}: {error}") from error
         _log.info("created topic %s", name)
 
 
@@ -81,7 +95,7 @@ def register_schemas(registry_url: str, schemas: Iterable[tuple[str, str]]) -> N
             registry.set_compatibility(subject, COMPATIBILITY)
             registry.register_schema(subject, schema)
         except SchemaRegistryError as error:
-            raise Refused(f"schema {subject}: {error}") from error
+            raise ContractRefused(f"schema {subject}: {error}") from error
 
 
 def main() -> int:
@@ -94,7 +108,7 @@ def main() -> int:
             os.environ["STOA_SCHEMA_REGISTRY_URL"],
             replication=int(os.environ.get("STOA_TOPIC_REPLICATION", "1")),
         )
-    except Refused as refusal:
+    except ContractRefused as refusal:
         sys.stderr.write(f"{refusal}\n")
         return 1
     return 0

@@ -20,9 +20,10 @@ class Part:
     again with each `stoa apply`. A part without `ready` is a one-off: it is done when its command ends with
     0.
 
-    A part that runs is started anew by `stoa apply` if its command, its `env` or the content of its `files`
-    would now be others, or if something has changed in its Python `packages` (with all that they import of
-    the checkout's, those `apart` excepted) or in what else it `reads` when it starts: files and folders.
+    A part that runs is started anew by `stoa apply` if its command, its `env`, the content of its `files` or
+    what it is `told` in another way would now be others, or if something has changed in its Python `packages`
+    (with all that they import of the checkout's, those `apart` excepted) or in what else it `reads` when it
+    starts: files and folders.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Part:
     env: Mapping[str, str] = field(default_factory=dict)
     packages: Sequence[str] = ()
     apart: Sequence[str] = ()
+    told: str = ""
     reads: Sequence[Path] = ()
     cwd: Path | None = None
     ports: Sequence[int] = ()

@@ -1,4 +1,6 @@
-"""The one table of ports: an offset for each name, added to the instance's port base."""
+"""The ports of an instance: offsets from its port base. Those of the services are in their declarations."""
+
+from stoa_services import SERVICES
 
 _OFFSETS = {
     "postgres": 10,
@@ -12,13 +14,8 @@ _OFFSETS = {
     "edge": 80,
     "edge-admin": 81,
 }
-# A service listens on its own offset (gRPC) and a hundred further (metrics).
-SERVICES = (
-    "user", "catalog", "search", "cart", "order", "payment", "inventory", "shipping", "review",
-    "notification", "recommendation", "analytics", "media",
-)  # fmt: skip
-_OFFSETS |= {service: 100 + number for number, service in enumerate(SERVICES)}
-_OFFSETS |= {f"{service}-metrics": 200 + number for number, service in enumerate(SERVICES)}
+_OFFSETS |= {service.name: service.port for service in SERVICES.values()}
+_OFFSETS |= {f"{service.name}-metrics": service.metrics_port for service in SERVICES.values()}
 
 DEFAULT_BASE = 18000
 DEFAULT_EDGE = 8080  # only of the default instance: others take base + 80, so that they never meet

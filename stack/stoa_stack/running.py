@@ -201,16 +201,15 @@ def env(at: Instance, service: str, console: Console) -> int:
     """Print the environment that a service is started with, as shell assignments."""
     import shlex
 
-    from stoa_stack.parts import SERVICES
+    from stoa_services import SERVICES
     from stoa_stack.services import environment
 
-    declared = {declaration.name: declaration for declaration in SERVICES}
-    if service not in declared:
-        console.print(f"There is no service {service}. Services: {', '.join(declared)}")
+    if service not in SERVICES:
+        console.print(f"There is no service {service}. Services: {', '.join(SERVICES)}")
         return 2
     at = at.adjusted()
     Authority(at.folder("certs")).ensure(service)
-    for name, value in environment(at, declared[service]).items():
+    for name, value in environment(at, SERVICES[service]).items():
         sys.stdout.write(f"export {name}={shlex.quote(value)}\n")
     return 0
 

@@ -1,53 +1,58 @@
-"""How a service of ours becomes a part: its environment, its secrets, its identity and its readiness."""
+"""How a service becomes a part: its environment, its secrets, its identity and its readiness.
+
+All of it follows from the service's declaration and from what the instance is.
+"""
 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
+import stoa_events
+from stoa_contracts.declarations import Service
+from stoa_stack.companies import COMPANIES
 from stoa_stack.credentials import Secrets, password, signing_key
 from stoa_stack.instance import Instance
 from stoa_stack.part import Part
-from stoa_stack.servers import mongo, postgres, valkey
+from stoa_stack.stores import store_of
 
 STAFF_EMAIL = "staff@stoa.example"
 STACK_IDENTITY = "stack"  # the identity under which the stack itself asks a service for its health
 
 
-@dataclass(frozen=True)
-class Service:
-    """A Python service: `python -m stoa_<name>`.
-
-    `stores` are the servers that keep its data, `calls` the services that it calls over gRPC. It is started
-    when its stores and the event contracts are there; whom it calls may come later.
-    """
-
-    name: str
-    stores: tuple[str, ...] = ()
-    calls: tuple[str, ...] = ()
-    needs: tuple[str, ...] = ()
-
-
 # What every service takes from the environment of `stoa up`, with the value it has otherwise.
-_PASSED_TO_ALL = {"STOA_WORKERS": "1", "STOA_OTLP_ENDPOINT": "", "STOA_LOG_LEVEL": "INFO"}
+_PASSED_TO_ALL = {
+    "STOA_WORKERS": "1",
+    "STOA_OTLP_ENDPOINT": "",
+    "STOA_LOG_LEVEL": "INFO",
+    "STOA_CURRENCY": "USD",
+}
+# Packages that list what all services have: a service counts as changed by its own entries only.
+_REGISTERS = ("stoa_services", "stoa_events")
 
 
 def part(at: Instance, service: Service, *, contracts: str) -> Part:
-    """The service as a part; `contracts` names the step that deploys topics and schemas."""
-    stores = tuple(store for store in service.stores if not (store == "mongo" and at.mongo_url))
+    """The service as a part; `contracts` names the step that deploys topics and schemas.
+
+    It is started when its store, the event contracts and the companies that it calls are there; the services
+    that it calls may come later.
+    """
+    store = store_of(service)
+    stores = [store.part] if store is not None and not (store.part == "mongo" and at.mongo_url) else []
 
     async def ready() -> None:
         await check_health(at, service.name)
 
     return Part(
         name=service.name,
-        command=[sys.executable, "-m", f"stoa_{service.name}"],
-        needs=(*stores, contracts, *service.needs),
+        command=[sys.executable, "-m", service.package],
+        needs=(*stores, contracts, *(COMPANIES[company].part for company in service.companies)),
         ready=ready,
         env=environment(at, service),
-        packages=[f"stoa_{service.name}"],
-        reads=[secrets_folder(at, service.name)],
+        packages=[service.package],
+        apart=_REGISTERS,
+        told=repr(service),
+        reads=[secrets_folder(at, service.name), *_event_modules(service)],
         ports=[at.port(service.name), at.port(f"{service.name}-metrics")],
         url=f"grpcs://{at.address(service.name)}",
     )
@@ -71,8 +76,8 @@ def environment(at: Instance, service: Service) -> dict[str, str]:
     }
     variables |= {name: at.settings.get(name, default) for name, default in _PASSED_TO_ALL.items()}
     variables |= {f"STOA_{callee.upper()}_TARGET": at.address(callee) for callee in service.calls}
-    if "gateway" in service.needs:
-        variables["STOA_GATEWAY_URL"] = f"http://{at.address('gateway')}"
+    for company in (COMPANIES[name] for name in service.companies):
+        variables[f"STOA_{company.url_setting.upper()}"] = company.url(at)
     # STOA_ORDER__LOG_LEVEL=DEBUG for `stoa up` is STOA_LOG_LEVEL=DEBUG for the order service, and so on.
     own = f"STOA_{service.name.upper()}__"
     overrides = {name: value for name, value in at.settings.items() if name.startswith(own)}
@@ -84,34 +89,36 @@ def secrets_folder(at: Instance, service: str) -> Path:
     return at.folder("secrets", service)
 
 
-def gateway_secrets(at: Instance) -> tuple[str, str]:
-    """The payment gateway's API key and its webhook secret: shared with it by the payment service alone."""
-    stack = Secrets(at.folder("secrets", "stack"))
-    return stack.get("gateway_api_key"), stack.get("gateway_webhook_secret")
-
-
 def staff_credentials(at: Instance) -> tuple[str, str]:
     """Email and password of the first member of staff."""
     return STAFF_EMAIL, Secrets(at.folder("secrets", "stack")).get("staff_password", password)
 
 
 def _place_secrets(at: Instance, service: Service) -> None:
+    """Put what the service keeps secret into its folder: its store's URL and what its declaration names."""
     own = Secrets(secrets_folder(at, service.name))
-    if "postgres" in service.stores:
-        own.put("stoa_database_url", postgres.database_url(at, service.name))
-    if "valkey" in service.stores:
-        own.put("stoa_redis_url", valkey.redis_url(at, service.name))
-    if "mongo" in service.stores:
-        own.put("stoa_mongo_url", mongo.mongo_url(at))
-    if "gateway" in service.needs:
-        api_key, webhook_secret = gateway_secrets(at)
-        own.put("stoa_gateway_api_key", api_key)
-        own.put("stoa_gateway_webhook_secret", webhook_secret)
-    if service.name == "user":
-        email, staff_password = staff_credentials(at)
-        own.put("stoa_staff_email", email)
-        own.put("stoa_staff_password", staff_password)
-        own.get("stoa_signing_key", signing_key)
+    if (store := store_of(service)) is not None:
+        own.put(f"stoa_{store.setting}", store.url(at, service.name))
+    shared = {name: COMPANIES[company] for company in service.companies for name in COMPANIES[company].shared}
+    email, staff_password = staff_credentials(at)
+    known = {"staff_email": email, "staff_password": staff_password}
+    for name in service.secrets:
+        if name in shared:
+            own.put(f"stoa_{name}", shared[name].secret(at, name))
+        elif name in known:
+            own.put(f"stoa_{name}", known[name])
+        else:
+            own.get(f"stoa_{name}", signing_key if name == "signing_key" else password)
+
+
+def _event_modules(service: Service) -> list[Path]:
+    """The generated code of the events that the service knows, and of what events have in common."""
+    known = {*service.publishes, *service.consumes, *service.follows}
+    others = {payload.TOPIC.replace(".", "_") for payload in stoa_events.TOPICS if payload.TOPIC not in known}
+    folder = Path(stoa_events.__file__).parent
+    return [
+        path for path in sorted(folder.rglob("*.py")) if path.stem not in others and path.stem != "__init__"
+    ]
 
 
 async def check_health(at: Instance, service: str) -> None:

@@ -17,9 +17,9 @@ import httpx
 from stoa_ops import outboxes
 from stoa_ops.audit.event_log import EventBooks, EventLog
 from stoa_ops.dead_letters import Fate
+from stoa_stack.companies import PAYMENT_GATEWAY
 from stoa_stack.instance import Instance
 from stoa_stack.servers.postgres import superuser_url
-from stoa_stack.services import gateway_secrets
 
 _PAGE = 1000
 
@@ -200,7 +200,7 @@ async def _ledger(at: Instance, books: Books) -> None:
 
 
 async def _entries(at: Instance) -> AsyncIterator[dict[str, Any]]:
-    api_key, _ = gateway_secrets(at)
+    api_key = PAYMENT_GATEWAY.secret(at, PAYMENT_GATEWAY.api_key)
     async with httpx.AsyncClient(
         base_url=f"http://{at.address('gateway')}",
         headers={"authorization": f"Bearer {api_key}"},

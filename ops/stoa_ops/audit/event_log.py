@@ -16,11 +16,12 @@ from confluent_kafka import Message
 from redis.asyncio import Redis
 
 from stoa_chassis.kafka import ADDRESSEE_HEADER
+from stoa_contracts.declarations import Store
 from stoa_ops.dead_letters import DeadLetters, Letter
 from stoa_ops.events import EventReader, Unreadable
 from stoa_ops.topics import Position, TopicReader, committed, headers
+from stoa_services import SERVICES
 from stoa_stack.instance import Instance
-from stoa_stack.parts import SERVICES
 from stoa_stack.servers import postgres, valkey
 
 # Topics and outboxes forget what is a week old: a day less, and neither has begun to.
@@ -105,12 +106,12 @@ class EventLog(AbstractContextManager["EventLog"]):
         books = self._books
         books.began = datetime.now(UTC)
         books.written = await self._written()
-        groups = [service.name for service in SERVICES if {"postgres", "valkey"} & set(service.stores)]
+        groups = [service.name for service in SERVICES.values() if service.consumes]
         books.committed = committed(self._at.address("kafka"), groups)
         inboxes = {
             service.name: await self._inbox(service.name)
-            for service in SERVICES
-            if "postgres" in service.stores
+            for service in SERVICES.values()
+            if service.store is Store.POSTGRES
         }
         self._read_letters()
         self._read_topics()
@@ -121,8 +122,8 @@ class EventLog(AbstractContextManager["EventLog"]):
 
     async def _written(self) -> dict[UUID, Written]:
         found: dict[UUID, Written] = {}
-        for service in SERVICES:
-            if "postgres" in service.stores:
+        for service in SERVICES.values():
+            if service.store is Store.POSTGRES:
                 rows = await self._fetch(
                     service.name,
                     "SELECT event_id, topic, created_at, published_at IS NOT NULL AS published FROM outbox",

@@ -12,9 +12,9 @@ import pytest
 from stoa_chassis.avro import EventCodec, new_event
 from stoa_chassis.clock import SystemClock
 from stoa_events import UserProfileUpdated
+from stoa_stack.companies import PAYMENT_GATEWAY
 from stoa_stack.instance import Instance
 from stoa_stack.servers.postgres import superuser_url
-from stoa_stack.services import gateway_secrets
 from tests.e2e.shop import Shop
 from tests.shell import stoa
 
@@ -22,7 +22,7 @@ from tests.shell import stoa
 @pytest.fixture
 async def gateway(at: Instance) -> AsyncIterator[httpx.AsyncClient]:
     """The payment gateway, as somebody who has its API key."""
-    api_key, _ = gateway_secrets(at)
+    api_key = PAYMENT_GATEWAY.secret(at, PAYMENT_GATEWAY.api_key)
     headers = {"authorization": f"Bearer {api_key}", "idempotency-key": str(uuid4())}
     async with httpx.AsyncClient(base_url=f"http://{at.address('gateway')}", headers=headers) as client:
         yield client

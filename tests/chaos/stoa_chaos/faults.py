@@ -16,11 +16,11 @@ from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from stoa_chaos.ground import Ground, NotThere
-from stoa_stack.parts import SERVICES
+from stoa_services import SERVICES
 
 Break = Callable[[Ground, str], AbstractAsyncContextManager[None]]
 
-_SERVICES = tuple(service.name for service in SERVICES)
+_SERVICES = tuple(SERVICES)
 _SERVERS = ("postgres", "kafka", "valkey", "mongo", "registry", "edge", "gateway")
 _CONSUMERS = ("cart", "order", "inventory")  # of events
 _DOUBLED = ("cart", "order", "payment", "inventory")  # those through which an order passes

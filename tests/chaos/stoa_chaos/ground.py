@@ -19,10 +19,11 @@ from dataclasses import dataclass
 import httpx
 import psutil  # type: ignore[import-untyped]  # no types
 
+from stoa_services import SERVICES
+from stoa_stack.companies import PAYMENT_GATEWAY
 from stoa_stack.instance import Instance
-from stoa_stack.parts import SERVICES
 from stoa_stack.processes import MARKER
-from stoa_stack.services import environment, gateway_secrets
+from stoa_stack.services import environment
 from stoa_stack.status import PartStatus, Status
 from stoa_stack.up import status_file
 
@@ -107,12 +108,16 @@ class Ground:
         self, service: str, settings: Mapping[str, str], crash: bool
     ) -> AsyncIterator[None]:
         """Run a second process of a service on ports of its own; `crash` tells if it is killed in the end."""
-        declared = next(each for each in SERVICES if each.name == service)
         ports = {
             "STOA_PORT": self.at.port(service) + _SECOND_PORTS,
             "STOA_METRICS_PORT": self.at.port(f"{service}-metrics") + _SECOND_PORTS,
         }
-        variables = {**os.environ, **environment(self.at, declared), MARKER: str(self.at.state), **settings}
+        variables = {
+            **os.environ,
+            **environment(self.at, SERVICES[service]),
+            MARKER: str(self.at.state),
+            **settings,
+        }
         variables |= {name: str(port) for name, port in ports.items()}
         with (self.at.folder("logs") / f"{service}-second.log").open("ab") as log:
             process = await asyncio.create_subprocess_exec(
@@ -135,7 +140,7 @@ class Ground:
     @asynccontextmanager
     async def gateway_with(self, **faults: float) -> AsyncIterator[None]:
         """Switch the payment gateway's own faults on, and off again."""
-        api_key, _ = gateway_secrets(self.at)
+        api_key = PAYMENT_GATEWAY.secret(self.at, PAYMENT_GATEWAY.api_key)
         async with httpx.AsyncClient(
             base_url=f"http://{self.at.address('gateway')}",
             headers={"authorization": f"Bearer {api_key}"},

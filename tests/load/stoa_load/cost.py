@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import psutil  # type: ignore[import-untyped]  # no types
 
+from stoa_services import SERVICES
 from stoa_stack.instance import Instance
-from stoa_stack.parts import SERVICES
 from stoa_stack.status import Status
 from stoa_stack.up import status_file
 
@@ -100,9 +100,9 @@ class Meter:
 
     def _read(self) -> Reading:
         statements = {
-            service.name: count
-            for service in SERVICES
-            if (count := _statements(self._at.port(f"{service.name}-metrics"))) is not None
+            name: count
+            for name in SERVICES
+            if (count := _statements(self._at.port(f"{name}-metrics"))) is not None
         }
         # The supervisor is the parent of all others.
         cpu = {

@@ -23,7 +23,7 @@ from stoa_load.ground import measurable
 from stoa_load.load import Act, Http, Outcome, open_loop
 from stoa_load.shop import Shop, Shopper, shop
 from stoa_ops.topics import lag
-from stoa_stack.deploy import CONSUMER_GROUPS
+from stoa_services import SERVICES
 from stoa_stack.instance import Instance
 from stoa_stack.running import processes_of
 from stoa_stack.servers import java
@@ -174,7 +174,8 @@ def _sizes(at: Instance) -> dict[tuple[str, str], float]:
             seen["memory MB", name] = sum(map(_memory, processes))
             seen["connections", name] = sum(map(_connections, processes))
             seen["open files", name] = sum(map(_open_files, processes))
-    behind = lag(at.address("kafka"), CONSUMER_GROUPS)
+    groups = [service.name for service in SERVICES.values() if service.consumes]
+    behind = lag(at.address("kafka"), groups)
     seen |= {("lag", group): float(sum(each.values())) for group, each in behind.items() if each}
     seen |= {("files", store): _megabytes(at.state / store) for store in ("kafka", "mongo", "valkey")}
     return seen

@@ -1,0 +1,84 @@
+"""The companies outside that services call, and what stands in for each of them here.
+
+A service's declaration names the companies that it calls. For each there is a fake, which knows no more of
+the shop than the real one would, and the secrets that the two have in common.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from stoa_stack.credentials import Secrets
+from stoa_stack.instance import Instance
+from stoa_stack.part import Part
+
+
+@dataclass(frozen=True)
+class Company:
+    """A company outside.
+
+    `part` is the name of its fake in the stack and in the table of ports, `package` what is run. A service
+    finds it by the setting `url_setting`, and has the secrets `shared` in common with it; by `api_key` the
+    company knows who calls. `environment` is all that the fake is told.
+    """
+
+    name: str
+    part: str
+    package: str
+    url_setting: str
+    api_key: str
+    shared: tuple[str, ...]
+    environment: Callable[[Instance], Mapping[str, str]]
+
+    def url(self, at: Instance) -> str:
+        """Where the company is."""
+        return f"http://{at.address(self.part)}"
+
+    def secret(self, at: Instance, name: str) -> str:
+        """A secret that it shares with those who call it; made at its first use."""
+        return Secrets(at.folder("secrets", "stack")).get(name)
+
+    def fake(self, at: Instance) -> Part:
+        """What stands in for it, as a part of the stack."""
+
+        async def ready() -> None:
+            import httpx
+
+            async with httpx.AsyncClient(timeout=3) as client:
+                (await client.get(f"{self.url(at)}/healthz")).raise_for_status()
+
+        return Part(
+            name=self.part,
+            command=[sys.executable, "-m", self.package],
+            ready=ready,
+            env={"PYTHONUNBUFFERED": "1", **self.environment(at)},
+            packages=[self.package.partition(".")[0]],
+            ports=[at.port(self.part)],
+            url=self.url(at),
+        )
+
+
+def _payment_gateway_environment(at: Instance) -> dict[str, str]:
+    given = {name: value for name, value in at.settings.items() if name.startswith("GATEWAY_")}
+    return given | {
+        "GATEWAY_PORT": str(at.port("gateway")),
+        "GATEWAY_STATE": str(at.folder("gateway") / "gateway.sqlite"),
+        "GATEWAY_API_KEY": PAYMENT_GATEWAY.secret(at, "gateway_api_key"),
+        "GATEWAY_WEBHOOK_SECRET": PAYMENT_GATEWAY.secret(at, "gateway_webhook_secret"),
+        "GATEWAY_WEBHOOK_URL": f"{at.edge_url}/api/v1/payments/webhook",
+    }
+
+
+PAYMENT_GATEWAY = Company(
+    name="payment-gateway",
+    part="gateway",
+    package="stoa_fakes.payment_gateway",
+    url_setting="gateway_url",
+    api_key="gateway_api_key",
+    shared=("gateway_api_key", "gateway_webhook_secret"),
+    environment=_payment_gateway_environment,
+)
+
+COMPANIES: Mapping[str, Company] = {company.name: company for company in (PAYMENT_GATEWAY,)}

@@ -1,0 +1,49 @@
+"""What operators' tools are told of an instance: `operator/` in its state folder.
+
+One file for each setting, as a Job in a cluster gets them mounted: addresses, URLs whose accounts may read
+and change nothing, and a certificate of the identity `operator`. Only their owner can read them.
+"""
+
+from __future__ import annotations
+
+from stoa_services import SERVICES
+from stoa_stack.certificates import Authority
+from stoa_stack.companies import COMPANIES
+from stoa_stack.files import write_atomically
+from stoa_stack.instance import Instance
+from stoa_stack.stores import store_of
+
+IDENTITY = "operator"
+
+
+def write(at: Instance, authority: Authority) -> None:
+    """Write the files, and remove those of services that are gone."""
+    folder = at.folder("operator")
+    settings = _settings(at)
+    for name, value in settings.items():
+        write_atomically(folder / name, value)
+    for path in folder.iterdir():
+        if path.is_file() and path.name not in settings:
+            path.unlink()
+    authority.ensure(IDENTITY)
+    certificates = folder / "certs"
+    if not certificates.is_symlink():
+        certificates.symlink_to(authority.folder / IDENTITY)
+
+
+def _settings(at: Instance) -> dict[str, str]:
+    settings = {
+        "kafka_bootstrap": at.address("kafka"),
+        "schema_registry_url": at.registry_url,
+        "edge_url": at.edge_url,
+    }
+    for company in COMPANIES.values():
+        name = company.name.replace("-", "_")
+        settings[f"{name}_url"] = company.url(at)
+        settings[f"{name}_api_key"] = company.secret(at, company.api_key)
+    for service in SERVICES.values():
+        settings[f"{service.name}_target"] = at.address(service.name)
+        settings[f"{service.name}_metrics_url"] = f"http://{at.address(f'{service.name}-metrics')}/metrics"
+        if (store := store_of(service)) is not None:
+            settings[f"{service.name}_url"] = store.read_only_url(at, service.name)
+    return settings

@@ -1,0 +1,59 @@
+"""The accounts of operators, at the real servers: they read everything and change nothing."""
+
+from pathlib import Path
+
+import asyncpg
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import NoPermissionError
+
+from stoa_contracts.declarations import Store
+from stoa_services import SERVICES
+from stoa_stack.instance import Instance
+from stoa_stack.stores import users_of
+
+pytestmark = pytest.mark.stack
+
+
+@pytest.fixture
+def folder() -> Path:
+    return Instance.current().state / "operator"
+
+
+@pytest.mark.parametrize("service", users_of(Store.POSTGRES))
+async def test_every_table_of_a_database_can_be_read_and_none_changed(folder: Path, service: str) -> None:
+    connection = await asyncpg.connect((folder / f"{service}_url").read_text())
+    try:
+        tables = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+        assert tables
+        for (table,) in tables:
+            await connection.fetch(f'SELECT * FROM "{table}" LIMIT 1')
+            for attempt in (f'DELETE FROM "{table}"', f'DROP TABLE "{table}"', f'TRUNCATE "{table}"'):
+                await connection.execute("SET default_transaction_read_only = off")
+                with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                    await connection.execute(attempt)
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await connection.execute("CREATE TABLE mine (id int)")
+    finally:
+        await connection.close()
+
+
+@pytest.mark.parametrize("service", users_of(Store.REDIS))
+async def test_keys_can_be_read_and_none_changed(folder: Path, service: str) -> None:
+    async with Redis.from_url((folder / f"{service}_url").read_text()) as client:
+        assert await client.get("stoa:ready") == b"yes"
+        assert await client.scan()
+        for attempt in (
+            ("SET", "stoa:ready", "no"),
+            ("DEL", "stoa:ready"),
+            ("FLUSHALL",),
+            ("CONFIG", "GET", "*"),
+        ):
+            with pytest.raises(NoPermissionError):
+                await client.execute_command(*attempt)
+
+
+def test_every_service_can_be_found(folder: Path) -> None:
+    for service in SERVICES:
+        assert (folder / f"{service}_target").exists()
+        assert (folder / f"{service}_metrics_url").exists()
