@@ -7,12 +7,13 @@ checks all that it shows, so it is also the quickest answer to "does the shop wo
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import httpx
@@ -20,13 +21,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from stoa_stack.edge_client import EdgeClient, Refused, with_query
+from stoa_rest import Inventory, Money, Operation, Order, PlaceOrderRequest, Product
 from stoa_stack.instance import Instance
+from stoa_stack.rest import Answer, ApiError, Client
+from stoa_stack.shopping import ADDRESS, Item, access
 
 _SETTLED_WITHIN = 30.0  # seconds
 _LOOK_EVERY = 0.1  # seconds
 _SECRET = {"password", "payment_token", "access_token", "refresh_token"}
-Json = dict[str, Any]
+T = TypeVar("T")
 
 
 class NotAsItShould(Exception):
@@ -36,20 +39,20 @@ class NotAsItShould(Exception):
 def command(at: Instance, console: Console) -> int:
     """Play all scenes; 0 if the shop did what it should."""
     try:
-        access = json.loads((at.state / "access.json").read_text())
+        edge_url = access(at)["edge_url"]
     except FileNotFoundError:
         console.print(Text(f"There is no shop in {at.state}: start one with `stoa up`.", style="red"))
         return 1
     stage = Stage(console)
     try:
-        asyncio.run(_play(stage, access["edge_url"]))
-    except (NotAsItShould, Refused) as failure:
+        asyncio.run(_play(stage, edge_url))
+    except (NotAsItShould, ApiError) as failure:
         stage.summary()
         console.print(Text(f"Not as it should be: {failure}", style="bold red"), soft_wrap=True)
         return 1
     except httpx.TransportError as error:
         console.print(
-            Text(f"Nobody answers at {access['edge_url']} ({error!r}): is `stoa up` ready?", style="red"),
+            Text(f"Nobody answers at {edge_url} ({error!r}): is `stoa up` ready?", style="red"),
             soft_wrap=True,
         )
         return 1
@@ -60,7 +63,7 @@ def command(at: Instance, console: Console) -> int:
 
 async def _play(stage: Stage, edge_url: str) -> None:
     async with httpx.AsyncClient(base_url=edge_url, timeout=30) as http:
-        anyone = EdgeClient(http)
+        anyone = ShownClient(http, stage)
 
         stage.scene("Looking around, as nobody in particular")
         lamp, chair = await _browse(stage, anyone)
@@ -84,21 +87,19 @@ async def _play(stage: Stage, edge_url: str) -> None:
 # ------------------------------------------------------------------------------------------------ the scenes
 
 
-async def _browse(stage: Stage, anyone: EdgeClient) -> tuple[Variant, Variant]:
+async def _browse(stage: Stage, anyone: ShownClient) -> tuple[Item, Item]:
     """Choose a lamp and a chair of which there are enough."""
-    categories = (await stage.call(anyone, "GET", "/api/v1/categories"))["categories"]
+    categories = (await anyone.list_categories())["categories"]
     stage.say(", ".join(f"{c['name']} ({c['product_count']})" for c in categories))
 
     chosen = []
     for category, subcategory in (("Lighting", "Desk lamps"), ("Furniture", "Chairs")):
-        products = await stage.call(
-            anyone, "GET", "/api/v1/products", category=category, subcategory=subcategory, page_size=5
-        )
-        for found in products["products"]:
+        listed = await anyone.list_products(category=category, subcategory=subcategory, page_size=5)
+        for found in listed["products"]:
             stage.say(f"{_price(found['variants'][0]['price']):>12}  {found['name']} by {found['brand']}")
-        chosen.append(await _in_stock(stage, anyone, products["products"]))
+        chosen.append(await _in_stock(anyone, listed["products"]))
 
-    product = await stage.call(anyone, "GET", f"/api/v1/products/{chosen[0].product_id}")
+    product = await anyone.get_product(chosen[0].product_id)
     stage.say(product["description"])
     for variant in product["variants"]:
         stage.say(f"{variant['sku']}  {_price(variant['price'])}  {_words(variant['attributes'])}")
@@ -106,37 +107,37 @@ async def _browse(stage: Stage, anyone: EdgeClient) -> tuple[Variant, Variant]:
     return lamp, chair
 
 
-async def _in_stock(stage: Stage, anyone: EdgeClient, products: list[Json]) -> Variant:
+async def _in_stock(anyone: ShownClient, products: list[Product]) -> Item:
     for product in products:
         for variant in product["variants"]:
-            stock = await stage.call(anyone, "GET", f"/api/v1/inventory/{variant['variant_id']}")
-            if stock.get("available", 0) >= 10:
-                return Variant(product["product_id"], variant["variant_id"], product["name"])
+            if (await anyone.get_inventory(variant["variant_id"]))["available"] >= 10:
+                return Item(product["product_id"], variant["variant_id"])
     raise NotAsItShould(f"nothing of {products[0]['subcategory'] if products else 'a shelf'} is in stock")
 
 
-async def _open_account(stage: Stage, anyone: EdgeClient) -> EdgeClient:
+async def _open_account(stage: Stage, anyone: ShownClient) -> ShownClient:
     email, password = f"shopper-{uuid4().hex[:12]}@stoa.example", uuid4().hex
-    account = {"email": email, "password": password, "first_name": "Robin", "last_name": "Shopper"}
-    user = await stage.call(anyone, "POST", "/api/v1/users", account)
+    await anyone.create_user(email=email, password=password, first_name="Robin", last_name="Shopper")
 
-    tokens = await stage.call(anyone, "POST", "/api/v1/auth/login", {"email": email, "password": password})
+    tokens = await anyone.login(email=email, password=password)
     stage.expect(tokens["token_type"] == "Bearer", "the login gives a bearer token")
     stage.say(f"The access token is good for {tokens['expires_in']} s, then it is refreshed.")
     # From here on each request carries the header `authorization: Bearer <access token>`.
-    return EdgeClient(anyone.http, tokens["access_token"], user["user_id"])
+    shopper = ShownClient(anyone.http, stage)
+    shopper.use(tokens)
+    return shopper
 
 
-async def _fill_cart(stage: Stage, shopper: EdgeClient, wanted: Mapping[Variant, int]) -> None:
+async def _fill_cart(stage: Stage, shopper: ShownClient, wanted: Mapping[Item, int]) -> None:
     for variant, quantity in wanted.items():
-        item = {
-            "product_id": variant.product_id,
-            "variant_id": variant.variant_id,
-            "quantity": quantity,
-        }
-        await stage.call(shopper, "POST", f"/api/v1/cart/{shopper.user_id}/items", item)
+        await shopper.add_cart_item(
+            shopper.user_id,
+            product_id=variant.product_id,
+            variant_id=variant.variant_id,
+            quantity=quantity,
+        )
 
-    cart = await stage.call(shopper, "GET", f"/api/v1/cart/{shopper.user_id}")
+    cart = await shopper.get_cart(shopper.user_id)
     quantities = {item["variant_id"]: item["quantity"] for item in cart["items"]}
     stage.expect(
         quantities == {v.variant_id: n for v, n in wanted.items()}, "the cart holds what was put into it"
@@ -144,31 +145,22 @@ async def _fill_cart(stage: Stage, shopper: EdgeClient, wanted: Mapping[Variant,
     stage.say(f"{len(cart['items'])} lines, subtotal {_price(cart['subtotal'])}")
 
 
-async def _buy(stage: Stage, shopper: EdgeClient, lamp: Variant) -> Json:
-    address = {
-        "kind": "KIND_SHIPPING",
-        "recipient": "Robin Shopper",
-        "line1": "14 Harbour Street",
-        "city": "Portland",
-        "region": "ME",
-        "postal_code": "04101",
-        "country": "US",
-    }
-    stored = await stage.call(shopper, "POST", f"/api/v1/users/{shopper.user_id}/addresses", address)
+async def _buy(stage: Stage, shopper: ShownClient, lamp: Item) -> Order:
+    stored = await shopper.create_address(shopper.user_id, kind="KIND_SHIPPING", **ADDRESS)
 
     before = await _stock(stage, shopper, lamp)
-    request = {
+    request: PlaceOrderRequest = {
         "request_id": str(uuid4()),
         "address_id": stored["address_id"],
         "shipping_method": "standard",
         "payment_token": "tok_visa",
     }
-    placed = await stage.call(shopper, "POST", "/api/v1/orders", request)
+    placed = await shopper.place_order(**request)
     stage.say(
         f"items {_price(placed['subtotal'])} + shipping {_price(placed['shipping_amount'])}"
         f" + tax {_price(placed['tax_amount'])} = {_price(placed['total_amount'])}"
     )
-    again = await stage.call(shopper, "POST", "/api/v1/orders", request)
+    again = await shopper.place_order(**request)
     stage.expect(again["order_id"] == placed["order_id"], "the same request_id gives the same order")
 
     order = await stage.watch(
@@ -181,29 +173,24 @@ async def _buy(stage: Stage, shopper: EdgeClient, lamp: Variant) -> Json:
 
     after = await _stock(stage, shopper, lamp)
     stage.expect(after["available"] == before["available"] - 2, "two lamps are promised to the order")
-    cart_path = f"/api/v1/cart/{shopper.user_id}"
-    await stage.until(shopper, cart_path, lambda cart: not cart.get("items"), "the cart is empty")
+    quiet = shopper.quietly()
+    await stage.until(
+        lambda: quiet.get_cart(shopper.user_id), lambda cart: not cart["items"], "the cart is empty"
+    )
     return order
 
 
-async def _be_declined(stage: Stage, shopper: EdgeClient, lamp: Variant) -> None:
-    item = {"product_id": lamp.product_id, "variant_id": lamp.variant_id, "quantity": 3}
-    await stage.call(shopper, "POST", f"/api/v1/cart/{shopper.user_id}/items", item)
+async def _be_declined(stage: Stage, shopper: ShownClient, lamp: Item) -> None:
+    await shopper.add_cart_item(
+        shopper.user_id, product_id=lamp.product_id, variant_id=lamp.variant_id, quantity=3
+    )
 
     before = await _stock(stage, shopper, lamp)
-    request = {
-        "request_id": str(uuid4()),
-        # Instead of the id of a stored address an order may carry one.
-        "shipping_address": {
-            "recipient": "Robin Shopper",
-            "line1": "14 Harbour Street",
-            "city": "Portland",
-            "postal_code": "04101",
-            "country": "US",
-        },
-        "payment_token": "tok_declined",
-    }
-    placed = await stage.call(shopper, "POST", "/api/v1/orders", request)
+    placed = await shopper.place_order(
+        request_id=str(uuid4()),
+        shipping_address=ADDRESS,  # instead of the id of a stored address an order may carry one
+        payment_token="tok_declined",
+    )
     order = await stage.watch(
         shopper, placed, lambda order: order["status"] != "pending", "the order is settled"
     )
@@ -213,10 +200,9 @@ async def _be_declined(stage: Stage, shopper: EdgeClient, lamp: Variant) -> None
     await _until_for_sale(stage, shopper, lamp, before["available"])
 
 
-async def _cancel(stage: Stage, shopper: EdgeClient, order: Json, lamp: Variant) -> None:
+async def _cancel(stage: Stage, shopper: ShownClient, order: Order, lamp: Item) -> None:
     before = await _stock(stage, shopper, lamp)
-    path = f"/api/v1/orders/{order['order_id']}/cancel"
-    cancelled = await stage.call(shopper, "PUT", path, {"reason": "found my old lamp"})
+    cancelled = await shopper.cancel_order(order["order_id"], reason="found my old lamp")
     stage.expect(cancelled["status"] == "cancelled", "the order is cancelled at once")
 
     refunded = await stage.watch(
@@ -225,38 +211,31 @@ async def _cancel(stage: Stage, shopper: EdgeClient, order: Json, lamp: Variant)
         lambda order: order["payment"]["status"] == "refunded",
         "the payment is refunded",
     )
-    payment = await stage.call(shopper, "GET", f"/api/v1/payments/{refunded['payment']['payment_id']}")
+    payment = await shopper.get_payment(refunded["payment"]["payment_id"])
     stage.expect(payment["refunded_amount"] == payment["amount"], "all of the money is given back")
     stage.say(f"{_price(payment['refunded_amount'])} of {_price(payment['amount'])} given back")
 
     await _until_for_sale(stage, shopper, lamp, before["available"] + 2)
 
 
-async def _until_for_sale(stage: Stage, caller: EdgeClient, variant: Variant, count: int) -> None:
-    """Wait until inventory has heard of a cancelled order."""
-    path = f"/api/v1/inventory/{variant.variant_id}"
+async def _until_for_sale(stage: Stage, caller: ShownClient, variant: Item, count: int) -> None:
+    """Wait until inventory has released what a cancelled order had reserved."""
+    quiet = caller.quietly()
     stock = await stage.until(
-        caller, path, lambda stock: stock["available"] == count, f"{count} of them are for sale"
+        lambda: quiet.get_inventory(variant.variant_id),
+        lambda stock: stock["available"] == count,
+        f"{count} of them are for sale",
     )
     stage.say(_stock_words(stock))
 
 
-async def _stock(stage: Stage, caller: EdgeClient, variant: Variant) -> Json:
-    stock = await stage.call(caller, "GET", f"/api/v1/inventory/{variant.variant_id}")
+async def _stock(stage: Stage, caller: ShownClient, variant: Item) -> Inventory:
+    stock = await caller.get_inventory(variant.variant_id)
     stage.say(_stock_words(stock))
     return stock
 
 
 # ------------------------------------------------------------------------------------------------- the stage
-
-
-@dataclass(frozen=True)
-class Variant:
-    """Something to buy."""
-
-    product_id: str
-    variant_id: str
-    name: str
 
 
 @dataclass
@@ -285,27 +264,28 @@ class Stage:
         self._console.print()
         self._console.rule(Text(f"{len(self._scenes)}  {title}", style="bold"), align="left")
 
-    async def call(
-        self, caller: EdgeClient, method: str, path: str, body: Json | None = None, **query: Any
-    ) -> Json:
-        """Send a request, show it with its answer, and return the answer's body. Raises Refused."""
-        line = Text.assemble((f"{method:6}", "bold cyan"), (with_query(path, query), "cyan"))
+    def request(self, method: str, target: str, body: Mapping[str, Any] | None) -> None:
+        """Show what is sent."""
+        line = Text.assemble((f"{method:6}", "bold cyan"), (target, "cyan"))
         self._console.print(line, soft_wrap=True)
         if body:
             self._console.print(
                 Text(f"       {json.dumps(_masked(body), ensure_ascii=False)}", style="dim"), soft_wrap=True
             )
-        try:
-            answer = await caller.call(method, path, body, **query)
-        except Refused as refused:
-            self._note(refused.milliseconds, refused.request_id)
-            self._show(f"{refused.status} {refused.reason}", "red", refused.milliseconds, refused.request_id)
-            raise
-        self._note(answer.milliseconds, answer.request_id)
-        self._show(str(answer.status), "green", answer.milliseconds, answer.request_id)
-        return dict(answer.body or {})
 
-    async def watch(self, shopper: EdgeClient, order: Json, until: Callable[[Json], bool], what: str) -> Json:
+    def answered(self, milliseconds: float, request_id: str, outcome: str = "", style: str = "green") -> None:
+        """Count an answer, and show it if it has an outcome to show."""
+        scene = self._scenes[-1]
+        scene.calls += 1
+        scene.milliseconds += milliseconds
+        scene.seconds = time.monotonic() - scene.began
+        scene.last_request_id = request_id
+        if outcome:
+            self._show(outcome, style, milliseconds, request_id)
+
+    async def watch(
+        self, shopper: ShownClient, order: Order, until: Callable[[Order], bool], what: str
+    ) -> Order:
         """Look at an order again and again, and show each change of its status, until it is as it should be.
 
         Raises NotAsItShould if that takes too long.
@@ -313,34 +293,32 @@ class Stage:
         began, shown = time.monotonic(), len(order["status_history"])
         self.say(f"   now     {order['status']}")
 
-        def look(now: Json) -> bool:
+        def look(now: Order) -> bool:
             nonlocal shown
             for change in now["status_history"][shown:]:
-                reason = f" – {change['reason']}" if change.get("reason") else ""
+                reason = f" – {change['reason']}" if change["reason"] else ""
                 self.say(f"{(time.monotonic() - began) * 1000:6.0f} ms  {change['status']}{reason}")
             shown = len(now["status_history"])
             return until(now)
 
-        return await self.until(shopper, f"/api/v1/orders/{order['order_id']}", look, what)
+        quiet = shopper.quietly()
+        return await self.until(lambda: quiet.get_order(order["order_id"]), look, what)
 
-    async def until(self, caller: EdgeClient, path: str, done: Callable[[Json], bool], what: str) -> Json:
-        """Get something again and again until it is as it should be: services hear of each other by events.
+    async def until(self, look: Callable[[], Awaitable[T]], done: Callable[[T], bool], what: str) -> T:
+        """Look at something until it is as it should be: services learn of each other by events, later.
 
         Raises NotAsItShould if that takes too long.
         """
-        self._console.print(
-            Text.assemble(("GET   ", "bold cyan"), (path, "cyan"), (f"  until {what}", "dim")), soft_wrap=True
-        )
+        self._console.print(Text(f"      waiting until {what}", style="dim"), soft_wrap=True)
         began, looks = time.monotonic(), 0
         while True:
-            answer = await caller.call("GET", path)
+            found = await look()
             looks += 1
-            self._note(answer.milliseconds, answer.request_id)
             elapsed = time.monotonic() - began
-            if done(answer.body):
-                self._show(f"{answer.status}", "green", elapsed * 1000, answer.request_id, looks)
+            if done(found):
+                self._show("200", "green", elapsed * 1000, self._scenes[-1].last_request_id, looks)
                 self.expect(True, what)
-                return dict(answer.body)
+                return found
             if elapsed > _SETTLED_WITHIN:
                 raise NotAsItShould(f"after {elapsed:.0f} s it is still not so that {what}")
             await asyncio.sleep(_LOOK_EVERY)
@@ -380,13 +358,6 @@ class Stage:
         self._console.print()
         self._console.print(table)
 
-    def _note(self, milliseconds: float, request_id: str) -> None:
-        scene = self._scenes[-1]
-        scene.calls += 1
-        scene.milliseconds += milliseconds
-        scene.seconds = time.monotonic() - scene.began
-        scene.last_request_id = request_id
-
     def _show(self, outcome: str, style: str, milliseconds: float, request_id: str, looks: int = 1) -> None:
         times = f", looked {looks} times" if looks > 1 else ""
         self._console.print(
@@ -399,20 +370,52 @@ class Stage:
         )
 
 
-def _masked(body: Mapping[str, Any]) -> Json:
+class ShownClient(Client):
+    """A client that shows what it sends and what is answered."""
+
+    def __init__(self, http: httpx.AsyncClient, stage: Stage) -> None:
+        super().__init__(http)
+        self._stage = stage
+        self._quiet = False
+
+    def quietly(self) -> ShownClient:
+        """The same, for requests that are repeated: they are counted, not shown."""
+        quiet = copy.copy(self)
+        quiet._quiet = True
+        return quiet
+
+    async def exchange(
+        self, operation: Operation, target: str, body: Mapping[str, Any] | None = None
+    ) -> Answer:
+        """Send a request and show it with its answer. Raises ApiError."""
+        if not self._quiet:
+            self._stage.request(operation.method, target, body)
+        try:
+            answer = await super().exchange(operation, target, body)
+        except ApiError as error:
+            self._stage.answered(
+                error.milliseconds, error.request_id, f"{error.status} {error.reason}", "red"
+            )
+            raise
+        shown = "" if self._quiet else str(answer.status)
+        self._stage.answered(answer.milliseconds, answer.request_id, shown)
+        return answer
+
+
+def _masked(body: Mapping[str, Any]) -> dict[str, Any]:
     return {
         key: "…" if key in _SECRET and not str(value).startswith("tok_") else value
         for key, value in body.items()
     }
 
 
-def _price(money: Mapping[str, Any]) -> str:
-    """Write a google.type.Money as people do; proto3 leaves zeros out of JSON."""
-    amount = Decimal(money.get("units", 0)) + Decimal(money.get("nanos", 0)) / 1_000_000_000
+def _price(money: Money) -> str:
+    """Write a google.type.Money as people do."""
+    amount = Decimal(money["units"]) + Decimal(money["nanos"]) / 1_000_000_000
     return f"{money['currency_code']} {amount:,.2f}"
 
 
-def _stock_words(stock: Json) -> str:
+def _stock_words(stock: Inventory) -> str:
     return f"{stock['stock_count']} in the warehouse, {stock['available']} of them for sale"
 
 

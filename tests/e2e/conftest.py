@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.e2e.shop import Client, Shop
+from tests.e2e.shop import Customer, Shop
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -31,4 +31,4 @@ async def shop(state: Path) -> AsyncIterator[Shop]:
     access = json.loads((state / "access.json").read_text())
     limits = httpx.Limits(max_connections=200, max_keepalive_connections=100)
     async with httpx.AsyncClient(base_url=access["edge_url"], timeout=30, limits=limits) as http:
-        yield Shop(http, await Client(http).sign_in(**access["staff"]))
+        yield Shop(http, await Customer(http).sign_in(**access["staff"]))

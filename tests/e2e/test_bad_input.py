@@ -2,41 +2,43 @@
 
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from tests.e2e.shop import ADDRESS, Client, Refused, Shop, new_product, order_body
+from stoa_rest import ADD_CART_ITEM, GET_CART, UPDATE_PRODUCT
+from stoa_stack.rest import ApiError
+from stoa_stack.shopping import ADDRESS, new_product
+from tests.e2e.shop import Customer, Shop, order_body, refusal
 
 ID = "01900000-0000-7000-8000-000000000000"
 
 
 @pytest.fixture(scope="module")
-async def ada(shop: Shop) -> AsyncIterator[Client]:
+async def ada(shop: Shop) -> AsyncIterator[Customer]:
     """A shopper with something in the cart, which none of this may change."""
     ada = await shop.shopper()
-    await ada.add(await shop.variant(), 2)
-    before = await ada.get(f"/api/v1/cart/{ada.user_id}")
+    await ada.add(await shop.item(), 2)
+    before = await ada.get_cart(ada.user_id)
     yield ada
-    assert await ada.get(f"/api/v1/cart/{ada.user_id}") == before
-    assert not (await ada.get(f"/api/v1/users/{ada.user_id}/orders"))["orders"]
+    assert await ada.get_cart(ada.user_id) == before
+    assert not (await ada.list_user_orders(ada.user_id))["orders"]
 
 
 def body_of_order(**changes: Any) -> dict[str, Any]:
     return {name: value for name, value in (order_body() | changes).items() if value is not None}
 
 
-def without(record: dict[str, Any], name: str) -> dict[str, Any]:
+def without(record: Mapping[str, Any], name: str) -> dict[str, Any]:
     return {key: value for key, value in record.items() if key != name}
 
 
 def variant(**changes: Any) -> dict[str, Any]:
-    product = new_product()
-    product["variants"][0] |= changes
-    return product
+    product = dict(new_product())
+    return product | {"variants": [dict(variant) | changes for variant in new_product()["variants"]]}
 
 
 def usd(units: str, nanos: int = 0, currency: str = "USD") -> dict[str, Any]:
@@ -103,13 +105,12 @@ WRONG_BODIES = [
     ],
 )
 async def test_a_wrong_field_is_named(
-    shop: Shop, ada: Client, who: str, method: str, path: str, body: Any, field: str
+    shop: Shop, ada: Customer, who: str, method: str, path: str, body: Any, field: str
 ) -> None:
     caller = {"ada": ada, "staff": shop.staff, "nobody": shop.nobody()}[who]
-    with pytest.raises(Refused) as refused:
-        await caller.call(method, path.format(user_id=ada.user_id), body)
-    assert refused.value.code == 400, refused.value
-    assert any(field in named for named in refused.value.fields), refused.value
+    refused = await refusal(caller, method, path.format(user_id=ada.user_id), body)
+    assert refused.status == 400, refused
+    assert any(field in named for named in refused.violations), refused
 
 
 @pytest.mark.parametrize(
@@ -128,11 +129,10 @@ async def test_a_wrong_field_is_named(
         ("/api/v1/users/{user_id}/orders?page_token=eyJhIjoxfQ", "page_token"),
     ],
 )
-async def test_a_wrong_parameter_is_named(ada: Client, path: str, field: str) -> None:
-    with pytest.raises(Refused) as refused:
-        await ada.get(path.format(user_id=ada.user_id))
-    assert refused.value.code == 400, refused.value
-    assert any(field in named for named in refused.value.fields), refused.value
+async def test_a_wrong_parameter_is_named(ada: Customer, path: str, field: str) -> None:
+    refused = await refusal(ada, "GET", path.format(user_id=ada.user_id))
+    assert refused.status == 400, refused
+    assert any(field in named for named in refused.violations), refused
 
 
 @pytest.mark.parametrize(
@@ -148,10 +148,10 @@ async def test_a_wrong_parameter_is_named(ada: Client, path: str, field: str) ->
         "[" * 100_000,
     ],
 )
-async def test_malformed_json_is_refused(ada: Client, body: str) -> None:
+async def test_malformed_json_is_refused(ada: Customer, body: str) -> None:
     response = await ada.send(
         "POST",
-        CART.format(user_id=ada.user_id),
+        ADD_CART_ITEM.target(ada.user_id),
         content=body.encode("latin-1"),
         headers={"content-type": "application/json"},
     )
@@ -159,15 +159,16 @@ async def test_malformed_json_is_refused(ada: Client, body: str) -> None:
     assert response.json()["code"] == 3
 
 
-async def test_a_huge_body_is_refused(ada: Client) -> None:
-    response = await ada.send("POST", CART.format(user_id=ada.user_id), {"product_id": "x" * 3_000_000})
+async def test_a_huge_body_is_refused(ada: Customer) -> None:
+    huge = {"product_id": "x" * 3_000_000}
+    response = await ada.send("POST", ADD_CART_ITEM.target(ada.user_id), json=huge)
     assert response.status_code == 413, response.text
     assert response.json()["details"]
 
 
-async def test_another_users_things_are_out_of_reach(shop: Shop, ada: Client) -> None:
+async def test_another_users_things_are_out_of_reach(shop: Shop, ada: Customer) -> None:
     bob = await shop.shopper()
-    await bob.add(await shop.variant())
+    await bob.add(await shop.item())
     order = await bob.settled(await bob.order())
     for method, path, body in [
         ("GET", f"/api/v1/cart/{bob.user_id}", None),
@@ -181,17 +182,17 @@ async def test_another_users_things_are_out_of_reach(shop: Shop, ada: Client) ->
         ("PUT", f"/api/v1/orders/{order['order_id']}/cancel", {}),
         ("GET", f"/api/v1/payments/{order['payment']['payment_id']}", None),
     ]:
-        response = await ada.send(method, path, body)
+        response = await ada.send(method, path, json=body)
         assert response.status_code in (403, 404), (method, path, response.text)
         assert response.json()["code"] in (5, 7)
-    assert (await bob.get(f"/api/v1/orders/{order['order_id']}"))["status"] == "confirmed"
+    assert (await bob.get_order(order["order_id"]))["status"] == "confirmed"
 
 
-async def test_tokens_that_are_not_right_are_refused(shop: Shop, ada: Client) -> None:
-    claims = jwt.decode(ada.token, options={"verify_signature": False})
-    header = jwt.get_unverified_header(ada.token)
+async def test_tokens_that_are_not_right_are_refused(shop: Shop, ada: Customer) -> None:
+    claims = jwt.decode(ada.access_token, options={"verify_signature": False})
+    header = jwt.get_unverified_header(ada.access_token)
     stranger = ec.generate_private_key(ec.SECP256R1())
-    signed = ada.token.rsplit(".", 1)[0]
+    signed = ada.access_token.rsplit(".", 1)[0]
     forged = {
         "unsigned": jwt.encode(claims, "", "none"),
         "by a stranger": jwt.encode(claims, stranger, "ES256", {"kid": header["kid"]}),
@@ -205,30 +206,32 @@ async def test_tokens_that_are_not_right_are_refused(shop: Shop, ada: Client) ->
         "not a token": "lamp",
     }
     for kind, token in forged.items():
-        mallory = Client(shop.http, user_id=ada.user_id, token=token)
+        mallory = Customer(shop.http, authorization=f"Bearer {token}")
         for method, path, body in [
             ("GET", f"/api/v1/cart/{ada.user_id}", None),
             ("POST", "/api/v1/orders", body_of_order()),
             ("POST", "/api/v1/products", new_product()),
         ]:
-            response = await mallory.send(method, path, body)
+            response = await mallory.send(method, path, json=body)
             assert response.status_code == 401, (kind, response.text)
             assert response.json()["code"] == 16
-    nobody = await shop.nobody().send("GET", f"/api/v1/cart/{ada.user_id}")
+    nobody = await shop.nobody().send("GET", GET_CART.target(ada.user_id))
     assert nobody.status_code == 401
     assert nobody.headers["content-type"] == "application/json"
 
 
-async def test_identity_headers_of_a_client_count_for_nothing(shop: Shop, ada: Client) -> None:
+async def test_identity_headers_of_a_client_count_for_nothing(shop: Shop, ada: Customer) -> None:
     claimed = {
         "x-user-id": ada.user_id,
         "x-user-roles": "staff",
         "x-forwarded-client-cert": "URI=spiffe://stoa.local/ns/stoa/sa/order",
         "x-stoa-subject": ada.user_id,
     }
-    mallory = Client(shop.http, extra=claimed)
-    assert (await mallory.send("GET", f"/api/v1/cart/{ada.user_id}")).status_code == 401
-    assert (await mallory.send("POST", "/api/v1/products", new_product())).status_code == 401
+    mallory = Customer(shop.http, **claimed)
+    assert (await mallory.send("GET", GET_CART.target(ada.user_id))).status_code == 401
+    with pytest.raises(ApiError) as refused:
+        await mallory.create_product(**new_product())
+    assert refused.value.status == 401
 
 
 async def test_errors_of_the_edge_itself_are_statuses_too(shop: Shop) -> None:
@@ -271,23 +274,20 @@ async def test_a_webhook_with_a_wrong_signature_is_refused(shop: Shop) -> None:
     assert response.status_code in (400, 401, 403), response.text
 
 
-async def test_a_taken_email_and_a_taken_sku_are_conflicts(shop: Shop, ada: Client) -> None:
+async def test_a_taken_email_and_a_taken_sku_are_conflicts(shop: Shop, ada: Customer) -> None:
     taken = {**USER, "email": ada.email.upper()}
-    with pytest.raises(Refused) as refused:
-        await shop.nobody().call("POST", "/api/v1/users", taken)
-    assert refused.value.code == 409
+    assert (await refusal(shop.nobody(), "POST", "/api/v1/users", taken)).status == 409
     product = new_product()
-    await shop.staff.call("POST", "/api/v1/products", product)
-    with pytest.raises(Refused) as refused:
-        await shop.staff.call("POST", "/api/v1/products", product)
-    assert refused.value.code == 409
+    await shop.staff.create_product(**product)
+    with pytest.raises(ApiError) as refused:
+        await shop.staff.create_product(**product)
+    assert refused.value.status == 409
 
 
 async def test_a_stale_etag_is_a_conflict(shop: Shop) -> None:
-    product = await shop.staff.call("POST", "/api/v1/products", new_product())
-    path = f"/api/v1/products/{product['product_id']}"
-    await shop.staff.call("PUT", path, {**product, "name": "Better lamp"})
-    with pytest.raises(Refused) as refused:
-        await shop.staff.call("PUT", path, {**product, "name": "Other lamp"})
-    assert refused.value.code == 409
-    assert (await shop.nobody().get(path))["name"] == "Better lamp"
+    product = await shop.staff.create_product(**new_product())
+    path = UPDATE_PRODUCT.target(product["product_id"])
+    better, other = ({**product, "name": name} for name in ("Better lamp", "Other lamp"))
+    assert (await shop.staff.send("PUT", path, json=better)).is_success
+    assert (await refusal(shop.staff, "PUT", path, other)).status == 409
+    assert (await shop.nobody().get_product(product["product_id"]))["name"] == "Better lamp"

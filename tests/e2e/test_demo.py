@@ -19,9 +19,9 @@ async def run(*module: str) -> str:
 
 async def stock(shop: Shop) -> dict[str, int]:
     """Return the stock of the lamps by SKU."""
-    lamps = await shop.nobody().get("/api/v1/products", category="Lighting", page_size=100)
+    lamps = await shop.nobody().list_products(category="Lighting", page_size=100)
     variants = [variant for product in lamps["products"] for variant in product["variants"]]
-    found = [await shop.nobody().get(f"/api/v1/inventory/{variant['variant_id']}") for variant in variants]
+    found = [await shop.nobody().get_inventory(variant["variant_id"]) for variant in variants]
     return {variant["sku"]: each["stock_count"] for variant, each in zip(variants, found, strict=True)}
 
 

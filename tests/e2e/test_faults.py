@@ -1,55 +1,42 @@
 """Whatever is killed in the middle of checkouts, every order settles and the books balance."""
 
 import asyncio
-import os
-import sys
 from collections import Counter
-from pathlib import Path
+from typing import cast
 from uuid import uuid4
 
 import httpx
 import pytest
 
-from tests.e2e.shop import Client, Shop, eventually, order_body
+from stoa_rest import GET_CART, PLACE_ORDER, Order
+from tests.e2e.shop import Customer, Shop, eventually, order_body
+from tests.shell import stoa
 
 pytestmark = pytest.mark.slow
 
 
-async def stoa(*words: str) -> tuple[int, str]:
-    """Run a `stoa` command on the instance under test; return its exit code and what it printed."""
-    process = await asyncio.create_subprocess_exec(
-        Path(sys.executable).with_name("stoa"),
-        *words,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        env={**os.environ, "PYTHONFAULTHANDLER": "1"},
-    )
-    output, _ = await process.communicate()
-    return process.returncode or 0, output.decode()
-
-
-async def order_patiently(shopper: Client, token: str) -> str:
+async def order_patiently(shopper: Customer, token: str) -> str:
     """Order as a client that means it: the same request again until it is answered, then wait for the end."""
     request_id = str(uuid4())
 
-    async def place() -> object:
-        response = await shopper.send("POST", "/api/v1/orders", order_body(token, request_id))
+    async def place() -> Order | None:
+        response = await shopper.send("POST", PLACE_ORDER.path, json=order_body(token, request_id))
         # What a shopper may see while something is down is "try again". Anything else would be a bug.
         assert response.status_code in (200, 429, 503, 504), response.text
-        return response.json() if response.status_code == 200 else None
+        return cast(Order, response.json()) if response.status_code == 200 else None
 
     order = await eventually(place, within=90)
-    return str((await shopper.settled(order, within=120))["status"])
+    return (await shopper.settled(order, within=120))["status"]
 
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("part", ["order", "inventory", "kafka"])
 async def test_killed_in_the_middle_of_checkouts_every_order_settles(shop: Shop, part: str) -> None:
-    variants = [await shop.variant(stock=stock) for stock in (100, 5)]
+    items = [await shop.item(stock=stock) for stock in (100, 5)]
     shoppers = await asyncio.gather(*(shop.shopper() for _ in range(24)))
     for shopper in shoppers:
-        for variant in variants:
-            await shopper.add(variant)
+        for item in items:
+            await shopper.add(item)
 
     async def killer() -> None:
         for _ in range(2):
@@ -67,7 +54,7 @@ async def test_killed_in_the_middle_of_checkouts_every_order_settles(shop: Shop,
     assert outcome["confirmed"] == 5
 
     async def all_back() -> bool:
-        return [await shop.stock(variant) for variant in variants] == [(100, 5), (5, 5)]
+        return [await shop.stock(item) for item in items] == [(100, 5), (5, 5)]
 
     assert await eventually(all_back, within=60)
     code, output = await stoa("audit", "--wait", "60")
@@ -75,9 +62,9 @@ async def test_killed_in_the_middle_of_checkouts_every_order_settles(shop: Shop,
 
 
 async def test_a_shop_whose_payment_gateway_is_down_takes_orders_and_settles_them_later(shop: Shop) -> None:
-    variant = await shop.variant(stock=5)
+    item = await shop.item(stock=5)
     ada = await shop.shopper()
-    await ada.add(variant)
+    await ada.add(item)
     code, output = await stoa("kill", "gateway")
     assert code == 0, output
     order = await ada.settled(await ada.order(), within=90)
@@ -86,7 +73,7 @@ async def test_a_shop_whose_payment_gateway_is_down_takes_orders_and_settles_the
 
 async def test_the_projections_of_orders_are_rebuilt_identically_while_the_shop_runs(shop: Shop) -> None:
     ada = await shop.shopper()
-    await ada.add(await shop.variant())
+    await ada.add(await shop.item())
     await ada.settled(await ada.order())
     code, output = await stoa("replay", "order")
     assert code == 0, output
@@ -96,8 +83,8 @@ async def test_the_projections_of_orders_are_rebuilt_identically_while_the_shop_
 async def test_what_the_catalogue_is_read_from_is_rebuilt_identically_while_the_shop_runs(shop: Shop) -> None:
     rebuilding = asyncio.ensure_future(stoa("replay", "catalog"))
     while not rebuilding.done():
-        variant = await shop.variant()
-        assert await shop.stock(variant)
+        item = await shop.item()
+        assert await shop.stock(item)
     code, output = await rebuilding
     assert code == 0, output
     assert " 0 differed" in output
@@ -110,7 +97,7 @@ async def test_the_edge_answers_with_a_status_while_a_service_is_down(shop: Shop
 
     async def answered() -> bool:
         try:
-            response = await ada.send("GET", f"/api/v1/cart/{ada.user_id}")
+            response = await ada.send("GET", GET_CART.target(ada.user_id))
         except httpx.TransportError as error:  # the edge itself must never drop a connection
             raise AssertionError("no answer") from error
         if response.status_code != 200:

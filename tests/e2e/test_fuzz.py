@@ -6,19 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.shop import Client, Shop
+from tests.e2e.shop import Customer, Shop
 
 OPENAPI = Path(__file__).parents[2] / "gen" / "openapi" / "openapi.yaml"
 
 
-async def fuzz(client: Client) -> tuple[int, str]:
+async def fuzz(client: Customer) -> tuple[int, str]:
     """Send generated requests as somebody; return the exit code and what was printed."""
     process = await asyncio.create_subprocess_exec(
         Path(sys.executable).with_name("schemathesis"),
         "run",
         OPENAPI,
         *("--url", str(client.http.base_url)),
-        *("--header", f"Authorization: Bearer {client.token}"),
+        *("--header", f"Authorization: Bearer {client.access_token}"),
         *("--checks", "not_a_server_error", "--phases", "coverage,fuzzing"),
         *("--max-examples", "8", "--seed", "1", "--generation-database", "none", "--no-color"),
         stdout=asyncio.subprocess.PIPE,

@@ -10,7 +10,7 @@ from google.api import annotations_pb2
 from google.protobuf import descriptor_pb2
 
 from stoa.auth.v1 import policy_pb2
-from tests.e2e.shop import Client, Shop
+from tests.e2e.shop import Customer, Shop
 
 DESCRIPTORS = Path(__file__).parents[2] / "gen" / "descriptors" / "stoa.binpb"
 ID = "01900000-0000-7000-8000-000000000000"
@@ -31,21 +31,21 @@ def methods() -> Iterator[tuple[str, str, str, policy_pb2.Policy]]:
 METHODS = list(methods())
 
 
-async def answer(client: Client, method: str, path: str, user_id: str = ID) -> int:
+async def answer(client: Customer, method: str, path: str, user_id: str = ID) -> int:
     """The HTTP status of a call with an empty body and made-up ids."""
     filled = re.sub(r"\{(\w+)\}", lambda match: user_id if match[1] == "user_id" else ID, path)
     body: Any = {} if method in ("POST", "PUT", "PATCH") else None
-    return (await client.send(method, filled, body)).status_code
+    return (await client.send(method, filled, json=body)).status_code
 
 
 @pytest.fixture(scope="module")
-async def bob(shop: Shop) -> Client:
+async def bob(shop: Shop) -> Customer:
     return await shop.shopper()
 
 
 @pytest.mark.parametrize(("name", "method", "path", "policy"), METHODS, ids=[entry[0] for entry in METHODS])
 async def test_the_policy_holds(
-    shop: Shop, bob: Client, name: str, method: str, path: str, policy: policy_pb2.Policy
+    shop: Shop, bob: Customer, name: str, method: str, path: str, policy: policy_pb2.Policy
 ) -> None:
     for_anyone = policy.HasField("anyone")
     if name == "PaymentService.ReceiveWebhook":

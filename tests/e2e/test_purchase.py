@@ -2,25 +2,27 @@
 
 import asyncio
 from decimal import Decimal
-from typing import Any
 from uuid import uuid4
 
 import pytest
 
-from tests.e2e.shop import ADDRESS, PASSWORD, Client, Refused, Shop, eventually
+from stoa_rest import Money, Order
+from stoa_stack.rest import ApiError
+from stoa_stack.shopping import ADDRESS, Item
+from tests.e2e.shop import Customer, Shop, eventually
 
 
-def amount(money: Any) -> Decimal:
+def amount(money: Money) -> Decimal:
     return Decimal(money["units"]) + Decimal(money["nanos"]) / 10**9
 
 
 async def test_a_shopper_registers_finds_a_product_fills_a_cart_orders_and_pays(shop: Shop) -> None:
-    variant = await shop.variant(price="19.90", stock=5)
+    item = await shop.item(price="19.90", stock=5)
     ada = await shop.shopper()
 
-    listed = await ada.get("/api/v1/products", category="Lighting", page_size=100)
-    assert variant["product_id"] in {product["product_id"] for product in listed["products"]}
-    cart = await ada.add(variant, 2)
+    listed = await ada.list_products(category="Lighting", page_size=100)
+    assert item.product_id in {product["product_id"] for product in listed["products"]}
+    cart = await ada.add(item, 2)
     assert amount(cart["subtotal"]) == Decimal("39.80")
 
     order = await ada.order()
@@ -34,28 +36,29 @@ async def test_a_shopper_registers_finds_a_product_fills_a_cart_orders_and_pays(
     assert amount(order["total_amount"]) == sum(
         amount(order[part]) for part in ("subtotal", "shipping_amount", "tax_amount")
     )
-    assert await shop.stock(variant) == (5, 2)
-    payment = await ada.get(f"/api/v1/payments/{order['payment']['payment_id']}")
+    assert await shop.stock(item) == (5, 2)
+    payment = await ada.get_payment(order["payment"]["payment_id"])
     assert payment["amount"] == order["total_amount"]
 
 
 async def test_the_cart_is_emptied_once_its_order_is_placed(shop: Shop) -> None:
     ada = await shop.shopper()
-    await ada.add(await shop.variant())
+    await ada.add(await shop.item())
     await ada.order()
 
     async def empty() -> bool:
-        return not (await ada.get(f"/api/v1/cart/{ada.user_id}"))["items"]
+        return not (await ada.get_cart(ada.user_id))["items"]
 
     assert await eventually(empty)
 
 
 async def test_an_address_of_the_address_book_can_be_ordered_to(shop: Shop) -> None:
     ada = await shop.shopper()
-    address = await ada.call("POST", f"/api/v1/users/{ada.user_id}/addresses", ADDRESS)
-    await ada.add(await shop.variant())
-    body = {"request_id": str(uuid4()), "address_id": address["address_id"], "payment_token": "tok_visa"}
-    order = await ada.call("POST", "/api/v1/orders", body)
+    address = await ada.create_address(ada.user_id, **ADDRESS)
+    await ada.add(await shop.item())
+    order = await ada.place_order(
+        request_id=str(uuid4()), address_id=address["address_id"], payment_token="tok_visa"
+    )
     assert order["shipping_address"]["line1"] == ADDRESS["line1"]
 
 
@@ -66,89 +69,86 @@ async def test_an_address_of_the_address_book_can_be_ordered_to(shop: Shop) -> N
 async def test_a_refused_card_cancels_the_order_and_releases_its_stock(
     shop: Shop, token: str, reason: str
 ) -> None:
-    variant = await shop.variant(stock=3)
+    item = await shop.item(stock=3)
     ada = await shop.shopper()
-    await ada.add(variant, 2)
+    await ada.add(item, 2)
     order = await ada.settled(await ada.order(token))
     assert order["status"] == "cancelled"
     assert reason in order["status_history"][-1]["reason"]
     assert order["payment"]["status"] == "failed"
-    await eventually(lambda: _stock_is(shop, variant, 3, 0))
+    await eventually(lambda: _stock_is(shop, item, 3, 0))
 
 
 async def test_want_of_stock_cancels_the_order_before_any_money_moves(shop: Shop) -> None:
-    variant = await shop.variant(stock=2)
+    item = await shop.item(stock=2)
     ada, bob = await shop.shopper(), await shop.shopper()
-    await ada.add(variant, 2)
-    await bob.add(variant, 1)
+    await ada.add(item, 2)
+    await bob.add(item, 1)
     first = await ada.settled(await ada.order())
     second = await bob.settled(await bob.order())
     assert (first["status"], second["status"]) == ("confirmed", "cancelled")
     assert "out of stock" in second["status_history"][-1]["reason"]
     assert not second.get("payment")
-    assert await shop.stock(variant) == (2, 2)
+    assert await shop.stock(item) == (2, 2)
 
 
 async def test_more_than_there_is_cannot_be_put_into_a_cart(shop: Shop) -> None:
-    variant = await shop.variant(stock=2)
+    item = await shop.item(stock=2)
     ada = await shop.shopper()
-    await ada.add(variant, 2)
-    with pytest.raises(Refused) as refused:
-        await ada.add(variant, 1)
+    await ada.add(item, 2)
+    with pytest.raises(ApiError) as refused:
+        await ada.add(item, 1)
     assert refused.value.reason == "OUT_OF_STOCK"
 
 
 async def test_cancelling_a_confirmed_order_refunds_it_and_releases_its_stock(shop: Shop) -> None:
-    variant = await shop.variant(stock=4)
+    item = await shop.item(stock=4)
     ada = await shop.shopper()
-    await ada.add(variant, 3)
+    await ada.add(item, 3)
     order = await ada.settled(await ada.order())
-    cancelled = await ada.call(
-        "PUT", f"/api/v1/orders/{order['order_id']}/cancel", {"reason": "changed my mind"}
-    )
+    cancelled = await ada.cancel_order(order["order_id"], reason="changed my mind")
     assert cancelled["status"] == "cancelled"
     assert cancelled["status_history"][-1]["reason"] == "changed my mind"
     refunded = await eventually(lambda: _payment_is(ada, order, "refunded"))
     assert refunded["payment"]["status"] == "refunded"
-    payment = await ada.get(f"/api/v1/payments/{order['payment']['payment_id']}")
+    payment = await ada.get_payment(order["payment"]["payment_id"])
     assert payment["refunded_amount"] == order["total_amount"]
-    await eventually(lambda: _stock_is(shop, variant, 4, 0))
-    again = await ada.call("PUT", f"/api/v1/orders/{order['order_id']}/cancel", {})
+    await eventually(lambda: _stock_is(shop, item, 4, 0))
+    again = await ada.cancel_order(order["order_id"])
     assert again["status"] == "cancelled"
 
 
 @pytest.mark.slow
 async def test_a_payment_that_answers_too_late_is_given_back(shop: Shop) -> None:
-    variant = await shop.variant(stock=1)
+    item = await shop.item(stock=1)
     ada = await shop.shopper()
-    await ada.add(variant)
+    await ada.add(item)
     order = await ada.settled(await ada.order("tok_timeout"), within=60)
     assert order["status"] == "cancelled"
     assert "timed out" in order["status_history"][-1]["reason"]
     refunded = await eventually(lambda: _payment_is(ada, order, "refunded"), within=60)
     assert refunded["status"] == "cancelled"
-    await eventually(lambda: _stock_is(shop, variant, 1, 0))
+    await eventually(lambda: _stock_is(shop, item, 1, 0))
 
 
 async def test_a_price_that_changed_since_the_cart_was_seen_is_an_error_that_names_the_item(
     shop: Shop,
 ) -> None:
-    product = await shop.product(price="10")
-    variant = product["variants"][0]
+    item = await shop.item(price="10")
     ada = await shop.shopper()
-    await ada.add(variant)
-    dearer = await shop.staff.get(f"/api/v1/products/{product['product_id']}")
+    await ada.add(item)
+    dearer = await shop.staff.get_product(item.product_id)
     dearer["variants"][0]["price"]["units"] = "12"
-    await shop.staff.call("PUT", f"/api/v1/products/{product['product_id']}", dearer)
+    await shop.staff.update_product(item.product_id, **dearer)
 
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ApiError) as refused:
         await ada.order()
     assert refused.value.reason == "PRICE_CHANGED"
-    assert variant["variant_id"] in refused.value.response.text
+    assert item.variant_id in refused.value.metadata
 
     async def seen() -> bool:
-        cart = await ada.get(f"/api/v1/cart/{ada.user_id}")
-        return bool(amount(cart["items"][0]["price"]) == 12)
+        cart = await ada.get_cart(ada.user_id)
+        return amount(cart["items"][0]["price"]) == 12
 
     assert await eventually(seen)
     order = await ada.settled(await ada.order())
@@ -156,50 +156,50 @@ async def test_a_price_that_changed_since_the_cart_was_seen_is_an_error_that_nam
 
 
 async def test_a_product_that_was_taken_off_sale_cannot_be_ordered(shop: Shop) -> None:
-    variant = await shop.variant()
+    item = await shop.item()
     ada = await shop.shopper()
-    await ada.add(variant)
-    await shop.staff.call("DELETE", f"/api/v1/products/{variant['product_id']}")
-    with pytest.raises(Refused) as refused:
+    await ada.add(item)
+    await shop.staff.delete_product(item.product_id)
+    with pytest.raises(ApiError) as refused:
         await ada.order()
     assert refused.value.reason == "ITEMS_UNAVAILABLE"
 
 
 async def test_an_empty_cart_cannot_be_ordered(shop: Shop) -> None:
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ApiError) as refused:
         await (await shop.shopper()).order()
     assert refused.value.reason == "CART_EMPTY"
 
 
 async def test_the_same_request_twenty_times_at_once_gives_one_order_and_one_charge(shop: Shop) -> None:
-    variant = await shop.variant(stock=10)
+    item = await shop.item(stock=10)
     ada = await shop.shopper()
-    await ada.add(variant)
+    await ada.add(item)
     request_id = str(uuid4())
     answers = await asyncio.gather(*(ada.order(request_id=request_id) for _ in range(20)))
     assert len({order["order_id"] for order in answers}) == 1
     order = await ada.settled(answers[0])
     assert order["status"] == "confirmed"
-    assert await shop.stock(variant) == (10, 1)
-    assert len((await ada.get(f"/api/v1/users/{ada.user_id}/orders"))["orders"]) == 1
+    assert await shop.stock(item) == (10, 1)
+    assert len((await ada.list_user_orders(ada.user_id))["orders"]) == 1
     assert (await ada.order(request_id=request_id))["order_id"] == order["order_id"]
 
 
 @pytest.mark.slow
 async def test_forty_shoppers_for_ten_lamps_leave_ten_confirmed_and_all_accounted_for(shop: Shop) -> None:
-    lamp = await shop.variant(stock=10)
+    lamp = await shop.item(stock=10)
     shoppers = await asyncio.gather(*(shop.shopper() for _ in range(40)))
     await asyncio.gather(*(shopper.add(lamp) for shopper in shoppers))
 
-    async def buy(shopper: Client) -> str:
+    async def buy(shopper: Customer) -> str:
         order = await shopper.settled(await shopper.order())
         if order["status"] == "confirmed":
-            payment = await shopper.get(f"/api/v1/payments/{order['payment']['payment_id']}")
+            payment = await shopper.get_payment(order["payment"]["payment_id"])
             assert payment["amount"] == order["total_amount"]
             assert payment["status"] == "succeeded"
         else:
             assert not order.get("payment")
-        return str(order["status"])
+        return order["status"]
 
     outcomes = await asyncio.gather(*(buy(shopper) for shopper in shoppers))
     assert outcomes.count("confirmed") == 10
@@ -209,39 +209,37 @@ async def test_forty_shoppers_for_ten_lamps_leave_ten_confirmed_and_all_accounte
 
 async def test_orders_are_listed_newest_first_in_pages(shop: Shop) -> None:
     ada = await shop.shopper()
-    variant = await shop.variant()
+    item = await shop.item()
     placed = []
     for _ in range(3):
         await eventually(lambda: _cart_holds_nothing(ada))
-        await ada.add(variant)
+        await ada.add(item)
         placed.append((await ada.order())["order_id"])
-    path = f"/api/v1/users/{ada.user_id}/orders"
-    first = await ada.get(path, page_size=2)
-    rest = await ada.get(path, page_size=2, page_token=first["next_page_token"])
+    first = await ada.list_user_orders(ada.user_id, page_size=2)
+    rest = await ada.list_user_orders(ada.user_id, page_size=2, page_token=first["next_page_token"])
     assert [order["order_id"] for order in first["orders"] + rest["orders"]] == placed[::-1]
     assert not rest["next_page_token"]
 
 
 async def test_tokens_are_refreshed_once_and_reuse_ends_the_session(shop: Shop) -> None:
     ada = await shop.shopper()
-    old = {"refresh_token": ada.refresh_token}
-    new = await ada.call("POST", "/api/v1/auth/refresh", old)
-    with pytest.raises(Refused) as refused:
-        await ada.call("POST", "/api/v1/auth/refresh", old)
-    assert refused.value.code == 401
-    with pytest.raises(Refused):
-        await ada.call("POST", "/api/v1/auth/refresh", {"refresh_token": new["refresh_token"]})
-    await ada.sign_in(ada.email, PASSWORD)
+    new = await ada.refresh(refresh_token=ada.refresh_token)
+    with pytest.raises(ApiError) as refused:
+        await ada.refresh(refresh_token=ada.refresh_token)
+    assert refused.value.status == 401
+    with pytest.raises(ApiError):
+        await ada.refresh(refresh_token=new["refresh_token"])
+    await ada.renew()
 
 
-async def _stock_is(shop: Shop, variant: Any, stock: int, reserved: int) -> bool:
-    return await shop.stock(variant) == (stock, reserved)
+async def _stock_is(shop: Shop, item: Item, stock: int, reserved: int) -> bool:
+    return await shop.stock(item) == (stock, reserved)
 
 
-async def _payment_is(client: Client, order: Any, status: str) -> Any:
-    found = await client.get(f"/api/v1/orders/{order['order_id']}")
-    return found if (found.get("payment") or {}).get("status") == status else None
+async def _payment_is(client: Customer, order: Order, status: str) -> Order | None:
+    found = await client.get_order(order["order_id"])
+    return found if "payment" in found and found["payment"]["status"] == status else None
 
 
-async def _cart_holds_nothing(client: Client) -> bool:
-    return not (await client.get(f"/api/v1/cart/{client.user_id}"))["items"]
+async def _cart_holds_nothing(client: Customer) -> bool:
+    return not (await client.get_cart(client.user_id))["items"]

@@ -125,7 +125,7 @@ class DueWork(Generic[W]):
                         task = group.create_task(self._work_off(work))
                         running.add(task)
                         task.add_done_callback(ended)
-                    pause = await self._pause()
+                    pause = await self._pause(full=len(running) >= self._concurrency)
                 except Exception as error:
                     if not is_outage(error):
                         raise
@@ -143,8 +143,9 @@ class DueWork(Generic[W]):
     async def _claim(self, limit: int) -> Sequence[W]:
         return await self._store.claim_due(self._clock.now(), limit) if limit > 0 else ()
 
-    async def _pause(self) -> float:
-        due = await self._store.next_due()
+    async def _pause(self, *, full: bool) -> float:
+        """Return after how many seconds to look again: while it is full, not before one has ended."""
+        due = None if full else await self._store.next_due()
         sweep = self._sweep.total_seconds()
         return sweep if due is None else max(0.0, min(sweep, (due - self._clock.now()).total_seconds()))
 

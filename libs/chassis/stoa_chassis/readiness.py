@@ -11,6 +11,7 @@ Check = Callable[[], Awaitable[object]]
 
 _EVERY_SECONDS = 5.0  # between two looks; also how long a check may take
 _AGAIN_SECONDS = 1.0  # until the next look while something fails
+_STARTING_SECONDS = 0.1  # until the next look before all was there for the first time
 
 
 class Readiness:
@@ -29,7 +30,7 @@ class Readiness:
     async def watch(self, set_ready: Callable[[bool], Awaitable[None]]) -> None:
         """Call `set_ready` at first and then whenever it changes, until cancelled."""
         ready: bool | None = None
-        failing = False
+        failing = started = False
         while True:
             names = list(self._checks)
             found = await asyncio.gather(*(_failure(self._checks[name]) for name in names))
@@ -38,8 +39,9 @@ class Readiness:
                 await set_ready(now)
                 _log.log(20 if now else 30, "readiness", ready=now, causes=causes)
                 ready = now
-            failing = bool(causes)
-            await asyncio.sleep(_AGAIN_SECONDS if causes else _EVERY_SECONDS)
+            failing, started = bool(causes), started or now
+            pause = _AGAIN_SECONDS if started else _STARTING_SECONDS
+            await asyncio.sleep(pause if causes else _EVERY_SECONDS)
 
 
 async def _failure(check: Check) -> str:

@@ -11,7 +11,8 @@ tokens signed by a throw-away key: a policy, a constraint or an error that holds
 A peer that the code under test calls is faked the same way: serve a fake servicer, and give the code a stub
 from that server with `as_service` set to the service under test.
 
-What happens elsewhere (in another task, process or server) is waited for with `eventually`.
+What happens elsewhere (in another task, process or server) is waited for with `eventually`; what happens
+later is there at once with a `SettableClock`.
 """
 
 import asyncio
@@ -47,6 +48,21 @@ SPIFFE_PREFIX = "spiffe://stoa.local/ns/stoa/sa/"
 ISSUER = AUDIENCE = "stoa"
 
 _Stub = TypeVar("_Stub")
+
+
+class SettableClock:
+    """Stands still at the moment at which it was made until a test moves it on."""
+
+    def __init__(self) -> None:
+        self.at = datetime.now(UTC)
+
+    def now(self) -> datetime:
+        """Return the time that was set."""
+        return self.at
+
+    def advance(self, **time: float) -> None:
+        """Let time go by, said as to `timedelta`: `clock.advance(hours=25)`."""
+        self.at += timedelta(**time)
 
 
 class TokenMint:

@@ -1,10 +1,10 @@
 """The gRPC servicer: messages to use cases and back.
 
 What readers get of a product is serialised once per version (`present`), and answers are put together from
-that: protobuf takes messages that follow each other for one with the fields of all.
+that (`Preserialized`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from decimal import Decimal
 from typing import Any
@@ -15,10 +15,11 @@ from google.protobuf.empty_pb2 import Empty
 from stoa.catalog.v1 import catalog_pb2, catalog_pb2_grpc
 from stoa_catalog.model import Details, Filters, Product, Variant, VariantDraft
 from stoa_catalog.projector import Projector
+from stoa_catalog.read_model import Listing
 from stoa_catalog.service import Assortment, Browsing
 from stoa_chassis.auth import current_principal
 from stoa_chassis.money_proto import from_proto, to_proto
-from stoa_chassis.paging import decode_token, encode_token, page_size
+from stoa_chassis.paging import page
 from stoa_chassis.timestamps import to_timestamp
 
 
@@ -29,13 +30,20 @@ def present(product: Product) -> bytes:
     return catalog_pb2.GetProductResponse(product=_message(product)).SerializeToString(deterministic=True)
 
 
-class _Prepared:
-    """Stands for the message whose parts were serialised before."""
+class Preserialized:
+    """Stands for an answer whose parts were serialised before: protobuf takes messages that follow each other
+    for one with the fields of all.
+
+    It takes a third off the cost of the shop's most frequent answers (docs/performance.md), at the price that
+    nothing checks the parts: that their field has the same number in each answer is written in the proto and
+    kept by a test. Not a pattern: other services answer with messages.
+    """
 
     def __init__(self, parts: Sequence[bytes]) -> None:
         self._parts = parts
 
     def SerializeToString(self) -> bytes:
+        """Return the parts, one after the other."""
         return b"".join(self._parts)
 
 
@@ -58,24 +66,25 @@ class CatalogServicer(catalog_pb2_grpc.CatalogServiceServicer):
     async def ListProducts(self, request: catalog_pb2.ListProductsRequest, context: object) -> Any:
         """List products, newest first."""
         filters = _filters(request)
-        cursor = decode_token(request.page_token, asdict(filters)) if request.page_token else None
-        size = page_size(request.page_size)
-        before = UUID(cursor["before"]) if cursor else None
-        listings = self._browsing.page(filters, before, size + 1)
-        parts = [listing.view for listing in listings[:size]]
-        if len(listings) > size:
-            token = encode_token({"before": listings[size - 1].product_id}, asdict(filters))
-            parts.append(catalog_pb2.ListProductsResponse(next_page_token=token).SerializeToString())
-        return _Prepared(parts)
+
+        async def read(after: Mapping[str, Any], limit: int) -> Sequence[Listing[bytes]]:
+            return self._browsing.page(filters, UUID(after["before"]) if after else None, limit)
+
+        found = await page(request, asdict(filters), read, lambda listing: {"before": listing.product_id})
+        parts = [listing.view for listing in found.items]
+        if found.next_page_token:
+            last = catalog_pb2.ListProductsResponse(next_page_token=found.next_page_token)
+            parts.append(last.SerializeToString())
+        return Preserialized(parts)
 
     async def GetProduct(self, request: catalog_pb2.GetProductRequest, context: object) -> Any:
         """Read a product."""
         fresh = current_principal().is_staff
-        return _Prepared([await self._browsing.get(UUID(request.product_id), _viewer(), fresh=fresh)])
+        return Preserialized([await self._browsing.get(UUID(request.product_id), _viewer(), fresh=fresh)])
 
     async def BatchGetProducts(self, request: catalog_pb2.BatchGetProductsRequest, context: object) -> Any:
         """Read several products."""
-        return _Prepared(await self._browsing.batch(_ids(request.product_ids)))
+        return Preserialized(await self._browsing.batch(_ids(request.product_ids)))
 
     async def BatchGetVariants(
         self, request: catalog_pb2.BatchGetVariantsRequest, context: object

@@ -1,13 +1,18 @@
-"""What each process of the catalog service hears: that a product changed, maybe through another process."""
+"""What each process of the catalog service follows: that a product changed, maybe through another process."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from stoa_catalog.projector import Projector
-from stoa_chassis.avro import Event
+from stoa_chassis.kafka import Handler
+from stoa_contracts.events import Payload
 from stoa_events import ProductCreated, ProductDeleted, ProductUpdated
 
 
-def handlers(projector: Projector[Any]) -> Mapping[type, Callable[[Event[Any]], Awaitable[None]]]:
+def handlers(projector: Projector[Any]) -> Mapping[type[Payload], Handler]:
     """Return the handler of each event."""
-    return dict.fromkeys((ProductCreated, ProductUpdated, ProductDeleted), projector.product_changed)
+    return {
+        ProductCreated: projector.on_product_changed,
+        ProductUpdated: projector.on_product_changed,
+        ProductDeleted: projector.on_product_changed,
+    }

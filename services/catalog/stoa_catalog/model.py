@@ -1,7 +1,8 @@
-"""Products and the variants that are sold: what staff may make of them, and what others must hear of it.
+"""Products and the variants that are sold: what staff may make of them, and what others are told of it.
 
 A product is one aggregate with a version that grows with every change. The version is the etag that a writer
-must have read, and it travels in the events, so that whoever copies a product can tell old news from new.
+must have read, and it travels in the events, so that whoever copies a product can tell an older state from a
+newer one.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -96,6 +97,17 @@ class VariantDraft:
         )
 
 
+def check_currency(variants: Sequence[VariantDraft], currency: str) -> None:
+    """Refuse prices in another currency than the shop sells in. Raises InvalidArgument."""
+    violations = [
+        FieldViolation(_path(at, "price"), f"must be in {currency}")
+        for at, variant in enumerate(variants)
+        if variant.price.currency != currency
+    ]
+    if violations:
+        raise InvalidArgument.of(violations)
+
+
 @dataclass(frozen=True, slots=True)
 class Rating:
     """What buyers think: the mean of all ratings (1 to 5; 0 without any) and how many there are."""
@@ -106,7 +118,7 @@ class Rating:
 
 @dataclass(slots=True)
 class Product:
-    """A product, as it is now; `events` are the changes that nobody heard of yet."""
+    """A product, as it is now; `events` are its changes that are not published yet."""
 
     product_id: UUID
     version: int

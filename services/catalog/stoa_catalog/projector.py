@@ -2,8 +2,8 @@
 
 Whatever tells that a product changed – this process's own write, an event of another, a reader who misses
 it, the comparison that is made now and then – ends in the same step: the product as the document store has it
-is put into the model, by its version. So it does not matter in which order or how often news comes, and a
-model that lost some catches up. Documents are the truth, events only say where to look (see ADR 9).
+is put into the model, by its version. So it does not matter in which order or how often events come, and a
+model that missed some catches up. Documents are the truth, events only say where to look (see ADR 9).
 """
 
 import asyncio
@@ -13,11 +13,10 @@ from typing import Generic, TypeVar
 from uuid import UUID
 
 from stoa_catalog.model import Product
+from stoa_catalog.ports import ProductReader
 from stoa_catalog.read_model import Listing, ReadModel
-from stoa_catalog.repository import ProductReader
 from stoa_chassis.avro import Event
 from stoa_chassis.ids import new_id
-from stoa_chassis.outages import is_outage
 from stoa_chassis.telemetry import get_logger
 from stoa_events import ProductCreated, ProductDeleted, ProductUpdated
 
@@ -25,7 +24,7 @@ V = TypeVar("V")
 
 _log = get_logger(__name__)
 _AT_ONCE = 100
-_NEWS_TAKES = 1.0  # seconds, at most, from a write to its event being heard; usually some milliseconds
+_EVENT_TAKES = 1.0  # seconds, at most, from a write until its event is here; usually some milliseconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +38,11 @@ class Rebuilt:
 class Projector(Generic[V]):
     """Feeds the read model of this process; `present` makes what readers get of a product."""
 
-    def __init__(
-        self, reader: ProductReader, present: Callable[[Product], V], reconcile_seconds: float = 60
-    ) -> None:
+    def __init__(self, reader: ProductReader, present: Callable[[Product], V]) -> None:
         self.model = ReadModel[V]()
         self.instance = str(new_id())
         self._reader = reader
         self._present = present
-        self._reconcile_seconds = reconcile_seconds
         self._fed = [self.model]
         self._rebuilding = asyncio.Lock()
         self._last_run: tuple[UUID, Rebuilt] | None = None
@@ -66,11 +62,13 @@ class Projector(Generic[V]):
         await self._load(self.model)
         _log.info("read model loaded", products=len(self.model))
 
-    async def product_changed(self, event: Event[ProductCreated | ProductUpdated | ProductDeleted]) -> None:
+    async def on_product_changed(
+        self, event: Event[ProductCreated] | Event[ProductUpdated] | Event[ProductDeleted]
+    ) -> None:
         """Show what a product has become, if this process does not know yet."""
-        news = event.payload
-        if self.model.version(news.product_id) < news.version:
-            await self.fetch([news.product_id])
+        product = event.payload
+        if self.model.version(product.product_id) < product.version:
+            await self.fetch([product.product_id])
 
     async def fetch(self, product_ids: Iterable[UUID]) -> None:
         """Show products as the store has them now."""
@@ -104,21 +102,10 @@ class Projector(Generic[V]):
             await self.fetch(stale)
             _log.info("read model caught up with the store", products=len(stale))
 
-    async def run(self) -> None:
-        """Reconcile now and then, until cancelled."""
-        while True:
-            await asyncio.sleep(self._reconcile_seconds)
-            try:
-                await self.reconcile()
-            except Exception as error:
-                if not is_outage(error):
-                    raise
-                _log.warning("read model can't be compared with the store", error=repr(error))
-
     async def rebuild(self, run_id: UUID) -> Rebuilt:
         """Make a new model from the store, and show that one; once for each run, however often it is asked.
 
-        Readers read the old one meanwhile, and both hear the news, so that the new one is not behind.
+        Readers read the old one meanwhile, and events change both, so that the new one is not behind.
         """
         async with self._rebuilding:
             if self._last_run is not None and self._last_run[0] == run_id:
@@ -129,7 +116,7 @@ class Projector(Generic[V]):
                 await self._load(fresh)
                 if self.model.differences(fresh):
                     # Some of it may only be on its way here.
-                    await asyncio.sleep(_NEWS_TAKES)
+                    await asyncio.sleep(_EVENT_TAKES)
                 rebuilt = Rebuilt(len(fresh), self.model.differences(fresh))
                 self.model = fresh
             finally:

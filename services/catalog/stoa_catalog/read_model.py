@@ -1,7 +1,7 @@
 """The reading side of the catalogue: products on sale, in memory, in the form in which readers get them.
 
-What a reader gets of a product is made once per version, not once per look. The order of news does not
-matter: an older version never replaces a newer one, nor brings a product back that was taken off sale.
+What a reader gets of a product is made once per version, not once per look. The order of events does
+not matter: an older version never replaces a newer one, nor brings a product back that was taken off sale.
 """
 
 from bisect import bisect_left
@@ -143,12 +143,12 @@ class ReadModel(Generic[V]):
         self._sections[listing.category, listing.subcategory] += 1
 
     def take_off(self, product_id: UUID, version: int) -> None:
-        """Take a product off sale, and remember it against late news."""
+        """Take a product off sale, and remember it against late events."""
         self.forget(product_id)
         self._gone[product_id] = version
 
     def forget(self, product_id: UUID) -> None:
-        """Drop a product as if it had never been heard of."""
+        """Drop a product as if it had never been there."""
         self._categories = None
         listing = self._listings.pop(product_id, None)
         if listing is None:

@@ -20,20 +20,28 @@ from stoa_chassis.ids import new_id
 from stoa_chassis.tls import CertificateFolder
 
 _SECONDS = 600.0  # a rebuild may take
-_CONNECTIONS_PER_WORKER = 30  # to meet all that share an address; the kernel picks one for each connection
+_CONNECTIONS_PER_PROCESS = 30
 
 
 class Unreachable(Exception):
     """Some processes that share an address could not be met."""
 
 
-async def replay(address: str, certificates: CertificateFolder | None) -> list[RebuildReadModelResponse]:
-    """Have every process at host:port rebuild; return what each says. Raises RemoteError, Unreachable."""
+async def ask_every_process_by_chance(
+    address: str, certificates: CertificateFolder | None
+) -> list[RebuildReadModelResponse]:
+    """Have every process at host:port rebuild; return what each says. Raises RemoteError, Unreachable.
+
+    Processes that share a port can't be told apart from outside: the kernel gives each new connection to one
+    of them. So connections are made until as many different processes have answered as there are, at most
+    thirty for each. That is enough for an operator's command now and then. Not a pattern: what every process
+    must know is published as an event, which each follows.
+    """
     request = RebuildReadModelRequest(run_id=str(new_id()))
     answers: dict[str, RebuildReadModelResponse] = {}
     workers = tries = 1
     while len(answers) < workers:
-        if tries > workers * _CONNECTIONS_PER_WORKER:
+        if tries > workers * _CONNECTIONS_PER_PROCESS:
             raise Unreachable(f"met {len(answers)} of the {workers} processes at {address}")
         channel = ClientChannel("catalog", address, certificates)
         try:
@@ -59,7 +67,11 @@ async def _main() -> None:
     settings = Settings.load("catalog")
     certificates = CertificateFolder(Path(settings.tls_dir)) if settings.tls_dir else None
     instances = settings.instances or f"{settings.host}:{settings.port}"
-    rebuilt = [answer for address in addresses(instances) for answer in await replay(address, certificates)]
+    rebuilt = [
+        answer
+        for address in addresses(instances)
+        for answer in await ask_every_process_by_chance(address, certificates)
+    ]
     report = {
         "replayed": max(answer.replayed for answer in rebuilt),
         "differed": sorted({product_id for answer in rebuilt for product_id in answer.differed}),

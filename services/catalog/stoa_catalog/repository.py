@@ -2,7 +2,7 @@
 
 Only what a single document can do is used – conditional updates, one unique index – so that the same code is
 right on MongoDB, on DocumentDB and on the local server, which has no transactions. A change and the events
-that it causes are one write: the events wait in the document (see `stoa_chassis.mongo`).
+that it causes are one write: the events wait in the document (see `stoa_chassis.mongo_uow`).
 """
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -17,8 +17,10 @@ from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import DuplicateKeyError
 
-from stoa_catalog.model import Details, Product, Rating, SkuTaken, Variant
-from stoa_chassis.mongo import PENDING, Document, MongoOutbox
+from stoa_catalog.model import Details, Product, ProductNotFound, Rating, SkuTaken, Variant
+from stoa_catalog.ports import Tx
+from stoa_chassis.mongo import PENDING, Document
+from stoa_chassis.mongo_uow import MongoTransaction
 from stoa_contracts.money import Money
 
 _INDEXES = [
@@ -41,45 +43,49 @@ async def open_products(database: AsyncDatabase[Document]) -> AsyncCollection[Do
 
 
 class Products:
-    """Products to be changed, those taken off sale included."""
+    """Products to be changed, those taken off sale included, in a unit of work that changes one of them."""
 
-    def __init__(self, collection: AsyncCollection[Document], outbox: MongoOutbox) -> None:
-        self._collection = collection
-        self._outbox = outbox
+    def __init__(self, transaction: MongoTransaction) -> None:
+        self._transaction = transaction
+        self._collection = transaction.collection
+        self._read: dict[UUID, int] = {}  # versions
 
-    async def get(self, product_id: UUID) -> Product | None:
-        """Return a product, on sale or not."""
+    async def get(self, product_id: UUID) -> Product:
+        """Return a product, on sale or not. Raises ProductNotFound if there never was one."""
         document = await self._collection.find_one({"_id": product_id}, _WITHOUT_PENDING)
-        return _product(document) if document else None
+        if document is None:
+            raise ProductNotFound(f"product {product_id} not found")
+        self._transaction.check(document)
+        self._read[product_id] = document["version"]
+        return _product(document)
 
     async def add(self, product: Product) -> None:
-        """Store a new product and its events. Raises SkuTaken."""
-        document = {"_id": product.product_id, **_fields(product), "rating": _rating_fields(product.rating)}
+        """Store a new product, and publish its events. Raises SkuTaken."""
+        self._transaction.outbox.collect(product)
+        fields = {**_fields(product), "rating": _rating_fields(product.rating)}
         try:
-            await self._collection.insert_one({**document, PENDING: self._pending(product)})
+            await self._collection.insert_one(self._transaction.insertion(product.product_id, fields))
         except DuplicateKeyError as error:
             raise await self._taken(product) from error
-        self._outbox.wake(product.product_id)
+        self._transaction.written(True)
 
-    async def save(self, product: Product, read_version: int) -> bool:
-        """Store a change and its events; False if somebody else changed the product since that version.
+    async def save(self, product: Product) -> None:
+        """Store a changed product, and publish its events; nothing is written if nothing changed.
 
         The rating stays as it is: it changes on its own. Raises SkuTaken.
         """
+        read = self._read[product.product_id]
+        if product.version == read:
+            return
+        self._transaction.outbox.collect(product)
         try:
             result = await self._collection.update_one(
-                {"_id": product.product_id, "version": read_version},
-                {"$set": _fields(product), "$push": {PENDING: {"$each": self._pending(product)}}},
+                {"_id": product.product_id, "version": read},
+                self._transaction.update(product.product_id, _fields(product)),
             )
         except DuplicateKeyError as error:
             raise await self._taken(product) from error
-        if result.matched_count == 0:
-            return False
-        self._outbox.wake(product.product_id)
-        return True
-
-    def _pending(self, product: Product) -> list[Document]:
-        return [self._outbox.pending(event) for event in product.events]
+        self._transaction.written(result.matched_count == 1)
 
     async def _taken(self, product: Product) -> SkuTaken:
         skus = [variant.sku for variant in product.variants]
@@ -89,6 +95,11 @@ class Products:
         taken = {variant["sku"] async for other in others for variant in other["variants"]}
         # None are found if the other gave them up meanwhile; then any may have been it.
         return SkuTaken.at([at for at, sku in enumerate(skus) if sku in taken] or range(len(skus)))
+
+
+def open_tx(transaction: MongoTransaction) -> Tx:
+    """Put the repository on a unit of work."""
+    return Tx(Products(transaction))
 
 
 class ProductReader:

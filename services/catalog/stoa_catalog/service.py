@@ -4,9 +4,7 @@ The two sides are apart. Changes are decided and stored product by product in th
 answered from the read model that this process has in memory.
 """
 
-import asyncio
-import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Generic, TypeVar
 from uuid import UUID
@@ -18,18 +16,15 @@ from stoa_catalog.model import (
     Product,
     ProductNotFound,
     VariantDraft,
+    check_currency,
 )
+from stoa_catalog.ports import Tx, Views
 from stoa_catalog.projector import Projector
 from stoa_catalog.read_model import Listing
-from stoa_catalog.repository import Products
-from stoa_catalog.views import Views
 from stoa_chassis.clock import Clock
-from stoa_chassis.errors import Aborted
+from stoa_chassis.uow import UnitOfWork, transactional
 
 V = TypeVar("V")
-
-_TRIES = 5
-_PAUSE = 0.02  # seconds, after the first lost race
 
 
 class Browsing(Generic[V]):
@@ -48,7 +43,7 @@ class Browsing(Generic[V]):
 
         `fresh` is for those who write: they read what the store has, whichever process they wrote it through.
         """
-        if fresh or self._unheard_of(product_id):
+        if fresh or self._is_unknown(product_id):
             await self._projector.fetch([product_id])
         listing = self._projector.model.get(product_id)
         if listing is None:
@@ -63,7 +58,7 @@ class Browsing(Generic[V]):
     async def batch(self, product_ids: Sequence[UUID]) -> Sequence[V]:
         """Read the products that there are, in the order asked for, each once."""
         asked = list(dict.fromkeys(product_ids))
-        if missing := list(filter(self._unheard_of, asked)):
+        if missing := list(filter(self._is_unknown, asked)):
             await self._projector.fetch(missing)
         found = map(self._projector.model.get, asked)
         return [listing.view for listing in found if listing is not None]
@@ -81,7 +76,7 @@ class Browsing(Generic[V]):
         """Read the categories."""
         return self._projector.model.categories()
 
-    def _unheard_of(self, product_id: UUID) -> bool:
+    def _is_unknown(self, product_id: UUID) -> bool:
         model = self._projector.model
         return model.get(product_id) is None and not model.is_gone(product_id)
 
@@ -89,43 +84,54 @@ class Browsing(Generic[V]):
 class Assortment(Generic[V]):
     """Changing products. A change is seen in this process as soon as it is stored."""
 
-    def __init__(self, products: Products, projector: Projector[V], clock: Clock) -> None:
-        self._products = products
+    def __init__(self, uow: UnitOfWork[Tx], projector: Projector[V], clock: Clock, currency: str) -> None:
+        """`currency` is the shop's: prices in another one are refused."""
+        self._uow = uow
         self._projector = projector
         self._clock = clock
+        self._currency = currency
 
     async def create(self, details: Details, variants: Sequence[VariantDraft]) -> Product:
         """Add a product. Raises SkuTaken, InvalidArgument."""
-        product = Product.create(details, variants, self._now())
-        await self._products.add(product)
-        self._projector.apply(product)
-        return product
+        check_currency(variants, self._currency)
+        return self._shown(await self._create(details, variants))
 
     async def update(
         self, product_id: UUID, details: Details, variants: Sequence[VariantDraft], etag: str
     ) -> Product:
-        """Replace a product. Raises ProductNotFound, EtagMismatch, SkuTaken, InvalidArgument."""
-        return await self._change(
-            product_id, lambda product: product.update(details, variants, etag, self._now())
-        )
+        """Replace a product. Raises ProductNotFound, EtagMismatch, SkuTaken, InvalidArgument, Busy."""
+        check_currency(variants, self._currency)
+        return self._shown(await self._update(product_id, details, variants, etag))
 
     async def delete(self, product_id: UUID) -> None:
-        """Take a product off sale; again is fine. Raises ProductNotFound if there never was one."""
-        await self._change(product_id, lambda product: product.delete(self._now()))
+        """Take a product off sale; again is fine. Raises ProductNotFound if there never was one, Busy."""
+        self._shown(await self._delete(product_id))
 
-    async def _change(self, product_id: UUID, decide: Callable[[Product], None]) -> Product:
-        """Load, decide, store; again from the start if somebody else was faster. Raises Aborted."""
-        for lost in range(_TRIES):
-            product = await self._products.get(product_id)
-            if product is None:
-                raise ProductNotFound(f"product {product_id} not found")
-            read_version = product.version
-            decide(product)
-            if product.version == read_version or await self._products.save(product, read_version):
-                self._projector.apply(product)
-                return product
-            await asyncio.sleep(_PAUSE * 2**lost * random.uniform(0.5, 1.5))
-        raise Aborted(f"product {product_id} is being changed by others")
+    @transactional
+    async def _create(self, tx: Tx, details: Details, variants: Sequence[VariantDraft]) -> Product:
+        product = Product.create(details, variants, self._now())
+        await tx.products.add(product)
+        return product
+
+    @transactional
+    async def _update(
+        self, tx: Tx, product_id: UUID, details: Details, variants: Sequence[VariantDraft], etag: str
+    ) -> Product:
+        product = await tx.products.get(product_id)
+        product.update(details, variants, etag, self._now())
+        await tx.products.save(product)
+        return product
+
+    @transactional
+    async def _delete(self, tx: Tx, product_id: UUID) -> Product:
+        product = await tx.products.get(product_id)
+        product.delete(self._now())
+        await tx.products.save(product)
+        return product
+
+    def _shown(self, product: Product) -> Product:
+        self._projector.apply(product)
+        return product
 
     def _now(self) -> datetime:
         """Return the time to the millisecond, which is what the store keeps."""

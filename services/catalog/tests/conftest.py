@@ -47,7 +47,7 @@ class Catalog:
         self.reader = ProductReader(self.collection)
         self.projector = Projector(self.reader, self.present)
         self.browsing = Browsing(self.projector, self.views)
-        self.assortment = Assortment(Products(self.collection, self.outbox), self.projector, clock)
+        self.assortment = Assortment(Products(self.collection, self.outbox), self.projector, clock, "USD")
 
     async def pending(self, product_id: UUID) -> Sequence[Event[Payload]]:
         """What waits in a document to be published."""

@@ -1,5 +1,6 @@
 """The gRPC servicer: messages to use cases and back."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -7,9 +8,9 @@ from stoa.order.v1 import order_pb2, order_pb2_grpc
 from stoa.types.v1 import address_pb2
 from stoa_chassis.auth import current_principal
 from stoa_chassis.money_proto import to_proto
-from stoa_chassis.paging import decode_token, encode_token, page_size
+from stoa_chassis.paging import Page, page
 from stoa_chassis.timestamps import to_timestamp
-from stoa_order.model import Address, Order
+from stoa_order.model import Address, OrderView
 from stoa_order.service import Orders, PlaceOrder
 
 
@@ -45,15 +46,19 @@ class OrderServicer(order_pb2_grpc.OrderServiceServicer):
         self, request: order_pb2.ListUserOrdersRequest, context: object
     ) -> order_pb2.ListUserOrdersResponse:
         """List a user's orders."""
-        messages, token = await self._page(request, user_id=UUID(request.user_id))
-        return order_pb2.ListUserOrdersResponse(orders=messages, next_page_token=token)
+        found = await self._page(request, user_id=UUID(request.user_id))
+        return order_pb2.ListUserOrdersResponse(
+            orders=map(_message, found.items), next_page_token=found.next_page_token
+        )
 
     async def ListOrders(
         self, request: order_pb2.ListOrdersRequest, context: object
     ) -> order_pb2.ListOrdersResponse:
         """List all orders."""
-        messages, token = await self._page(request, status=request.status or None)
-        return order_pb2.ListOrdersResponse(orders=messages, next_page_token=token)
+        found = await self._page(request, status=request.status or None)
+        return order_pb2.ListOrdersResponse(
+            orders=map(_message, found.items), next_page_token=found.next_page_token
+        )
 
     async def CancelOrder(
         self, request: order_pb2.CancelOrderRequest, context: object
@@ -66,14 +71,12 @@ class OrderServicer(order_pb2_grpc.OrderServiceServicer):
 
     async def _page(
         self, request: order_pb2.ListOrdersRequest | order_pb2.ListUserOrdersRequest, **filters: Any
-    ) -> tuple[list[order_pb2.Order], str]:
-        cursor = decode_token(request.page_token, filters)
-        size = page_size(request.page_size)
-        before = UUID(cursor["before"]) if cursor else None
-        orders = await self._orders.list(before=before, limit=size + 1, **filters)
-        page = orders[:size]
-        token = encode_token({"before": page[-1].order_id}, filters) if len(orders) > size else ""
-        return [_message(order) for order in page], token
+    ) -> Page[OrderView]:
+        async def read(after: Mapping[str, Any], limit: int) -> Sequence[OrderView]:
+            before = UUID(after["before"]) if after else None
+            return await self._orders.list(before=before, limit=limit, **filters)
+
+        return await page(request, filters, read, lambda order: {"before": order.order_id})
 
 
 def _destination(request: order_pb2.PlaceOrderRequest) -> Address | UUID:
@@ -85,7 +88,7 @@ def _destination(request: order_pb2.PlaceOrderRequest) -> Address | UUID:
     )
 
 
-def _message(order: Order) -> order_pb2.Order:
+def _message(order: OrderView) -> order_pb2.Order:
     address = order.shipping_address
     return order_pb2.Order(
         order_id=str(order.order_id),

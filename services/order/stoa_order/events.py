@@ -1,14 +1,13 @@
-"""What the order service hears: the answers that the saga's steps wait for."""
+"""What the order service consumes: the answers that the saga's steps wait for."""
 
-from collections.abc import Awaitable, Callable, Mapping
-from functools import partial
-from typing import Any
+from collections.abc import Mapping
 
-from stoa_chassis.avro import Event
-from stoa_order.saga import SAGA
+from stoa_chassis.kafka import Handler
+from stoa_contracts.events import Payload
+from stoa_order.saga import reactions
 from stoa_order.service import Orders
 
 
-def handlers(orders: Orders) -> Mapping[type, Callable[[Event[Any]], Awaitable[None]]]:
+def handlers(orders: Orders) -> Mapping[type[Payload], Handler]:
     """Return the handler of each event."""
-    return {answer: partial(orders.hear, decide) for step in SAGA for answer, decide in step.answers.items()}
+    return dict.fromkeys(reactions(), orders.on_answer)

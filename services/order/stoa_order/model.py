@@ -1,7 +1,7 @@
 """Orders: what may happen to one, and what follows from it.
 
 An order is event-sourced (Fowler, "Event Sourcing"): each decision appends facts to `changes`, and the state
-is nothing but the facts applied in turn. What other services must hear is collected in `events`.
+is nothing but the facts applied in turn. What other services are told is recorded in `events`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -240,6 +240,45 @@ class Cancelled:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Saga:
+    """Where the process of an order stands: at which step, and what happens next (`stoa_order.saga.plan`).
+
+    It asks, or asks again, when it is `due`, and gives up at the `deadline`; None is never. `token` is the
+    payment token, kept only while it may be needed. `correlation_id` is the request that the order goes back
+    to; "" for an order that is older than the column.
+    """
+
+    order_id: UUID
+    step: str
+    since: datetime
+    due: datetime
+    deadline: datetime | None
+    token: str | None = field(default=None, repr=False)
+    correlation_id: str = ""
+    attempts: int = 0
+
+    def is_overdue(self, now: datetime) -> bool:
+        """Tell whether the step's deadline has passed."""
+        return self.deadline is not None and self.deadline <= now
+
+
+@dataclass(frozen=True, slots=True)
+class OrderView:
+    """An order as it is shown."""
+
+    order_id: UUID
+    user_id: UUID
+    status: Status
+    lines: tuple[Line, ...]
+    amounts: Amounts
+    shipping_address: Address
+    shipping_method: str
+    payment: Payment | None
+    history: tuple[StatusChange, ...]
+    created_at: datetime
+
+
 Fact = Placed | StockReserved | PaymentSettled | Confirmed | Cancelled
 IntegrationEvent = OrderPlaced | OrderConfirmed | OrderCancelled
 
@@ -288,7 +327,10 @@ _NOBODY = UUID(int=0)
 
 @dataclass(slots=True)
 class Order:
-    """An order. Its methods decide; `changes` is what is new for the event store, `events` for the others."""
+    """An order. Its methods decide; `changes` is what is new for the event store, `events` for the others.
+
+    `saga` is where its process stands, as it was read or saved.
+    """
 
     order_id: UUID
     version: int = 0
@@ -302,6 +344,7 @@ class Order:
     stock_reserved: bool = False
     payment: Payment | None = None
     history: tuple[StatusChange, ...] = ()
+    saga: Saga | None = field(default=None, compare=False)
     changes: list[Recorded] = field(default_factory=list, compare=False)
     events: list[IntegrationEvent] = field(default_factory=list, compare=False)
 
@@ -343,29 +386,45 @@ class Order:
         """When it was placed."""
         return self.history[0].at
 
+    @property
+    def view(self) -> OrderView:
+        """What is shown of it."""
+        return OrderView(
+            order_id=self.order_id,
+            user_id=self.user_id,
+            status=self.status,
+            lines=self.lines,
+            amounts=self.amounts,
+            shipping_address=self.shipping_address,
+            shipping_method=self.shipping_method,
+            payment=self.payment,
+            history=self.history,
+            created_at=self.created_at,
+        )
+
     # What the saga's events and deadlines mean. Each may come twice, late, or when all is over: then it
     # changes nothing, except that money which arrives for a cancelled order is noted, so that it is refunded.
-    # The topics of payments are not ordered among each other: a refund may be heard of before its payment.
+    # The topics of payments are not ordered among each other: a refund may come before its payment.
 
-    def reserve(self, _: InventoryReserved, now: datetime) -> None:
+    def on_inventory_reserved(self, _: InventoryReserved, now: datetime) -> None:
         """Take note that all items are promised."""
         if self.status is Status.PENDING and not self.stock_reserved:
             self._record(StockReserved(), now)
 
-    def refuse_stock(self, answer: InventoryOutOfStock, now: datetime) -> None:
+    def on_inventory_out_of_stock(self, event: InventoryOutOfStock, now: datetime) -> None:
         """Cancel for want of stock."""
         if self.status is Status.PENDING:
             names = {line.variant_id: line.name for line in self.lines}
             lacking = ", ".join(
                 f"{names.get(item.variant_id, item.variant_id)} ({item.available} of {item.requested})"
-                for item in answer.items
+                for item in event.items
             )
             self._cancel(f"out of stock: {lacking}", now)
 
-    def pay(self, answer: PaymentSuccessful, now: datetime) -> None:
+    def on_payment_successful(self, event: PaymentSuccessful, now: datetime) -> None:
         """Confirm with the payment made; for a cancelled order only note the money, which goes back."""
         status = self.payment.status if self.payment else PaymentStatus.SUCCEEDED
-        payment = Payment(answer.payment_id, status, answer.brand, answer.last4)
+        payment = Payment(event.payment_id, status, event.brand, event.last4)
         if payment != self.payment:
             self._settle(payment, now)
         if self.status is Status.PENDING and payment.holds_money:
@@ -381,22 +440,22 @@ class Order:
                 )
             )
 
-    def refuse_payment(self, answer: PaymentFailed, now: datetime) -> None:
+    def on_payment_failed(self, event: PaymentFailed, now: datetime) -> None:
         """Cancel for want of payment."""
         if self.payment is not None:
             return
-        self._settle(Payment(answer.payment_id, PaymentStatus.FAILED, answer.brand, answer.last4), now)
+        self._settle(Payment(event.payment_id, PaymentStatus.FAILED, event.brand, event.last4), now)
         if self.status is Status.PENDING:
-            self._cancel(f"payment failed: {answer.reason.replace('_', ' ')}", now)
+            self._cancel(f"payment failed: {event.reason.replace('_', ' ')}", now)
 
-    def refund(self, answer: PaymentRefunded, now: datetime) -> None:
+    def on_payment_refunded(self, event: PaymentRefunded, now: datetime) -> None:
         """Take note that money was given back; an order that still waits for it will get none, and ends."""
-        status = PaymentStatus.REFUNDED if answer.fully_refunded else PaymentStatus.PARTIALLY_REFUNDED
+        status = PaymentStatus.REFUNDED if event.fully_refunded else PaymentStatus.PARTIALLY_REFUNDED
         if self.payment and self.payment.status in (status, PaymentStatus.REFUNDED):
             return
         brand, last4 = (self.payment.brand, self.payment.last4) if self.payment else ("", "")
-        self._settle(Payment(answer.payment_id, status, brand, last4), now)
-        if self.status is Status.PENDING and answer.fully_refunded:
+        self._settle(Payment(event.payment_id, status, brand, last4), now)
+        if self.status is Status.PENDING and event.fully_refunded:
             self._cancel("payment refunded", now)
 
     def give_up_on_stock(self, now: datetime) -> None:

@@ -87,20 +87,20 @@ class Payments:
     def __init__(self, stub: payment_pb2_grpc.PaymentServiceStub) -> None:
         self._stub = stub
 
-    async def charge(self, order: Order, payment_token: str | None) -> None:
+    async def charge(self, order: Order, payment_token: str) -> None:
         """Charge the order's total, once however often it is asked."""
         await self._stub.ProcessPayment(
             payment_pb2.ProcessPaymentRequest(
                 order_id=str(order.order_id),
                 user_id=str(order.user_id),
                 amount=to_proto(order.amounts.total),
-                payment_token=payment_token or "",
+                payment_token=payment_token,
             ),
             # The gateway takes its time; the saga's own deadline is what counts.
             timeout=10,
         )
 
-    async def refund(self, order: Order, _: str | None) -> None:
+    async def refund(self, order: Order) -> None:
         """Give back all that is left of the order's payment, once however often it is asked."""
         assert order.payment is not None
         await self._stub.RefundPayment(

@@ -2,87 +2,50 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from functools import lru_cache
+from typing import Any, TypeAlias
 from uuid import UUID
 
 import asyncpg
 from pydantic import TypeAdapter
 
-from stoa_chassis.avro import EventCodec
+from stoa_chassis.due import Backoff
 from stoa_chassis.outbox import Outbox
-from stoa_chassis.postgres import Database
-from stoa_chassis.uow import UnitOfWork
+from stoa_chassis.postgres import Database, Queries
+from stoa_chassis.postgres_due import DueTable
+from stoa_chassis.uow import LostRace
 from stoa_contracts.money import Money
+from stoa_order import facts, ports
 from stoa_order.model import (
     Address,
     Amounts,
-    Cancelled,
-    Confirmed,
-    Fact,
     Line,
     Order,
     OrderNotFound,
+    OrderView,
     Payment,
-    PaymentSettled,
-    Placed,
     Recorded,
+    Saga,
     Status,
     StatusChange,
-    StockReserved,
 )
-from stoa_order.saga import Patience, step_of
 
-# The names under which facts are stored. A name is never given a new meaning: old orders are read by it.
-_FACTS: dict[str, type[Fact]] = {
-    "placed": Placed,
-    "stock_reserved": StockReserved,
-    "payment_settled": PaymentSettled,
-    "confirmed": Confirmed,
-    "cancelled": Cancelled,
-}
-_NAMES = {fact: name for name, fact in _FACTS.items()}
-_ADAPTERS: dict[str, TypeAdapter[Fact]] = {name: TypeAdapter(fact) for name, fact in _FACTS.items()}
+Row: TypeAlias = dict[str, Any]
+
+_DUE_SAGAS = DueTable("sagas", key="order_id", deadline="deadline_at")
 _ADDRESS = TypeAdapter(Address)
 _PAYMENT = TypeAdapter(Payment)
 
-# One statement for all that an order writes, since a round trip costs more than a row.
-_SAVE = """
-WITH facts AS (
-    INSERT INTO order_events (order_id, version, type, data, at)
-    SELECT $1, * FROM unnest($2::int[], $3::text[], $4::jsonb[], $5::timestamptz[])
-), items AS (
-    INSERT INTO order_items (order_item_id, order_id, line, product_id, variant_id, name, quantity, price)
-    SELECT item_id, $1, line, product_id, variant_id, name, quantity, price
-    FROM unnest($20::uuid[], $21::int[], $22::uuid[], $23::uuid[], $24::text[], $25::int[], $26::numeric[])
-        AS item (item_id, line, product_id, variant_id, name, quantity, price)
-    ON CONFLICT (order_item_id) DO NOTHING
-), history AS (
-    INSERT INTO order_status_history (order_id, position, status, reason, at)
-    SELECT $1, * FROM unnest($27::int[], $28::text[], $29::text[], $30::timestamptz[])
-    ON CONFLICT (order_id, position) DO NOTHING
-), saga_ended AS (
-    DELETE FROM sagas WHERE order_id = $1 AND $31::text IS NULL
-), saga AS (
-    INSERT INTO sagas (order_id, step, started_at, due_at, deadline_at, payment_token)
-    SELECT $1::uuid, $31::text, $32::timestamptz, $33::timestamptz, $34::timestamptz, $35::text
-    WHERE $31::text IS NOT NULL
-    ON CONFLICT (order_id) DO UPDATE
-    SET step = excluded.step, started_at = excluded.started_at, due_at = excluded.due_at,
-        deadline_at = excluded.deadline_at, attempts = 0
-    WHERE sagas.step <> excluded.step
-)
-INSERT INTO orders (order_id, version, user_id, request_id, status, stock_reserved, currency, subtotal,
-    shipping_amount, tax_amount, total_amount, shipping_address, shipping_method, payment, created_at)
-VALUES ($1, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)
-ON CONFLICT (order_id) DO UPDATE
-SET version = excluded.version, status = excluded.status, stock_reserved = excluded.stock_reserved,
-    payment = excluded.payment
-RETURNING (SELECT payment_token FROM sagas WHERE order_id = $1)
+# What a transaction reads names its columns: `*` would fail once when a migration adds one.
+_GET = """
+SELECT e.version, e.type, e.data, e.at, s.order_id, s.step, s.started_at, s.due_at, s.deadline_at,
+    s.payment_token, s.correlation_id, s.attempts
+FROM order_events e LEFT JOIN sagas s ON s.order_id = e.order_id
+WHERE e.order_id = $1 ORDER BY e.version
 """
-
-_READ = """
+_VIEW = """
 SELECT o.*,
     (SELECT jsonb_agg(to_jsonb(i) || jsonb_build_object('price', i.price::text) ORDER BY i.line)
         FROM order_items i WHERE i.order_id = o.order_id) AS items,
@@ -92,186 +55,71 @@ FROM orders o
 """
 
 
-@dataclass(frozen=True, slots=True)
-class DueSaga:
-    """A saga that is to be looked at now. `overdue` means that its step's deadline has passed."""
-
-    order_id: UUID
-    step: str
-    overdue: bool
-    payment_token: str | None
-
-
 class Orders:
-    """The orders, inside one transaction."""
+    """The orders, to decide on them."""
 
-    def __init__(self, connection: asyncpg.Connection, patience: Patience, retry_after: timedelta) -> None:
+    def __init__(self, connection: asyncpg.Connection, outbox: Outbox) -> None:
         self._connection = connection
-        self._patience = patience
-        self._retry_after = retry_after
+        self._outbox = outbox
 
     async def get(self, order_id: UUID) -> Order:
-        """Read an order from the event store, to decide on it.
+        """Make an order of its recorded facts, with the saga that it has. Raises OrderNotFound."""
+        return await _read(self._connection, order_id)
 
-        Raises:
-            OrderNotFound: it was never placed.
-        """
-        rows = await self._connection.fetch(
-            "SELECT version, type, data, at FROM order_events WHERE order_id = $1 ORDER BY version", order_id
-        )
-        if not rows:
-            raise OrderNotFound(f"order {order_id} not found")
-        return Order.replay(order_id, map(_recorded, rows))
+    async def save(self, order: Order, saga: Saga | None) -> None:
+        """Append what is new of an order, store its saga (or that it has none), and publish its events.
 
-    async def save(self, order: Order, payment_token: str | None = None) -> str | None:
-        """Append what is new of an order, bring its projections and its saga up to date.
-
-        Returns the payment token that the saga keeps for the order, which only `place` has to hand in.
-
-        Raises:
-            asyncpg.SerializationError: somebody else changed the order since it was read; start over.
-            asyncpg.UniqueViolationError: the buyer's request id was used already.
+        An order of which nothing is new is left as it is. Raises LostRace if somebody else changed it since
+        it was read, and RequestTaken.
         """
         if not order.changes:
-            return None
-        now = order.changes[-1].at
-        step = step_of(order)
-        deadline = now + step.patience(self._patience) if step and step.patience else None
-        # A step that asks is asked at once by whoever saved it; the saga table is for when that fails. One
-        # that only waits is looked at when its deadline comes.
-        due = now + self._retry_after if step and step.asks else deadline
+            return
+        rows = _Projection.of(order)
+        recorded = [_fact_row(order.order_id, recorded) for recorded in order.changes]
+        saga_row = _saga_row(saga) if saga else {}
+        statement = _save(rows.columns, tuple(recorded[0]), tuple(saga_row))
         try:
-            kept: str | None = await self._connection.fetchval(
-                _SAVE,
-                order.order_id,
-                [recorded.version for recorded in order.changes],
-                [_NAMES[type(recorded.fact)] for recorded in order.changes],
-                [_dump(recorded.fact) for recorded in order.changes],
-                [recorded.at for recorded in order.changes],
-                *_row(order),
-                *_item_columns(order),
-                *_history_columns(order),
-                step.name if step else None,
-                now,
-                due,
-                deadline,
-                payment_token,
-            )
+            await self._connection.execute(statement, *rows.values, recorded, saga_row or order.order_id)
         except asyncpg.UniqueViolationError as error:
             if error.constraint_name == "order_events_pkey":
-                raise asyncpg.SerializationError("the order was changed by another transaction") from error
+                raise LostRace(f"order {order.order_id}") from error
+            if error.constraint_name == "orders_user_id_request_id_key":
+                raise ports.RequestTaken(order.request_id) from error
             raise
         order.changes.clear()
-        return kept
+        order.saga = saga
+        self._outbox.collect(order)
 
-    async def project(self, order: Order) -> None:
-        """Write the projections of an order anew, over whatever is there."""
-        await self._connection.execute("DELETE FROM order_items WHERE order_id = $1", order.order_id)
-        await self._connection.execute("DELETE FROM order_status_history WHERE order_id = $1", order.order_id)
-        await self._connection.execute(
-            """
-            INSERT INTO orders (order_id, version, user_id, request_id, status, stock_reserved, currency,
-                subtotal, shipping_amount, tax_amount, total_amount, shipping_address, shipping_method,
-                payment, created_at)
-            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
-            ON CONFLICT (order_id) DO UPDATE SET
-                version = excluded.version, user_id = excluded.user_id, request_id = excluded.request_id,
-                status = excluded.status, stock_reserved = excluded.stock_reserved,
-                currency = excluded.currency,
-                subtotal = excluded.subtotal, shipping_amount = excluded.shipping_amount,
-                tax_amount = excluded.tax_amount, total_amount = excluded.total_amount,
-                shipping_address = excluded.shipping_address, shipping_method = excluded.shipping_method,
-                payment = excluded.payment, created_at = excluded.created_at
-            """,
-            order.order_id,
-            *_row(order),
-        )
-        await self._connection.execute(
-            """
-            INSERT INTO order_items (
-                order_item_id, line, product_id, variant_id, name, quantity, price, order_id)
-            SELECT item.*, $8 FROM unnest(
-                $1::uuid[], $2::int[], $3::uuid[], $4::uuid[], $5::text[], $6::int[], $7::numeric[]) AS item
-            """,
-            *_item_columns(order),
-            order.order_id,
-        )
-        await self._connection.execute(
-            """
-            INSERT INTO order_status_history (position, status, reason, at, order_id)
-            SELECT change.*, $5 FROM unnest($1::int[], $2::text[], $3::text[], $4::timestamptz[]) AS change
-            """,
-            *_history_columns(order),
-            order.order_id,
-        )
 
-    async def projected(self, order_id: UUID) -> Order | None:
-        """Read an order's projections, and keep others from changing them until the transaction ends."""
-        # Two statements: what waits for a lock sees the other tables as they were before.
-        await self._connection.execute("SELECT 1 FROM orders WHERE order_id = $1 FOR UPDATE", order_id)
-        row = await self._connection.fetchrow(f"{_READ} WHERE o.order_id = $1", order_id)
-        return _order(row) if row else None
-
-    async def claim_due(self, now: datetime, limit: int) -> Sequence[DueSaga]:
-        """Take sagas that are due, so that nobody else takes them before they would be due again.
-
-        The wait doubles with each attempt, from the retry time up to a minute, but ends at the deadline.
-        """
-        rows = await self._connection.fetch(
-            """
-            UPDATE sagas SET attempts = attempts + 1,
-                due_at = least(
-                    $1 + least($3::interval * power(2, least(attempts, 10)), interval '1 minute'),
-                    CASE WHEN deadline_at > $1 THEN deadline_at END)
-            WHERE order_id IN (
-                SELECT order_id FROM sagas WHERE due_at <= $1 ORDER BY due_at LIMIT $2 FOR UPDATE SKIP LOCKED)
-            RETURNING order_id, step, coalesce(deadline_at <= $1, false) AS overdue, payment_token
-            """,
-            now,
-            limit,
-            self._retry_after,
-        )
-        return [DueSaga(**row) for row in rows]
+def open_tx(connection: asyncpg.Connection, outbox: Outbox) -> ports.Tx:
+    """Put the repositories on the connection of a transaction."""
+    return ports.Tx(Orders(connection, outbox))
 
 
 @dataclass(frozen=True, slots=True)
-class Tx:
-    """What a use case sees of a transaction."""
+class OrderViews:
+    """The orders, as they are shown: read from the projections."""
 
-    orders: Orders
-    outbox: Outbox
+    queries: Queries
 
-    def publish(self, order: Order) -> None:
-        """Hand the order's events to the outbox of this transaction."""
-        for event in order.events:
-            self.outbox.add(event)
-        order.events.clear()
+    async def get(self, order_id: UUID) -> OrderView | None:
+        """Read one order, if it was placed."""
+        row = await self.queries.fetchrow(f"{_VIEW} WHERE o.order_id = $1", order_id)
+        return _view(row) if row else None
 
-
-class OrderReader:
-    """Reads the projections; what it returns is for showing, not for deciding."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    async def get(self, order_id: UUID) -> Order | None:
-        """Read one order."""
-        row = await self._database.fetchrow(f"{_READ} WHERE o.order_id = $1", order_id)
-        return _order(row) if row else None
-
-    async def by_request(self, user_id: UUID, request_id: str) -> Order | None:
-        """Read the order that a buyer's request led to."""
-        row = await self._database.fetchrow(
-            f"{_READ} WHERE o.user_id = $1 AND o.request_id = $2", user_id, request_id
+    async def by_request(self, user_id: UUID, request_id: str) -> OrderView | None:
+        """Read the order that a buyer's request led to, if it did."""
+        row = await self.queries.fetchrow(
+            f"{_VIEW} WHERE o.user_id = $1 AND o.request_id = $2", user_id, request_id
         )
-        return _order(row) if row else None
+        return _view(row) if row else None
 
     async def list(
         self, *, user_id: UUID | None, status: str | None, before: UUID | None, limit: int
-    ) -> Sequence[Order]:
+    ) -> Sequence[OrderView]:
         """Read orders, newest first, that come after `before` in that order."""
-        rows = await self._database.fetch(
-            f"""{_READ}
+        rows = await self.queries.fetch(
+            f"""{_VIEW}
             WHERE ($1::uuid IS NULL OR o.user_id = $1) AND ($2::text IS NULL OR o.status = $2)
                 AND ($3::uuid IS NULL OR o.order_id < $3)
             ORDER BY o.order_id DESC LIMIT $4
@@ -281,109 +129,273 @@ class OrderReader:
             before,
             limit,
         )
-        return [_order(row) for row in rows]
+        return [_view(row) for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class DueSagas:
+    """The sagas, which fall due until their orders are settled, and at the latest at their deadlines."""
+
+    database: Database
+    backoff: Backoff
+
+    async def claim_due(self, now: datetime, limit: int) -> Sequence[Saga]:
+        """Take at most `limit` that are due: nobody else takes them before they are due again."""
+        return [_saga(row) for row in await _DUE_SAGAS.claim(self.database, now, limit, self.backoff)]
+
+    async def next_due(self) -> datetime | None:
+        """Return when the next falls due; None if all orders are settled."""
+        return await _DUE_SAGAS.next_due(self.database)
+
+    async def put_off(self, saga: Saga, until: datetime) -> None:
+        """Let one fall due at another time, unless its order was settled meanwhile."""
+        await _DUE_SAGAS.put_off(self.database, saga.order_id, until)
+
+
+class EventStore:
+    """The event store as a replay reads it, and the projections that are made of it anew."""
+
+    def __init__(self, connection: asyncpg.Connection) -> None:
+        self._connection = connection
 
     async def ids_after(self, order_id: UUID, limit: int) -> Sequence[UUID]:
-        """Return ids in the event store, ascending, greater than `order_id`."""
-        rows = await self._database.fetch(
+        """Return the ids of orders, ascending, greater than `order_id`."""
+        rows = await self._connection.fetch(
             "SELECT DISTINCT order_id FROM order_events WHERE order_id > $1 ORDER BY order_id LIMIT $2",
             order_id,
             limit,
         )
         return [row["order_id"] for row in rows]
 
+    async def rebuild(self, order_id: UUID) -> bool:
+        """Project an order anew unless its projections say what its facts say; tell whether they differed."""
+        async with self._connection.transaction():
+            # The lock comes before the facts are read, so that none is added between the two.
+            await self._connection.execute("SELECT 1 FROM orders WHERE order_id = $1 FOR UPDATE", order_id)
+            rows = _Projection.of(await _read(self._connection, order_id))
+            if not await self._connection.fetchval(_differ(rows.columns), *rows.values, order_id):
+                return False
+            for table in ("order_items", "order_status_history"):
+                await self._connection.execute(f"DELETE FROM {table} WHERE order_id = $1", order_id)
+            await self._connection.execute(_project(rows.columns), *rows.values)
+            return True
 
-def _dump(fact: Fact) -> Any:
-    return _ADAPTERS[_NAMES[type(fact)]].dump_python(fact, mode="json")
+
+@dataclass(frozen=True, slots=True)
+class _Projection:
+    """The rows of an order's projections."""
+
+    order: Row
+    items: Sequence[Row]
+    history: Sequence[Row]
+
+    @classmethod
+    def of(cls, order: Order) -> "_Projection":
+        return cls(
+            _order_row(order),
+            [_item_row(order.order_id, position, line) for position, line in enumerate(order.lines, 1)],
+            [
+                _history_row(order.order_id, position, change)
+                for position, change in enumerate(order.history, 1)
+            ],
+        )
+
+    @property
+    def values(self) -> tuple[Row, Sequence[Row], Sequence[Row]]:
+        return self.order, self.items, self.history
+
+    @property
+    def columns(self) -> "_Columns":
+        return tuple(self.order), tuple(self.items[0]), tuple(self.history[0])
+
+
+# The statements take rows as JSON, so that a column stands in the function that makes the row, and nowhere
+# else. All that an order writes is one statement, since a round trip costs more than a row.
+
+_Columns: TypeAlias = tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]
+_ORDER = "jsonb_populate_record(NULL::orders, $1)"
+_ITEMS = "jsonb_populate_recordset(NULL::order_items, $2)"
+_HISTORY = "jsonb_populate_recordset(NULL::order_status_history, $3)"
+
+
+@lru_cache
+def _save(projection: _Columns, fact: tuple[str, ...], saga: tuple[str, ...]) -> str:
+    """The last argument is the row of the saga, or the order's id if it has none."""
+    if saga:
+        stored = f"""{_insert("sagas", saga, "jsonb_populate_record(NULL::sagas, $5)")}
+        ON CONFLICT (order_id) DO UPDATE SET {_excluded(saga)} WHERE sagas.step <> excluded.step"""
+    else:
+        stored = "DELETE FROM sagas WHERE order_id = $5"
+    return f"""
+    WITH facts AS (
+        {_insert("order_events", fact, "jsonb_populate_recordset(NULL::order_events, $4)")}
+    ), saga AS (
+        {stored}
+    ), {_projected(projection)}
+    """
+
+
+@lru_cache
+def _project(projection: _Columns) -> str:
+    return f"WITH {_projected(projection)}"
+
+
+def _projected(projection: _Columns) -> str:
+    order, item, history = projection
+    return f"""items AS (
+        {_insert("order_items", item, _ITEMS)} ON CONFLICT (order_item_id) DO NOTHING
+    ), history AS (
+        {_insert("order_status_history", history, _HISTORY)} ON CONFLICT (order_id, position) DO NOTHING
+    )
+    {_insert("orders", order, _ORDER)} ON CONFLICT (order_id) DO UPDATE SET {_excluded(order)}
+    """
+
+
+@lru_cache
+def _differ(projection: _Columns) -> str:
+    """The last argument is the order's id."""
+
+    def rows(columns: str, source: str) -> str:
+        return f"(SELECT jsonb_agg(to_jsonb(r) ORDER BY r) FROM (SELECT {columns} FROM {source}) r)"
+
+    tables = (("orders", _ORDER), ("order_items", _ITEMS), ("order_status_history", _HISTORY))
+    differences = [
+        f"{rows(names, f'{table} WHERE order_id = $4')} IS DISTINCT FROM {rows(names, made)}"
+        for (table, made), names in zip(tables, map(", ".join, projection), strict=True)
+    ]
+    return f"SELECT {' OR '.join(differences)}"
+
+
+def _insert(table: str, columns: Sequence[str], rows: str) -> str:
+    names = ", ".join(columns)
+    return f"INSERT INTO {table} ({names}) SELECT {names} FROM {rows}"
+
+
+def _excluded(columns: Sequence[str]) -> str:
+    return ", ".join(f"{column} = excluded.{column}" for column in columns if column != "order_id")
+
+
+async def _read(connection: asyncpg.Connection, order_id: UUID) -> Order:
+    rows = await connection.fetch(_GET, order_id)
+    if not rows:
+        raise OrderNotFound(f"order {order_id} not found")
+    order = Order.replay(order_id, map(_recorded, rows))
+    order.saga = _saga(rows[0]) if rows[0]["step"] is not None else None
+    return order
+
+
+def _fact_row(order_id: UUID, recorded: Recorded) -> Row:
+    return {
+        "order_id": order_id,
+        "version": recorded.version,
+        "type": facts.name_of(recorded.fact),
+        "data": facts.dump(recorded.fact),
+        "at": recorded.at,
+    }
 
 
 def _recorded(row: asyncpg.Record) -> Recorded:
-    return Recorded(row["version"], _ADAPTERS[row["type"]].validate_python(row["data"]), row["at"])
+    return Recorded(row["version"], facts.load(row["type"], row["data"]), row["at"])
 
 
-def _row(order: Order) -> tuple[Any, ...]:
-    amounts = order.amounts
-    return (
-        order.version,
-        order.user_id,
-        order.request_id,
-        order.status.value,
-        order.stock_reserved,
-        amounts.total.currency,
-        amounts.subtotal.amount,
-        amounts.shipping.amount,
-        amounts.tax.amount,
-        amounts.total.amount,
-        _ADDRESS.dump_python(order.shipping_address, mode="json"),
-        order.shipping_method,
-        _PAYMENT.dump_python(order.payment, mode="json") if order.payment else None,
-        order.created_at,
-    )
+def _order_row(order: Order) -> Row:
+    return {
+        "order_id": order.order_id,
+        "version": order.version,
+        "user_id": order.user_id,
+        "request_id": order.request_id,
+        "status": order.status,
+        "stock_reserved": order.stock_reserved,
+        "currency": order.amounts.total.currency,
+        "subtotal": order.amounts.subtotal.amount,
+        "shipping_amount": order.amounts.shipping.amount,
+        "tax_amount": order.amounts.tax.amount,
+        "total_amount": order.amounts.total.amount,
+        "shipping_address": _ADDRESS.dump_python(order.shipping_address, mode="json"),
+        "shipping_method": order.shipping_method,
+        "payment": _PAYMENT.dump_python(order.payment, mode="json") if order.payment else None,
+        "created_at": order.created_at,
+    }
 
 
-def _item_columns(order: Order) -> tuple[list[Any], ...]:
-    lines = order.lines
-    return (
-        [line.item_id for line in lines],
-        list(range(1, len(lines) + 1)),
-        [line.product_id for line in lines],
-        [line.variant_id for line in lines],
-        [line.name for line in lines],
-        [line.quantity for line in lines],
-        [line.price.amount for line in lines],
-    )
+def _item_row(order_id: UUID, position: int, line: Line) -> Row:
+    return {
+        "order_item_id": line.item_id,
+        "order_id": order_id,
+        "line": position,
+        "product_id": line.product_id,
+        "variant_id": line.variant_id,
+        "name": line.name,
+        "quantity": line.quantity,
+        "price": line.price.amount,
+    }
 
 
-def _history_columns(order: Order) -> tuple[list[Any], ...]:
-    history = order.history
-    return (
-        list(range(1, len(history) + 1)),
-        [change.status.value for change in history],
-        [change.reason for change in history],
-        [change.at for change in history],
-    )
+def _history_row(order_id: UUID, position: int, change: StatusChange) -> Row:
+    return {
+        "order_id": order_id,
+        "position": position,
+        "status": change.status,
+        "reason": change.reason,
+        "at": change.at,
+    }
 
 
-def _order(row: asyncpg.Record) -> Order:
+def _view(row: asyncpg.Record) -> OrderView:
     currency = row["currency"]
-    return Order(
+    return OrderView(
         order_id=row["order_id"],
-        version=row["version"],
         user_id=row["user_id"],
-        request_id=row["request_id"],
         status=Status(row["status"]),
         lines=tuple(
             Line(
-                UUID(item["order_item_id"]),
-                UUID(item["product_id"]),
-                UUID(item["variant_id"]),
-                item["name"],
-                item["quantity"],
-                Money(Decimal(item["price"]), currency),
+                item_id=UUID(item["order_item_id"]),
+                product_id=UUID(item["product_id"]),
+                variant_id=UUID(item["variant_id"]),
+                name=item["name"],
+                quantity=item["quantity"],
+                price=Money(Decimal(item["price"]), currency),
             )
             for item in row["items"] or ()
         ),
         amounts=Amounts(
-            *(
-                Money(row[column], currency)
-                for column in ("subtotal", "shipping_amount", "tax_amount", "total_amount")
-            )
+            subtotal=Money(row["subtotal"], currency),
+            shipping=Money(row["shipping_amount"], currency),
+            tax=Money(row["tax_amount"], currency),
+            total=Money(row["total_amount"], currency),
         ),
         shipping_address=_ADDRESS.validate_python(row["shipping_address"]),
         shipping_method=row["shipping_method"],
-        stock_reserved=row["stock_reserved"],
         payment=_PAYMENT.validate_python(row["payment"]) if row["payment"] else None,
         history=tuple(
-            StatusChange(Status(h["status"]), h["reason"], datetime.fromisoformat(h["at"]))
-            for h in row["history"] or ()
+            StatusChange(Status(change["status"]), change["reason"], datetime.fromisoformat(change["at"]))
+            for change in row["history"] or ()
         ),
+        created_at=row["created_at"],
     )
 
 
-def unit_of_work(
-    database: Database, codec: EventCodec, patience: Patience, retry_after: timedelta
-) -> UnitOfWork[Tx]:
-    """Return what opens the transactions of the use cases."""
-    return UnitOfWork(
-        database, codec, lambda connection, outbox: Tx(Orders(connection, patience, retry_after), outbox)
+def _saga_row(saga: Saga) -> Row:
+    return {
+        "order_id": saga.order_id,
+        "step": saga.step,
+        "started_at": saga.since,
+        "due_at": saga.due,
+        "deadline_at": saga.deadline,
+        "attempts": saga.attempts,
+        "payment_token": saga.token,
+        "correlation_id": saga.correlation_id,
+    }
+
+
+def _saga(row: asyncpg.Record) -> Saga:
+    return Saga(
+        order_id=row["order_id"],
+        step=row["step"],
+        since=row["started_at"],
+        due=row["due_at"],
+        deadline=row["deadline_at"],
+        token=row["payment_token"],
+        correlation_id=row["correlation_id"],
+        attempts=row["attempts"],
     )

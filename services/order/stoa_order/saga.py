@@ -2,57 +2,63 @@
 
 Which step an order is at follows from the order alone, so that a saga can't disagree with its order. A step
 asks another service (with a command, or by the event that the order published when the step began), waits for
-one of its answers, and gives up at its deadline. What it did is undone by the step or event in `undone_by`.
+one of its answers, and gives up at its deadline. When the order is cancelled, what a step did is undone by
+its compensation: an event that the cancelled order publishes, or a step that the order is then at.
 
 After Garcia-Molina and Salem, "Sagas" (1987), orchestrated as in Richardson, "Microservices Patterns", ch. 4.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
+from stoa_chassis.due import Backoff
+from stoa_contracts.events import Payload
 from stoa_events import (
     InventoryOutOfStock,
     InventoryReserved,
+    OrderCancelled,
     PaymentFailed,
     PaymentRefunded,
     PaymentSuccessful,
 )
-from stoa_order.model import Order, Status
+from stoa_order.model import Order, Saga, Status
+from stoa_order.ports import Payments
 
+Answer: TypeAlias = (
+    InventoryReserved | InventoryOutOfStock | PaymentSuccessful | PaymentFailed | PaymentRefunded
+)
+"""What other services answer. Each names its order."""
 
-class Commands(Protocol):
-    """What the saga asks of other services. Each may be asked again at any time: the answer is the same."""
-
-    async def charge(self, order: Order, payment_token: str | None) -> None:
-        """Charge the order's total. The outcome comes as an event."""
-        ...
-
-    async def refund(self, order: Order, payment_token: str | None) -> None:
-        """Give back all that is left of the order's payment. The outcome comes as an event."""
-        ...
+Reaction: TypeAlias = Callable[[Order, Any, datetime], None]
+"""Lets an answer take effect on its order; any is declared because each takes answers of its own type."""
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long an order waits for stock and for its payment before it gives up."""
+    """How long an order waits for stock and for its payment, and when a step asks again meanwhile."""
 
     stock: timedelta
     payment: timedelta
+    retry: Backoff
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step: when an order is at it, what it asks, which answers it takes, and what undoes it."""
+    """One step.
+
+    When an order is at it, what it asks, which answers it takes, what undoes it when the order is cancelled,
+    how long it waits, and what happens then. Without patience it asks for ever.
+    """
 
     name: str
     when: Callable[[Order], bool]
-    asks: Callable[[Commands, Order, str | None], Awaitable[None]] | None
-    answers: Mapping[type, Callable[[Order, Any, datetime], None]]
-    patience: Callable[[Patience], timedelta] | None
-    gives_up: Callable[[Order, datetime], None] | None
-    undone_by: str
+    asks: Callable[[Payments, Order, Saga], Awaitable[None]] | None
+    answers: Mapping[type[Payload], Reaction]
+    compensation: "Step | type[Payload] | None" = None
+    patience: Callable[[Patience], timedelta] | None = None
+    gives_up: Callable[[Order, datetime], None] | None = None
 
 
 SAGA: tuple[Step, ...] = (
@@ -60,34 +66,79 @@ SAGA: tuple[Step, ...] = (
         name="reserve stock",
         when=lambda order: order.status is Status.PENDING and not order.stock_reserved,
         asks=None,  # order.placed asks inventory
-        answers={InventoryReserved: Order.reserve, InventoryOutOfStock: Order.refuse_stock},
+        answers={
+            InventoryReserved: Order.on_inventory_reserved,
+            InventoryOutOfStock: Order.on_inventory_out_of_stock,
+        },
+        compensation=OrderCancelled,  # inventory releases, also what it has yet to reserve
         patience=lambda patience: patience.stock,
         gives_up=Order.give_up_on_stock,
-        undone_by="order.cancelled, at which inventory releases",
     ),
     Step(
         name="charge",
         when=lambda order: order.status is Status.PENDING and order.stock_reserved,
-        asks=lambda commands, order, token: commands.charge(order, token),
-        answers={PaymentSuccessful: Order.pay, PaymentFailed: Order.refuse_payment},
+        asks=lambda payments, order, saga: payments.charge(order, saga.token or ""),
+        answers={
+            PaymentSuccessful: Order.on_payment_successful,
+            PaymentFailed: Order.on_payment_failed,
+        },
+        compensation=Step(
+            name="refund",
+            when=lambda order: (
+                order.status is Status.CANCELLED and order.payment is not None and order.payment.holds_money
+            ),
+            asks=lambda payments, order, _: payments.refund(order),
+            answers={PaymentRefunded: Order.on_payment_refunded},
+            # It never gives up: the money is the buyer's.
+        ),
         patience=lambda patience: patience.payment,
         gives_up=Order.give_up_on_payment,
-        undone_by="refund",
-    ),
-    Step(
-        name="refund",
-        when=lambda order: (
-            order.status is Status.CANCELLED and order.payment is not None and order.payment.holds_money
-        ),
-        asks=lambda commands, order, _: commands.refund(order, None),
-        answers={PaymentRefunded: Order.refund},
-        patience=None,  # never gives up: the money is the buyer's
-        gives_up=None,
-        undone_by="nothing: it is itself what undoes",
     ),
 )
 
 
+def steps() -> Iterator[Step]:
+    """Return all steps: those of the table, each followed by the one that undoes it."""
+    for step in SAGA:
+        yield step
+        if isinstance(step.compensation, Step):
+            yield step.compensation
+
+
 def step_of(order: Order) -> Step | None:
     """Return the step that an order is at; None when nothing more is to happen by itself."""
-    return next((step for step in SAGA if step.when(order)), None)
+    return next((step for step in steps() if step.when(order)), None)
+
+
+def reactions() -> dict[type[Payload], Reaction]:
+    """Return what each answer does to its order."""
+    return {answer: reaction for step in steps() for answer, reaction in step.answers.items()}
+
+
+def plan(
+    order: Order, now: datetime, patience: Patience, *, token: str | None = None, correlation_id: str = ""
+) -> Saga | None:
+    """Return the saga that an order calls for; None when nothing more is to happen by itself.
+
+    A step that goes on keeps its times. The payment token and the correlation id are those of the saga that
+    the order has; those that are given are for an order that has none.
+    """
+    before, step = order.saga, step_of(order)
+    if step is None:
+        return None
+    if before is not None and before.step == step.name:
+        return before
+    deadline = now + step.patience(patience) if step.patience else None
+    # A step that asks is asked at once by whoever saved it: it falls due for when that fails. One that only
+    # waits falls due at its deadline.
+    asks_again = now + patience.retry.first
+    due = deadline if deadline is not None and (step.asks is None or deadline < asks_again) else asks_again
+    return Saga(
+        order_id=order.order_id,
+        step=step.name,
+        since=now,
+        due=due,
+        deadline=deadline,
+        token=(before.token if before else token) if order.status is Status.PENDING else None,
+        correlation_id=(before.correlation_id if before else "") or correlation_id,
+    )

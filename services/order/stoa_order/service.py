@@ -1,55 +1,29 @@
 """The use cases of orders."""
 
 import asyncio
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from uuid import UUID
-
-import asyncpg
 
 from stoa_chassis.auth import Principal
 from stoa_chassis.avro import Event
 from stoa_chassis.clock import Clock
+from stoa_chassis.context import correlation_id
 from stoa_chassis.errors import DomainError
-from stoa_chassis.uow import UnitOfWork
+from stoa_chassis.uow import UnitOfWork, transactional
 from stoa_order.engine import SagaEngine
 from stoa_order.model import (
     Address,
-    CartLine,
-    Offer,
+    Line,
     Order,
     OrderNotFound,
+    OrderView,
     RequestInProgress,
     Tariff,
     check_offers,
 )
-from stoa_order.repository import OrderReader, Tx
-
-
-class Carts(Protocol):
-    """What is in a buyer's cart."""
-
-    async def lines(self, user_id: UUID) -> Sequence[CartLine]:
-        """Return the lines at the prices that the owner last saw."""
-        ...
-
-
-class Catalog(Protocol):
-    """What things cost today."""
-
-    async def offers(self, variant_ids: Sequence[UUID]) -> Sequence[Offer]:
-        """Return today's offers; variants that are not on sale are left out."""
-        ...
-
-
-class AddressBook(Protocol):
-    """The addresses that users keep."""
-
-    async def address(self, user_id: UUID, address_id: UUID) -> Address:
-        """Return one of a user's addresses."""
-        ...
+from stoa_order.ports import AddressBook, Carts, Catalog, OrderViews, RequestTaken, Tx
+from stoa_order.saga import Answer, Patience, plan, reactions
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,37 +34,43 @@ class PlaceOrder:
     request_id: str
     destination: Address | UUID
     shipping_method: str
-    payment_token: str
+    payment_token: str = field(repr=False)
 
 
 class Orders:
-    """Placing, reading and cancelling orders, and hearing what other services say about them."""
+    """Placing, reading and cancelling orders, and taking the answers of other services.
+
+    What a changed order asks of others is asked after its transaction has committed.
+    """
 
     def __init__(
         self,
         uow: UnitOfWork[Tx],
-        reader: OrderReader,
+        views: OrderViews,
         engine: SagaEngine,
         clock: Clock,
         tariff: Tariff,
+        patience: Patience,
         carts: Carts,
         catalog: Catalog,
         addresses: AddressBook,
     ) -> None:
         self._uow = uow
-        self._reader = reader
+        self._views = views
         self._engine = engine
         self._clock = clock
         self._tariff = tariff
+        self._patience = patience
         self._carts = carts
         self._catalog = catalog
         self._addresses = addresses
 
-    async def place(self, command: PlaceOrder) -> Order:
+    async def place(self, command: PlaceOrder) -> OrderView:
         """Order what is in the buyer's cart; the same request id gives the same order.
 
         Raises:
-            CartEmpty, ItemsUnavailable, PriceChanged: see `check_offers`.
+            CartEmpty, ItemsUnavailable, PriceChanged, ForeignCurrency: see the model.
+            RequestInProgress: the same request is being carried out.
         """
         try:
             cart, address = await asyncio.gather(
@@ -101,9 +81,21 @@ class Orders:
         except DomainError:
             # The request may have come before, and have emptied the cart. Looked up only here and where the
             # order can't be written, since few requests come twice.
-            if order := await self._reader.by_request(command.user_id, command.request_id):
-                return order
+            if known := await self._views.by_request(command.user_id, command.request_id):
+                return known
             raise
+        try:
+            order = await self._place(command, lines, address)
+        except RequestTaken:
+            # The same request, twice at the same moment: the first to commit made the order.
+            if known := await self._views.by_request(command.user_id, command.request_id):
+                return known
+            raise RequestInProgress("the same request is being carried out") from None
+        self._engine.ask(order)
+        return order.view
+
+    @transactional
+    async def _place(self, tx: Tx, command: PlaceOrder, lines: tuple[Line, ...], address: Address) -> Order:
         order = Order.place(
             command.user_id,
             command.request_id,
@@ -113,24 +105,16 @@ class Orders:
             command.shipping_method,
             self._clock.now(),
         )
-        try:
-            async with self._uow.begin() as tx:
-                await tx.orders.save(order, command.payment_token)
-                tx.publish(order)
-        except asyncpg.UniqueViolationError:
-            # The same request, twice at the same moment: the first to commit made the order.
-            if first := await self._reader.by_request(command.user_id, command.request_id):
-                return first
-            raise RequestInProgress("the same request is being carried out") from None
+        await self._save(tx, order, command.payment_token)
         return order
 
-    async def get(self, order_id: UUID, caller: Principal) -> Order:
+    async def get(self, order_id: UUID, caller: Principal) -> OrderView:
         """Read an order that is the caller's, or any if the caller is staff.
 
         Raises:
             OrderNotFound: there is none, or it is another's: the two look alike, so that ids can't be probed.
         """
-        order = await self._reader.get(order_id)
+        order = await self._views.get(order_id)
         if order is None or not caller.may_act_for(str(order.user_id)):
             raise OrderNotFound(f"order {order_id} not found")
         return order
@@ -142,45 +126,54 @@ class Orders:
         status: str | None = None,
         before: UUID | None = None,
         limit: int,
-    ) -> Sequence[Order]:
+    ) -> Sequence[OrderView]:
         """Read orders, newest first."""
-        return await self._reader.list(user_id=user_id, status=status, before=before, limit=limit)
+        return await self._views.list(user_id=user_id, status=status, before=before, limit=limit)
 
-    async def cancel(self, order_id: UUID, reason: str, caller: Principal) -> Order:
+    async def cancel(self, order_id: UUID, reason: str, caller: Principal) -> OrderView:
         """Cancel an order; what was paid is given back.
 
         Raises:
             OrderNotFound: as in `get`.
             NotCancellable: it was shipped.
         """
-
-        async def decide(tx: Tx) -> Order:
-            order = await tx.orders.get(order_id)
-            if not caller.may_act_for(str(order.user_id)):
-                raise OrderNotFound(f"order {order_id} not found")
-            order.cancel(reason, self._clock.now())
-            await tx.orders.save(order)
-            tx.publish(order)
-            return order
-
-        order = await self._uow.run(decide)
+        order = await self._cancel(order_id, reason, caller)
         self._engine.ask(order)
+        return order.view
+
+    @transactional
+    async def _cancel(self, tx: Tx, order_id: UUID, reason: str, caller: Principal) -> Order:
+        order = await tx.orders.get(order_id)
+        if not caller.may_act_for(str(order.user_id)):
+            raise OrderNotFound(f"order {order_id} not found")
+        order.cancel(reason, self._clock.now())
+        await self._save(tx, order)
         return order
 
-    async def hear(self, decide: Callable[[Order, Any, datetime], None], event: Event[Any]) -> None:
-        """Let an answer from another service take effect on its order, once."""
+    async def on_answer(self, event: Event[Answer]) -> None:
+        """Let an answer that a step of the saga waits for take effect on its order, once."""
+        if order := await self._on_answer(event):
+            self._engine.ask(order)
 
-        async def apply(tx: Tx) -> tuple[Order, str | None] | None:
-            order = await tx.orders.get(event.payload.order_id)
-            decide(order, event.payload, self._clock.now())
-            if not order.changes:
-                return None  # whoever brought it to its step has asked
-            payment_token = await tx.orders.save(order)
-            tx.publish(order)
-            return order, payment_token
+    @transactional
+    async def _on_answer(self, tx: Tx, event: Event[Answer]) -> Order | None:
+        """Return the order if that changed it: else whoever brought it to its step has asked."""
+        order = await tx.orders.get(event.payload.order_id)
+        reactions()[type(event.payload)](order, event.payload, self._clock.now())
+        changed = bool(order.changes)
+        await self._save(tx, order)
+        return order if changed else None
 
-        if changed := await self._uow.run(apply, consuming=event):
-            self._engine.ask(*changed)
+    async def _save(self, tx: Tx, order: Order, payment_token: str | None = None) -> None:
+        """Store an order with the saga that it now calls for."""
+        saga = plan(
+            order,
+            self._clock.now(),
+            self._patience,
+            token=payment_token,
+            correlation_id=correlation_id(),
+        )
+        await tx.orders.save(order, saga)
 
     async def _resolve(self, user_id: UUID, destination: Address | UUID) -> Address:
         if isinstance(destination, Address):

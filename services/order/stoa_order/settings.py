@@ -1,10 +1,11 @@
-"""What can be set of the order service."""
+"""Settings of the order service."""
 
 from datetime import timedelta
 from decimal import Decimal
 
 from pydantic import Field
 
+from stoa_chassis.due import Backoff
 from stoa_chassis.settings import PostgresSettings
 from stoa_contracts.money import Money
 from stoa_order.model import Tariff
@@ -12,7 +13,7 @@ from stoa_order.saga import Patience
 
 
 class Settings(PostgresSettings):
-    """The common settings, and the shop's terms."""
+    """What an operator can set, beside what all services have."""
 
     # How long an order waits for stock and for its payment before it is cancelled.
     stock_deadline_seconds: float = Field(default=60, gt=0)
@@ -38,12 +39,9 @@ class Settings(PostgresSettings):
 
     @property
     def patience(self) -> Patience:
-        """How long the saga's steps may take."""
+        """How long the saga's steps may take, and when they ask again."""
         return Patience(
-            timedelta(seconds=self.stock_deadline_seconds), timedelta(seconds=self.payment_deadline_seconds)
+            stock=timedelta(seconds=self.stock_deadline_seconds),
+            payment=timedelta(seconds=self.payment_deadline_seconds),
+            retry=Backoff(first=timedelta(seconds=self.saga_retry_seconds), longest=timedelta(minutes=1)),
         )
-
-    @property
-    def saga_retry(self) -> timedelta:
-        """How long until a question is asked again."""
-        return timedelta(seconds=self.saga_retry_seconds)

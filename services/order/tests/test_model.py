@@ -1,9 +1,8 @@
 """What an order decides, without any store."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
-from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -11,19 +10,8 @@ from hypothesis import strategies as st
 
 from stoa_chassis.ids import new_id
 from stoa_contracts.money import Money
-from stoa_events import (
-    InventoryOutOfStock,
-    InventoryOutOfStockItem,
-    InventoryReserved,
-    OrderCancelled,
-    OrderConfirmed,
-    OrderPlaced,
-    PaymentFailed,
-    PaymentRefunded,
-    PaymentSuccessful,
-)
+from stoa_events import OrderCancelled, OrderConfirmed, OrderPlaced
 from stoa_order.model import (
-    Address,
     CartEmpty,
     CartLine,
     ForeignCurrency,
@@ -34,20 +22,16 @@ from stoa_order.model import (
     PaymentStatus,
     PriceChanged,
     Status,
-    Tariff,
     check_offers,
 )
-from stoa_order.saga import SAGA, step_of
+from stoa_order.saga import step_of, steps
+from stoa_order.testing import ADDRESS, NOW, TARIFF, declined, out_of_stock, paid, refunded, reserved
 
-NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
-ADDRESS = Address("Ada Lovelace", "1 Engine Row", "", "London", "", "N1", "GB")
+RESERVE_STOCK, CHARGE, REFUND = steps()
 
 
 def usd(text: str) -> Money:
     return Money(Decimal(text), "USD")
-
-
-TARIFF = Tariff({"standard": usd("4.90")}, Decimal("0.08"))
 
 
 def cart_line(price: str = "10.00", quantity: int = 1) -> CartLine:
@@ -64,58 +48,10 @@ def placed(*cart: CartLine) -> Order:
     return Order.place(new_id(), "r1", lines, TARIFF, ADDRESS, "standard", NOW)
 
 
-def reserved(order: Order) -> InventoryReserved:
-    return InventoryReserved(order_id=order.order_id, items=())
-
-
-def paid(order: Order) -> PaymentSuccessful:
-    return PaymentSuccessful(
-        payment_id=new_id(),
-        order_id=order.order_id,
-        user_id=order.user_id,
-        amount=order.amounts.total,
-        brand="visa",
-        last4="4242",
-    )
-
-
-def declined(order: Order) -> PaymentFailed:
-    return PaymentFailed(
-        payment_id=new_id(),
-        order_id=order.order_id,
-        user_id=order.user_id,
-        amount=order.amounts.total,
-        reason="card_declined",
-        brand="visa",
-        last4="0002",
-    )
-
-
-def refunded(order: Order, payment_id: UUID, *, fully: bool = True) -> PaymentRefunded:
-    amount = order.amounts.total
-    return PaymentRefunded(
-        payment_id=payment_id,
-        refund_id=new_id(),
-        order_id=order.order_id,
-        user_id=order.user_id,
-        amount=amount,
-        total_refunded=amount,
-        fully_refunded=fully,
-    )
-
-
-def out_of_stock(order: Order) -> InventoryOutOfStock:
-    line = order.lines[0]
-    item = InventoryOutOfStockItem(
-        product_id=line.product_id, variant_id=line.variant_id, requested=line.quantity, available=0
-    )
-    return InventoryOutOfStock(order_id=order.order_id, items=(item,))
-
-
 def confirmed() -> Order:
     order = placed()
-    order.reserve(reserved(order), NOW)
-    order.pay(paid(order), NOW)
+    order.on_inventory_reserved(reserved(order), NOW)
+    order.on_payment_successful(paid(order), NOW)
     return order
 
 
@@ -134,7 +70,7 @@ class TestPlacing:
         order = placed()
         assert order.status is Status.PENDING
         assert kinds(order) == [OrderPlaced]
-        assert step_of(order) is SAGA[0]
+        assert step_of(order) is RESERVE_STOCK
 
     def test_an_empty_cart_cannot_be_ordered(self) -> None:
         with pytest.raises(CartEmpty):
@@ -174,16 +110,16 @@ class TestPlacing:
 class TestTheSaga:
     def test_stock_then_payment_confirm(self) -> None:
         order = placed()
-        order.reserve(reserved(order), NOW)
-        assert step_of(order) is SAGA[1]
-        order.pay(paid(order), NOW)
+        order.on_inventory_reserved(reserved(order), NOW)
+        assert step_of(order) is CHARGE
+        order.on_payment_successful(paid(order), NOW)
         assert order.status is Status.CONFIRMED
         assert kinds(order) == [OrderPlaced, OrderConfirmed]
         assert step_of(order) is None
 
     def test_want_of_stock_cancels_and_names_what_lacks(self) -> None:
         order = placed(cart_line(quantity=2))
-        order.refuse_stock(out_of_stock(order), NOW)
+        order.on_inventory_out_of_stock(out_of_stock(order), NOW)
         assert order.status is Status.CANCELLED
         assert order.history[-1].reason == "out of stock: Lamp (0 of 2)"
         assert kinds(order) == [OrderPlaced, OrderCancelled]
@@ -191,8 +127,8 @@ class TestTheSaga:
 
     def test_a_declined_card_cancels(self) -> None:
         order = placed()
-        order.reserve(reserved(order), NOW)
-        order.refuse_payment(declined(order), NOW)
+        order.on_inventory_reserved(reserved(order), NOW)
+        order.on_payment_failed(declined(order), NOW)
         assert order.status is Status.CANCELLED
         assert order.history[-1].reason == "payment failed: card declined"
         assert order.payment
@@ -201,13 +137,13 @@ class TestTheSaga:
 
     def test_a_payment_that_arrives_for_a_cancelled_order_goes_back(self) -> None:
         order = placed()
-        order.reserve(reserved(order), NOW)
+        order.on_inventory_reserved(reserved(order), NOW)
         order.give_up_on_payment(NOW)
         late = paid(order)
-        order.pay(late, NOW)
+        order.on_payment_successful(late, NOW)
         assert order.status is Status.CANCELLED
-        assert step_of(order) is SAGA[2]
-        order.refund(refunded(order, late.payment_id), NOW)
+        assert step_of(order) is REFUND
+        order.on_payment_refunded(refunded(order, late.payment_id), NOW)
         assert order.payment
         assert order.payment.status is PaymentStatus.REFUNDED
         assert step_of(order) is None
@@ -217,37 +153,37 @@ class TestTheSaga:
         order = confirmed()
         order.cancel("changed my mind", NOW)
         assert order.payment
-        order.refund(refunded(order, order.payment.payment_id, fully=False), NOW)
-        assert step_of(order) is SAGA[2]
+        order.on_payment_refunded(refunded(order, order.payment.payment_id, fully=False), NOW)
+        assert step_of(order) is REFUND
 
-    def test_a_payment_of_which_a_part_was_given_back_confirms_also_if_the_refund_is_heard_of_first(
+    def test_a_payment_of_which_a_part_was_given_back_confirms_also_if_the_refund_is_known_first(
         self,
     ) -> None:
         order = placed()
-        order.reserve(reserved(order), NOW)
+        order.on_inventory_reserved(reserved(order), NOW)
         answer = paid(order)
-        order.refund(refunded(order, answer.payment_id, fully=False), NOW)
+        order.on_payment_refunded(refunded(order, answer.payment_id, fully=False), NOW)
         assert order.status is Status.PENDING
-        order.pay(answer, NOW)
+        order.on_payment_successful(answer, NOW)
         assert order.status is Status.CONFIRMED
         assert order.payment
         assert order.payment.status is PaymentStatus.PARTIALLY_REFUNDED
         assert order.payment.last4 == "4242"
 
     @pytest.mark.parametrize("outcome", [paid, declined])
-    def test_a_payment_that_was_given_back_ends_the_order_also_if_that_is_heard_of_first(
+    def test_a_payment_that_was_given_back_ends_the_order_also_if_that_is_known_first(
         self, outcome: Any
     ) -> None:
         order = placed()
-        order.reserve(reserved(order), NOW)
+        order.on_inventory_reserved(reserved(order), NOW)
         answer = outcome(order)
-        order.refund(refunded(order, answer.payment_id), NOW)
+        order.on_payment_refunded(refunded(order, answer.payment_id), NOW)
         assert order.status is Status.CANCELLED
         assert step_of(order) is None
         if outcome is paid:
-            order.pay(answer, NOW)
+            order.on_payment_successful(answer, NOW)
         else:
-            order.refuse_payment(answer, NOW)
+            order.on_payment_failed(answer, NOW)
         assert order.payment
         assert order.payment.status is PaymentStatus.REFUNDED
         assert step_of(order) is None
@@ -257,38 +193,38 @@ class TestTheSaga:
         order = placed()
         order.give_up_on_stock(NOW)
         before = order.version
-        order.reserve(reserved(order), NOW)
+        order.on_inventory_reserved(reserved(order), NOW)
         assert order.version == before
 
     def test_deadlines_of_steps_that_ended_change_nothing(self) -> None:
         order = placed()
-        order.reserve(reserved(order), NOW)
+        order.on_inventory_reserved(reserved(order), NOW)
         order.give_up_on_stock(NOW)
         assert order.status is Status.PENDING
-        order.pay(paid(order), NOW)
+        order.on_payment_successful(paid(order), NOW)
         order.give_up_on_payment(NOW)
         assert order.status is Status.CONFIRMED
 
     @pytest.mark.parametrize("again", ["reserve", "pay"])
-    def test_an_answer_heard_twice_counts_once(self, again: str) -> None:
+    def test_an_answer_that_comes_twice_counts_once(self, again: str) -> None:
         order = placed()
-        order.reserve(reserved(order), NOW)
+        order.on_inventory_reserved(reserved(order), NOW)
         if again == "reserve":
-            order.reserve(reserved(order), NOW)
+            order.on_inventory_reserved(reserved(order), NOW)
         else:
-            order.pay(paid(order), NOW)
-            order.pay(paid(order), NOW)
+            order.on_payment_successful(paid(order), NOW)
+            order.on_payment_successful(paid(order), NOW)
         assert len(order.changes) == order.version
         assert kinds(order).count(OrderConfirmed) <= 1
 
     def test_every_step_of_the_table_can_be_reached_and_left(self) -> None:
         order = placed()
-        assert step_of(order) is SAGA[0]
-        order.reserve(reserved(order), NOW)
-        assert step_of(order) is SAGA[1]
-        order.pay(paid(order), NOW)
+        assert step_of(order) is RESERVE_STOCK
+        order.on_inventory_reserved(reserved(order), NOW)
+        assert step_of(order) is CHARGE
+        order.on_payment_successful(paid(order), NOW)
         order.cancel("", NOW)
-        assert step_of(order) is SAGA[2]
+        assert step_of(order) is REFUND
 
 
 class TestCancelling:
@@ -296,7 +232,7 @@ class TestCancelling:
         order = confirmed()
         order.cancel("changed my mind", NOW)
         assert order.status is Status.CANCELLED
-        assert step_of(order) is SAGA[2]
+        assert step_of(order) is REFUND
 
     def test_twice_is_the_same_as_once(self) -> None:
         order = placed()
@@ -320,13 +256,13 @@ def test_whatever_comes_in_whatever_order_the_facts_give_the_same_order(script: 
     order = placed()
     payment = paid(order)
     moves = {
-        "reserve": lambda now: order.reserve(reserved(order), now),
-        "no stock": lambda now: order.refuse_stock(out_of_stock(order), now),
-        "pay": lambda now: order.pay(payment, now),
-        "decline": lambda now: order.refuse_payment(declined(order), now),
+        "reserve": lambda now: order.on_inventory_reserved(reserved(order), now),
+        "no stock": lambda now: order.on_inventory_out_of_stock(out_of_stock(order), now),
+        "pay": lambda now: order.on_payment_successful(payment, now),
+        "decline": lambda now: order.on_payment_failed(declined(order), now),
         "cancel": lambda now: order.cancel("", now),
         "late": lambda now: order.give_up_on_payment(now),
-        "refund": lambda now: order.refund(refunded(order, payment.payment_id), now),
+        "refund": lambda now: order.on_payment_refunded(refunded(order, payment.payment_id), now),
     }
     for second, move in enumerate(script):
         moves[move](NOW + timedelta(seconds=second))
@@ -335,4 +271,4 @@ def test_whatever_comes_in_whatever_order_the_facts_give_the_same_order(script: 
     assert kinds(order).count(OrderCancelled) <= 1
     # An order that is cancelled while the shop holds its money is on its way to a refund.
     if order.status is Status.CANCELLED and order.payment and order.payment.holds_money:
-        assert step_of(order) is SAGA[2]
+        assert step_of(order) is REFUND

@@ -1,15 +1,14 @@
 """The gRPC servicer: messages to use cases and back."""
 
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from google.protobuf.empty_pb2 import Empty
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from stoa.payment.v1 import payment_pb2, payment_pb2_grpc
 from stoa_chassis.auth import current_principal
 from stoa_chassis.money_proto import from_proto, to_proto
+from stoa_chassis.timestamps import to_timestamp
 from stoa_payment.model import Payment, Refund
 from stoa_payment.service import Payments, ProcessPayment, RefundPayment
 
@@ -74,8 +73,8 @@ def _payment_message(payment: Payment) -> payment_pb2.Payment:
         brand=payment.brand,
         last4=payment.last4,
         failure_reason=payment.failure_reason,
-        created_at=_timestamp(payment.created_at),
-        updated_at=_timestamp(payment.updated_at),
+        created_at=to_timestamp(payment.created_at),
+        updated_at=to_timestamp(payment.updated_at),
     )
 
 
@@ -86,11 +85,5 @@ def _refund_message(refund: Refund) -> payment_pb2.Refund:
         amount=to_proto(refund.amount),
         status=refund.status,
         reason=refund.reason,
-        created_at=_timestamp(refund.created_at),
+        created_at=to_timestamp(refund.created_at),
     )
-
-
-def _timestamp(at: datetime) -> Timestamp:
-    message = Timestamp()
-    message.FromDatetime(at)
-    return message

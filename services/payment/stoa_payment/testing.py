@@ -1,14 +1,17 @@
-"""The stores of payments in memory, for tests of use cases and for the model check; see
-`stoa_chassis.memory`.
+"""The stores of payments and the payment gateway in memory, for tests of use cases and for the model check;
+see `stoa_chassis.memory`.
 
-They refuse what the constraints of the migrations refuse. One suite, tests/test_repository.py, runs on these
-and on PostgreSQL.
+The stores refuse what the constraints of the migrations refuse. One suite, tests/test_repository.py, runs on
+these and on PostgreSQL.
 """
 
+import asyncio
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
-from typing import Any
+from enum import StrEnum
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 from uuid import UUID
 
 from stoa_chassis.due import Backoff
@@ -16,9 +19,20 @@ from stoa_chassis.memory import MemoryStore
 from stoa_chassis.outbox import Outbox
 from stoa_contracts.money import Money
 from stoa_payment import ports
-from stoa_payment.model import Payment, PaymentNotFound, PaymentStatus, Refund
+from stoa_payment.model import (
+    BadSignature,
+    Charge,
+    ChargeStatus,
+    GatewayRefund,
+    Notice,
+    Payment,
+    PaymentNotFound,
+    PaymentStatus,
+    Refund,
+)
 
-Row = tuple[Any, ...]
+T = TypeVar("T")
+Row: TypeAlias = tuple[Any, ...]
 _PAYMENT = [field.name for field in fields(Payment) if field.name != "events"]
 _REFUND = [field.name for field in fields(Refund)]
 
@@ -200,7 +214,11 @@ def _put_refund(store: MemoryStore[Rows], refund: Refund) -> None:
 
 
 def _check_payment(store: MemoryStore[Rows], payment: Payment) -> None:
+    others = (each for each in _payments(store) if each.payment_id != payment.payment_id)
+    taken = payment.charge_id is not None and any(each.charge_id == payment.charge_id for each in others)
+    store.check(not taken, "payments_gateway_charge_id_key")
     zero, pending = Money.zero(payment.amount.currency), payment.status is PaymentStatus.PENDING
+    store.check(re.fullmatch(r"([0-9]{4})?", payment.last4) is not None, "payments_last4_check")
     store.check(payment.amount > zero, "payments_amount_check")
     within = zero <= min(payment.refunded, payment.refunding)
     within = within and payment.refunded + payment.refunding <= payment.amount
@@ -210,5 +228,226 @@ def _check_payment(store: MemoryStore[Rows], payment: Payment) -> None:
 
 
 def _check_refund(store: MemoryStore[Rows], refund: Refund) -> None:
+    known = any(row[0] == refund.payment_id for row in store.rows.payments)
+    store.check(known, "refunds_payment_id_fkey")
+    others = (each for each in _refunds(store) if each.refund_id != refund.refund_id)
+    made = refund.gateway_refund_id
+    taken = made is not None and any(each.gateway_refund_id == made for each in others)
+    store.check(not taken, "refunds_gateway_refund_id_key")
     store.check(refund.amount > Money.zero(refund.amount.currency), "refunds_amount_check")
     store.check(refund.is_pending == (refund.next_check_at is not None), "refunds_check")
+
+
+# -------------------------------------------------------------------------------------- the payment gateway
+
+
+class Card(NamedTuple):
+    """What the gateway knows of the card behind a token, and says when it is charged."""
+
+    brand: str
+    last4: str
+    status: ChargeStatus = ChargeStatus.SUCCEEDED
+    failure_code: str = ""
+
+
+CARDS = {
+    "tok_visa": Card("visa", "4242"),
+    "tok_mastercard": Card("mastercard", "4444"),
+    "tok_declined": Card("visa", "0002", ChargeStatus.FAILED, "card_declined"),
+    "tok_insufficient_funds": Card("visa", "9995", ChargeStatus.FAILED, "insufficient_funds"),
+    "tok_timeout": Card("visa", "3184", ChargeStatus.PENDING),
+}
+"""The tokens of the mock gateway (stoa_fakes.payment_gateway); it declines any other."""
+_UNKNOWN_CARD = Card("", "", ChargeStatus.FAILED, "invalid_token")
+
+
+@dataclass(frozen=True)
+class BankCharge:
+    """A charge in the gateway's books; `key` is the idempotency key that it was asked for with."""
+
+    key: str
+    charge: Charge
+    refunded: Money
+
+
+@dataclass(frozen=True)
+class ChargeRequest:
+    """A request for a charge, on its way to the gateway."""
+
+    key: str
+    order_id: UUID
+    amount: Money
+    token: str | None
+
+
+@dataclass(frozen=True)
+class RefundRequest:
+    """A request for a refund, on its way to the gateway."""
+
+    refund_id: UUID
+    charge_id: str | None
+    amount: Money
+
+
+Request: TypeAlias = ChargeRequest | RefundRequest
+
+
+@dataclass(frozen=True)
+class Bank:
+    """The gateway's books, and what is on its way to it though whoever asked has stopped waiting.
+
+    Immutable, so that a state can be compared, kept and gone back to.
+    """
+
+    charges: tuple[BankCharge, ...] = ()
+    refunds: frozenset[RefundRequest] = frozenset()
+    lingering: frozenset[Request] = frozenset()
+
+    def find(self, key: str) -> Charge | None:
+        """Return the charge that was asked for with a key, if there is one."""
+        return next((entry.charge for entry in self.charges if entry.key == key), None)
+
+    def made(self, refund_id: UUID) -> GatewayRefund | None:
+        """Return what became of a refund; None if it was not made."""
+        known = any(refund.refund_id == refund_id for refund in self.refunds)
+        return GatewayRefund(f"re_{refund_id}", refund_id) if known else None
+
+    def carry_out(self, request: Request) -> "Bank":
+        """Do what is asked, unless it was done or can't be."""
+        if isinstance(request, ChargeRequest):
+            return self._charge(request)
+        return self._refund(request)
+
+    def capture(self) -> "Bank":
+        """Capture what answers late."""
+        return replace(self, charges=tuple(map(_captured, self.charges)))
+
+    def notices(self) -> list[Charge | GatewayRefund]:
+        """Return what the gateway tells unasked, again and again."""
+        settled = [each.charge for each in self.charges if each.charge.status is not ChargeStatus.PENDING]
+        return [*settled, *(GatewayRefund(f"re_{each.refund_id}", each.refund_id) for each in self.refunds)]
+
+    def _charge(self, request: ChargeRequest) -> "Bank":
+        if self.find(request.key):
+            return self
+        card = CARDS.get(request.token or "", _UNKNOWN_CARD)
+        charge = Charge(
+            f"ch_{len(self.charges) + 1}_{request.order_id}",
+            request.order_id,
+            request.amount,
+            card.status,
+            card.brand,
+            card.last4,
+            card.failure_code,
+        )
+        entry = BankCharge(request.key, charge, Money.zero(request.amount.currency))
+        return replace(self, charges=(*self.charges, entry))
+
+    def _refund(self, request: RefundRequest) -> "Bank":
+        entry = next((each for each in self.charges if each.charge.charge_id == request.charge_id), None)
+        if self.made(request.refund_id) or entry is None:
+            return self
+        charge, refunded = entry.charge, entry.refunded + request.amount
+        if charge.status is not ChargeStatus.SUCCEEDED or refunded > charge.amount:
+            return self
+        charges = (replace(each, refunded=refunded) if each is entry else each for each in self.charges)
+        return replace(self, charges=tuple(charges), refunds=self.refunds | {request})
+
+
+class Fate(StrEnum):
+    """What becomes of a request."""
+
+    ANSWERED = "answered"
+    LOST = "answer lost"
+    UNREACHED = "not reached"
+    LINGERS = "no answer in time, done later"
+
+
+_SIGNATURE = "signed by the gateway"
+
+
+class FakeGateway:
+    """A gateway that lives in memory: a `Bank`, and what becomes of each request on the way to it.
+
+    The model check replaces `send`, and decides there what becomes of a request.
+    """
+
+    def __init__(self, bank: Bank | None = None) -> None:
+        self.bank = bank or Bank()
+        self.fate = Fate.ANSWERED
+        """What becomes of the requests from now on."""
+        self.hangs = False
+        """Whether requests arrive nowhere and do not end, until whoever waits is cancelled."""
+        self._notices: dict[bytes, Notice] = {}
+
+    def key(self, payment: Payment) -> str:
+        """Return the idempotency key of a payment's charge."""
+        return str(payment.order_id)
+
+    async def charge(self, payment: Payment) -> Charge:
+        """Charge a payment's card, once for its order. A decline is an outcome. Raises NoAnswer."""
+        key = self.key(payment)
+        request = ChargeRequest(key, payment.order_id, payment.amount, payment.token)
+
+        def answer(bank: Bank) -> Charge | None:
+            charge = bank.find(key)
+            # A charge that is pending has no answer: the request hangs until nobody waits for it any more.
+            return None if charge is None or charge.status is ChargeStatus.PENDING else charge
+
+        return _answered(await self.send("charge", request, answer))
+
+    async def find(self, payment: Payment) -> Charge | None:
+        """Return the charge of a payment's order; None if the gateway never got it. Raises NoAnswer."""
+        key = self.key(payment)
+        # None is an answer too, so the answer comes in a tuple.
+        (charge,) = _answered(await self.send("find", None, lambda bank: (bank.find(key),)))
+        return charge
+
+    async def refund(self, payment: Payment, refund: Refund) -> GatewayRefund:
+        """Give a part of a charge back, once for each refund. Raises NoAnswer."""
+        request = RefundRequest(refund.refund_id, payment.charge_id, refund.amount)
+        return _answered(await self.send("refund", request, lambda bank: bank.made(refund.refund_id)))
+
+    def notice(self, subject: Charge | GatewayRefund | None) -> tuple[bytes, str]:
+        """Make a notice of the gateway. Returns its body and its signature."""
+        body = f"evt_{len(self._notices) + 1}".encode()
+        self._notices[body] = Notice(body.decode(), subject)
+        return body, _SIGNATURE
+
+    def read_notice(self, body: bytes, signature: str, now: datetime) -> Notice:
+        """Return what a notice says. Raises BadSignature unless it comes from `notice`."""
+        if body not in self._notices or signature != _SIGNATURE:
+            raise BadSignature("the notice was not signed by the gateway")
+        return self._notices[body]
+
+    async def send(self, step: str, request: Request | None, answer: Callable[[Bank], T | None]) -> T | None:
+        """Send a request (None for an inquiry, which changes nothing) and return its answer, None if none
+        comes.
+
+        `step` names it: charge, find or refund.
+        """
+        # Whatever else is going on goes on meanwhile.
+        await (asyncio.Event().wait() if self.hangs else asyncio.sleep(0))
+        if request is not None and self.fate in (Fate.ANSWERED, Fate.LOST):
+            self.bank = self.bank.carry_out(request)
+        if request is not None and self.fate is Fate.LINGERS:
+            self.bank = replace(self.bank, lingering=self.bank.lingering | {request})
+        return answer(self.bank) if self.fate is Fate.ANSWERED else None
+
+    def arrive(self) -> None:
+        """Let the gateway carry out what was on its way to it."""
+        for request in self.bank.lingering:
+            self.bank = self.bank.carry_out(request)
+        self.bank = replace(self.bank, lingering=frozenset())
+
+
+def _answered(answer: T | None) -> T:
+    if answer is None:
+        raise ports.NoAnswer("the gateway did not answer")
+    return answer
+
+
+def _captured(entry: BankCharge) -> BankCharge:
+    if entry.charge.status is not ChargeStatus.PENDING:
+        return entry
+    return replace(entry, charge=replace(entry.charge, status=ChargeStatus.SUCCEEDED))

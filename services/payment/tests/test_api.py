@@ -13,25 +13,29 @@ from stoa.payment.v1.payment_pb2 import (
     Payment,
     ProcessPaymentRequest,
     ReceiveWebhookRequest,
+    Refund,
     RefundPaymentRequest,
 )
 from stoa.payment.v1.payment_pb2_grpc import PaymentServiceStub, add_PaymentServiceServicer_to_server
 from stoa_chassis.errors import Code, RemoteError
+from stoa_chassis.memory import MemoryStore
 from stoa_chassis.testing import InProcessServer, serve_in_process
+from stoa_chassis.timestamps import to_timestamp
+from stoa_payment import model, testing
 from stoa_payment.api import PaymentServicer
-
-pytestmark = pytest.mark.stack
+from stoa_payment.service import Payments
+from stoa_payment.testing import FakeGateway
 
 
 @pytest.fixture
-async def server(shop: Any) -> AsyncIterator[InProcessServer]:
-    servicer = PaymentServicer(shop.payments)
+async def server(payments: Payments) -> AsyncIterator[InProcessServer]:
+    servicer = PaymentServicer(payments)
     async with serve_in_process(add_PaymentServiceServicer_to_server, servicer, name="payment") as server:
         yield server
 
 
 @pytest.fixture
-def order(server: InProcessServer) -> Any:
+def order(server: InProcessServer) -> PaymentServiceStub:
     return server.stub(PaymentServiceStub, as_service="order")
 
 
@@ -49,11 +53,11 @@ def a_request(**changes: Any) -> ProcessPaymentRequest:
     return ProcessPaymentRequest(**{**fields, **changes})
 
 
-async def a_payment(order: Any) -> Payment:
+async def a_payment(order: PaymentServiceStub) -> Payment:
     return (await order.ProcessPayment(a_request())).payment
 
 
-async def test_a_payment_tells_all_about_itself_but_the_token(order: Any) -> None:
+async def test_a_payment_tells_all_about_itself_but_the_token(order: PaymentServiceStub) -> None:
     request = a_request()
     payment = (await order.ProcessPayment(request)).payment
     assert (payment.order_id, payment.user_id) == (request.order_id, request.user_id)
@@ -63,6 +67,54 @@ async def test_a_payment_tells_all_about_itself_but_the_token(order: Any) -> Non
     assert payment.refunded_amount == usd(0)
     assert payment.created_at.ToDatetime() <= payment.updated_at.ToDatetime()
     assert "tok_" not in str(payment)
+
+
+async def test_nothing_of_a_payment_or_a_refund_is_left_out(
+    server: InProcessServer, store: MemoryStore[testing.Rows], a_full_payment: model.Payment
+) -> None:
+    """Every field of the message has the value of the entity's field, which is not empty."""
+    stored = a_full_payment
+    given_back = model.Refund(
+        refund_id=uuid4(),
+        payment_id=stored.payment_id,
+        request_id="r1",
+        amount=stored.refunded,
+        reason="broken",
+        status=model.RefundStatus.SUCCEEDED,
+        correlation_id="c",
+        created_at=stored.created_at,
+        updated_at=stored.updated_at,
+    )
+    store.rows = testing.Rows((testing.payment_row(stored),), (testing.refund_row(given_back),))
+    staff = server.stub(PaymentServiceStub, as_user=uuid4(), staff=True)
+    payment_id = str(stored.payment_id)
+    payment = (await staff.GetPayment(GetPaymentRequest(payment_id=payment_id))).payment
+    assert payment == Payment(
+        payment_id=str(stored.payment_id),
+        order_id=str(stored.order_id),
+        user_id=str(stored.user_id),
+        amount=usd(20),
+        refunded_amount=usd(5),
+        status="partially_refunded",
+        method_type="card",
+        brand="visa",
+        last4="4242",
+        failure_reason="none",
+        created_at=to_timestamp(stored.created_at),
+        updated_at=to_timestamp(stored.updated_at),
+    )
+    request = RefundPaymentRequest(payment_id=payment_id, request_id="r1")
+    refund = (await staff.RefundPayment(request)).refund
+    assert refund == Refund(
+        refund_id=str(given_back.refund_id),
+        payment_id=str(stored.payment_id),
+        amount=usd(5),
+        status="succeeded",
+        reason="broken",
+        created_at=to_timestamp(stored.created_at),
+    )
+    for message in (payment, refund):
+        assert len(message.ListFields()) == len(message.DESCRIPTOR.fields)
 
 
 @pytest.mark.parametrize(
@@ -82,14 +134,14 @@ async def test_a_payment_tells_all_about_itself_but_the_token(order: Any) -> Non
     ],
 )
 async def test_a_bad_field_is_named_and_nothing_is_charged(
-    shop: Any, order: Any, changes: dict[str, Any], field: str
+    gateway: FakeGateway, order: PaymentServiceStub, changes: dict[str, Any], field: str
 ) -> None:
     request = a_request(**changes)
     with pytest.raises(RemoteError) as refused:
         await order.ProcessPayment(request)
     assert refused.value.code is Code.INVALID_ARGUMENT
     assert [violation.field for violation in refused.value.violations] == [field]
-    assert await shop.gateway.charge(request.order_id) is None
+    assert not gateway.bank.charges
 
 
 async def test_only_the_order_service_charges(server: InProcessServer) -> None:
@@ -105,7 +157,7 @@ async def test_only_the_order_service_charges(server: InProcessServer) -> None:
 
 
 async def test_the_payer_and_staff_read_a_payment_and_to_others_it_is_not_there(
-    server: InProcessServer, order: Any
+    server: InProcessServer, order: PaymentServiceStub
 ) -> None:
     payment = await a_payment(order)
     request = GetPaymentRequest(payment_id=payment.payment_id)
@@ -120,7 +172,7 @@ async def test_the_payer_and_staff_read_a_payment_and_to_others_it_is_not_there(
     assert refused.value.code is Code.UNAUTHENTICATED
 
 
-async def test_staff_refund_and_customers_do_not(server: InProcessServer, order: Any) -> None:
+async def test_staff_refund_and_customers_do_not(server: InProcessServer, order: PaymentServiceStub) -> None:
     payment = await a_payment(order)
     request = RefundPaymentRequest(
         payment_id=payment.payment_id, request_id="r1", amount=usd(2), reason="late"
@@ -152,7 +204,7 @@ async def test_staff_refund_and_customers_do_not(server: InProcessServer, order:
     ],
 )
 async def test_a_bad_refund_is_refused_with_the_field(
-    order: Any, changes: dict[str, Any], field: str
+    order: PaymentServiceStub, changes: dict[str, Any], field: str
 ) -> None:
     payment = await a_payment(order)
     fields = {"payment_id": payment.payment_id, "request_id": "r1", **changes}
@@ -162,7 +214,7 @@ async def test_a_bad_refund_is_refused_with_the_field(
     assert [violation.field for violation in refused.value.violations] == [field]
 
 
-async def test_more_than_was_paid_is_not_refunded(order: Any) -> None:
+async def test_more_than_was_paid_is_not_refunded(order: PaymentServiceStub) -> None:
     payment = await a_payment(order)
     request = RefundPaymentRequest(payment_id=payment.payment_id, request_id="r1", amount=usd(13))
     with pytest.raises(RemoteError) as refused:
@@ -172,13 +224,13 @@ async def test_more_than_was_paid_is_not_refunded(order: Any) -> None:
 
 
 async def test_a_signed_notice_is_taken_from_anyone_and_a_forged_one_from_nobody(
-    shop: Any, server: InProcessServer
+    gateway: FakeGateway, server: InProcessServer
 ) -> None:
-    body, signature = shop.signed({"id": "evt_1", "type": "dispute.opened", "data": {"object": {}}})
+    body, signature = gateway.notice(None)
     request = ReceiveWebhookRequest(body=HttpBody(content_type="application/json", data=body))
-    gateway = server.stub(PaymentServiceStub)
-    await gateway.ReceiveWebhook(request, metadata=(("x-gateway-signature", signature),))
+    anyone = server.stub(PaymentServiceStub)
+    await anyone.ReceiveWebhook(request, metadata=(("x-gateway-signature", signature),))
     for metadata in ((), (("x-gateway-signature", signature[:-1]),)):
         with pytest.raises(RemoteError) as refused:
-            await gateway.ReceiveWebhook(request, metadata=metadata)
+            await anyone.ReceiveWebhook(request, metadata=metadata)
         assert (refused.value.code, refused.value.reason) == (Code.UNAUTHENTICATED, "BAD_SIGNATURE")

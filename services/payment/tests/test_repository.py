@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -122,6 +122,29 @@ async def test_what_was_stored_is_read_as_it_was(store: Store) -> None:
     assert await store.payments.of_order(payment.order_id) == payment
 
 
+async def test_no_field_of_a_payment_is_lost(store: Store, a_full_payment: Payment) -> None:
+    """Each field has a value in one of the two: some only a pending payment has, some only a settled one."""
+    pending = a_payment(attempts=1)
+    for payment in (pending, a_full_payment):
+        assert await store.payments.add(payment)
+        assert await store.payments.get(payment.payment_id) == payment
+    names = {field.name for field in fields(Payment)} - {"events"}
+    assert {name for name in names if getattr(pending, name) or getattr(a_full_payment, name)} == names
+
+
+async def test_no_field_of_a_refund_is_lost(store: Store, a_full_payment: Payment) -> None:
+    await store.payments.add(a_full_payment)
+    pending = a_full_payment.refund("r1", Money(Decimal(1), "USD"), "broken", "c", RETRY, NOW)
+    made = a_full_payment.refund("r2", Money(Decimal(2), "USD"), "late", "c", RETRY, NOW)
+    pending.attempts = 2
+    a_full_payment.refund_made(made, GatewayRefund(f"re_{uuid4()}", made.refund_id), NOW + LEASE)
+    await save(store, a_full_payment, pending, made)
+    for refund in (pending, made):
+        assert await store.refunds.get(refund.refund_id) == refund
+    names = {field.name for field in fields(Refund)}
+    assert {name for name in names if getattr(pending, name) or getattr(made, name)} == names
+
+
 async def test_what_is_not_there_is_not_found(store: Store) -> None:
     with pytest.raises(PaymentNotFound):
         await store.payments.get(uuid4())
@@ -199,6 +222,7 @@ async def test_a_request_gives_money_back_once(store: Store) -> None:
         ({"refunded": Money(Decimal(21), "USD")}, "payments_check"),
         ({"token": "tok_visa"}, "payments_check"),
         ({"next_check_at": NOW}, "payments_check"),
+        ({"last4": "42"}, "payments_last4_check"),
     ],
 )
 async def test_what_the_books_forbid_is_not_stored(
@@ -209,6 +233,27 @@ async def test_what_the_books_forbid_is_not_stored(
         setattr(payment, name, value)
     with pytest.raises(REFUSED, match=constraint):
         await save(store, payment)
+
+
+async def test_what_the_gateway_did_belongs_to_one_payment_or_refund(store: Store) -> None:
+    first, second = await paid(store), await paid(store)
+    second.charge_id = first.charge_id
+    with pytest.raises(REFUSED, match="payments_gateway_charge_id_key"):
+        await save(store, second)
+    half = Money(Decimal(10), "USD")
+    refunds = [first.refund(f"r{number}", half, "", "c", RETRY, NOW) for number in range(2)]
+    for refund in refunds:
+        first.refund_made(refund, GatewayRefund("re_of_both", refund.refund_id), NOW)
+    with pytest.raises(REFUSED, match="refunds_gateway_refund_id_key"):
+        await save(store, first, *refunds)
+
+
+async def test_a_refund_is_of_a_payment_that_is_there(store: Store) -> None:
+    known, other = await paid(store), a_payment()
+    refund = known.refund("request", None, "", "c", RETRY, NOW)
+    refund.payment_id = other.payment_id
+    with pytest.raises(REFUSED, match="refunds_payment_id_fkey"):
+        await save(store, known, refund)
 
 
 async def test_what_is_due_is_taken_once_and_falls_due_again(store: Store) -> None:

@@ -1,5 +1,6 @@
 """The gRPC servicers: messages to use cases and back."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -8,11 +9,10 @@ from google.protobuf.empty_pb2 import Empty
 from stoa.types.v1 import address_pb2
 from stoa.user.v1 import user_pb2, user_pb2_grpc
 from stoa_chassis.errors import InvalidArgument
-from stoa_chassis.paging import decode_token, encode_token, page_size
+from stoa_chassis.paging import page
 from stoa_chassis.timestamps import to_timestamp
-from stoa_user.model import Address, AddressKind, PostalAddress, ProfileChange, User
+from stoa_user.model import Address, AddressKind, PostalAddress, ProfileChange, PublicKey, User
 from stoa_user.service import Accounts, AddressBooks, Sessions, SignedIn
-from stoa_user.tokens import PublicKey, TokenIssuer
 
 _KIND_OF = {
     user_pb2.UserAddress.KIND_UNSPECIFIED: AddressKind.SHIPPING,
@@ -57,16 +57,20 @@ class UserServicer(user_pb2_grpc.UserServiceServicer):
         self, request: user_pb2.ListAddressesRequest, context: Any
     ) -> user_pb2.ListAddressesResponse:
         """List the addresses of an account."""
-        filters = {"user_id": request.user_id}
-        cursor = decode_token(request.page_token, filters)
-        size = page_size(request.page_size)
-        after = (cursor["is_default"], UUID(cursor["address_id"])) if cursor else None
-        addresses = await self._books.page(UUID(request.user_id), after, size + 1)
-        page, token = addresses[:size], ""
-        if len(addresses) > size:
-            last = page[-1]
-            token = encode_token({"is_default": last.is_default, "address_id": last.address_id}, filters)
-        return user_pb2.ListAddressesResponse(addresses=map(_address_message, page), next_page_token=token)
+
+        async def read(after: Mapping[str, Any], limit: int) -> Sequence[Address]:
+            place = (after["is_default"], UUID(after["address_id"])) if after else None
+            return await self._books.page(UUID(request.user_id), place, limit)
+
+        found = await page(
+            request,
+            {"user_id": request.user_id},
+            read,
+            lambda last: {"is_default": last.is_default, "address_id": last.address_id},
+        )
+        return user_pb2.ListAddressesResponse(
+            addresses=map(_address_message, found.items), next_page_token=found.next_page_token
+        )
 
     async def GetAddress(
         self, request: user_pb2.GetAddressRequest, context: Any
@@ -108,9 +112,8 @@ class UserServicer(user_pb2_grpc.UserServiceServicer):
 class AuthServicer(user_pb2_grpc.AuthServiceServicer):
     """stoa.user.v1.AuthService."""
 
-    def __init__(self, sessions: Sessions, issuer: TokenIssuer) -> None:
+    def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
-        self._issuer = issuer
 
     async def Login(self, request: user_pb2.LoginRequest, context: Any) -> user_pb2.LoginResponse:
         """Exchange email and password for tokens."""
@@ -129,7 +132,7 @@ class AuthServicer(user_pb2_grpc.AuthServiceServicer):
 
     async def GetJwks(self, request: user_pb2.GetJwksRequest, context: Any) -> user_pb2.GetJwksResponse:
         """Publish the keys that prove a token."""
-        return user_pb2.GetJwksResponse(keys=map(_jwk_message, self._issuer.public_keys))
+        return user_pb2.GetJwksResponse(keys=map(_jwk_message, self._sessions.public_keys))
 
 
 def _profile_change(request: user_pb2.UpdateUserRequest) -> ProfileChange:

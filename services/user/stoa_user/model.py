@@ -66,6 +66,12 @@ class SignInLocked(ResourceExhausted):
     reason = "SIGN_IN_LOCKED"
 
 
+class SignInBusy(ResourceExhausted):
+    """More passwords are waiting to be checked than can be in reasonable time."""
+
+    reason = "SIGN_IN_BUSY"
+
+
 class InvalidRefreshToken(Unauthenticated):
     """The refresh token is unknown, used, expired or revoked. Never says which."""
 
@@ -96,7 +102,7 @@ class User:
     roles: frozenset[str]
     created_at: datetime
     updated_at: datetime
-    events: list[UserRegistered | UserProfileUpdated] = field(default_factory=list)
+    events: list[UserRegistered | UserProfileUpdated] = field(default_factory=list, compare=False)
 
     @classmethod
     def register(
@@ -152,6 +158,11 @@ class User:
     def grant(self, role: str, now: datetime) -> None:
         """Give a role to the account."""
         self.roles |= {role}
+        self.updated_at = now
+
+    def change_password(self, password_hash: str, now: datetime) -> None:
+        """Take the hash of a new password."""
+        self.password_hash = password_hash
         self.updated_at = now
 
 
@@ -386,3 +397,12 @@ class SignInAttempts:
             # Capped: the longest lock is reached long before 2^30 times the first overflows a timedelta.
             doublings = min(self.failures - policy.failures, 30)
             self.locked_until = now + min(policy.first * 2**doublings, policy.longest)
+
+
+@dataclass(frozen=True, slots=True)
+class PublicKey:
+    """What proves an access token: an entry of the key set (RFC 7517). All are P-256 keys for ES256."""
+
+    kid: str
+    x: str
+    y: str

@@ -14,18 +14,12 @@ from typing import Any, Self, TypeVar
 from argon2 import PasswordHasher, Type
 from argon2.exceptions import InvalidHashError, VerificationError
 
-from stoa_chassis.errors import ResourceExhausted
+from stoa_user.model import SignInBusy
 
 T = TypeVar("T")
 
 
-class SignInBusy(ResourceExhausted):
-    """More passwords are waiting to be checked than can be in reasonable time."""
-
-    reason = "SIGN_IN_BUSY"
-
-
-class Passwords:
+class Argon2Passwords:
     """Hashes and checks passwords, in the turn that a caller waits for."""
 
     def __init__(

@@ -1,15 +1,17 @@
 """Accounts, address books, sessions and sign-in attempts in PostgreSQL."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
-from typing import TypeAlias
+from typing import Any
 from uuid import UUID
 
 import asyncpg
 
 from stoa_chassis.outbox import Outbox
-from stoa_chassis.postgres import Database
+from stoa_chassis.postgres import Queries
+from stoa_chassis.postgres_table import Table
+from stoa_user import ports
 from stoa_user.model import (
     Address,
     AddressBook,
@@ -25,73 +27,43 @@ from stoa_user.model import (
     email_key,
 )
 
-# What a repository works on: the connection of a transaction, or the pool when one statement is all there is.
-Queries: TypeAlias = asyncpg.Connection | Database
-
-_USER = "user_id, email, password_hash, first_name, last_name, roles, created_at, updated_at"
-_ADDRESS = """address_id, kind, is_default, recipient, line1, line2, city, region, postal_code, country,
-    created_at, updated_at"""
+_USERS = Table("users", key="user_id")
+_ADDRESSES = Table("user_addresses", key="address_id")
 
 
 class Users:
     """The accounts."""
 
-    def __init__(self, queries: Queries) -> None:
+    def __init__(self, queries: Queries, outbox: Outbox | None = None) -> None:
+        """Outside of a transaction there is no outbox, and accounts are only read."""
         self._queries = queries
+        self._outbox = outbox
 
     async def get(self, user_id: UUID) -> User:
         """Read an account. Raises UserNotFound."""
-        return _found(await self._queries.fetchrow(f"SELECT {_USER} FROM users WHERE user_id = $1", user_id))
+        return _found(await self._read("user_id = $1", user_id))
 
     async def lock(self, user_id: UUID) -> User:
         """Read an account that nobody else may change until the transaction ends. Raises UserNotFound."""
-        return _found(
-            await self._queries.fetchrow(f"SELECT {_USER} FROM users WHERE user_id = $1 FOR UPDATE", user_id)
-        )
+        return _found(await self._read("user_id = $1 FOR UPDATE", user_id))
 
     async def by_email(self, email: str) -> User | None:
         """Find the account with an email, however it is capitalised."""
-        row = await self._queries.fetchrow(
-            f"SELECT {_USER} FROM users WHERE lower(email) = $1", email_key(email)
-        )
-        return _user(row) if row else None
+        return await self._read("lower(email) = $1", email_key(email))
 
     async def add(self, user: User) -> None:
-        """Store a new account. Raises EmailTaken."""
-        try:
-            await self._queries.execute(
-                f"INSERT INTO users ({_USER}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
-                user.user_id,
-                user.email,
-                user.password_hash,
-                user.first_name,
-                user.last_name,
-                sorted(user.roles),
-                user.created_at,
-                user.updated_at,
-            )
-        except asyncpg.UniqueViolationError:
-            raise EmailTaken from None
+        """Store a new account, and publish its events. Raises EmailTaken."""
+        assert self._outbox is not None, "an account is added in a transaction"
+        with _email_is_unique():
+            await _USERS.insert(self._queries, _user_row(user))
+        self._outbox.collect(user)
 
     async def save(self, user: User) -> None:
-        """Store a changed account. Raises EmailTaken."""
-        try:
-            await self._queries.execute(
-                """
-                UPDATE users SET email = $2, password_hash = $3, first_name = $4, last_name = $5, roles = $6,
-                    updated_at = $7
-                WHERE user_id = $1
-                """,
-                user.user_id,
-                user.email,
-                user.password_hash,
-                user.first_name,
-                user.last_name,
-                sorted(user.roles),
-                user.updated_at,
-            )
-        except asyncpg.UniqueViolationError:
-            raise EmailTaken from None
+        """Store a changed account, and publish its events. Raises EmailTaken."""
+        assert self._outbox is not None, "an account is saved in a transaction"
+        with _email_is_unique():
+            await _USERS.update(self._queries, _user_row(user))
+        self._outbox.collect(user)
 
     async def rehash(self, user: User, password_hash: str) -> None:
         """Replace the hash of a password by a stronger one of the same password, unless it has changed."""
@@ -102,9 +74,13 @@ class Users:
             password_hash,
         )
 
+    async def _read(self, condition: str, key: UUID | str) -> User | None:
+        row = await self._queries.fetchrow(f"SELECT * FROM users WHERE {condition}", key)
+        return _user(row) if row else None
+
 
 class Addresses:
-    """The address books."""
+    """The address books. Whoever changes one holds the lock of its account."""
 
     def __init__(self, queries: Queries) -> None:
         self._queries = queries
@@ -112,9 +88,7 @@ class Addresses:
     async def get(self, user_id: UUID, address_id: UUID) -> Address:
         """Read an address. Raises AddressNotFound if there is none, or it is in another account's book."""
         row = await self._queries.fetchrow(
-            f"SELECT {_ADDRESS} FROM user_addresses WHERE user_id = $1 AND address_id = $2",
-            user_id,
-            address_id,
+            "SELECT * FROM user_addresses WHERE user_id = $1 AND address_id = $2", user_id, address_id
         )
         if row is None:
             raise AddressNotFound("the account has no such address")
@@ -124,8 +98,8 @@ class Addresses:
         """Read addresses, defaults first and then the newest, that come after (is_default, address_id)."""
         is_default, address_id = after or (None, None)
         rows = await self._queries.fetch(
-            f"""
-            SELECT {_ADDRESS} FROM user_addresses
+            """
+            SELECT * FROM user_addresses
             WHERE user_id = $1 AND ($2::boolean IS NULL OR (is_default, address_id) < ($2, $3::uuid))
             ORDER BY is_default DESC, address_id DESC LIMIT $4
             """,
@@ -137,8 +111,8 @@ class Addresses:
         return [_address(row) for row in rows]
 
     async def book(self, user_id: UUID) -> AddressBook:
-        """Read a whole book, to decide on it; the account should be locked."""
-        rows = await self._queries.fetch(f"SELECT {_ADDRESS} FROM user_addresses WHERE user_id = $1", user_id)
+        """Read a whole book, to decide on it."""
+        rows = await self._queries.fetch("SELECT * FROM user_addresses WHERE user_id = $1", user_id)
         return AddressBook(user_id, {row["address_id"]: _address(row) for row in rows})
 
     async def save(self, book: AddressBook) -> None:
@@ -158,38 +132,14 @@ class Addresses:
             book.user_id,
             list(book.changed),
         )
-        for address in (book.addresses[address_id] for address_id in book.changed):
-            postal = address.postal
-            await self._queries.execute(
-                f"""
-                INSERT INTO user_addresses (user_id, {_ADDRESS})
-                VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
-                ON CONFLICT (address_id) DO UPDATE SET
-                    kind = excluded.kind, is_default = excluded.is_default, recipient = excluded.recipient,
-                    line1 = excluded.line1, line2 = excluded.line2, city = excluded.city,
-                    region = excluded.region, postal_code = excluded.postal_code, country = excluded.country,
-                    updated_at = excluded.updated_at
-                """,
-                book.user_id,
-                address.address_id,
-                address.kind.value,
-                address.is_default,
-                postal.recipient,
-                postal.line1,
-                postal.line2,
-                postal.city,
-                postal.region,
-                postal.postal_code,
-                postal.country,
-                address.created_at,
-                address.updated_at,
-            )
+        for address_id in book.changed:
+            await _ADDRESSES.upsert(self._queries, _address_row(book.user_id, book.addresses[address_id]))
         book.changed.clear()
         book.removed.clear()
 
 
 class Sessions:
-    """The sessions and their refresh tokens."""
+    """The sessions and their refresh tokens, which are found by their digest."""
 
     def __init__(self, queries: Queries) -> None:
         self._queries = queries
@@ -263,17 +213,15 @@ class Sessions:
 
 
 class Attempts:
-    """The failures to sign in, by the digest of the email."""
+    """The failures to sign in, by the digest of the email (`model.attempts_key`)."""
 
     def __init__(self, queries: Queries) -> None:
         self._queries = queries
 
     async def get(self, key: bytes) -> SignInAttempts:
         """Read the failures with an email."""
-        row = await self._queries.fetchrow(
-            "SELECT failures, last_failed_at, locked_until FROM sign_in_attempts WHERE email_digest = $1", key
-        )
-        return SignInAttempts(**row) if row else SignInAttempts()
+        row = await self._queries.fetchrow("SELECT * FROM sign_in_attempts WHERE email_digest = $1", key)
+        return _attempts(row) if row else SignInAttempts()
 
     async def lock(self, key: bytes) -> SignInAttempts:
         """Read the failures with an email and let nobody else count until the transaction ends."""
@@ -281,15 +229,15 @@ class Attempts:
             """
             INSERT INTO sign_in_attempts (email_digest, failures) VALUES ($1, 0)
             ON CONFLICT (email_digest) DO UPDATE SET failures = sign_in_attempts.failures
-            RETURNING failures, last_failed_at, locked_until
+            RETURNING *
             """,
             key,
         )
         assert row is not None
-        return SignInAttempts(**row)
+        return _attempts(row)
 
     async def save(self, key: bytes, attempts: SignInAttempts) -> None:
-        """Store the failures with an email."""
+        """Store the failures with an email, which are locked."""
         await self._queries.execute(
             """
             UPDATE sign_in_attempts SET failures = $2, last_failed_at = $3, locked_until = $4
@@ -310,38 +258,72 @@ class Attempts:
         await self._queries.execute("DELETE FROM sign_in_attempts WHERE last_failed_at < $1", before)
 
 
-@dataclass(frozen=True, slots=True)
-class Tx:
-    """What a use case sees of a transaction."""
-
-    users: Users
-    addresses: Addresses
-    sessions: Sessions
-    attempts: Attempts
-    outbox: Outbox
-
-    @classmethod
-    def open(cls, connection: asyncpg.Connection, outbox: Outbox) -> "Tx":
-        """Put the repositories on the connection of a transaction."""
-        return cls(
-            Users(connection), Addresses(connection), Sessions(connection), Attempts(connection), outbox
-        )
-
-    def publish(self, user: User) -> None:
-        """Hand the account's events to the outbox of this transaction."""
-        for event in user.events:
-            self.outbox.add(event)
-        user.events.clear()
+def open_tx(connection: asyncpg.Connection, outbox: Outbox) -> ports.Tx:
+    """Put the repositories on the connection of a transaction."""
+    return ports.Tx(
+        Users(connection, outbox), Addresses(connection), Sessions(connection), Attempts(connection)
+    )
 
 
-def _found(row: asyncpg.Record | None) -> User:
-    if row is None:
+@contextmanager
+def _email_is_unique() -> Iterator[None]:
+    try:
+        yield
+    except asyncpg.UniqueViolationError as error:
+        if error.constraint_name != "users_email_key":
+            raise
+        raise EmailTaken from None
+
+
+def _found(user: User | None) -> User:
+    if user is None:
         raise UserNotFound("there is no such account")
-    return _user(row)
+    return user
+
+
+def _user_row(user: User) -> dict[str, Any]:
+    return {
+        "user_id": user.user_id,
+        "email": user.email,
+        "password_hash": user.password_hash,
+        "first_name": user.first_name,
+        "last_name": user.last_name,
+        "roles": sorted(user.roles),
+        "created_at": user.created_at,
+        "updated_at": user.updated_at,
+    }
 
 
 def _user(row: asyncpg.Record) -> User:
-    return User(**{**row, "roles": frozenset(row["roles"])})
+    return User(
+        user_id=row["user_id"],
+        email=row["email"],
+        password_hash=row["password_hash"],
+        first_name=row["first_name"],
+        last_name=row["last_name"],
+        roles=frozenset(row["roles"]),
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+    )
+
+
+def _address_row(user_id: UUID, address: Address) -> dict[str, Any]:
+    postal = address.postal
+    return {
+        "address_id": address.address_id,
+        "user_id": user_id,
+        "kind": address.kind,
+        "is_default": address.is_default,
+        "recipient": postal.recipient,
+        "line1": postal.line1,
+        "line2": postal.line2,
+        "city": postal.city,
+        "region": postal.region,
+        "postal_code": postal.postal_code,
+        "country": postal.country,
+        "created_at": address.created_at,
+        "updated_at": address.updated_at,
+    }
 
 
 def _address(row: asyncpg.Record) -> Address:
@@ -361,3 +343,7 @@ def _address(row: asyncpg.Record) -> Address:
         created_at=row["created_at"],
         updated_at=row["updated_at"],
     )
+
+
+def _attempts(row: asyncpg.Record) -> SignInAttempts:
+    return SignInAttempts(row["failures"], row["last_failed_at"], row["locked_until"])

@@ -7,7 +7,7 @@ from datetime import timedelta
 from uuid import UUID
 
 from stoa_chassis.clock import Clock
-from stoa_chassis.uow import UnitOfWork
+from stoa_chassis.uow import UnitOfWork, transactional
 from stoa_user.model import (
     STAFF,
     Address,
@@ -18,21 +18,25 @@ from stoa_user.model import (
     LockoutPolicy,
     PostalAddress,
     ProfileChange,
+    PublicKey,
     Session,
     SessionPolicy,
+    SignInAttempts,
     User,
     attempts_key,
     digest,
 )
-from stoa_user.passwords import Passwords
-from stoa_user.repository import Addresses, Attempts, Tx, Users
-from stoa_user.tokens import TokenIssuer
+from stoa_user.ports import Addresses, Attempts, Passwords, TokenIssuer, Tx, Users
 
 
 class Accounts:
-    """Opening, reading and changing accounts."""
+    """Opening, reading and changing accounts.
+
+    Passwords are hashed before a transaction begins, because that takes long.
+    """
 
     def __init__(self, uow: UnitOfWork[Tx], users: Users, passwords: Passwords, clock: Clock) -> None:
+        """`users` is the store outside of a transaction, for reading."""
         self._uow = uow
         self._users = users
         self._passwords = passwords
@@ -40,19 +44,18 @@ class Accounts:
 
     async def register(self, email: str, password: str, first_name: str, last_name: str) -> User:
         """Open an account. Raises EmailTaken, SignInBusy."""
-        return await self._add(email, password, first_name, last_name, frozenset())
+        return await self._open(email, await self._hash(password), first_name, last_name, frozenset())
 
     async def get(self, user_id: UUID) -> User:
         """Read an account. Raises UserNotFound."""
         return await self._users.get(user_id)
 
-    async def change_profile(self, user_id: UUID, change: ProfileChange) -> User:
+    @transactional
+    async def change_profile(self, tx: Tx, user_id: UUID, change: ProfileChange) -> User:
         """Change some fields of an account. Raises UserNotFound, EmailTaken."""
-        async with self._uow.begin() as tx:
-            user = await tx.users.lock(user_id)
-            user.change_profile(change, self._clock.now())
-            await tx.users.save(user)
-            tx.publish(user)
+        user = await tx.users.lock(user_id)
+        user.change_profile(change, self._clock.now())
+        await tx.users.save(user)
         return user
 
     async def ensure_staff(self, email: str, password: str) -> User:
@@ -63,29 +66,27 @@ class Accounts:
         user = await self._users.by_email(email)
         if user is None:
             try:
-                return await self._add(email, password, "Stoa", "Staff", frozenset({STAFF}))
+                return await self._open(
+                    email, await self._hash(password), "Stoa", "Staff", frozenset({STAFF})
+                )
             except EmailTaken:
                 user = await self._users.by_email(email)  # another instance was faster
         assert user is not None
         async with self._passwords.turn():
             right = await self._passwords.verify(password, user.password_hash)
-            new_hash = user.password_hash if right else await self._passwords.hash(password)
+            new_hash = None if right else await self._passwords.hash(password)
         if right and STAFF in user.roles:
             return user
-        async with self._uow.begin() as tx:
-            user = await tx.users.lock(user.user_id)
-            user.password_hash = new_hash
-            user.grant(STAFF, self._clock.now())
-            await tx.users.save(user)
-            if not right:
-                await tx.sessions.revoke_all(user.user_id, self._clock.now())
-        return user
+        return await self._make_staff(user.user_id, new_hash)
 
-    async def _add(
-        self, email: str, password: str, first_name: str, last_name: str, roles: frozenset[str]
-    ) -> User:
+    async def _hash(self, password: str) -> str:
         async with self._passwords.turn():
-            password_hash = await self._passwords.hash(password)
+            return await self._passwords.hash(password)
+
+    @transactional
+    async def _open(
+        self, tx: Tx, email: str, password_hash: str, first_name: str, last_name: str, roles: frozenset[str]
+    ) -> User:
         user = User.register(
             email=email,
             password_hash=password_hash,
@@ -94,16 +95,27 @@ class Accounts:
             now=self._clock.now(),
             roles=roles,
         )
-        async with self._uow.begin() as tx:
-            await tx.users.add(user)
-            tx.publish(user)
+        await tx.users.add(user)
+        return user
+
+    @transactional
+    async def _make_staff(self, tx: Tx, user_id: UUID, new_hash: str | None) -> User:
+        """Let an account be staff's; with a new hash, if its password was another."""
+        now = self._clock.now()
+        user = await tx.users.lock(user_id)
+        user.grant(STAFF, now)
+        if new_hash is not None:
+            user.change_password(new_hash, now)
+            await tx.sessions.revoke_all(user_id, now)
+        await tx.users.save(user)
         return user
 
 
 class AddressBooks:
-    """Keeping the addresses of accounts."""
+    """Keeping the addresses of accounts. An account is locked while its book changes."""
 
     def __init__(self, uow: UnitOfWork[Tx], addresses: Addresses, clock: Clock) -> None:
+        """`addresses` is the store outside of a transaction, for reading."""
         self._uow = uow
         self._addresses = addresses
         self._clock = clock
@@ -116,35 +128,42 @@ class AddressBooks:
         """Read addresses, defaults first, that come after (is_default, address_id)."""
         return await self._addresses.page(user_id, after, limit)
 
+    @transactional
     async def add(
-        self, user_id: UUID, kind: AddressKind, postal: PostalAddress, *, as_default: bool
+        self, tx: Tx, user_id: UUID, kind: AddressKind, postal: PostalAddress, *, as_default: bool
     ) -> Address:
         """Add an address. Raises UserNotFound, AddressBookFull."""
-        async with self._uow.begin() as tx:
-            await tx.users.lock(user_id)
-            book = await tx.addresses.book(user_id)
-            address = book.add(kind, postal, as_default=as_default, now=self._clock.now())
-            await tx.addresses.save(book)
+        await tx.users.lock(user_id)
+        book = await tx.addresses.book(user_id)
+        address = book.add(kind, postal, as_default=as_default, now=self._clock.now())
+        await tx.addresses.save(book)
         return address
 
+    @transactional
     async def replace(
-        self, user_id: UUID, address_id: UUID, kind: AddressKind, postal: PostalAddress, *, as_default: bool
+        self,
+        tx: Tx,
+        user_id: UUID,
+        address_id: UUID,
+        kind: AddressKind,
+        postal: PostalAddress,
+        *,
+        as_default: bool,
     ) -> Address:
         """Replace an address. Raises UserNotFound, AddressNotFound."""
-        async with self._uow.begin() as tx:
-            await tx.users.lock(user_id)
-            book = await tx.addresses.book(user_id)
-            address = book.replace(address_id, kind, postal, as_default=as_default, now=self._clock.now())
-            await tx.addresses.save(book)
+        await tx.users.lock(user_id)
+        book = await tx.addresses.book(user_id)
+        address = book.replace(address_id, kind, postal, as_default=as_default, now=self._clock.now())
+        await tx.addresses.save(book)
         return address
 
-    async def remove(self, user_id: UUID, address_id: UUID) -> None:
+    @transactional
+    async def remove(self, tx: Tx, user_id: UUID, address_id: UUID) -> None:
         """Remove an address. Raises UserNotFound, AddressNotFound."""
-        async with self._uow.begin() as tx:
-            await tx.users.lock(user_id)
-            book = await tx.addresses.book(user_id)
-            book.remove(address_id)
-            await tx.addresses.save(book)
+        await tx.users.lock(user_id)
+        book = await tx.addresses.book(user_id)
+        book.remove(address_id)
+        await tx.addresses.save(book)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +176,11 @@ class SignedIn:
 
 
 class Sessions:
-    """Signing in, staying signed in, signing out."""
+    """Signing in, staying signed in, signing out.
+
+    What a refusal leaves behind (a failure that is counted, a session that is revoked) has to be stored: so a
+    refusal is raised after its transaction has committed.
+    """
 
     def __init__(
         self,
@@ -170,6 +193,7 @@ class Sessions:
         policy: SessionPolicy,
         lockout: LockoutPolicy,
     ) -> None:
+        """`users` and `attempts` are the stores outside of a transaction, for reading."""
         self._uow = uow
         self._users = users
         self._attempts = attempts
@@ -178,6 +202,11 @@ class Sessions:
         self._clock = clock
         self._policy = policy
         self._lockout = lockout
+
+    @property
+    def public_keys(self) -> Sequence[PublicKey]:
+        """The keys that prove the access tokens given out here."""
+        return self._issuer.public_keys
 
     async def sign_in(self, email: str, password: str) -> SignedIn:
         """Begin a session.
@@ -199,15 +228,8 @@ class Sessions:
             stronger = None
             if self._passwords.is_outdated(user.password_hash):
                 stronger = await self._passwords.hash(password)
-        now = self._clock.now()
-        session = Session.start(user.user_id, self._policy, now)
         secret = _new_secret()
-        async with self._uow.begin() as tx:
-            await tx.sessions.add(session, session.issue(secret, self._policy, now))
-            if attempts.failures:
-                await tx.attempts.clear(key)
-            if stronger:
-                await tx.users.rehash(user, stronger)
+        await self._begin(user, secret, key, attempts, stronger)
         return self._signed_in(user, secret)
 
     async def refresh(self, secret: str) -> SignedIn:
@@ -215,43 +237,59 @@ class Sessions:
 
         Raises InvalidRefreshToken.
         """
-        now = self._clock.now()
-        async with self._uow.begin() as tx:
-            found = await tx.sessions.lock(digest(secret))
-            if found is None:
-                raise InvalidRefreshToken
-            session, token = found
-            if good := session.use(token, now):
-                user = await tx.users.get(session.user_id)
-                fresh = _new_secret()
-                await tx.sessions.rotate(session, token, session.issue(fresh, self._policy, now))
-            else:
-                await tx.sessions.save(session)
-        # Raised after the commit, which would otherwise take back that the session was revoked.
-        if not good:
+        fresh = _new_secret()
+        user = await self._exchange(secret, fresh)
+        if user is None:
             raise InvalidRefreshToken
         return self._signed_in(user, fresh)
 
-    async def sign_out(self, secret: str) -> None:
+    @transactional
+    async def sign_out(self, tx: Tx, secret: str) -> None:
         """End the session of a refresh token, if there is one."""
-        async with self._uow.begin() as tx:
-            if found := await tx.sessions.lock(digest(secret)):
-                session, _ = found
-                session.revoke(self._clock.now())
-                await tx.sessions.save(session)
+        if found := await tx.sessions.lock(digest(secret)):
+            session, _ = found
+            session.revoke(self._clock.now())
+            await tx.sessions.save(session)
 
-    async def prune(self) -> None:
+    @transactional
+    async def prune(self, tx: Tx) -> None:
         """Drop what has no effect any more: expired sessions and forgotten failures."""
         now = self._clock.now()
-        async with self._uow.begin() as tx:
-            await tx.sessions.prune(now)
-            await tx.attempts.prune(now - self._lockout.forgotten_after)
+        await tx.sessions.prune(now)
+        await tx.attempts.prune(now - self._lockout.forgotten_after)
 
-    async def _count_failure(self, key: bytes) -> None:
-        async with self._uow.begin() as tx:
-            attempts = await tx.attempts.lock(key)
-            attempts.fail(self._lockout, self._clock.now())
-            await tx.attempts.save(key, attempts)
+    @transactional
+    async def _begin(
+        self, tx: Tx, user: User, secret: str, key: bytes, attempts: SignInAttempts, stronger: str | None
+    ) -> None:
+        """Begin a session, forget the failures before it, and take over a stronger hash if there is one."""
+        now = self._clock.now()
+        session = Session.start(user.user_id, self._policy, now)
+        await tx.sessions.add(session, session.issue(secret, self._policy, now))
+        if attempts.failures:
+            await tx.attempts.clear(key)
+        if stronger:
+            await tx.users.rehash(user, stronger)
+
+    @transactional
+    async def _count_failure(self, tx: Tx, key: bytes) -> None:
+        attempts = await tx.attempts.lock(key)
+        attempts.fail(self._lockout, self._clock.now())
+        await tx.attempts.save(key, attempts)
+
+    @transactional
+    async def _exchange(self, tx: Tx, secret: str, fresh: str) -> User | None:
+        """Let a fresh refresh token take the place of one, and return whose it is; None if it is not good."""
+        now = self._clock.now()
+        found = await tx.sessions.lock(digest(secret))
+        if found is None:
+            return None
+        session, token = found
+        if not session.use(token, now):
+            await tx.sessions.save(session)
+            return None
+        await tx.sessions.rotate(session, token, session.issue(fresh, self._policy, now))
+        return await tx.users.get(session.user_id)
 
     def _signed_in(self, user: User, secret: str) -> SignedIn:
         return SignedIn(self._issuer.issue(user, self._clock.now()), secret, self._issuer.lifetime)

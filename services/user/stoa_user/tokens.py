@@ -3,7 +3,6 @@
 import hashlib
 import json
 import re
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -19,7 +18,7 @@ from jwt.algorithms import ECAlgorithm
 
 from stoa_chassis.app import StartError
 from stoa_chassis.ids import new_id
-from stoa_user.model import User
+from stoa_user.model import PublicKey, User
 
 _ALGORITHM = "ES256"
 _PUBLIC_KEY = re.compile(r"-----BEGIN PUBLIC KEY-----.+?-----END PUBLIC KEY-----", re.DOTALL)
@@ -29,25 +28,7 @@ class KeyUnusable(StartError):
     """A key in the settings is missing or not a P-256 key in PEM."""
 
 
-@dataclass(frozen=True, slots=True)
-class PublicKey:
-    """One entry of the key set (RFC 7517). All keys are P-256, so that is not repeated here."""
-
-    kid: str
-    x: str
-    y: str
-
-    @classmethod
-    def of(cls, key: EllipticCurvePublicKey) -> "PublicKey":
-        """Describe a key; its id is its thumbprint (RFC 7638), so that all instances call it the same."""
-        jwk: dict[str, Any] = ECAlgorithm.to_jwk(key, as_dict=True)
-        members = {name: jwk[name] for name in ("crv", "kty", "x", "y")}
-        canonical = json.dumps(members, separators=(",", ":"), sort_keys=True).encode()
-        kid = jwt.utils.base64url_encode(hashlib.sha256(canonical).digest()).decode()
-        return cls(kid, jwk["x"], jwk["y"])
-
-
-class TokenIssuer:
+class JwtIssuer:
     """Signs access tokens."""
 
     def __init__(
@@ -66,14 +47,14 @@ class TokenIssuer:
 
         Raises KeyUnusable.
         """
-        self._key = _private_key(signing_key)
-        self._kid = PublicKey.of(self._key.public_key()).kid
+        self._key = _load_private_key(signing_key)
+        self._kid = public_key(self._key.public_key()).kid
         self._issuer = issuer
         self._audience = audience
         self.lifetime = lifetime
-        keys = [self._key.public_key(), *map(_public_key, _PUBLIC_KEY.findall(previous_public_keys))]
+        keys = [self._key.public_key(), *map(_load_public_key, _PUBLIC_KEY.findall(previous_public_keys))]
         # By id, because after a rotation half done the new key may be among the previous ones.
-        self.public_keys = tuple({key.kid: key for key in map(PublicKey.of, keys)}.values())
+        self.public_keys = tuple({key.kid: key for key in map(public_key, keys)}.values())
 
     def issue(self, user: User, now: datetime) -> str:
         """Return a token that proves who the user is and what roles they have."""
@@ -89,7 +70,16 @@ class TokenIssuer:
         return jwt.encode(claims, self._key, _ALGORITHM, headers={"kid": self._kid})
 
 
-def _private_key(pem: str) -> EllipticCurvePrivateKey:
+def public_key(key: EllipticCurvePublicKey) -> PublicKey:
+    """Describe a key; its id is its thumbprint (RFC 7638), so that all instances call it the same."""
+    jwk: dict[str, Any] = ECAlgorithm.to_jwk(key, as_dict=True)
+    members = {name: jwk[name] for name in ("crv", "kty", "x", "y")}
+    canonical = json.dumps(members, separators=(",", ":"), sort_keys=True).encode()
+    kid = jwt.utils.base64url_encode(hashlib.sha256(canonical).digest()).decode()
+    return PublicKey(kid, jwk["x"], jwk["y"])
+
+
+def _load_private_key(pem: str) -> EllipticCurvePrivateKey:
     try:
         key = load_pem_private_key(pem.encode(), None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
@@ -99,7 +89,7 @@ def _private_key(pem: str) -> EllipticCurvePrivateKey:
     return key
 
 
-def _public_key(pem: str) -> EllipticCurvePublicKey:
+def _load_public_key(pem: str) -> EllipticCurvePublicKey:
     try:
         key = load_pem_public_key(pem.encode())
     except (ValueError, UnsupportedAlgorithm):

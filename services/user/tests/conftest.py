@@ -1,58 +1,70 @@
-"""The use cases on a real database, at a time that a test can turn forward."""
+"""The use cases on a store in memory or on PostgreSQL, at a time that a test can turn forward."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import TypeVar
 from uuid import UUID, uuid4
 
+import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from stoa_chassis.avro import Event, EventCodec
+from stoa_chassis.clock import SystemClock
+from stoa_chassis.memory import MemoryStore, memory_unit_of_work
 from stoa_chassis.migrations import service_migrations
 from stoa_chassis.postgres import Database
+from stoa_chassis.postgres_uow import postgres_unit_of_work
+from stoa_chassis.testing import SettableClock
 from stoa_chassis.uow import UnitOfWork
 from stoa_contracts.events import Payload
 from stoa_events import UserProfileUpdated, UserRegistered
-from stoa_user.model import LockoutPolicy, SessionPolicy, User
-from stoa_user.passwords import Passwords
-from stoa_user.repository import Addresses, Attempts, Tx, Users
+from stoa_user import ports, repository, testing
+from stoa_user.model import STAFF, Address, AddressKind, LockoutPolicy, PostalAddress, SessionPolicy, User
+from stoa_user.passwords import Argon2Passwords
 from stoa_user.service import Accounts, AddressBooks, Sessions
-from stoa_user.tokens import TokenIssuer
+from stoa_user.tokens import JwtIssuer
 
 PASSWORD = "correct horse battery"
+NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
+SOMEWHERE = PostalAddress(
+    recipient="Ann Lee", line1="1 Elm Street", city="Boston", postal_code="02108", country="US"
+)
+T = TypeVar("T")
 
 
-class TurnableClock:
-    """A clock that goes on by itself and can be turned forward."""
+@dataclass(frozen=True)
+class Store:
+    """One of the stores, behind the ports."""
 
-    def __init__(self) -> None:
-        self.ahead = timedelta()
-
-    def now(self) -> datetime:
-        return datetime.now(UTC) + self.ahead
+    uow: UnitOfWork[ports.Tx]
+    users: ports.Users
+    addresses: ports.Addresses
+    attempts: ports.Attempts
+    published: Callable[[UUID], Awaitable[list[Event[Payload]]]]
+    """What was published of an account, oldest first."""
 
 
 @dataclass
 class UserService:
     """The user service without its network."""
 
-    database: Database
-    codec: EventCodec
-    passwords: Passwords
-    issuer: TokenIssuer
-    clock: TurnableClock = field(default_factory=TurnableClock)
+    store: Store
+    passwords: ports.Passwords
+    issuer: ports.TokenIssuer
+    clock: SettableClock = field(default_factory=SettableClock)
 
     def __post_init__(self) -> None:
-        self.uow = UnitOfWork(self.database, self.codec, Tx.open, self.clock)
-        users = Users(self.database)
-        self.accounts = Accounts(self.uow, users, self.passwords, self.clock)
-        self.books = AddressBooks(self.uow, Addresses(self.database), self.clock)
+        store = self.store
+        self.accounts = Accounts(store.uow, store.users, self.passwords, self.clock)
+        self.books = AddressBooks(store.uow, store.addresses, self.clock)
         self.sessions = Sessions(
-            self.uow,
-            users,
-            Attempts(self.database),
+            store.uow,
+            store.users,
+            store.attempts,
             self.passwords,
             self.issuer,
             self.clock,
@@ -64,16 +76,77 @@ class UserService:
         """Open an account with an email of its own."""
         return await self.accounts.register(email or new_email(), PASSWORD, "Ann", "Lee")
 
-    async def events(self, user_id: UUID) -> list[Event[Payload]]:
-        """What was published of an account."""
-        rows = await self.database.fetch(
-            "SELECT topic, value FROM outbox WHERE key = $1 ORDER BY id", str(user_id)
-        )
-        return [await self.codec.decode(row["topic"], row["value"]) for row in rows]
-
 
 def new_email() -> str:
     return f"Ann.{uuid4().hex}@Example.com"
+
+
+def roles(access_token: str) -> list[str]:
+    """The roles in a token."""
+    found: list[str] = jwt.decode(access_token, options={"verify_signature": False})["roles"]
+    return found
+
+
+async def outcomes(*calls: Awaitable[T]) -> list[T | type[BaseException]]:
+    """Run calls at the same moment; a call that raised counts as the type of its error."""
+    done = await asyncio.gather(*calls, return_exceptions=True)
+    return [type(each) if isinstance(each, BaseException) else each for each in done]
+
+
+def a_user() -> User:
+    """An account of which every field has a value of its own."""
+    return User(
+        user_id=uuid4(),
+        email=new_email(),
+        password_hash="$argon2id$v=19$hash",
+        first_name="Ann",
+        last_name="Lee",
+        roles=frozenset({STAFF}),
+        created_at=NOW,
+        updated_at=NOW + timedelta(days=1),
+    )
+
+
+def an_address() -> Address:
+    """An address of which every field has a value of its own."""
+    return Address(
+        address_id=uuid4(),
+        kind=AddressKind.BILLING,
+        is_default=True,
+        postal=PostalAddress(
+            recipient="Ann Lee",
+            line1="1 Elm Street",
+            line2="Third flat",
+            city="Boston",
+            region="MA",
+            postal_code="02108",
+            country="US",
+        ),
+        created_at=NOW,
+        updated_at=NOW + timedelta(days=1),
+    )
+
+
+@pytest.fixture
+def memory() -> MemoryStore[testing.Rows]:
+    """An empty store in memory."""
+    return MemoryStore(testing.Rows())
+
+
+@pytest.fixture
+def in_memory(memory: MemoryStore[testing.Rows]) -> Store:
+    """The ports on that store."""
+
+    async def published(user_id: UUID) -> list[Event[Payload]]:
+        return [event for event in memory.published if event.payload.key == str(user_id)]
+
+    return Store(
+        memory_unit_of_work(lambda: memory, testing.open_tx),
+        testing.Users(lambda: memory),
+        testing.Addresses(lambda: memory),
+        testing.Attempts(lambda: memory),
+        published,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -91,22 +164,54 @@ async def codec(schema_registry_url: str) -> EventCodec:
     return loaded
 
 
+@pytest.fixture
+def in_postgres(database: Database, codec: EventCodec) -> Store:
+    """The ports on that database, which the tests of a module share."""
+
+    async def published(user_id: UUID) -> list[Event[Payload]]:
+        rows = await database.fetch(
+            "SELECT topic, value FROM outbox WHERE key = $1 ORDER BY id", str(user_id)
+        )
+        return [await codec.decode(row["topic"], row["value"]) for row in rows]
+
+    return Store(
+        postgres_unit_of_work(database, codec, repository.open_tx, SystemClock()),
+        repository.Users(database),
+        repository.Addresses(database),
+        repository.Attempts(database),
+        published,
+    )
+
+
+@pytest.fixture(params=["in_memory", pytest.param("in_postgres", marks=pytest.mark.stack)])
+def store(request: pytest.FixtureRequest) -> Store:
+    """The ports, on one store and on the other."""
+    chosen: Store = request.getfixturevalue(request.param)
+    return chosen
+
+
 @pytest.fixture(scope="module")
-async def passwords() -> AsyncIterator[Passwords]:
+async def passwords() -> AsyncIterator[Argon2Passwords]:
     """Password hashing that takes no time."""
-    async with Passwords.open(threads=2, waiting=64, memory_kib=64, iterations=1, lanes=1) as opened:
+    async with Argon2Passwords.open(threads=2, waiting=64, memory_kib=64, iterations=1, lanes=1) as opened:
         yield opened
 
 
 @pytest.fixture(scope="module")
-def issuer() -> TokenIssuer:
+def issuer() -> JwtIssuer:
     """An issuer with a key of its own."""
     key = ec.generate_private_key(ec.SECP256R1())
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
-    return TokenIssuer(pem, issuer="stoa", audience="stoa", lifetime=timedelta(minutes=15))
+    return JwtIssuer(pem, issuer="stoa", audience="stoa", lifetime=timedelta(minutes=15))
 
 
 @pytest.fixture
-def service(database: Database, codec: EventCodec, passwords: Passwords, issuer: TokenIssuer) -> UserService:
-    """The use cases, with a clock that only this test turns."""
-    return UserService(database, codec, passwords, issuer)
+def service(in_memory: Store, passwords: Argon2Passwords, issuer: JwtIssuer) -> UserService:
+    """The use cases in memory, with a clock that only this test turns."""
+    return UserService(in_memory, passwords, issuer)
+
+
+@pytest.fixture
+def service_on_each(store: Store, passwords: Argon2Passwords, issuer: JwtIssuer) -> UserService:
+    """The use cases on one store and on the other."""
+    return UserService(store, passwords, issuer)

@@ -1,6 +1,7 @@
-"""What callers get over gRPC, with the policies and constraints of the contract."""
+"""What callers get over gRPC, with the policies and constraints of the contract, on a store in memory."""
 
 from collections.abc import AsyncIterator
+from dataclasses import fields as fields_of
 from typing import Any
 from uuid import uuid4
 
@@ -8,15 +9,19 @@ import grpc
 import jwt
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.message import Message
 
 from stoa.user.v1 import user_pb2, user_pb2_grpc
 from stoa_chassis.errors import Code, RemoteError
+from stoa_chassis.memory import MemoryStore
 from stoa_chassis.testing import InProcessServer, serve_in_process
+from stoa_chassis.timestamps import to_timestamp
 from stoa_user.api import AuthServicer, UserServicer
+from stoa_user.model import Address, PostalAddress, User
+from stoa_user.testing import Rows
 
-from .conftest import PASSWORD, UserService, new_email
+from .conftest import PASSWORD, UserService, a_user, an_address, new_email
 
-pytestmark = pytest.mark.stack
 ADDRESS: dict[str, Any] = {
     "recipient": "Ann Lee",
     "line1": "1 Elm Street",
@@ -32,25 +37,24 @@ async def server(service: UserService) -> AsyncIterator[InProcessServer]:
 
     def add(_: object, to: grpc.aio.Server) -> None:
         user_pb2_grpc.add_UserServiceServicer_to_server(UserServicer(service.accounts, service.books), to)
-        user_pb2_grpc.add_AuthServiceServicer_to_server(AuthServicer(service.sessions, service.issuer), to)
+        user_pb2_grpc.add_AuthServiceServicer_to_server(AuthServicer(service.sessions), to)
 
     async with serve_in_process(add, None, name="user") as running:
         yield running
 
 
-def users(server: InProcessServer, **caller: Any) -> "user_pb2_grpc.UserServiceAsyncStub":
-    stub: user_pb2_grpc.UserServiceAsyncStub = server.stub(user_pb2_grpc.UserServiceStub, **caller)
-    return stub
+def users(server: InProcessServer, **caller: Any) -> user_pb2_grpc.UserServiceStub:
+    return server.stub(user_pb2_grpc.UserServiceStub, **caller)
 
 
-def auth(server: InProcessServer) -> "user_pb2_grpc.AuthServiceAsyncStub":
-    stub: user_pb2_grpc.AuthServiceAsyncStub = server.stub(user_pb2_grpc.AuthServiceStub)
-    return stub
+def auth(server: InProcessServer) -> user_pb2_grpc.AuthServiceStub:
+    return server.stub(user_pb2_grpc.AuthServiceStub)
 
 
 async def register(server: InProcessServer, **changes: str) -> user_pb2.User:
     fields = {"email": new_email(), "password": PASSWORD, "first_name": "Ann", "last_name": "Lee"} | changes
-    return (await users(server).CreateUser(user_pb2.CreateUserRequest(**fields))).user
+    made = await users(server).CreateUser(user_pb2.CreateUserRequest(**fields))
+    return made.user
 
 
 async def refusal(call: Any) -> RemoteError:
@@ -272,3 +276,65 @@ async def test_nothing_of_a_password_or_token_is_logged(
     assert secret not in logged
     assert tokens.refresh_token not in logged
     assert tokens.access_token not in logged
+
+
+# ------------------------------------------------------------------------------------------------- mapping
+
+
+def names(message: Message) -> set[str]:
+    return {field.name for field in message.DESCRIPTOR.fields}
+
+
+def values(message: Message) -> dict[str, Any]:
+    """The fields that have a value."""
+    return {field.name: value for field, value in message.ListFields()}
+
+
+async def test_an_answer_carries_every_field_of_an_account_but_its_secrets(
+    server: InProcessServer, memory: MemoryStore[Rows]
+) -> None:
+    user = a_user()
+    memory.rows = Rows(users={user.user_id: user})
+    me = users(server, as_user=user.user_id)
+    answer = (await me.GetUser(user_pb2.GetUserRequest(user_id=str(user.user_id)))).user
+    shown = {each.name for each in fields_of(User)} - {"password_hash", "roles", "events"}
+    assert names(answer) == shown
+    assert values(answer) == {
+        "user_id": str(user.user_id),
+        "email": user.email,
+        "first_name": user.first_name,
+        "last_name": user.last_name,
+        "created_at": to_timestamp(user.created_at),
+        "updated_at": to_timestamp(user.updated_at),
+    }
+
+
+async def test_answers_carry_every_field_of_an_address(
+    server: InProcessServer, memory: MemoryStore[Rows]
+) -> None:
+    user, address = a_user(), an_address()
+    memory.rows = Rows(users={user.user_id: user}, addresses={address.address_id: (user.user_id, address)})
+    me = users(server, as_user=user.user_id)
+    (listed,) = (await me.ListAddresses(user_pb2.ListAddressesRequest(user_id=str(user.user_id)))).addresses
+    request = user_pb2.GetAddressRequest(user_id=str(user.user_id), address_id=str(address.address_id))
+    postal = (await users(server, as_service="order").GetAddress(request)).address
+    parts = {each.name: getattr(address.postal, each.name) for each in fields_of(PostalAddress)}
+    assert names(postal) == set(parts)
+    assert values(postal) == parts
+    shown = {each.name for each in fields_of(Address)} - {"postal", "created_at", "updated_at"}
+    assert names(listed) == shown | set(parts)
+    assert values(listed) == parts | {
+        "address_id": str(address.address_id),
+        "kind": user_pb2.UserAddress.KIND_BILLING,
+        "is_default": True,
+    }
+
+
+async def test_an_address_is_stored_with_every_field_that_was_sent(server: InProcessServer) -> None:
+    owner = (await register(server)).user_id
+    me = users(server, as_user=owner)
+    parts = {each.name: getattr(an_address().postal, each.name) for each in fields_of(PostalAddress)}
+    sent = user_pb2.UserAddress(kind=user_pb2.UserAddress.KIND_BILLING, is_default=True, **parts)
+    made = (await me.CreateAddress(user_pb2.CreateAddressRequest(user_id=owner, address=sent))).address
+    sent.address_id = made.address_id
+    assert made == sent

@@ -1,5 +1,6 @@
 """What accounts, address books, sessions and sign-in attempts allow."""
 
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
@@ -77,6 +78,17 @@ def test_a_changed_profile_is_announced_with_all_its_values() -> None:
             user_id=user.user_id, email="Ann@Example.com", first_name="Ann", last_name="Lee-Smith"
         )
     ]
+
+
+def test_what_is_announced_carries_every_field_of_the_account() -> None:
+    user = a_user()
+    user.change_profile(ProfileChange(last_name="Lee-Smith"), NOW)
+    user.change_profile(ProfileChange(last_name="Lee"), NOW)
+    announced = {each.name for each in fields(User)}
+    announced -= {"password_hash", "roles", "created_at", "updated_at", "events"}
+    for event in (user.events[0], user.events[-1]):
+        assert {each.name for each in fields(event)} == announced
+        assert all(getattr(event, name) == getattr(user, name) != "" for name in announced)
 
 
 def test_a_change_that_changes_nothing_leaves_no_trace() -> None:

@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from stoa_user.model import STAFF, User
-from stoa_user.tokens import KeyUnusable, PublicKey, TokenIssuer
+from stoa_user.model import STAFF, PublicKey, User
+from stoa_user.tokens import JwtIssuer, KeyUnusable, public_key
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
@@ -27,8 +27,8 @@ def public_pem(key: Key) -> str:
     return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
 
 
-def an_issuer(signing_key: str, previous: str = "") -> TokenIssuer:
-    return TokenIssuer(signing_key, previous, issuer="stoa", audience="stoa", lifetime=timedelta(minutes=15))
+def an_issuer(signing_key: str, previous: str = "") -> JwtIssuer:
+    return JwtIssuer(signing_key, previous, issuer="stoa", audience="stoa", lifetime=timedelta(minutes=15))
 
 
 def a_user() -> User:
@@ -65,7 +65,7 @@ def test_a_token_says_who_and_for_how_long_and_is_proven_by_the_published_key() 
 
 def test_a_key_is_named_by_its_thumbprint() -> None:
     # The key of RFC 7517, appendix A.1, whose thumbprint was computed with another tool.
-    key = PublicKey.of(
+    key = public_key(
         ec.EllipticCurvePublicNumbers(
             int.from_bytes(jwt.utils.base64url_decode("MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4")),
             int.from_bytes(jwt.utils.base64url_decode("4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM")),

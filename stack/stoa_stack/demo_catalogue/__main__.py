@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 
 import httpx
 
 from stoa_stack.demo_catalogue import load
-from stoa_stack.edge_client import Refused
 from stoa_stack.files import write_atomically
 from stoa_stack.instance import Instance
+from stoa_stack.rest import ApiError
+from stoa_stack.shopping import access
 
 
 def main() -> int:
@@ -20,19 +20,19 @@ def main() -> int:
     marker = at.state / "demo-catalogue.loaded"
     if marker.exists():
         return 0
-    access = json.loads((at.state / "access.json").read_text())
-    staff, customer = access["staff"], access["demo_customer"]
+    known = access(at)
+    staff, customer = known["staff"], known["demo_customer"]
     try:
         summary = asyncio.run(
             load(
-                access["edge_url"],
+                known["edge_url"],
                 staff["email"],
                 staff["password"],
                 customer["email"],
                 customer["password"],
             )
         )
-    except (Refused, httpx.TransportError) as error:
+    except (ApiError, httpx.TransportError) as error:
         sys.stderr.write(f"the demo catalogue can't be loaded: {error}\n")
         return 1
     write_atomically(marker, f"{summary}\n")

@@ -14,25 +14,36 @@ from typing import Any, TypeVar
 
 import httpx
 
+from stoa_rest import Product, UserAddress
 from stoa_stack.demo_catalogue.products import DemoProduct, demo_products
-from stoa_stack.edge_client import EdgeClient, Refused
+from stoa_stack.rest import ApiError, Client
 
 T = TypeVar("T")
 
 _AT_ONCE = 8
-# A new variant is known to the warehouse as soon as it has heard of the product.
-_HEARD_WITHIN = 60.0  # seconds
-_ADDRESSES = [
-    {"kind": "KIND_SHIPPING", "line1": "14 Harbour Street", "line2": "2nd floor"},
-    {"kind": "KIND_BILLING", "line1": "P.O. Box 1180", "line2": ""},
-]
-_CITY = {
-    "recipient": "Robin Shopper",
-    "city": "Portland",
-    "region": "ME",
-    "postal_code": "04101",
-    "country": "US",
-}
+# A new variant is known to inventory as soon as it has consumed the event of its product.
+_KNOWN_WITHIN = 60.0  # seconds
+_ADDRESSES: tuple[UserAddress, ...] = (
+    {
+        "kind": "KIND_SHIPPING",
+        "recipient": "Robin Shopper",
+        "line1": "14 Harbour Street",
+        "line2": "2nd floor",
+        "city": "Portland",
+        "region": "ME",
+        "postal_code": "04101",
+        "country": "US",
+    },
+    {
+        "kind": "KIND_BILLING",
+        "recipient": "Robin Shopper",
+        "line1": "P.O. Box 1180",
+        "city": "Portland",
+        "region": "ME",
+        "postal_code": "04101",
+        "country": "US",
+    },
+)
 
 
 @dataclass(frozen=True)
@@ -57,13 +68,13 @@ async def load(
 ) -> Summary:
     """Load all products with their stock, and the demo customer with an address.
 
-    Raises Refused if the shop won't have it, httpx.TransportError if there is none at `edge_url`.
+    Raises ApiError if the shop won't have it, httpx.TransportError if there is none at `edge_url`.
     """
     began = time.monotonic()
     limits = httpx.Limits(max_connections=_AT_ONCE)
     async with httpx.AsyncClient(base_url=edge_url, timeout=30, limits=limits) as http:
-        anyone = EdgeClient(http)
-        staff = await anyone.sign_in(staff_email, staff_password)
+        anyone = Client(http)
+        staff = await Client(http).sign_in(staff_email, staff_password)
         products = demo_products()
         variant_ids = await _variant_ids(anyone)
         missing = [product for product in products if not product.stock.keys() <= variant_ids.keys()]
@@ -78,69 +89,65 @@ async def load(
             if sku in variant_ids
         ]
         await _each(lambda delivery: _deliver(staff, *delivery), deliveries)
-        await _ensure_customer(anyone, customer_email, customer_password)
+        await _ensure_customer(Client(http), customer_email, customer_password)
     return Summary(len(products), created, len(deliveries), time.monotonic() - began)
 
 
-async def _variant_ids(anyone: EdgeClient) -> dict[str, str]:
+async def _variant_ids(anyone: Client) -> dict[str, str]:
     """Return the ids of all variants in the shop by their SKU."""
     found: dict[str, str] = {}
     token = ""
     while True:
-        page = (await anyone.call("GET", "/api/v1/products", page_size=100, page_token=token)).body
-        found |= _skus(page.get("products", []))
-        token = page.get("next_page_token", "")
-        if not token:
+        page = await anyone.list_products(page_size=100, page_token=token)
+        found |= _skus(page["products"])
+        if not (token := page["next_page_token"]):
             return found
 
 
-def _skus(products: Iterable[dict[str, Any]]) -> dict[str, str]:
+def _skus(products: Iterable[Product]) -> dict[str, str]:
     return {variant["sku"]: variant["variant_id"] for product in products for variant in product["variants"]}
 
 
-async def _create(staff: EdgeClient, product: DemoProduct, variant_ids: dict[str, str]) -> bool:
+async def _create(staff: Client, product: DemoProduct, variant_ids: dict[str, str]) -> bool:
     """Create a product and note the ids of its variants; False if it is there already."""
     try:
-        made = await staff.call("POST", "/api/v1/products", product.body)
-    except Refused as refused:
-        if refused.status != 409:
+        made = await staff.create_product(**product.body)
+    except ApiError as error:
+        if error.status != 409:
             raise
         return False
-    variant_ids |= _skus([made.body])
+    variant_ids |= _skus([made])
     return True
 
 
-async def _deliver(staff: EdgeClient, variant_id: str, sku: str, count: int) -> None:
+async def _deliver(staff: Client, variant_id: str, sku: str, count: int) -> None:
     """Announce the first delivery of a variant, unless an earlier load did."""
-    delivery = {"delta": count, "reason": "first delivery", "request_id": f"demo-catalogue-{sku}"}
-    deadline = time.monotonic() + _HEARD_WITHIN
+    deadline = time.monotonic() + _KNOWN_WITHIN
     while True:
         try:
-            await staff.call("POST", f"/api/v1/inventory/{variant_id}/adjustments", delivery)
-        except Refused as refused:
-            if (
-                refused.reason == "REQUEST_REUSED"
-            ):  # an older version of the catalogue delivered another number
+            await staff.adjust_inventory(
+                variant_id, delta=count, reason="first delivery", request_id=f"demo-catalogue-{sku}"
+            )
+        except ApiError as error:
+            if error.reason == "REQUEST_REUSED":  # an older version of the catalogue delivered another number
                 return
-            if refused.status != 404 or time.monotonic() > deadline:
+            if error.status != 404 or time.monotonic() > deadline:
                 raise
             await asyncio.sleep(0.5)
         else:
             return
 
 
-async def _ensure_customer(anyone: EdgeClient, email: str, password: str) -> None:
-    account = {"email": email, "password": password, "first_name": "Robin", "last_name": "Shopper"}
+async def _ensure_customer(customer: Client, email: str, password: str) -> None:
     try:
-        await anyone.call("POST", "/api/v1/users", account)
-    except Refused as refused:
-        if refused.status != 409:
+        await customer.create_user(email=email, password=password, first_name="Robin", last_name="Shopper")
+    except ApiError as error:
+        if error.status != 409:
             raise
-    customer = await anyone.sign_in(email, password)
-    addresses = f"/api/v1/users/{customer.user_id}/addresses"
-    if not (await customer.call("GET", addresses)).body.get("addresses"):
+    await customer.sign_in(email, password)
+    if not (await customer.list_addresses(customer.user_id))["addresses"]:
         for address in _ADDRESSES:
-            await customer.call("POST", addresses, _CITY | address)
+            await customer.create_address(customer.user_id, **address)
 
 
 async def _each(work: Callable[[Any], Awaitable[T]], items: Iterable[Any]) -> list[T]:

@@ -13,6 +13,9 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from stoa_rest import Product, Variant
+from stoa_stack.shopping import money
+
 _SHELVES = Path(__file__).with_name("shelves.toml")
 _PRODUCTS_OF_A_KIND = 3
 _NOVELTIES = ["new", "bestseller", "gift idea", "last season"]
@@ -22,7 +25,7 @@ _NOVELTIES = ["new", "bestseller", "gift idea", "last season"]
 class DemoProduct:
     """A product as CreateProduct takes it, and how many of each SKU the warehouse gets."""
 
-    body: dict[str, Any]
+    body: Product
     stock: dict[str, int]
 
 
@@ -44,12 +47,6 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", ascii_only.replace("'", "")).strip("-")
 
 
-def money(amount: Decimal) -> dict[str, Any]:
-    """Write an amount of US dollars as `google.type.Money` in JSON."""
-    cents = int(amount * 100)
-    return {"currency_code": "USD", "units": str(cents // 100), "nanos": cents % 100 * 10_000_000}
-
-
 def _products_of(
     category: dict[str, Any], shelf: dict[str, Any], kind: str, opening: str
 ) -> Iterator[DemoProduct]:
@@ -67,7 +64,7 @@ def _product(
         material=material, Material=material[0].upper() + material[1:]
     )
     variants = list(_variants(random, category["code"], shelf, name))
-    body = {
+    body: Product = {
         "name": name,
         "description": f"{opening} {detail} {random.choice(shelf['closings'])}",
         "category": category["name"],
@@ -88,7 +85,7 @@ def _product(
     return DemoProduct(body, stock)
 
 
-def _variants(random: Random, code: str, shelf: dict[str, Any], name: str) -> Iterator[dict[str, Any]]:
+def _variants(random: Random, code: str, shelf: dict[str, Any], name: str) -> Iterator[Variant]:
     attributes: dict[str, Sequence[str]] = shelf["attributes"]
     # Where there are two attributes, two values of each make four variants already.
     count = 2 if len(attributes) > 1 else random.choice([1, 2, 3])

@@ -1,4 +1,4 @@
-"""`stoa chaos`: a load of errands and a schedule of faults at once, then quiet, then the audit."""
+"""`stoa chaos`: journeys of shoppers and a schedule of faults at once, then quiet, then the audit."""
 
 from __future__ import annotations
 
@@ -6,35 +6,35 @@ import asyncio
 import json
 import signal
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import httpx
 from rich.console import Console
 from rich.text import Text
 
-from stoa_chaos.canary import Canaries
-from stoa_chaos.errands import Errand, Shopper, Variant, errands, run
+from stoa_chaos.fault_injection import FaultInjector, NotRunning
 from stoa_chaos.faults import striking
-from stoa_chaos.ground import Ground, NotThere
-from stoa_chaos.record import Counted, Record
+from stoa_chaos.journeys import Journey, journeys, play
+from stoa_chaos.probes import SteadyStateProbes
+from stoa_chaos.record import Record
 from stoa_chaos.report import SETTLED_WITHIN, Report, Struck
 from stoa_chaos.schedule import Strike, schedule
+from stoa_chaos.shopper import Shopper
 from stoa_ops.audit.command import audit
-from stoa_stack.edge_client import EdgeClient
+from stoa_stack import shopping
 from stoa_stack.files import write_atomically
 from stoa_stack.instance import CHECKOUT, Instance
+from stoa_stack.shopping import Item, new_product, open_account, put_on_sale
 from stoa_stack.status import State, Status
 from stoa_stack.throwaway import IMPATIENT, throwaway
 from stoa_stack.up import is_running, status_file
 
 _STATE = CHECKOUT / ".stoa-chaos"  # the instance that is broken when none is named
 _SHOPPERS = 40  # at once
-_CANARIES = 6
+_PROBES = 6
 _PLENTY, _SCARCE = (8, 5_000), (2, 25)  # products of five variants each, and the stock of a variant
 _STRIKE_TRIES = 40
 _BACK_WITHIN = 60.0  # seconds
@@ -62,9 +62,9 @@ class Plan:
         return schedule(striking(self.only), self.faults, self.seconds, self.seed)
 
     @property
-    def errands(self) -> list[Errand]:
-        """The errands of the shoppers."""
-        return errands(self.checkouts, self.seconds, self.seed)
+    def journeys(self) -> list[Journey]:
+        """What the shoppers do."""
+        return journeys(self.checkouts, self.seconds, self.seed)
 
 
 def command(console: Console, plan: Plan, *, here: bool, report_file: Path | None) -> int:
@@ -118,20 +118,22 @@ async def _until_terminated(running: Any) -> Report:
 async def _run(at: Instance, console: Console, plan: Plan) -> Report:
     report = Report(plan.seed, Record())
     arrived = time.monotonic()
-    async with _client(at, report.record) as http, _client(at, None) as uncounted:
-        shop = await _stock_up(at, uncounted)
+    limits = httpx.Limits(max_connections=200, max_keepalive_connections=100)
+    async with httpx.AsyncClient(base_url=at.edge_url, timeout=20, limits=limits) as http:
+        sale = await _stock_up(at, http)
         shoppers: asyncio.Queue[Shopper] = asyncio.Queue()
         for _ in range(min(_SHOPPERS, plan.checkouts)):
-            shopper = await Shopper.registered(uncounted, report.record)
-            shopper.client = EdgeClient(http, shopper.client.access_token, shopper.client.user_id, tries=1)
-            shoppers.put_nowait(shopper)
-        canaries = await Canaries.hatched(uncounted, report.record, shop.plenty[0], _CANARIES)
+            shoppers.put_nowait(
+                await open_account(Shopper(http, report.record, report.record.requests), "chaos")
+            )
+        probes = await SteadyStateProbes.prepared(http, report.record, sale.plenty[0], _PROBES)
+        report.record.requests.clear()  # accounts are opened before anything is broken
         began = time.monotonic()
         async with asyncio.TaskGroup() as group:
-            for errand in plan.errands:
-                group.create_task(_go(errand, began, shoppers, shop))
+            for journey in plan.journeys:
+                group.create_task(_go(journey, began, shoppers, sale))
             strikes = [
-                group.create_task(_strike(strike, began, Ground(at), canaries, console))
+                group.create_task(_strike(strike, began, FaultInjector(at), probes, console))
                 for strike in plan.strikes
             ]
     report.strikes = [strike.result() for strike in strikes]
@@ -144,81 +146,55 @@ async def _run(at: Instance, console: Console, plan: Plan) -> Report:
     return report
 
 
-@asynccontextmanager
-async def _client(at: Instance, record: Record | None) -> AsyncIterator[httpx.AsyncClient]:
-    limits = httpx.Limits(max_connections=200, max_keepalive_connections=100)
-    transport: httpx.AsyncBaseTransport = httpx.AsyncHTTPTransport(limits=limits, trust_env=False)
-    if record is not None:
-        transport = Counted(transport, record.requests)
-    async with httpx.AsyncClient(base_url=at.edge_url, timeout=20, transport=transport) as http:
-        yield http
-
-
 @dataclass(frozen=True)
-class _Shelves:
-    plenty: Sequence[Variant]
-    scarce: Sequence[Variant]
+class _Sale:
+    """What only this run buys."""
+
+    plenty: Sequence[Item]
+    scarce: Sequence[Item]
 
 
-async def _stock_up(at: Instance, http: httpx.AsyncClient) -> _Shelves:
-    """Put products on sale that only this run buys."""
-    access = json.loads((at.state / "access.json").read_text())
-    staff = await EdgeClient(http).sign_in(access["staff"]["email"], access["staff"]["password"])
-    return _Shelves(
+async def _stock_up(at: Instance, http: httpx.AsyncClient) -> _Sale:
+    staff = await shopping.staff(at, http)
+    return _Sale(
         *[
-            [variant for _ in range(products) for variant in await _product(staff, stock)]
+            [
+                item
+                for _ in range(products)
+                for item in await put_on_sale(staff, new_product("Storm lantern", variants=5), stock)
+            ]
             for products, stock in (_PLENTY, _SCARCE)
         ]
     )
 
 
-async def _product(staff: EdgeClient, stock: int) -> list[Variant]:
-    product = {
-        "name": "Storm lantern",
-        "description": "Burns in any weather.",
-        "category": "Lighting",
-        "subcategory": "Lanterns",
-        "brand": "Lumen",
-        "variants": [
-            {
-                "sku": f"STORM-{uuid4().hex[:12]}",
-                "attributes": {"size": str(size)},
-                "price": {"currency_code": "USD", "units": str(10 + size), "nanos": 990_000_000},
-            }
-            for size in range(5)
-        ],
-    }
-    made = (await staff.call("POST", "/api/v1/products", product)).body
-    variants = [Variant(made["product_id"], each["variant_id"]) for each in made["variants"]]
-    for variant in variants:
-        delivery = {"delta": stock, "reason": "delivery", "request_id": str(uuid4())}
-        await staff.call("POST", f"/api/v1/inventory/{variant.variant_id}/adjustments", delivery)
-    return variants
-
-
-async def _go(errand: Errand, began: float, shoppers: asyncio.Queue[Shopper], shop: _Shelves) -> None:
-    await asyncio.sleep(max(0.0, began + errand.at - time.monotonic()))
+async def _go(journey: Journey, began: float, shoppers: asyncio.Queue[Shopper], sale: _Sale) -> None:
+    await asyncio.sleep(max(0.0, began + journey.at - time.monotonic()))
     shopper = await shoppers.get()
     try:
-        await run(errand, shopper, shop.scarce if errand.scarce else shop.plenty)
+        await play(journey, shopper, sale.scarce if journey.scarce else sale.plenty)
     finally:
         shoppers.put_nowait(shopper)
 
 
 async def _strike(
-    strike: Strike, began: float, ground: Ground, canaries: Canaries, console: Console
+    strike: Strike,
+    began: float,
+    injector: FaultInjector,
+    probes: SteadyStateProbes,
+    console: Console,
 ) -> Struck:
     await asyncio.sleep(max(0.0, began + strike.at - time.monotonic()))
     for _ in range(_STRIKE_TRIES):
         try:
-            async with strike.fault.does(ground, strike.target):
+            async with strike.fault.inject(injector, strike.target):
                 struck_at = time.monotonic() - began
                 await asyncio.sleep(strike.lasts)
-        except NotThere as missing:
+        except NotRunning as missing:
             why = str(missing)
             await asyncio.sleep(0.25)  # it is being started after the fault before
         else:
-            answers, sells = await canaries.recovery(strike.target)
+            answers, sells = await probes.recovery(strike.target)
             healed = f"{struck_at:6.1f} s  {strike.target} {strike.fault.name}"
             after = "never" if sells is None else f"after {sells:.1f} s"
             console.print(Text(f"{healed}: sells again {after}"), soft_wrap=True)

@@ -23,7 +23,9 @@ def chaos(
         int | None, typer.Option(help="the same seed gives the same run; without, a new one")
     ] = None,
     checkouts: Annotated[int, typer.Option(min=1)] = 2000,
-    faults: Annotated[int, typer.Option(min=0)] = 60,
+    faults: Annotated[
+        int | None, typer.Option(min=0, help="how many; without, each strikes each of its targets once")
+    ] = None,
     minutes: Annotated[float, typer.Option(min=0.1, help="how long the load lasts")] = 16,
     here: Annotated[
         bool, typer.Option("--here", help="break the shop that runs, not one made for it")
@@ -35,7 +37,10 @@ def chaos(
     import random
 
     from stoa_chaos import command
+    from stoa_chaos.faults import striking, targets
 
     seed = random.randrange(10_000) if seed is None else seed
-    plan = command.Plan(seed, checkouts, faults, minutes, tuple(filter(None, only.split(","))))
+    parts = tuple(filter(None, only.split(",")))
+    faults = len(targets(striking(parts))) if faults is None else faults
+    plan = command.Plan(seed, checkouts, faults, minutes, parts)
     raise typer.Exit(command.command(console(), plan, here=here, report_file=report))

@@ -1,5 +1,6 @@
-"""What is broken, as a table. A new service adds its name; a new kind of trouble adds a line.
+"""What is broken, as a table: a new kind of trouble adds a line.
 
+Whom a fault may strike follows from the declarations of the services: one that is added is struck, too.
 A fault is a context manager: entering breaks, leaving heals, so that whatever ends the run heals too.
 """
 
@@ -15,16 +16,31 @@ import confluent_kafka
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from stoa_chaos.ground import Ground, NotThere
+from stoa_chaos.fault_injection import FaultInjector, NotRunning
+from stoa_contracts.declarations import Service, Store
 from stoa_services import SERVICES
 
-Break = Callable[[Ground, str], AbstractAsyncContextManager[None]]
+Injection = Callable[[FaultInjector, str], AbstractAsyncContextManager[None]]
 
-_SERVICES = tuple(SERVICES)
-_SERVERS = ("postgres", "kafka", "valkey", "mongo", "registry", "edge", "gateway")
-_CONSUMERS = ("cart", "order", "inventory")  # of events
-_DOUBLED = ("cart", "order", "payment", "inventory")  # those through which an order passes
-_WITH_DEADLINES = ("order", "payment", "inventory")  # which they keep in their stores
+# A server of the stack that is not named after what it is declared as.
+_SERVERS = {Store.REDIS: "valkey", "payment-gateway": "gateway"}
+
+
+def store_of(service: Service) -> str | None:
+    """The part that keeps a service's data."""
+    return service.store and _SERVERS.get(service.store, service.store.value)
+
+
+_ALL = tuple(SERVICES)
+_STORES = tuple(dict.fromkeys(filter(None, map(store_of, SERVICES.values()))))
+_COMPANIES = tuple(
+    dict.fromkeys(_SERVERS.get(name, name) for service in SERVICES.values() for name in service.companies)
+)
+_CONSUMERS = tuple(name for name, service in SERVICES.items() if service.consumes)
+# Those between which something is under way: a second process takes part in it, at whatever point it is.
+_INVOLVED = tuple(name for name, service in SERVICES.items() if service.consumes or service.companies)
+_WITH_DEADLINES = tuple(name for name in _INVOLVED if SERVICES[name].store is Store.POSTGRES)
+_WRITING_FILES = tuple(store for store in _STORES if store != _SERVERS[Store.REDIS])  # whose log may be lost
 # Clocks of machines that keep time differ by milliseconds; these don't.
 _SKEW = 90  # seconds
 _KAFKA_SECONDS = 5
@@ -37,28 +53,28 @@ class Fault:
 
     name: str
     targets: tuple[str, ...]
-    does: Break
+    inject: Injection
     seconds: tuple[float, float] = (0, 0)
 
 
 @asynccontextmanager
-async def killed(ground: Ground, part: str) -> AsyncIterator[None]:
+async def killed(injector: FaultInjector, part: str) -> AsyncIterator[None]:
     """SIGKILL; the supervisor starts it again."""
-    ground.kill(part)
+    injector.kill(part)
     yield
 
 
 @asynccontextmanager
-async def killed_often(ground: Ground, part: str) -> AsyncIterator[None]:
+async def killed_often(injector: FaultInjector, part: str) -> AsyncIterator[None]:
     """SIGKILL as often as it comes up again, while this lasts."""
 
     async def kill() -> None:
         while True:
-            with suppress(NotThere):
-                ground.kill(part)
+            with suppress(NotRunning):
+                injector.kill(part)
             await asyncio.sleep(1.5)
 
-    ground.kill(part)
+    injector.kill(part)
     killing = asyncio.create_task(kill())
     try:
         yield
@@ -67,23 +83,23 @@ async def killed_often(ground: Ground, part: str) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def frozen(ground: Ground, part: str) -> AsyncIterator[None]:
+async def frozen(injector: FaultInjector, part: str) -> AsyncIterator[None]:
     """SIGSTOP, then SIGCONT: it neither answers nor refuses, and then it goes on as if nothing had been."""
-    with ground.frozen(part):
+    with injector.frozen(part):
         yield
 
 
 @asynccontextmanager
-async def without_space(ground: Ground, part: str) -> AsyncIterator[None]:
+async def without_space(injector: FaultInjector, part: str) -> AsyncIterator[None]:
     """Every write to a file fails."""
-    with ground.without_space(part):
+    with injector.without_space(part):
         yield
 
 
 @asynccontextmanager
-async def rebalanced(ground: Ground, group: str) -> AsyncIterator[None]:
+async def rebalanced(injector: FaultInjector, group: str) -> AsyncIterator[None]:
     """A member joins the group and leaves it again and again; it takes messages and handles none."""
-    rebalancing = asyncio.create_task(_rebalance(ground, group))
+    rebalancing = asyncio.create_task(_rebalance(injector, group))
     try:
         yield
     finally:
@@ -91,8 +107,8 @@ async def rebalanced(ground: Ground, group: str) -> AsyncIterator[None]:
         await asyncio.gather(rebalancing, return_exceptions=True)
 
 
-async def _rebalance(ground: Ground, group: str) -> None:
-    bootstrap = ground.at.address("kafka")
+async def _rebalance(injector: FaultInjector, group: str) -> None:
+    bootstrap = injector.at.address("kafka")
     topics = await asyncio.to_thread(_topics, bootstrap, group)
     while True:
         await asyncio.to_thread(_join_and_leave, bootstrap, group, topics)
@@ -135,28 +151,28 @@ def _join_and_leave(bootstrap: str, group: str, topics: list[str]) -> None:
         member.close()
 
 
-def gateway(**faults: float) -> Break:
+def gateway(**faults: float) -> Injection:
     """Make the payment gateway misbehave in one of its own ways."""
-    return lambda ground, _: ground.gateway_with(**faults)
+    return lambda injector, _: injector.gateway_with(**faults)
 
 
-def second_process(*, crash: bool = False, **settings: str) -> Break:
+def second_process(*, crash: bool = False, **settings: str) -> Injection:
     """Run a second process of a service: two consumers, two relays, two sagas at work on one database."""
-    return lambda ground, service: ground.second_process(service, settings, crash)
+    return lambda injector, service: injector.second_process(service, settings, crash)
 
 
 FAULTS = (
-    Fault("killed", (*_SERVICES, *_SERVERS), killed),
-    Fault("frozen", (*_SERVICES, *_SERVERS), frozen, (5, 20)),
+    Fault("killed", (*_ALL, *_STORES, "kafka", "registry", "edge", *_COMPANIES), killed),
+    Fault("frozen", (*_ALL, *_STORES, "kafka", "registry", "edge", *_COMPANIES), frozen, (5, 20)),
     Fault(
         "killed as often as it starts",
-        ("order", "payment", "inventory", "postgres", "kafka", "valkey", "edge"),
+        (*_WITH_DEADLINES, *_STORES, "kafka", "edge"),
         killed_often,
         (5, 10),
     ),
     Fault("rebalanced all the time", _CONSUMERS, rebalanced, (8, 16)),
-    Fault("doubled by a second process", _DOUBLED, second_process(), (10, 20)),
-    Fault("doubled by a process that crashes", _DOUBLED, second_process(crash=True), (6, 15)),
+    Fault("doubled by a second process", _INVOLVED, second_process(), (10, 20)),
+    Fault("doubled by a process that crashes", _INVOLVED, second_process(crash=True), (6, 15)),
     Fault(
         "doubled by a process whose clock is ahead",
         _WITH_DEADLINES,
@@ -169,13 +185,18 @@ FAULTS = (
         second_process(STOA_CLOCK_OFFSET_SECONDS=str(-_SKEW)),
         (10, 20),
     ),
-    Fault("out of disk space", ("postgres", "kafka", "mongo", "gateway"), without_space, (4, 8)),
+    Fault("out of disk space", (*_WRITING_FILES, "kafka", *_COMPANIES), without_space, (4, 8)),
     Fault("slow", ("gateway",), gateway(latency_ms=6000), (8, 16)),
     Fault("failing", ("gateway",), gateway(error_rate=0.7), (8, 16)),
     Fault("losing its answers", ("gateway",), gateway(lost_answer_rate=0.7), (8, 16)),
     Fault("repeating its notices", ("gateway",), gateway(duplicate_webhooks=3), (8, 16)),
     Fault("sending its notices late", ("gateway",), gateway(delay_webhooks_ms=12_000), (8, 16)),
 )
+
+
+def targets(faults: Sequence[Fault]) -> list[tuple[Fault, str]]:
+    """Each fault with each of its targets."""
+    return [(fault, target) for fault in faults for target in fault.targets]
 
 
 def striking(parts: Sequence[str]) -> list[Fault]:

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 from uuid import UUID
 
-import httpx
-
-_KINDS = {429: "429 shed", 503: "503 unavailable", 504: "504 timed out"}
+from stoa_rest import Order
 
 
 @dataclass
 class Record:
-    """Counts of requests, errands and orders, and complaints: what should not have been, whatever is down."""
+    """Counts of requests, journeys and orders; complaints are what should not have been, whatever is down."""
 
     requests: Counter[str] = field(default_factory=Counter)
-    errands: Counter[tuple[str, str]] = field(default_factory=Counter)
+    journeys: Counter[tuple[str, str]] = field(default_factory=Counter)
     complaints: list[str] = field(default_factory=list)
     orders: dict[UUID, str] = field(default_factory=dict)  # the status that a shopper saw last
     to_cancel: set[UUID] = field(default_factory=set)
@@ -30,9 +26,9 @@ class Record:
         """Note what no trouble excuses."""
         self.complaints.append(what)
 
-    def saw(self, order: Mapping[str, Any]) -> None:
+    def saw(self, order: Order) -> None:
         """Note an order as it was shown. A status that is taken back is a complaint."""
-        order_id, status = UUID(order["order_id"]), str(order["status"])
+        order_id, status = UUID(order["order_id"]), order["status"]
         before = self.orders.get(order_id, "pending")
         if status == "pending" and before != "pending":
             return  # an answer to an earlier request, or one that was cancelled meanwhile
@@ -54,37 +50,6 @@ class Record:
         """Note how long it took from ordering to the end that a shopper sees."""
         self.seconds.setdefault(card, []).append(seconds)
 
-    def errand(self, habit: str, outcome: str) -> None:
-        """Note what became of an errand."""
-        self.errands[habit, outcome] += 1
-
-
-class Counted(httpx.AsyncBaseTransport):
-    """Passes requests on, and counts how they are answered."""
-
-    def __init__(self, transport: httpx.AsyncBaseTransport, requests: Counter[str]) -> None:
-        self._transport = transport
-        self._requests = requests
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send a request."""
-        try:
-            response = await self._transport.handle_async_request(request)
-        except httpx.TimeoutException:
-            self._requests["no answer"] += 1
-            raise
-        except httpx.TransportError:
-            self._requests["no connection"] += 1
-            raise
-        self._requests[_kind(response.status_code)] += 1
-        return response
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self._transport.aclose()
-
-
-def _kind(status: int) -> str:
-    return _KINDS.get(status) or (
-        "answered" if status < 400 else f"{status} refused" if status < 500 else str(status)
-    )
+    def journey(self, habit: str, outcome: str) -> None:
+        """Note what became of a journey."""
+        self.journeys[habit, outcome] += 1

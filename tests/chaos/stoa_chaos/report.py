@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from stoa_chaos.record import Record
 from stoa_chaos.schedule import Strike
 from stoa_ops.audit.books import Books
 from stoa_ops.audit.findings import Finding
+from stoa_stack.percentile import percentile
 
 SETTLED_WITHIN = 60.0  # seconds from the last fault and the last order to books that balance
 _SHOWN = 30
@@ -96,9 +96,9 @@ class Report:
                 for struck in self.strikes
             ],
             "orders": self._orders(),
-            "errands": [
+            "journeys": [
                 {"habit": habit, "outcome": outcome, "count": count}
-                for (habit, outcome), count in sorted(self.record.errands.items())
+                for (habit, outcome), count in sorted(self.record.journeys.items())
             ],
             "requests": dict(requests.most_common()),
             "requests_failed_share": round(_failed(requests), 4),
@@ -182,10 +182,10 @@ class Report:
     def _summary(self) -> Table:
         table = Table("what", "", title="Summary", title_justify="left", box=None, show_header=False)
         requests, total = self.record.requests, sum(self.record.requests.values())
-        errands: Counter[str] = Counter()
-        for (_, outcome), count in self.record.errands.items():
-            errands[outcome] += count
-        table.add_row("errands", _counts(errands))
+        journeys: Counter[str] = Counter()
+        for (_, outcome), count in self.record.journeys.items():
+            journeys[outcome] += count
+        table.add_row("journeys", _counts(journeys))
         table.add_row("orders", _counts(self._orders()))
         table.add_row(
             "requests",
@@ -229,14 +229,8 @@ def _failed(requests: Counter[str]) -> float:
 
 
 def _percentiles(times: Sequence[float]) -> dict[str, float]:
-    if not times:
-        return {}
-    ordered = sorted(times)
-
-    def at(share: float) -> float:
-        return round(ordered[max(0, math.ceil(share * len(ordered)) - 1)], 2)
-
-    return {"p50": at(0.5), "p95": at(0.95), "p99": at(0.99), "max": at(1)}
+    names = {"p50": 50, "p95": 95, "p99": 99, "max": 100}
+    return {name: round(percentile(times, percent), 2) for name, percent in names.items()} if times else {}
 
 
 def _counts(counts: dict[str, int]) -> str:

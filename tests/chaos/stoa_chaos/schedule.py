@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from stoa_chaos.faults import Fault
+from stoa_chaos.faults import Fault, targets
 
 _PAUSE = 2.0  # seconds that a target is left alone between two faults
 
@@ -39,7 +39,7 @@ def schedule(table: Sequence[Fault], count: int, seconds: float, seed: int) -> l
     for number in range(count):
         at = round(slot * (number + dice.uniform(0.1, 0.7)), 1)
         if not turns:
-            turns = [(fault, target) for fault in table for target in fault.targets]
+            turns = targets(table)
             dice.shuffle(turns)
         # The next whose target is left alone; if there is none, the next one waits.
         turn = next((turn for turn in turns if free_at.get(turn[1], 0) <= at), turns[0])

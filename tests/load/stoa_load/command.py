@@ -13,8 +13,8 @@ from rich.console import Console
 
 from stoa_load import report
 from stoa_load.cost import Idle, Meter
-from stoa_load.ground import measurable
-from stoa_load.scenarios import SCENARIOS, Scenario, Stage
+from stoa_load.instance import measured_instance
+from stoa_load.scenarios import SCENARIOS, Bench, Scenario
 from stoa_load.shop import shop
 from stoa_stack.instance import Instance
 
@@ -29,7 +29,7 @@ def command(console: Console, names: Sequence[str], seconds: float, file: Path |
         console.print(f"There is no scenario {', '.join(sorted(unknown))}. Scenarios: {', '.join(known)}")
         return 2
     chosen = [known[name] for name in names] or list(SCENARIOS)
-    with measurable(console) as at:
+    with measured_instance(console) as at:
         path = file or at.folder("bench") / "bench.jsonl"
         return uvloop.run(_play(at, console, chosen, seconds, path))
 
@@ -47,7 +47,7 @@ async def _play(
     async with shop(at) as place:
         for scenario in scenarios:
             console.print(f"{scenario.what} …")
-            result = await scenario.play(Stage(place, meter, idle, seconds))
+            result = await scenario.play(Bench(place, meter, idle, seconds))
             report.add_row(table, scenario, result)
             report.append(file, run | report.line(scenario, result, idle))
             remarks += report.remarks(scenario, result)

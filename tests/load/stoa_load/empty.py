@@ -4,7 +4,7 @@ from typing import Any
 
 from google.protobuf.empty_pb2 import Empty
 
-# Compiled by `floors` when the bench begins. The messages' module registers the descriptors.
+# Compiled by `baseline` when the bench begins. The messages' module registers the descriptors.
 import stoa_bench.empty_pb2  # type: ignore[import-not-found]  # noqa: F401
 import stoa_contracts.grpc_tuning  # noqa: F401  # these stubs, compiled elsewhere, do not see to it
 from stoa_bench.empty_pb2_grpc import (  # type: ignore[import-not-found]

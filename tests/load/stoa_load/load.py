@@ -1,17 +1,20 @@
-"""The load generator: HTTP/1.1 over kept connections, light enough to run beside what it measures.
-
-It knows what Envoy answers and no more: a status line, a length or chunks, and the body.
-"""
+"""The load generator: HTTP/1.1 over kept connections, light enough to run beside what it measures."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 from urllib.parse import urlsplit
+
+import httptools
+import orjson
+
+from stoa_rest import Operation, Operations
+from stoa_stack.percentile import percentile
+from stoa_stack.shopping import NotSettled
 
 _PATIENCE = 60.0  # seconds for an answer
 _SHED = (429, 503)  # refused because of load, or for now
@@ -30,8 +33,8 @@ class BadAnswer(Exception):
         return self.status in _SHED
 
 
-class Http:
-    """A client with one connection, used by one task at a time."""
+class Http(Operations):
+    """A client of the REST API with one connection, used by one task at a time."""
 
     def __init__(self, url: str, token: str = "") -> None:
         parts = urlsplit(url)
@@ -46,17 +49,21 @@ class Http:
         host, _, _ = self.headers.partition("\r\n")
         self.headers = f"{host}\r\nauthorization: Bearer {token}\r\n"
 
-    async def call(self, method: str, path: str, body: Any = None) -> bytes:
-        """Send a request and return the body of its answer.
+    async def call(self, operation: Operation, target: str, body: Mapping[str, Any] | None = None) -> Any:
+        """Send a request and return the JSON of its answer; raises what `send` raises."""
+        return orjson.loads(await self.send(self.encode(operation.method, target, body)))
+
+    def encode(self, method: str, target: str, body: Mapping[str, Any] | None = None) -> bytes:
+        """A request as it is sent, to be sent as often as one likes."""
+        content = b"" if body is None else orjson.dumps(body)
+        length = f"content-type: application/json\r\ncontent-length: {len(content)}\r\n" if content else ""
+        return f"{method} {target} HTTP/1.1\r\n{self.headers}{length}\r\n".encode() + content
+
+    async def send(self, request: bytes) -> bytes:
+        """Send a request that is encoded already, and return the body of its answer.
 
         Raises BadAnswer if it is not a success, OSError if the connection is lost, TimeoutError.
         """
-        content = b"" if body is None else json.dumps(body).encode()
-        length = f"content-type: application/json\r\ncontent-length: {len(content)}\r\n" if content else ""
-        return await self.send(f"{method} {path} HTTP/1.1\r\n{self.headers}{length}\r\n".encode() + content)
-
-    async def send(self, request: bytes) -> bytes:
-        """Send a request that is encoded already; see `call`."""
         if self._connection is None or self._connection.lost:
             loop = asyncio.get_running_loop()
             _, self._connection = await loop.create_connection(_Connection, self._host, self._port)
@@ -75,12 +82,13 @@ class Http:
 class _Connection(asyncio.Protocol):
     def __init__(self) -> None:
         self.lost = False
-        self._received = b""
+        self._parser = httptools.HttpResponseParser(self)
+        self._body = b""
         self._answer: asyncio.Future[tuple[int, bytes]] | None = None
 
     async def exchange(self, request: bytes) -> tuple[int, bytes]:
         self._answer = asyncio.get_running_loop().create_future()
-        self._received = b""
+        self._body = b""
         self._transport.write(request)
         try:
             return await self._answer
@@ -96,39 +104,26 @@ class _Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        self._received += data
-        answer = _parse(self._received)
-        if answer is not None and self._answer is not None and not self._answer.done():
-            self._answer.set_result(answer)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            self._fail(ConnectionAbortedError(f"an answer is not HTTP: {error}"))
+            self.close()
+
+    def on_body(self, body: bytes) -> None:
+        self._body += body
+
+    def on_message_complete(self) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_result((self._parser.get_status_code(), self._body))
 
     def connection_lost(self, error: Exception | None) -> None:
         self.lost = True
+        self._fail(error or ConnectionResetError("the edge closed the connection"))
+
+    def _fail(self, error: Exception) -> None:
         if self._answer is not None and not self._answer.done():
-            self._answer.set_exception(error or ConnectionResetError("the edge closed the connection"))
-
-
-def _parse(received: bytes) -> tuple[int, bytes] | None:
-    """Return status and body once they are complete."""
-    head, separator, rest = received.partition(b"\r\n\r\n")
-    if not separator:
-        return None
-    status = int(head[9:12])
-    _, found, after = head.partition(b"content-length: ")
-    if found:
-        length = int(after.split(b"\r\n", 1)[0])
-        return (status, rest[:length]) if len(rest) >= length else None
-    if b"transfer-encoding: chunked" in head:
-        return (status, _unchunk(rest)) if rest.endswith(b"0\r\n\r\n") else None
-    return status, b""
-
-
-def _unchunk(rest: bytes) -> bytes:
-    body = b""
-    while True:
-        size, _, rest = rest.partition(b"\r\n")
-        if not (length := int(size, 16)):
-            return body
-        body, rest = body + rest[:length], rest[length + 2 :]
+            self._answer.set_exception(error)
 
 
 @dataclass
@@ -160,14 +155,6 @@ class Outcome:
         return percentile(self.times, percent)
 
 
-def percentile(values: list[float], percent: float) -> float:
-    """The value that so many percent of the values do not exceed; 0 if there are none."""
-    if not values:
-        return 0.0
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
-
-
 Act = Callable[[], Awaitable[object]]
 
 
@@ -176,7 +163,7 @@ async def attempt(act: Act, outcome: Outcome) -> None:
     began = time.perf_counter()
     try:
         await act()
-    except (BadAnswer, OSError, TimeoutError) as error:
+    except (BadAnswer, NotSettled, OSError, TimeoutError) as error:
         outcome.count(began, error)
     else:
         outcome.count(began, None)

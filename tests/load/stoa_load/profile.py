@@ -11,8 +11,8 @@ import uvloop
 from rich.console import Console
 
 from stoa_load.cost import Idle, Meter, pids_of
-from stoa_load.ground import measurable
-from stoa_load.scenarios import SCENARIOS, Stage
+from stoa_load.instance import measured_instance
+from stoa_load.scenarios import SCENARIOS, Bench
 from stoa_load.shop import shop
 from stoa_stack.instance import Instance
 
@@ -23,7 +23,7 @@ _HEAD_START = 3.0  # seconds that the load has before the first sample
 
 def command(console: Console, service: str, scenario: str, seconds: float, form: str) -> int:
     """Play a scenario while py-spy samples a Python process; 0 if there is a profile, 2 if it can't be."""
-    with measurable(console) as at:
+    with measured_instance(console) as at:
         return _profile(at, console, service, scenario, seconds, form)
 
 
@@ -50,9 +50,9 @@ async def _record(
     at: Instance, console: Console, scenario: str, seconds: float, spy: list[str], file: Path
 ) -> int:
     async with shop(at) as place:
-        stage = Stage(place, Meter(at), Idle({}, {}), seconds + _HEAD_START)
+        bench = Bench(place, Meter(at), Idle({}, {}), seconds + _HEAD_START)
         play = next(each.play for each in SCENARIOS if each.name == scenario)
-        load = asyncio.ensure_future(play(stage))
+        load = asyncio.ensure_future(play(bench))
         await asyncio.sleep(_HEAD_START)
         process = await asyncio.create_subprocess_exec(
             *spy, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT

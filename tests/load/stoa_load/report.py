@@ -10,8 +10,8 @@ from typing import Any
 from rich.table import Table
 
 from stoa_load.cost import Idle
-from stoa_load.load import percentile
 from stoa_load.scenarios import Result, Scenario
+from stoa_stack.percentile import percentile
 
 _WORTH_SHOWING = 0.02  # of the whole: what costs less is left out of the table
 
@@ -67,7 +67,7 @@ def line(scenario: Scenario, result: Result, idle: Idle) -> dict[str, Any]:
     return {
         "scenario": scenario.name,
         "what": scenario.what,
-        "floor": scenario.floor,
+        "baseline": scenario.baseline,
         "seconds": round(outcome.seconds, 2),
         "requests": len(outcome.times),
         "per_second": round(len(outcome.times) / outcome.seconds, 2),

@@ -17,10 +17,12 @@ from typing import Any
 
 import grpc
 
+from stoa_load.baseline import METHOD, PATH, baseline
 from stoa_load.cost import Cost, Idle, Meter
-from stoa_load.floors import METHOD, PATH, floors
-from stoa_load.load import Act, BadAnswer, Http, Outcome, closed_loop, open_loop, percentile
+from stoa_load.load import Act, BadAnswer, Http, Outcome, closed_loop, open_loop
 from stoa_load.shop import Shop
+from stoa_rest import GET_PRODUCT, LIST_PRODUCTS, LIST_USER_ORDERS
+from stoa_stack.percentile import percentile
 
 _WARM_UP = 0.25  # of the time that is measured
 _DRAIN = 2.0  # seconds after the last answer for what goes on behind it: events, webhooks
@@ -32,8 +34,8 @@ _SETTLED_WITHIN = 90.0  # seconds
 
 
 @dataclass(frozen=True)
-class Stage:
-    """Where a scenario plays."""
+class Bench:
+    """What a scenario plays on, and with which meters, for so many seconds."""
 
     shop: Shop
     meter: Meter
@@ -51,34 +53,34 @@ class Result:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
-Play = Callable[[Stage], Awaitable[Result]]
+Play = Callable[[Bench], Awaitable[Result]]
 # Prepares so many actors, each of whom does the thing that is measured, again and again.
-Actors = Callable[[Stage, int], AbstractAsyncContextManager[list[Act]]]
+Actors = Callable[[Bench, int], AbstractAsyncContextManager[list[Act]]]
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """A line of the table. A floor is no part of the shop: it is what others are measured against."""
+    """A line of the table. A baseline is no part of the shop: others are measured against it."""
 
     name: str
     what: str
     play: Play
-    floor: bool = False
+    baseline: bool = False
 
 
 def loop(actors: Actors, at_once: int, *, drain: float = 0.0) -> Play:
     """Measure so many actors in a closed loop; `drain` is for what goes on after the answers."""
 
-    async def play(stage: Stage) -> Result:
-        async with actors(stage, at_once) as acts:
-            await closed_loop(acts, stage.seconds * _WARM_UP)
+    async def play(bench: Bench) -> Result:
+        async with actors(bench, at_once) as acts:
+            await closed_loop(acts, bench.seconds * _WARM_UP)
             await asyncio.sleep(drain)
             since = datetime.now(UTC)
-            before = await stage.meter.read()
-            outcome = await closed_loop(acts, stage.seconds)
+            before = await bench.meter.read()
+            outcome = await closed_loop(acts, bench.seconds)
             await asyncio.sleep(drain)
-            cost = Cost.between(before, await stage.meter.read(), stage.idle)
-            settled = await stage.shop.settle_times(since) if drain else []
+            cost = Cost.between(before, await bench.meter.read(), bench.idle)
+            settled = await bench.shop.settle_times(since) if drain else []
         return Result(outcome, cost.per(len(outcome.times)), settled)
 
     return play
@@ -90,7 +92,7 @@ def loop(actors: Actors, at_once: int, *, drain: float = 0.0) -> Play:
 def getting(*paths: str) -> Actors:
     """Send GETs of these paths, in turn."""
 
-    async def find(_: Stage) -> list[str]:
+    async def find(_: Bench) -> list[str]:
         return list(paths)
 
     return _getting(find)
@@ -99,37 +101,37 @@ def getting(*paths: str) -> Actors:
 def getting_products(count: int) -> Actors:
     """Send GETs of so many different products, in turn."""
 
-    async def find(stage: Stage) -> list[str]:
-        products = await stage.shop.products(count)
-        return [f"/api/v1/products/{product['product_id']}" for product in products]
+    async def find(bench: Bench) -> list[str]:
+        products = await bench.shop.products(count)
+        return [GET_PRODUCT.target(product["product_id"]) for product in products]
 
     return _getting(find)
 
 
-def _getting(find: Callable[[Stage], Awaitable[list[str]]]) -> Actors:
+def _getting(find: Callable[[Bench], Awaitable[list[str]]]) -> Actors:
     @asynccontextmanager
-    async def actors(stage: Stage, count: int) -> AsyncIterator[list[Act]]:
-        paths = await find(stage)
-        async with _clients(stage.shop.at.edge_url, count) as clients:
+    async def actors(bench: Bench, count: int) -> AsyncIterator[list[Act]]:
+        paths = await find(bench)
+        async with _clients(bench.shop.at.edge_url, count) as clients:
             yield [_reader(client, paths) for client in clients]
 
     return actors
 
 
 @asynccontextmanager
-async def empty_behind_edge(stage: Stage, count: int) -> AsyncIterator[list[Act]]:
+async def empty_behind_edge(bench: Bench, count: int) -> AsyncIterator[list[Act]]:
     """Call the empty service through an edge."""
     async with (
-        floors(stage.shop.at, stage.meter) as at,
+        baseline(bench.shop.at, bench.meter) as at,
         _clients(at.edge_url, count) as clients,
     ):
         yield [_reader(client, [PATH]) for client in clients]
 
 
 @asynccontextmanager
-async def empty_direct(stage: Stage, count: int) -> AsyncIterator[list[Act]]:
+async def empty_direct(bench: Bench, count: int) -> AsyncIterator[list[Act]]:
     """Call the empty service by gRPC, without an edge."""
-    async with floors(stage.shop.at, stage.meter) as at, at.channel() as channel:
+    async with baseline(bench.shop.at, bench.meter) as at, at.channel() as channel:
         call: Any = channel.unary_unary(METHOD)
 
         async def act() -> None:
@@ -142,41 +144,41 @@ async def empty_direct(stage: Stage, count: int) -> AsyncIterator[list[Act]]:
 
 
 @asynccontextmanager
-async def adding_to_cart(stage: Stage, count: int) -> AsyncIterator[list[Act]]:
+async def adding_to_cart(bench: Bench, count: int) -> AsyncIterator[list[Act]]:
     """Put things into carts."""
-    shoppers = await stage.shop.shoppers(count)
-    variants = await stage.shop.variants(10)
+    shoppers = await bench.shop.shoppers(count)
+    items = await bench.shop.items(10)
 
     def act(number: int) -> Act:
-        turn = itertools.cycle(variants[number:] + variants[:number])
+        turn = itertools.cycle(items[number:] + items[:number])
         return lambda: shoppers[number].add(next(turn))
 
     yield [act(number) for number in range(count)]
     for shopper in shoppers:
-        await shopper.http.call("DELETE", f"/api/v1/cart/{shopper.user_id}")
+        await shopper.http.clear_cart(shopper.user_id)
 
 
 def buying(different: int) -> Actors:
     """Put a thing into the cart, order it and wait for the confirmation."""
 
     @asynccontextmanager
-    async def actors(stage: Stage, count: int) -> AsyncIterator[list[Act]]:
-        yield await _buyers(stage, count, different, wait=True)
+    async def actors(bench: Bench, count: int) -> AsyncIterator[list[Act]]:
+        yield await _buyers(bench, count, different, wait=True)
 
     return actors
 
 
-async def _buyers(stage: Stage, count: int, different: int, *, wait: bool) -> list[Act]:
-    shoppers = await stage.shop.shoppers(count)
-    variants = await stage.shop.variants(different)
+async def _buyers(bench: Bench, count: int, different: int, *, wait: bool) -> list[Act]:
+    shoppers = await bench.shop.shoppers(count)
+    items = await bench.shop.items(different)
 
     def act(number: int) -> Act:
-        turn = itertools.cycle(variants[number % different :] + variants[: number % different])
+        turn = itertools.cycle(items[number % different :] + items[: number % different])
 
         async def buy() -> None:
             await shoppers[number].add(next(turn))
-            order_id = await shoppers[number].place()
-            if wait and (await shoppers[number].settled(order_id))["status"] != "confirmed":
+            order = await shoppers[number].place()
+            if wait and (await shoppers[number].settled(order))["status"] != "confirmed":
                 raise BadAnswer(0, b"an order was not confirmed")
 
         return buy
@@ -195,29 +197,29 @@ async def _clients(url: str, count: int) -> AsyncIterator[list[Http]]:
 
 
 def _reader(client: Http, paths: list[str]) -> Act:
-    requests = itertools.cycle([f"GET {path} HTTP/1.1\r\n{client.headers}\r\n".encode() for path in paths])
+    requests = itertools.cycle([client.encode("GET", path) for path in paths])
     return lambda: client.send(next(requests))
 
 
 # ---------------------------------------------------------------------------------------- plays of their own
 
 
-async def rising(stage: Stage) -> Result:
+async def rising(bench: Bench) -> Result:
     """Raise the rate of orders until the backlog grows; then press on, and see whether it recovers."""
-    acts = await _buyers(stage, 60, 10, wait=False)
+    acts = await _buyers(bench, 60, 10, wait=False)
     steps = []
     sustained = 0.0
     for rate in _RATES:
-        steps.append(step := await _orders_at(stage, acts, rate))
+        steps.append(step := await _orders_at(bench, acts, rate))
         if not step["sustained"]:
             break
         sustained = rate
-    before = await stage.meter.read()
-    pressed = await open_loop(acts, max(_RATES[0], sustained) * _PRESSURE, stage.seconds)
-    drained_in = await _drained(stage)
+    before = await bench.meter.read()
+    pressed = await open_loop(acts, max(_RATES[0], sustained) * _PRESSURE, bench.seconds)
+    drained_in = await _drained(bench)
     await asyncio.sleep(_DRAIN)
-    cost = Cost.between(before, await stage.meter.read(), stage.idle)
-    after = await _orders_at(stage, acts, max(_RATES[0], sustained) / 2)
+    cost = Cost.between(before, await bench.meter.read(), bench.idle)
+    after = await _orders_at(bench, acts, max(_RATES[0], sustained) / 2)
     facts = {
         "sustained_per_second": sustained,
         "steps": steps,
@@ -234,16 +236,16 @@ async def rising(stage: Stage) -> Result:
     return Result(pressed, cost.per(len(pressed.times)), facts=facts)
 
 
-async def _orders_at(stage: Stage, acts: list[Act], rate: float) -> dict[str, Any]:
+async def _orders_at(bench: Bench, acts: list[Act], rate: float) -> dict[str, Any]:
     """Place orders at a rate; sustained means that none was refused and what is pending does not pile up."""
     since = datetime.now(UTC)
-    loop = asyncio.ensure_future(open_loop(acts, rate, stage.seconds))
-    await asyncio.sleep(stage.seconds / 2)
-    halfway = await stage.shop.pending()
+    loop = asyncio.ensure_future(open_loop(acts, rate, bench.seconds))
+    await asyncio.sleep(bench.seconds / 2)
+    halfway = await bench.shop.pending()
     outcome = await loop
-    pending = await stage.shop.pending()
-    drained_in = await _drained(stage)
-    settled = await stage.shop.settle_times(since)
+    pending = await bench.shop.pending()
+    drained_in = await _drained(bench)
+    settled = await bench.shop.settle_times(since)
     return {
         "per_second": rate,
         "placed": len(outcome.times),
@@ -262,15 +264,15 @@ async def _orders_at(stage: Stage, acts: list[Act], rate: float) -> dict[str, An
     }  # fmt: skip
 
 
-async def rush(stage: Stage) -> Result:
+async def rush(bench: Bench) -> Result:
     """Let 200 buyers order the same thing at the same moment, of which there are 50."""
-    variant = await stage.shop.variant(_RUSH_STOCK)
-    shoppers = await stage.shop.shoppers(_RUSH_BUYERS)
+    item = await bench.shop.item(_RUSH_STOCK)
+    shoppers = await bench.shop.shoppers(_RUSH_BUYERS)
     for shopper in shoppers:
-        await shopper.add(variant)
+        await shopper.add(item)
     since = datetime.now(UTC)
     outcome = Outcome()
-    before = await stage.meter.read()
+    before = await bench.meter.read()
     began = time.perf_counter()
 
     async def order(index: int) -> None:
@@ -291,11 +293,11 @@ async def rush(stage: Stage) -> Result:
             return
 
     await asyncio.gather(*(order(index) for index in range(_RUSH_BUYERS)))
-    await _drained(stage)
+    await _drained(bench)
     outcome.seconds = time.perf_counter() - began
     await asyncio.sleep(_DRAIN)
-    cost = Cost.between(before, await stage.meter.read(), stage.idle)
-    outcomes = await stage.shop.outcomes(variant)
+    cost = Cost.between(before, await bench.meter.read(), bench.idle)
+    outcomes = await bench.shop.outcomes(item)
     facts = {
         "buyers": _RUSH_BUYERS,
         "units": _RUSH_STOCK,
@@ -303,22 +305,22 @@ async def rush(stage: Stage) -> Result:
         "last_settled_after_s": round(outcome.seconds, 1),
         "exact": outcomes.get("confirmed") == _RUSH_STOCK,
     }
-    return Result(outcome, cost.per(_RUSH_BUYERS), await stage.shop.settle_times(since), facts)
+    return Result(outcome, cost.per(_RUSH_BUYERS), await bench.shop.settle_times(since), facts)
 
 
-async def overload(stage: Stage) -> Result:
+async def overload(bench: Bench) -> Result:
     """Send far more requests at once than a service takes; then see whether it is as quick as before."""
-    (shopper,) = await stage.shop.shoppers(1)
-    path = f"/api/v1/users/{shopper.user_id}/orders"
-    async with _clients(stage.shop.at.edge_url, _CROWD) as clients:
+    (shopper,) = await bench.shop.shoppers(1)
+    path = LIST_USER_ORDERS.target(shopper.user_id)
+    async with _clients(bench.shop.at.edge_url, _CROWD) as clients:
         for client in clients:
             client.headers = shopper.http.headers
         acts = [_reader(client, [path]) for client in clients]
-        before = await closed_loop(acts[:8], stage.seconds / 2)
-        reading = await stage.meter.read()
-        crowded = await closed_loop(acts, stage.seconds)
-        cost = Cost.between(reading, await stage.meter.read(), stage.idle)
-        after = await closed_loop(acts[:8], stage.seconds / 2)
+        before = await closed_loop(acts[:8], bench.seconds / 2)
+        reading = await bench.meter.read()
+        crowded = await closed_loop(acts, bench.seconds)
+        cost = Cost.between(reading, await bench.meter.read(), bench.idle)
+        after = await closed_loop(acts[:8], bench.seconds / 2)
     facts = {
         "p50_before_ms": round(before.percentile(50), 1),
         "p50_after_ms": round(after.percentile(50), 1),
@@ -328,24 +330,29 @@ async def overload(stage: Stage) -> Result:
     return Result(crowded, cost.per(len(crowded.times) + crowded.shed), facts=facts)
 
 
-async def _drained(stage: Stage) -> float:
+async def _drained(bench: Bench) -> float:
     """Wait until no order is pending; returns how long that took."""
     began = time.perf_counter()
-    while await stage.shop.pending() and time.perf_counter() - began < _SETTLED_WITHIN:  # noqa: ASYNC110
+    while await bench.shop.pending() and time.perf_counter() - began < _SETTLED_WITHIN:  # noqa: ASYNC110
         await asyncio.sleep(0.1)
     return time.perf_counter() - began
 
 
 SCENARIOS: tuple[Scenario, ...] = (
-    Scenario("direct", "Envoy answers by itself (/healthz)", loop(getting("/healthz"), 8), floor=True),
-    Scenario("empty", "an empty RPC behind an edge", loop(empty_behind_edge, 8), floor=True),
-    Scenario("empty-direct", "the same without the edge", loop(empty_direct, 8), floor=True),
+    Scenario("direct", "Envoy answers by itself (/healthz)", loop(getting("/healthz"), 8), baseline=True),
+    Scenario("empty", "an empty RPC behind an edge", loop(empty_behind_edge, 8), baseline=True),
+    Scenario("empty-direct", "the same without the edge", loop(empty_direct, 8), baseline=True),
     Scenario("product", "GET a product", loop(getting_products(50), 8)),
-    Scenario("list", "GET a list of 20 products", loop(getting("/api/v1/products?page_size=20"), 8)),
+    Scenario("list", "GET a list of 20 products", loop(getting(LIST_PRODUCTS.target(page_size=20)), 8)),
     Scenario(
         "category",
         "GET 20 of a category with filters",
-        loop(getting("/api/v1/products?category=Furniture&min_price=50&max_price=900&page_size=20"), 8),
+        loop(
+            getting(
+                LIST_PRODUCTS.target(category="Furniture", min_price="50", max_price="900", page_size=20)
+            ),
+            8,
+        ),
     ),
     Scenario("cart", "put something into the cart", loop(adding_to_cart, 8, drain=_DRAIN)),
     Scenario("order", "a whole order: cart, place, confirmed", loop(buying(10), 8, drain=_DRAIN)),

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from stoa_load.cost import Cost, Idle, Reading
-from stoa_load.load import BadAnswer, Http, closed_loop, open_loop, percentile
-from stoa_load.soak import Series
+from stoa_load.load import BadAnswer, Http, closed_loop, open_loop
+from stoa_load.soak import Series, judged
+from stoa_stack.percentile import percentile
 
 STOA = Path(sys.executable).with_name("stoa")
 
@@ -45,7 +46,12 @@ async def test_answers_are_read_with_a_length_or_in_chunks_however_they_come() -
     )
     client = Http(url)
     async with server:
-        assert [await client.call("GET", "/") for _ in range(4)] == [b"hello", b"hello", b"hello", b""]
+        assert [await client.send(client.encode("GET", "/")) for _ in range(4)] == [
+            b"hello",
+            b"hello",
+            b"hello",
+            b"",
+        ]
     client.close()
 
 
@@ -60,7 +66,7 @@ async def test_an_answer_other_than_success_is_an_error_and_one_for_load_is_told
     async with server:
         for shed in (False, True):
             with pytest.raises(BadAnswer) as refused:
-                await client.call("GET", "/")
+                await client.send(client.encode("GET", "/"))
             assert refused.value.shed is shed
     client.close()
 
@@ -103,6 +109,34 @@ def test_growth_is_told_from_noise(per_sample: float, noise: float, grows: bool)
         series.at.append(number * 10)
         series.values.append(80 + number * per_sample + chance.uniform(-noise, noise))
     assert series.grows() is grows
+
+
+@pytest.mark.parametrize(
+    ("kind", "minutes", "is_judged"), [("memory MB", 4.9, False), ("memory MB", 5, True), ("lag", 1, True)]
+)
+def test_a_short_soak_does_not_judge_memory(kind: str, minutes: float, is_judged: bool) -> None:
+    assert judged(Series(kind, "postgres"), minutes * 60) is is_judged
+
+
+async def test_requests_are_those_of_the_api_and_answers_are_read_as_json() -> None:
+    server, url = await served([b'HTTP/1.1 200 OK\r\ncontent-length: 16\r\n\r\n{"order_id":"a"}'])
+    client = Http(url, "token")
+    async with server:
+        assert (await client.place_order(request_id="r", payment_token="tok_visa"))["order_id"] == "a"
+    head, _, body = client.encode("POST", "/api/v1/orders", {"request_id": "r"}).partition(b"\r\n\r\n")
+    assert head.splitlines()[0] == b"POST /api/v1/orders HTTP/1.1"
+    assert b"authorization: Bearer token" in head.splitlines()
+    assert json.loads(body) == {"request_id": "r"}
+    client.close()
+
+
+async def test_an_answer_that_is_not_http_is_an_error() -> None:
+    server, url = await served([b"SSH-2.0-OpenSSH\r\n"])
+    client = Http(url)
+    async with server:
+        with pytest.raises(ConnectionError):
+            await client.send(client.encode("GET", "/"))
+    client.close()
 
 
 @pytest.mark.stack

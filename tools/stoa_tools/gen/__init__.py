@@ -11,12 +11,13 @@ from pathlib import Path
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 from stoa_stack.files import write_atomically
-from stoa_tools.gen import events, schemas, services
+from stoa_tools.gen import events, rest, schemas, services
 from stoa_tools.gen.contracts import Contracts
 from stoa_tools.gen.tools import buf
 from stoa_stack.instance import CHECKOUT
 
 _PYTHON = Path("python")
+_OPENAPI = Path("openapi") / "openapi.yaml"
 _DESCRIPTORS = Path("descriptors") / "stoa.binpb"
 
 
@@ -37,6 +38,7 @@ def run(check: bool = False) -> list[str]:
         events.generate(
             schemas.read_folder(CHECKOUT / "events"), fresh / _PYTHON / "stoa_events", fresh / "avro"
         )
+        rest.generate(fresh / _OPENAPI, fresh / _PYTHON / "stoa_rest")
         contracts = Contracts(FileDescriptorSet.FromString((fresh / _DESCRIPTORS).read_bytes()).file)
         services.generate(CHECKOUT, contracts, fresh / _PYTHON / "stoa_services")
         _mark_typed(fresh / _PYTHON)

@@ -1,4 +1,6 @@
 import base64
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
@@ -8,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stoa_chassis.errors import InvalidArgument
-from stoa_chassis.paging import decode_token, encode_token, page_size
+from stoa_chassis.paging import Page, decode_token, encode_token, page, page_size
 
 values = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text()
 cursors = st.dictionaries(st.text(), values, max_size=4)
@@ -71,3 +73,63 @@ def test_a_negative_page_size_is_refused() -> None:
     with pytest.raises(InvalidArgument) as refused:
         page_size(-1)
     assert refused.value.violations[0].field == "page_size"
+
+
+# ----------------------------------------------------------------------------------------------- whole pages
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request for a page of a list of numbers."""
+
+    page_size: int = 0
+    page_token: str = ""
+
+
+class Numbers:
+    """A list of numbers, and which reads of it a page took."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.reads: list[tuple[Mapping[str, Any], int]] = []
+
+    async def page(self, request: Request, **filters: str) -> Page[int]:
+        return await page(request, filters, self._read, lambda number: {"after": number})
+
+    async def _read(self, after: Mapping[str, Any], limit: int) -> list[int]:
+        self.reads.append((after, limit))
+        first = after["after"] + 1 if after else 0
+        return list(range(first, self.count))[:limit]
+
+
+async def test_pages_follow_each_other_to_the_end_of_the_list() -> None:
+    numbers, found, token = Numbers(7), [], ""
+    while True:
+        answer = await numbers.page(Request(3, token))
+        found.append(list(answer.items))
+        if not (token := answer.next_page_token):
+            break
+    assert found == [[0, 1, 2], [3, 4, 5], [6]]
+    assert numbers.reads == [({}, 4), ({"after": 2}, 4), ({"after": 5}, 4)]
+
+
+@pytest.mark.parametrize(("count", "size"), [(0, 3), (3, 3), (2, 3), (20, 0), (100, 1000)])
+async def test_a_list_that_fits_on_a_page_has_no_next_one(count: int, size: int) -> None:
+    answer = await Numbers(count).page(Request(size))
+    assert (list(answer.items), answer.next_page_token) == (list(range(count)), "")
+
+
+@pytest.mark.parametrize(("asked", "size"), [(0, 20), (1000, 100)])
+async def test_a_page_has_the_default_size_and_at_most_the_greatest(asked: int, size: int) -> None:
+    answer = await Numbers(101).page(Request(asked))
+    assert len(answer.items) == size
+    assert answer.next_page_token
+
+
+async def test_a_page_of_a_list_with_other_filters_or_of_no_size_is_not_read() -> None:
+    numbers = Numbers(7)
+    token = (await numbers.page(Request(3), of="Ann")).next_page_token
+    for request in (Request(3, token), Request(-1)):
+        with pytest.raises(InvalidArgument):
+            await numbers.page(request, of="Bo")
+    assert len(numbers.reads) == 1

@@ -163,7 +163,7 @@ class Variant(_message.Message):
 
     @_builtins.property
     def price(self) -> _money_pb2.Money:
-        """What one costs: more than zero, no fraction of a cent."""
+        """What one costs, in the shop's currency: more than zero, no fraction of a cent."""
 
     @_builtins.property
     def images(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

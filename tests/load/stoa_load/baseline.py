@@ -1,4 +1,4 @@
-"""The floors: a service that does nothing, with an edge of its own, on free ports beside the shop.
+"""The baseline: a service that does nothing, with an edge of its own, on free ports beside the shop.
 
 What a call costs there, no call of the shop can cost less: they are the yardstick on a machine that is not
 always equally fast.
@@ -35,7 +35,7 @@ _READY_WITHIN = 20.0  # seconds
 
 
 @dataclass(frozen=True)
-class Floors:
+class Baseline:
     """Where the empty service is, directly and behind its edge."""
 
     target: str
@@ -49,7 +49,7 @@ class Floors:
 
 
 @asynccontextmanager
-async def floors(at: Instance, meter: Meter) -> AsyncIterator[Floors]:
+async def baseline(at: Instance, meter: Meter) -> AsyncIterator[Baseline]:
     """Run the empty service and its edge for as long as the block, and have the meter read them too."""
     folder = at.folder("bench")
     descriptors = _compile(folder)
@@ -57,7 +57,7 @@ async def floors(at: Instance, meter: Meter) -> AsyncIterator[Floors]:
     target, edge, admin = (f"127.0.0.1:{port}" for port in _free_ports(3))
     config = stoa_gateway.write(_edge_settings(at, target, edge, admin, descriptors), folder / "edge")
     with contextlib.ExitStack() as running:
-        log = running.enter_context((folder / "floors.log").open("wb"))
+        log = running.enter_context((folder / "baseline.log").open("wb"))
         service = _start(
             running, log, [sys.executable, "-m", "stoa_load.empty"], _environment(at, folder, target)
         )
@@ -68,7 +68,7 @@ async def floors(at: Instance, meter: Meter) -> AsyncIterator[Floors]:
         meter.further = {"empty service": service, "its edge": envoy}
         try:
             await _ready(f"http://{edge}{PATH}")
-            yield Floors(target, f"http://{edge}", _credentials(at))
+            yield Baseline(target, f"http://{edge}", _credentials(at))
         finally:
             meter.further = {}
 

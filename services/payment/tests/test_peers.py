@@ -1,6 +1,8 @@
-"""What the adapter makes of a gateway that answers badly or not at all."""
+"""The adapter to the gateway: what it asks, and what it makes of an answer that is bad or does not come."""
 
 import asyncio
+import hashlib
+import hmac
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -11,12 +13,23 @@ from uuid import uuid4
 import orjson
 import pytest
 
+from stoa_chassis.errors import InvalidArgument
 from stoa_contracts.money import Money
-from stoa_payment.gateway import HttpGateway, NoAnswer
-from stoa_payment.model import ChargeStatus, Payment, RetryPolicy
+from stoa_payment.model import (
+    BadSignature,
+    Charge,
+    ChargeStatus,
+    GatewayRefund,
+    Notice,
+    Payment,
+    RetryPolicy,
+)
+from stoa_payment.peers import HttpGateway
+from stoa_payment.ports import NoAnswer
 
 Answering: TypeAlias = Callable[[bytes, asyncio.StreamWriter], Awaitable[None]]
 
+NOW = datetime.now(UTC)
 PATIENCE = timedelta(seconds=0.3)
 PAYMENT = Payment.begin(
     uuid4(),
@@ -24,8 +37,8 @@ PAYMENT = Payment.begin(
     Money(Decimal("12.34"), "USD"),
     "tok_visa",
     "a-request",
-    RetryPolicy(timedelta(1), timedelta(1), timedelta(1), timedelta(1)),
-    datetime.now(UTC),
+    RetryPolicy(timedelta(1), timedelta(1)),
+    NOW,
 )
 CHARGE = {
     "id": "ch_1",
@@ -83,17 +96,17 @@ async def speaking_to(answering: Answering) -> AsyncIterator[HttpGateway]:
 
 
 async def test_a_request_says_who_asks_for_what_and_with_which_key() -> None:
-    heard: list[bytes] = []
+    requests: list[bytes] = []
 
     async def answering(request: bytes, writer: asyncio.StreamWriter) -> None:
-        heard.append(request)
+        requests.append(request)
         writer.write(response(200, CHARGE if request.startswith(b"POST") else {"data": [CHARGE]}))
 
     async with speaking_to(answering) as gateway:
         charge = await gateway.charge(PAYMENT)
         assert await gateway.find(PAYMENT) == charge
     assert (charge.status, charge.amount) == (ChargeStatus.SUCCEEDED, PAYMENT.amount)
-    (head, _, body), (found, _, _) = (request.partition(b"\r\n\r\n") for request in heard)
+    (head, _, body), (found, _, _) = (request.partition(b"\r\n\r\n") for request in requests)
     lines = head.decode().lower().split("\r\n")
     assert lines[0] == "post /shop/v1/charges http/1.1"
     assert {"authorization: bearer key", f"idempotency-key: {PAYMENT.order_id}"} < set(lines)
@@ -141,6 +154,60 @@ async def test_a_connection_that_closed_while_it_was_idle_is_not_used_again() ->
         for _ in range(3):
             assert (await gateway.charge(PAYMENT)).charge_id == "ch_1"
             await asyncio.sleep(0.05)
+
+
+def signed(notice: object, *, secret: str = "secret", age: float = 0) -> tuple[bytes, str]:
+    """Return the body and the signature of a notice, as the gateway would send them."""
+    body, timestamp = orjson.dumps(notice), int(NOW.timestamp() - age)
+    digest = hmac.new(secret.encode(), b"%d." % timestamp + body, hashlib.sha256).hexdigest()
+    return body, f"t={timestamp},v1={digest}"
+
+
+def a_notice(kind: str, resource: object) -> dict[str, object]:
+    return {"id": "evt_1", "type": kind, "data": {"object": resource}}
+
+
+async def test_a_notice_is_read_as_what_it_is_about() -> None:
+    refund_id = uuid4()
+    async with speaking_to(says(b"")) as gateway:
+        for notice, subject in (
+            (a_notice("charge.succeeded", CHARGE), ChargeStatus.SUCCEEDED),
+            (a_notice("charge.failed", DECLINED), ChargeStatus.FAILED),
+        ):
+            charge = gateway.read_notice(*signed(notice), NOW).subject
+            assert isinstance(charge, Charge)
+            assert (charge.order_id, charge.status) == (PAYMENT.order_id, subject)
+        refund = {"id": "re_1", "metadata": {"refund_id": str(refund_id)}}
+        made = gateway.read_notice(*signed(a_notice("refund.succeeded", refund)), NOW)
+        assert made == Notice("evt_1", GatewayRefund("re_1", refund_id))
+        other = gateway.read_notice(*signed(a_notice("dispute.opened", {"id": "dp_1"})), NOW)
+        assert other == Notice("evt_1", None)
+
+
+async def test_a_notice_counts_only_if_the_gateway_signed_it_just_now() -> None:
+    notice = a_notice("charge.succeeded", CHARGE)
+    body, signature = signed(notice)
+    async with speaking_to(says(b"")) as gateway:
+        gateway.read_notice(*signed(notice, age=299), NOW)
+        for forged in (
+            signed(notice, secret="guessed"),
+            signed(notice, age=301),
+            signed(notice, age=-301),
+            (body + b" ", signature),
+            (body, ""),
+            (body, "t=1,v1="),
+            (body, signature.replace("t=", "t=x")),
+            (body, "\u00e9"),
+        ):
+            with pytest.raises(BadSignature):
+                gateway.read_notice(*forged, NOW)
+
+
+async def test_a_signed_notice_that_makes_no_sense_is_the_senders_error() -> None:
+    async with speaking_to(says(b"")) as gateway:
+        for notice in ({}, a_notice("charge.succeeded", {"id": "ch_1"})):
+            with pytest.raises(InvalidArgument):
+                gateway.read_notice(*signed(notice), NOW)
 
 
 async def test_nobody_there_is_no_answer_and_soon_nobody_is_asked() -> None:

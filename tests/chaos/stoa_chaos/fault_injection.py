@@ -1,4 +1,4 @@
-"""The instance that is broken: its parts' processes, and further processes of its services.
+"""How faults are injected into a running instance: at its parts' processes, and by further processes.
 
 No process is touched that is not the instance's own: a pid counts only with the start time that the
 supervisor recorded for it, since pids are used again.
@@ -33,26 +33,26 @@ _LOOK_EVERY = 0.1
 _STOP_WITHIN = 25.0
 
 
-class NotThere(Exception):
+class NotRunning(Exception):
     """A part has no process at the moment: it is being started."""
 
 
 @dataclass(frozen=True)
-class Ground:
-    """The running instance, as something to break."""
+class FaultInjector:
+    """Breaks parts of a running instance, and heals them."""
 
     at: Instance
 
     def part(self, name: str) -> PartStatus:
-        """Return what the supervisor says of a part. Raises NotThere."""
+        """Return what the supervisor says of a part. Raises NotRunning."""
         status = Status.read(status_file(self.at))
         part = status.parts.get(name) if status else None
         if part is None or part.pid is None:
-            raise NotThere(f"{name} has no process")
+            raise NotRunning(f"{name} has no process")
         return part
 
     def process(self, name: str) -> psutil.Process:
-        """Return a part's process. Raises NotThere."""
+        """Return a part's process. Raises NotRunning."""
         part = self.part(name)
         try:
             process = psutil.Process(part.pid)
@@ -60,17 +60,17 @@ class Ground:
                 return process
         except psutil.NoSuchProcess:
             pass
-        raise NotThere(f"{name} has just ended")
+        raise NotRunning(f"{name} has just ended")
 
     def family(self, name: str) -> list[psutil.Process]:
-        """Return a part's process and those below it, as PostgreSQL has them. Raises NotThere."""
+        """Return a part's process and those below it, as PostgreSQL has them. Raises NotRunning."""
         leader = self.process(name)
         with contextlib.suppress(psutil.NoSuchProcess):
             return [leader, *leader.children(recursive=True)]
-        raise NotThere(f"{name} has just ended")
+        raise NotRunning(f"{name} has just ended")
 
     def kill(self, name: str) -> None:
-        """End a part as a crash does. Raises NotThere."""
+        """End a part as a crash does. Raises NotRunning."""
         _signal(self.process(name), signal.SIGKILL)
 
     @contextlib.contextmanager
@@ -98,7 +98,7 @@ class Ground:
                 _limit_files(process, 0)
             yield
         finally:
-            with contextlib.suppress(NotThere):
+            with contextlib.suppress(NotRunning):
                 family += self.family(name)  # those that were forked meanwhile have inherited it
             for process in family:
                 _limit_files(process, resource.RLIM_INFINITY)
@@ -150,7 +150,7 @@ class Ground:
             try:
                 (await gateway.post("/admin/faults", json=faults)).raise_for_status()
             except httpx.HTTPError as error:
-                raise NotThere(f"the gateway can't be told: {error!r}") from error
+                raise NotRunning(f"the gateway can't be told: {error!r}") from error
             try:
                 yield
             finally:

@@ -1,4 +1,4 @@
-"""Where a bench plays: the shop that runs, or one made for it."""
+"""The instance that is measured: the shop that runs, or one made for it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _STATE = CHECKOUT / ".stoa-bench"
 
 
 @contextmanager
-def measurable(console: Console) -> Iterator[Instance]:
+def measured_instance(console: Console) -> Iterator[Instance]:
     """Give the shop that runs, if it lets as many requests through as come; else one made for the block.
 
     Raises typer.Exit if none can be started.

@@ -1,0 +1,279 @@
+"""Work that falls due, on a store that tests fill and break."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+import pytest
+
+from stoa_chassis import due
+from stoa_chassis.context import correlation_id
+from stoa_chassis.due import Backoff, DueWork
+from stoa_chassis.testing import SettableClock, eventually
+
+LEASE = timedelta(seconds=30)
+BACKOFF = Backoff(timedelta(seconds=1), timedelta(seconds=10))
+
+
+@dataclass
+class Job:
+    """Something to do."""
+
+    name: str
+    due_at: datetime | None
+    attempts: int = 0
+
+    @property
+    def correlation_id(self) -> str:
+        return f"request of {self.name}"
+
+
+class Jobs:
+    """A store of jobs."""
+
+    def __init__(self, clock: SettableClock) -> None:
+        self.clock = clock
+        self.jobs: list[Job] = []
+        self.error: Exception | None = None
+        self.looks = 0
+
+    def add(self, *names: str, after: timedelta = timedelta()) -> None:
+        self.jobs += [Job(name, self.clock.now() + after) for name in names]
+
+    def job(self, name: str) -> Job:
+        return next(job for job in self.jobs if job.name == name)
+
+    async def claim_due(self, now: datetime, limit: int) -> Sequence[Job]:
+        if self.error is not None:
+            raise self.error
+        claimed = [job for job in self.jobs if job.due_at is not None and job.due_at <= now][:limit]
+        for job in claimed:
+            job.attempts += 1
+            job.due_at = now + LEASE
+        return claimed
+
+    async def next_due(self) -> datetime | None:
+        self.looks += 1
+        return min((job.due_at for job in self.jobs if job.due_at), default=None)
+
+    async def put_off(self, work: Job, until: datetime) -> None:
+        if work.due_at is not None:
+            work.due_at = until
+
+
+@dataclass
+class Worker:
+    """Does jobs, unless a test says otherwise."""
+
+    done: list[str] = field(default_factory=list)
+    correlation_ids: list[str] = field(default_factory=list)
+    hanging: set[str] = field(default_factory=set)
+    failing: dict[str, Exception] = field(default_factory=dict)
+    at_once: int = 0
+    most_at_once: int = 0
+
+    async def do(self, job: Job) -> None:
+        self.correlation_ids.append(correlation_id())
+        self.at_once += 1
+        self.most_at_once = max(self.at_once, self.most_at_once)
+        try:
+            await asyncio.sleep(0)
+            while job.name in self.hanging:  # noqa: ASYNC110  # a test takes it out at any time
+                await asyncio.sleep(0.005)
+            if error := self.failing.get(job.name):
+                raise error
+            self.done.append(job.name)
+            job.due_at = None
+        finally:
+            self.at_once -= 1
+
+
+@pytest.fixture
+def jobs() -> Jobs:
+    return Jobs(SettableClock())
+
+
+@pytest.fixture
+def worker() -> Worker:
+    return Worker()
+
+
+@pytest.fixture
+def work(jobs: Jobs, worker: Worker) -> DueWork[Job]:
+    return DueWork(jobs, worker.do, BACKOFF, jobs.clock, concurrency=3)
+
+
+@asynccontextmanager
+async def running(run: Callable[[], Awaitable[None]]) -> AsyncIterator["asyncio.Future[None]"]:
+    """Run beside the block."""
+    task = asyncio.ensure_future(run())
+    try:
+        yield task
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError, BaseExceptionGroup):
+            await task
+
+
+# ------------------------------------------------------------------------------------------------ backing off
+
+
+@pytest.mark.parametrize(
+    ("attempts", "seconds"), [(0, 1), (1, 2), (2, 4), (3, 8), (4, 10), (5, 10), (1_000_000, 10)]
+)
+def test_pauses_double_up_to_the_longest_and_are_spread_out(attempts: int, seconds: float) -> None:
+    pauses = {BACKOFF.after(attempts) / timedelta(seconds=seconds) for _ in range(50)}
+    assert 0.75 <= min(pauses) <= max(pauses) <= 1
+    assert len(pauses) > 1
+
+
+async def test_what_is_put_off_falls_due_later_the_more_often_it_was_tried(
+    jobs: Jobs, work: DueWork[Job]
+) -> None:
+    jobs.add("job")
+    job = jobs.job("job")
+    waited = []
+    for attempts in (1, 2, 3):
+        job.attempts = attempts
+        before = jobs.clock.now()
+        await work.put_off(job)
+        assert job.due_at is not None
+        waited.append((job.due_at - before) / timedelta(seconds=2**attempts))
+    assert all(0.75 <= each <= 1.01 for each in waited)
+
+
+# -------------------------------------------------------------------------------------- what is due right now
+
+
+async def test_what_is_due_is_worked_off_and_the_rest_waits(
+    jobs: Jobs, work: DueWork[Job], worker: Worker
+) -> None:
+    jobs.add("now")
+    jobs.add("later", after=timedelta(minutes=1))
+    assert await work.work_off() == 1
+    assert worker.done == ["now"]
+    jobs.clock.ahead = timedelta(minutes=1)
+    assert await work.work_off() == 1
+    assert worker.done == ["now", "later"]
+    assert await work.work_off() == 0
+
+
+async def test_no_more_is_claimed_than_asked_for(jobs: Jobs, work: DueWork[Job], worker: Worker) -> None:
+    jobs.add("a", "b", "c")
+    assert await work.work_off(limit=2) == 2
+    assert worker.done == ["a", "b"]
+
+
+async def test_work_is_done_under_the_correlation_id_of_what_caused_it(
+    jobs: Jobs, work: DueWork[Job], worker: Worker
+) -> None:
+    jobs.add("a", "b")
+    await work.work_off()
+    assert worker.correlation_ids == ["request of a", "request of b"]
+    assert correlation_id() == ""
+
+
+@pytest.mark.parametrize("error", [LookupError("broken"), ConnectionError("down")], ids=["bug", "outage"])
+async def test_work_that_fails_stops_nothing_else_and_falls_due_again(
+    jobs: Jobs, work: DueWork[Job], worker: Worker, error: Exception
+) -> None:
+    jobs.add("bad", "good")
+    worker.failing["bad"] = error
+    await work.work_off()
+    assert worker.done == ["good"]
+    assert await work.work_off() == 0
+    jobs.clock.ahead = LEASE
+    worker.failing.clear()
+    await work.work_off()
+    assert worker.done == ["good", "bad"]
+    assert jobs.job("bad").attempts == 2
+
+
+# ----------------------------------------------------------------------------------------- day in and day out
+
+
+async def test_what_falls_due_is_done_when_it_does(jobs: Jobs, work: DueWork[Job], worker: Worker) -> None:
+    jobs.add("now")
+    jobs.add("soon", after=timedelta(seconds=0.1))
+    async with running(work.run):
+        await eventually(lambda: worker.done == ["now"])
+        await eventually(lambda: worker.done == ["now", "soon"])
+    assert worker.correlation_ids == ["request of now", "request of soon"]
+
+
+async def test_what_is_new_is_done_as_soon_as_somebody_says_so(
+    jobs: Jobs, work: DueWork[Job], worker: Worker
+) -> None:
+    async with running(work.run):
+        await eventually(lambda: jobs.looks)
+        jobs.add("job")
+        work.wake()
+        await eventually(lambda: worker.done, within=2)
+
+
+async def test_what_another_process_left_behind_is_found_by_the_next_sweep(
+    jobs: Jobs, worker: Worker
+) -> None:
+    work = DueWork(jobs, worker.do, BACKOFF, jobs.clock, sweep=timedelta(seconds=0.05))
+    async with running(work.run):
+        await eventually(lambda: jobs.looks)
+        jobs.add("job")
+        await eventually(lambda: worker.done, within=2)
+
+
+async def test_work_that_hangs_does_not_keep_the_rest_waiting(
+    jobs: Jobs, work: DueWork[Job], worker: Worker
+) -> None:
+    worker.hanging.add("hanging")
+    jobs.add("hanging", *map(str, range(10)))
+    async with running(work.run):
+        await eventually(lambda: len(worker.done) == 10)
+        worker.hanging.clear()
+        await eventually(lambda: "hanging" in worker.done)
+    assert worker.most_at_once <= 3
+
+
+async def test_while_all_hang_no_more_is_begun_and_the_store_is_left_alone(
+    jobs: Jobs, work: DueWork[Job], worker: Worker
+) -> None:
+    names = list("abcdef")
+    worker.hanging.update(names)
+    jobs.add(*names)
+    async with running(work.run):
+        await eventually(lambda: worker.at_once == 3)
+        before = jobs.looks
+        await asyncio.sleep(0.1)
+        assert jobs.looks - before <= 1
+        worker.hanging.clear()
+        await eventually(lambda: sorted(worker.done) == names)
+    assert worker.most_at_once == 3
+
+
+async def test_an_outage_of_the_store_is_waited_out(
+    jobs: Jobs, work: DueWork[Job], worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(due, "_PAUSE_IN_OUTAGE", 0.01)
+    jobs.add("job")
+    jobs.error = ConnectionError("down")
+    async with running(work.run) as run:
+        await asyncio.sleep(0.05)
+        assert not run.done()
+        jobs.error = None
+        await eventually(lambda: worker.done)
+
+
+async def test_what_is_wrong_with_the_store_ends_it_with_what_it_had_begun(
+    jobs: Jobs, work: DueWork[Job], worker: Worker
+) -> None:
+    worker.hanging.add("hanging")
+    jobs.add("hanging")
+    async with running(work.run) as run:
+        await eventually(lambda: worker.at_once)
+        jobs.error = LookupError("no such table")
+        work.wake()
+        with pytest.raises(ExceptionGroup) as ended:
+            await run
+    assert ended.group_contains(LookupError)
+    assert worker.at_once == 0

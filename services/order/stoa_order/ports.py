@@ -1,0 +1,89 @@
+"""What the use cases of orders need from outside."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+from uuid import UUID
+
+from stoa_order.model import Address, CartLine, Offer, Order, OrderView, Saga
+
+
+class RequestTaken(Exception):
+    """The buyer's request id led to an order already."""
+
+
+class Orders(Protocol):
+    """The orders, to decide on them."""
+
+    async def get(self, order_id: UUID) -> Order:
+        """Make an order of its recorded facts, with the saga that it has. Raises OrderNotFound."""
+        ...
+
+    async def save(self, order: Order, saga: Saga | None) -> None:
+        """Append what is new of an order, store its saga (or that it has none), and publish its events.
+
+        An order of which nothing is new is left as it is. Raises LostRace if somebody else changed it since
+        it was read, and RequestTaken.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Tx:
+    """What a use case sees of a transaction."""
+
+    orders: Orders
+
+
+class OrderViews(Protocol):
+    """The orders, as they are shown."""
+
+    async def get(self, order_id: UUID) -> OrderView | None:
+        """Read one order, if it was placed."""
+        ...
+
+    async def by_request(self, user_id: UUID, request_id: str) -> OrderView | None:
+        """Read the order that a buyer's request led to, if it did."""
+        ...
+
+    async def list(
+        self, *, user_id: UUID | None, status: str | None, before: UUID | None, limit: int
+    ) -> Sequence[OrderView]:
+        """Read orders, newest first, that come after `before` in that order."""
+        ...
+
+
+class Carts(Protocol):
+    """What is in a buyer's cart."""
+
+    async def lines(self, user_id: UUID) -> Sequence[CartLine]:
+        """Return the lines at the prices that the owner last saw."""
+        ...
+
+
+class Catalog(Protocol):
+    """What things cost today."""
+
+    async def offers(self, variant_ids: Sequence[UUID]) -> Sequence[Offer]:
+        """Return today's offers; variants that are not on sale are left out."""
+        ...
+
+
+class AddressBook(Protocol):
+    """The addresses that users keep."""
+
+    async def address(self, user_id: UUID, address_id: UUID) -> Address:
+        """Return one of a user's addresses. Raises InvalidArgument if there is no such one."""
+        ...
+
+
+class Payments(Protocol):
+    """What the saga asks of payment. It may ask again at any time: the outcome is the same."""
+
+    async def charge(self, order: Order, payment_token: str) -> None:
+        """Charge the order's total. The outcome comes as an event."""
+        ...
+
+    async def refund(self, order: Order) -> None:
+        """Give back all that is left of the order's payment. The outcome comes as an event."""
+        ...

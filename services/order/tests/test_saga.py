@@ -1,0 +1,168 @@
+"""The table of the saga: what each step waits for, what undoes it, and what is planned of it."""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+import pytest
+
+from stoa_chassis.due import Backoff
+from stoa_events import OrderCancelled
+from stoa_order.model import Order, Saga, Status
+from stoa_order.saga import Patience, Step, plan, reactions, step_of, steps
+from stoa_order.testing import (
+    NOW,
+    a_confirmed_order,
+    an_order,
+    declined,
+    out_of_stock,
+    paid,
+    refunded,
+    reserved,
+)
+
+STEPS = tuple(steps())
+RESERVE_STOCK, CHARGE, REFUND = STEPS
+SECOND = timedelta(seconds=1)
+PATIENCE = Patience(stock=60 * SECOND, payment=30 * SECOND, retry=Backoff(5 * SECOND, 60 * SECOND))
+
+
+def placed() -> Order:
+    return an_order()
+
+
+def with_stock() -> Order:
+    order = an_order()
+    order.on_inventory_reserved(reserved(order), NOW)
+    return order
+
+
+def cancelled_with_money() -> Order:
+    order = a_confirmed_order()
+    order.cancel("changed my mind", NOW)
+    return order
+
+
+# How an order comes to each step, and how it goes on when the step does what it is there for.
+ARRIVALS: dict[str, Callable[[], Order]] = {
+    RESERVE_STOCK.name: placed,
+    CHARGE.name: with_stock,
+    REFUND.name: cancelled_with_money,
+}
+
+
+def succeed(step: Step, order: Order) -> None:
+    if step is RESERVE_STOCK:
+        order.on_inventory_reserved(reserved(order), NOW)
+    elif step is CHARGE:
+        order.on_payment_successful(paid(order), NOW)
+    else:
+        assert order.payment
+        order.on_payment_refunded(refunded(order, order.payment.payment_id), NOW)
+
+
+def planned(order: Order, now: datetime = NOW) -> Saga:
+    saga = plan(order, now, PATIENCE, token="tok_visa", correlation_id="the request")
+    assert saga
+    return saga
+
+
+@pytest.mark.parametrize("step", STEPS, ids=lambda step: step.name)
+def test_every_step_is_reached_and_left(step: Step) -> None:
+    order = ARRIVALS[step.name]()
+    assert step_of(order) is step
+    succeed(step, order)
+    assert step_of(order) is not step
+
+
+@pytest.mark.parametrize("took_effect", [False, True], ids=["while it waits", "after it took effect"])
+@pytest.mark.parametrize("step", STEPS, ids=lambda step: step.name)
+def test_cancelling_makes_the_compensation_of_a_step_happen(step: Step, took_effect: bool) -> None:
+    order = ARRIVALS[step.name]()
+    if took_effect:
+        succeed(step, order)
+    order.cancel("changed my mind", NOW)
+    if step.compensation is None:  # a compensation is not undone
+        assert step is REFUND
+    elif isinstance(step.compensation, Step):
+        if not took_effect:
+            succeed(step, order)  # the answer to what was asked before comes after all
+        assert step_of(order) is step.compensation
+        assert planned(order).step == step.compensation.name
+    else:
+        assert [type(event) for event in order.events].count(step.compensation) == 1
+
+
+def test_every_step_but_a_compensation_can_be_undone() -> None:
+    compensations = [step.compensation for step in STEPS]
+    assert all(step.compensation or step in compensations for step in STEPS)
+    assert compensations == [OrderCancelled, REFUND, None]
+
+
+@pytest.mark.parametrize("step", [step for step in STEPS if step.gives_up], ids=lambda step: step.name)
+def test_a_step_that_gives_up_ends_the_order(step: Step) -> None:
+    order = ARRIVALS[step.name]()
+    assert step.gives_up
+    step.gives_up(order, NOW)
+    assert order.status is Status.CANCELLED
+    assert plan(order, NOW, PATIENCE) is None
+
+
+def test_every_answer_belongs_to_one_step() -> None:
+    assert len(reactions()) == sum(len(step.answers) for step in STEPS)
+
+
+class TestPlan:
+    def test_a_step_that_only_waits_falls_due_at_its_deadline(self) -> None:
+        saga = planned(placed())
+        assert (saga.due, saga.deadline) == (NOW + PATIENCE.stock, NOW + PATIENCE.stock)
+
+    def test_a_step_that_asks_is_asked_again_before_its_deadline(self) -> None:
+        saga = planned(with_stock())
+        assert (saga.due, saga.deadline) == (NOW + PATIENCE.retry.first, NOW + PATIENCE.payment)
+
+    def test_it_never_falls_due_after_its_deadline(self) -> None:
+        hasty = Patience(stock=SECOND, payment=SECOND, retry=PATIENCE.retry)
+        saga = plan(with_stock(), NOW, hasty)
+        assert saga
+        assert saga.due == saga.deadline == NOW + SECOND
+
+    def test_a_refund_is_asked_for_for_ever(self) -> None:
+        saga = planned(cancelled_with_money())
+        assert (saga.due, saga.deadline) == (NOW + PATIENCE.retry.first, None)
+        assert not saga.is_overdue(NOW + timedelta(days=365))
+
+    def test_the_token_and_the_correlation_id_go_from_step_to_step(self) -> None:
+        order = placed()
+        order.saga = planned(order)
+        order.on_inventory_reserved(reserved(order), NOW)
+        saga = plan(order, NOW, PATIENCE, token="tok_other", correlation_id="another request")
+        assert saga
+        assert (saga.step, saga.token, saga.correlation_id) == (CHARGE.name, "tok_visa", "the request")
+
+    def test_a_saga_of_before_the_column_takes_the_request_that_is_under_way(self) -> None:
+        order = placed()
+        order.saga = plan(order, NOW, PATIENCE)
+        order.on_inventory_reserved(reserved(order), NOW)
+        assert planned(order).correlation_id == "the request"
+
+    def test_the_token_is_kept_only_until_the_order_is_settled(self) -> None:
+        assert planned(with_stock()).token == "tok_visa"
+        assert planned(cancelled_with_money()).token is None
+
+    def test_a_step_that_goes_on_keeps_its_times(self) -> None:
+        order = placed()
+        order.saga = planned(order)
+        assert planned(order, NOW + SECOND) == order.saga
+
+    def test_an_order_that_needs_nothing_has_no_saga(self) -> None:
+        assert plan(a_confirmed_order(), NOW, PATIENCE) is None
+        for outcome in (out_of_stock, declined):
+            order = with_stock() if outcome is declined else placed()
+            if outcome is declined:
+                order.on_payment_failed(declined(order), NOW)
+            else:
+                order.on_inventory_out_of_stock(out_of_stock(order), NOW)
+            assert plan(order, NOW, PATIENCE) is None
+
+    def test_the_token_does_not_show_in_logs(self) -> None:
+        assert "tok_visa" not in repr(planned(placed()))

@@ -1,0 +1,64 @@
+"""The books of the payment service as the audit reads them, and what must hold of them."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from uuid import UUID
+
+import asyncpg
+
+from stoa_chassis.audit import Finding
+
+_PAYMENTS = """
+SELECT payment_id, order_id, amount, refunded_amount, refunding_amount, status, gateway_charge_id,
+    coalesce(made, 0) AS made, coalesce(promised, 0) AS promised
+FROM payments LEFT JOIN (
+    SELECT payment_id,
+        sum(amount) FILTER (WHERE status = 'succeeded') AS made,
+        sum(amount) FILTER (WHERE status = 'pending') AS promised
+    FROM refunds GROUP BY payment_id
+) refunds USING (payment_id)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Payment:
+    """A payment; `made` and `promised` are the sums of its refunds."""
+
+    payment_id: UUID
+    order_id: UUID
+    amount: Decimal
+    refunded: Decimal
+    refunding: Decimal
+    status: str
+    charge_id: str | None
+    made: Decimal = Decimal(0)
+    promised: Decimal = Decimal(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """All payments."""
+
+    payments: Sequence[Payment]
+
+
+async def read(connection: asyncpg.Connection) -> Books:
+    """Read the books as they are at one moment. A connection that may only read is enough."""
+    return Books([Payment(*row.values()) for row in await connection.fetch(_PAYMENTS)])
+
+
+def findings(books: Books) -> Iterator[Finding]:
+    """Check the books. While orders are under way something may be unsettled; it must not stay so."""
+    for payment in books.payments:
+        subject = f"payment {payment.payment_id} of order {payment.order_id}"
+        look = f"stoa logs payment | grep {payment.payment_id}"
+        if payment.status == "pending":
+            yield Finding("every payment is settled", subject, f"pending, {payment.amount}", look)
+        if payment.refunding:
+            detail = f"{payment.refunding} was promised back and is not back yet"
+            yield Finding("every refund is made", subject, detail, look)
+        booked, refunds = (payment.refunded, payment.refunding), (payment.made, payment.promised)
+        if booked != refunds:
+            detail = "back and promised: {} and {}, by its refunds {} and {}".format(*booked, *refunds)
+            yield Finding("a payment is the sum of its refunds", subject, detail, "the table refunds")

@@ -1,0 +1,164 @@
+"""What the use cases of accounts need from outside."""
+
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Protocol
+from uuid import UUID
+
+from stoa_user.model import Address, AddressBook, PublicKey, RefreshToken, Session, SignInAttempts, User
+
+
+class Users(Protocol):
+    """The accounts."""
+
+    async def get(self, user_id: UUID) -> User:
+        """Read an account. Raises UserNotFound."""
+        ...
+
+    async def lock(self, user_id: UUID) -> User:
+        """Read an account that nobody else may change until the transaction ends. Raises UserNotFound."""
+        ...
+
+    async def by_email(self, email: str) -> User | None:
+        """Find the account with an email, however it is capitalised."""
+        ...
+
+    async def add(self, user: User) -> None:
+        """Store a new account, and publish its events. Raises EmailTaken."""
+        ...
+
+    async def save(self, user: User) -> None:
+        """Store a changed account, and publish its events. Raises EmailTaken."""
+        ...
+
+    async def rehash(self, user: User, password_hash: str) -> None:
+        """Replace the hash of a password by a stronger one of the same password, unless it has changed."""
+        ...
+
+
+class Addresses(Protocol):
+    """The address books. Whoever changes one holds the lock of its account."""
+
+    async def get(self, user_id: UUID, address_id: UUID) -> Address:
+        """Read an address. Raises AddressNotFound if there is none, or it is in another account's book."""
+        ...
+
+    async def page(self, user_id: UUID, after: tuple[bool, UUID] | None, limit: int) -> Sequence[Address]:
+        """Read addresses, defaults first and then the newest, that come after (is_default, address_id)."""
+        ...
+
+    async def book(self, user_id: UUID) -> AddressBook:
+        """Read a whole book, to decide on it."""
+        ...
+
+    async def save(self, book: AddressBook) -> None:
+        """Store what changed in a book."""
+        ...
+
+
+class Sessions(Protocol):
+    """The sessions and their refresh tokens, which are found by their digest."""
+
+    async def add(self, session: Session, token: RefreshToken) -> None:
+        """Store a new session and its first token."""
+        ...
+
+    async def lock(self, digest: bytes) -> tuple[Session, RefreshToken] | None:
+        """Find a token and its session, and let nobody else use either until the transaction ends."""
+        ...
+
+    async def rotate(self, session: Session, used: RefreshToken, issued: RefreshToken) -> None:
+        """Store that a token was used and which one takes its place."""
+        ...
+
+    async def save(self, session: Session) -> None:
+        """Store that a session was revoked."""
+        ...
+
+    async def revoke_all(self, user_id: UUID, now: datetime) -> None:
+        """End all sessions of an account."""
+        ...
+
+    async def prune(self, before: datetime) -> None:
+        """Drop sessions that expired before a time, and their tokens."""
+        ...
+
+
+class Attempts(Protocol):
+    """The failures to sign in, by the digest of the email (`model.attempts_key`)."""
+
+    async def get(self, key: bytes) -> SignInAttempts:
+        """Read the failures with an email."""
+        ...
+
+    async def lock(self, key: bytes) -> SignInAttempts:
+        """Read the failures with an email and let nobody else count until the transaction ends."""
+        ...
+
+    async def save(self, key: bytes, attempts: SignInAttempts) -> None:
+        """Store the failures with an email, which are locked."""
+        ...
+
+    async def clear(self, key: bytes) -> None:
+        """Forget the failures with an email."""
+        ...
+
+    async def prune(self, before: datetime) -> None:
+        """Drop failures that happened before a time."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Tx:
+    """What a use case sees of a transaction."""
+
+    users: Users
+    addresses: Addresses
+    sessions: Sessions
+    attempts: Attempts
+
+
+class Passwords(Protocol):
+    """Hashes and checks passwords, which costs so much that a caller waits for a turn.
+
+    A turn takes long: no transaction is open meanwhile.
+    """
+
+    def turn(self) -> AbstractAsyncContextManager[None]:
+        """Wait for a turn, which lasts as long as the block. Raises SignInBusy if too many are waiting."""
+        ...
+
+    async def hash(self, password: str) -> str:
+        """Return the hash to store; to be called in a turn."""
+        ...
+
+    async def verify(self, password: str, password_hash: str | None) -> bool:
+        """Tell whether a password is that of a hash; to be called in a turn.
+
+        None as hash (no such account) is never right and takes the same time.
+        """
+        ...
+
+    def is_outdated(self, password_hash: str) -> bool:
+        """Tell whether a hash was made with other parameters than are used now."""
+        ...
+
+
+class TokenIssuer(Protocol):
+    """Signs access tokens."""
+
+    @property
+    def lifetime(self) -> timedelta:
+        """How long a token is good."""
+        ...
+
+    @property
+    def public_keys(self) -> Sequence[PublicKey]:
+        """What proves the tokens that are still good."""
+        ...
+
+    def issue(self, user: User, now: datetime) -> str:
+        """Return a token that proves who the user is and what roles they have."""
+        ...

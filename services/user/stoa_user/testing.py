@@ -1,0 +1,262 @@
+"""The stores of accounts in memory, for tests of use cases; see `stoa_chassis.memory`.
+
+They refuse what the constraints of the migrations refuse. One suite, tests/test_repository.py, runs on these
+and on PostgreSQL.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from uuid import UUID
+
+from stoa_chassis.memory import MemoryStore
+from stoa_chassis.outbox import Outbox
+from stoa_user import ports
+from stoa_user.model import (
+    Address,
+    AddressBook,
+    AddressNotFound,
+    EmailTaken,
+    RefreshToken,
+    Session,
+    SignInAttempts,
+    User,
+    UserNotFound,
+    email_key,
+)
+
+_COUNTRY = re.compile("[A-Z]{2}")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What the user service keeps, by its keys.
+
+    Entities in here are copies that nobody changes, and so are the mappings: each change makes new ones.
+    """
+
+    users: Mapping[UUID, User] = field(default_factory=dict)
+    addresses: Mapping[UUID, tuple[UUID, Address]] = field(default_factory=dict)
+    sessions: Mapping[UUID, Session] = field(default_factory=dict)
+    tokens: Mapping[bytes, tuple[UUID, RefreshToken]] = field(default_factory=dict)
+    attempts: Mapping[bytes, SignInAttempts] = field(default_factory=dict)
+
+
+# Where a repository finds its rows: the view of a transaction, or the store for a statement outside of one.
+Open = Callable[[], MemoryStore[Rows]]
+
+
+class Users:
+    """The accounts."""
+
+    def __init__(self, store: Open, outbox: Outbox | None = None) -> None:
+        self._store = store
+        self._outbox = outbox
+
+    async def get(self, user_id: UUID) -> User:
+        """Read an account. Raises UserNotFound."""
+        user = self._store().rows.users.get(user_id)
+        if user is None:
+            raise UserNotFound("there is no such account")
+        return _copy(user)
+
+    async def lock(self, user_id: UUID) -> User:
+        """Read an account that nobody else may change until the transaction ends. Raises UserNotFound."""
+        return await self.get(user_id)
+
+    async def by_email(self, email: str) -> User | None:
+        """Find the account with an email, however it is capitalised."""
+        for user in self._store().rows.users.values():
+            if user.email.lower() == email_key(email):
+                return _copy(user)
+        return None
+
+    async def add(self, user: User) -> None:
+        """Store a new account, and publish its events. Raises EmailTaken."""
+        assert self._outbox is not None, "an account is added in a transaction"
+        store = self._store()
+        store.check(user.user_id not in store.rows.users, "users_pkey")
+        _put_user(store, user)
+        self._outbox.collect(user)
+
+    async def save(self, user: User) -> None:
+        """Store a changed account, and publish its events. Raises EmailTaken."""
+        assert self._outbox is not None, "an account is saved in a transaction"
+        _put_user(self._store(), user)
+        self._outbox.collect(user)
+
+    async def rehash(self, user: User, password_hash: str) -> None:
+        """Replace the hash of a password by a stronger one of the same password, unless it has changed."""
+        store = self._store()
+        stored = store.rows.users[user.user_id]
+        if stored.password_hash == user.password_hash:
+            _put_user(store, replace(stored, password_hash=password_hash))
+
+
+class Addresses:
+    """The address books. Whoever changes one holds the lock of its account."""
+
+    def __init__(self, store: Open) -> None:
+        self._store = store
+
+    async def get(self, user_id: UUID, address_id: UUID) -> Address:
+        """Read an address. Raises AddressNotFound if there is none, or it is in another account's book."""
+        owner, address = self._store().rows.addresses.get(address_id, (None, None))
+        if address is None or owner != user_id:
+            raise AddressNotFound("the account has no such address")
+        return address
+
+    async def page(self, user_id: UUID, after: tuple[bool, UUID] | None, limit: int) -> Sequence[Address]:
+        """Read addresses, defaults first and then the newest, that come after (is_default, address_id)."""
+        places = {(each.is_default, each.address_id): each for each in self._of(user_id)}
+        ordered = sorted(places, reverse=True)
+        return [places[place] for place in ordered if after is None or place < after][:limit]
+
+    async def book(self, user_id: UUID) -> AddressBook:
+        """Read a whole book, to decide on it."""
+        return AddressBook(user_id, {each.address_id: each for each in self._of(user_id)})
+
+    async def save(self, book: AddressBook) -> None:
+        """Store what changed in a book."""
+        store = self._store()
+        store.check(book.user_id in store.rows.users or not book.changed, "user_addresses_user_id_fkey")
+        kept = {key: row for key, row in store.rows.addresses.items() if key not in book.removed}
+        for address_id in book.changed:
+            address = book.addresses[address_id]
+            store.check(bool(_COUNTRY.fullmatch(address.postal.country)), "user_addresses_country_check")
+            kept[address_id] = (book.user_id, address)
+        defaults = Counter((owner, each.kind) for owner, each in kept.values() if each.is_default)
+        store.check(max(defaults.values(), default=0) <= 1, "user_addresses_one_default")
+        store.rows = replace(store.rows, addresses=kept)
+        book.changed.clear()
+        book.removed.clear()
+
+    def _of(self, user_id: UUID) -> list[Address]:
+        return [each for owner, each in self._store().rows.addresses.values() if owner == user_id]
+
+
+class Sessions:
+    """The sessions and their refresh tokens, which are found by their digest."""
+
+    def __init__(self, store: Open) -> None:
+        self._store = store
+
+    async def add(self, session: Session, token: RefreshToken) -> None:
+        """Store a new session and its first token."""
+        store = self._store()
+        store.check(session.session_id not in store.rows.sessions, "sessions_pkey")
+        store.check(session.user_id in store.rows.users, "sessions_user_id_fkey")
+        _put_session(store, replace(session, revoked_at=None))
+        _add_token(store, session, replace(token, used_at=None))
+
+    async def lock(self, digest: bytes) -> tuple[Session, RefreshToken] | None:
+        """Find a token and its session, and let nobody else use either until the transaction ends."""
+        rows = self._store().rows
+        if digest not in rows.tokens:
+            return None
+        session_id, token = rows.tokens[digest]
+        return replace(rows.sessions[session_id]), replace(token)
+
+    async def rotate(self, session: Session, used: RefreshToken, issued: RefreshToken) -> None:
+        """Store that a token was used and which one takes its place."""
+        store = self._store()
+        session_id, token = store.rows.tokens[used.digest]
+        changed = (session_id, replace(token, used_at=used.used_at))
+        store.rows = replace(store.rows, tokens={**store.rows.tokens, used.digest: changed})
+        _add_token(store, session, replace(issued, used_at=None))
+
+    async def save(self, session: Session) -> None:
+        """Store that a session was revoked."""
+        store = self._store()
+        stored = store.rows.sessions[session.session_id]
+        _put_session(store, replace(stored, revoked_at=session.revoked_at))
+
+    async def revoke_all(self, user_id: UUID, now: datetime) -> None:
+        """End all sessions of an account."""
+        store = self._store()
+        for session in store.rows.sessions.values():
+            if session.user_id == user_id and session.revoked_at is None:
+                _put_session(store, replace(session, revoked_at=now))
+
+    async def prune(self, before: datetime) -> None:
+        """Drop sessions that expired before a time, and their tokens."""
+        store = self._store()
+        sessions = {key: each for key, each in store.rows.sessions.items() if each.expires_at >= before}
+        tokens = {key: row for key, row in store.rows.tokens.items() if row[0] in sessions}
+        store.rows = replace(store.rows, sessions=sessions, tokens=tokens)
+
+
+class Attempts:
+    """The failures to sign in, by the digest of the email (`model.attempts_key`)."""
+
+    def __init__(self, store: Open) -> None:
+        self._store = store
+
+    async def get(self, key: bytes) -> SignInAttempts:
+        """Read the failures with an email."""
+        return replace(self._store().rows.attempts.get(key, SignInAttempts()))
+
+    async def lock(self, key: bytes) -> SignInAttempts:
+        """Read the failures with an email and let nobody else count until the transaction ends."""
+        store = self._store()
+        store.check(len(key) == 32, "sign_in_attempts_email_digest_check")
+        attempts = await self.get(key)
+        store.rows = replace(store.rows, attempts={**store.rows.attempts, key: replace(attempts)})
+        return attempts
+
+    async def save(self, key: bytes, attempts: SignInAttempts) -> None:
+        """Store the failures with an email, which are locked."""
+        store = self._store()
+        assert key in store.rows.attempts, "failures are locked before they are saved"
+        store.rows = replace(store.rows, attempts={**store.rows.attempts, key: replace(attempts)})
+
+    async def clear(self, key: bytes) -> None:
+        """Forget the failures with an email."""
+        store = self._store()
+        rest = {known: each for known, each in store.rows.attempts.items() if known != key}
+        store.rows = replace(store.rows, attempts=rest)
+
+    async def prune(self, before: datetime) -> None:
+        """Drop failures that happened before a time."""
+        store = self._store()
+        recent = {
+            key: each
+            for key, each in store.rows.attempts.items()
+            if each.last_failed_at is None or each.last_failed_at >= before
+        }
+        store.rows = replace(store.rows, attempts=recent)
+
+
+def open_tx(view: MemoryStore[Rows], outbox: Outbox) -> ports.Tx:
+    """Put the repositories on the view of a transaction."""
+    return ports.Tx(
+        Users(lambda: view, outbox),
+        Addresses(lambda: view),
+        Sessions(lambda: view),
+        Attempts(lambda: view),
+    )
+
+
+def _copy(user: User) -> User:
+    return replace(user, events=[])
+
+
+def _put_user(store: MemoryStore[Rows], user: User) -> None:
+    others = (each for each in store.rows.users.values() if each.user_id != user.user_id)
+    if any(each.email.lower() == user.email.lower() for each in others):
+        raise EmailTaken
+    store.rows = replace(store.rows, users={**store.rows.users, user.user_id: _copy(user)})
+
+
+def _put_session(store: MemoryStore[Rows], session: Session) -> None:
+    store.rows = replace(store.rows, sessions={**store.rows.sessions, session.session_id: session})
+
+
+def _add_token(store: MemoryStore[Rows], session: Session, token: RefreshToken) -> None:
+    store.check(len(token.digest) == 32, "refresh_tokens_digest_check")
+    store.check(token.digest not in store.rows.tokens, "refresh_tokens_pkey")
+    store.check(session.session_id in store.rows.sessions, "refresh_tokens_session_id_fkey")
+    tokens = {**store.rows.tokens, token.digest: (session.session_id, token)}
+    store.rows = replace(store.rows, tokens=tokens)

@@ -1,0 +1,113 @@
+"""A shopper who insists: a client that sends a request until it is answered, and notes what it is shown."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import httpx
+
+from stoa_chaos.record import Record
+from stoa_rest import CANCEL_ORDER, GET_ORDER, PLACE_ORDER, Operation, Order
+from stoa_stack import shopping
+from stoa_stack.rest import Answer, ApiError, Client
+from stoa_stack.shopping import ADDRESS, Item
+
+_PATIENCE = 120.0  # seconds that a shopper tries for before giving up
+_SETTLED_WITHIN = 180.0
+_TRY_AGAIN = (429, 503, 504)
+_BUSY = ("REQUEST_IN_PROGRESS", "CART_BUSY")
+_KINDS = {429: "429 shed", 503: "503 unavailable", 504: "504 timed out"}
+_ANSWERED_WITH_AN_ORDER = (PLACE_ORDER, GET_ORDER, CANCEL_ORDER)
+
+
+class GaveUp(Exception):
+    """The shop could not be reached for longer than anyone waits."""
+
+
+class Shopper(Client):
+    """Somebody with an account, who tries each request for `patience` seconds, with a pause in between.
+
+    Every answer is counted in `requests`, every order that is shown is noted in the record. `untidy` tells
+    that several tabs may have left something in the cart, or taken it out.
+    """
+
+    def __init__(
+        self,
+        http: httpx.AsyncClient,
+        record: Record,
+        requests: Counter[str],
+        *,
+        patience: float = _PATIENCE,
+        pause: float = 0.5,
+        untidy: bool = False,
+    ) -> None:
+        super().__init__(http)
+        self.record = record
+        self.untidy = untidy
+        self.requests = requests
+        self._patience = patience
+        self._pause = pause
+
+    async def exchange(
+        self, operation: Operation, target: str, body: Mapping[str, Any] | None = None
+    ) -> Answer:
+        """Send a request until it is answered. Raises ApiError if the shop says no, and GaveUp."""
+        deadline = time.monotonic() + self._patience
+        while True:
+            try:
+                answer = await self._counted(operation, target, body)
+            except ApiError as error:
+                if error.status not in _TRY_AGAIN and error.reason not in _BUSY:
+                    if error.status >= 500 or error.status == 401:
+                        self.record.complain(f"{error} (request {error.request_id})")
+                    raise
+            except httpx.TransportError:
+                pass
+            else:
+                if operation in _ANSWERED_WITH_AN_ORDER:
+                    self.record.saw(answer.body)
+                return answer
+            if time.monotonic() > deadline:
+                raise GaveUp(f"{operation.method} {target}")
+            await asyncio.sleep(self._pause * random.uniform(0.5, 1))
+
+    async def _counted(self, operation: Operation, target: str, body: Mapping[str, Any] | None) -> Answer:
+        try:
+            answer = await self.attempt(operation, target, body)
+        except ApiError as error:
+            self.requests[_kind(error.status)] += 1
+            raise
+        except httpx.TimeoutException:
+            self.requests["no answer"] += 1
+            raise
+        except httpx.TransportError:
+            self.requests["no connection"] += 1
+            raise
+        self.requests["answered"] += 1
+        return answer
+
+    async def add(self, item: Item, quantity: int) -> None:
+        """Put something into the cart."""
+        await shopping.put_into_cart(self, self.user_id, item, quantity)
+
+    async def place(self, card: str, request_id: str) -> Order:
+        """Order what is in the cart."""
+        return await self.place_order(request_id=request_id, shipping_address=ADDRESS, payment_token=card)
+
+    async def settled(self, order: Order) -> Order:
+        """Look at an order until it is no longer pending. Raises NotSettled, GaveUp."""
+        return await shopping.settled(self, order, within=_SETTLED_WITHIN, every=0.1, slower=1.3)
+
+    async def cancel(self, order: Order) -> None:
+        """Cancel an order."""
+        self.record.cancelled(order["order_id"])
+        await self.cancel_order(order["order_id"], reason="changed my mind")
+
+
+def _kind(status: int) -> str:
+    return _KINDS.get(status) or (f"{status} refused" if status < 500 else str(status))
