@@ -767,7 +767,7 @@ class Variant(TypedDict, total=False):
     """What tells it from its siblings: colour, size, …"""
 
     price: Required[Money]
-    """What one costs: more than zero, no fraction of a cent. - must be in USD - must be more than zero - must not have a fraction of a cent - must be less than 10,000,000"""
+    """What one costs, in the shop's currency: more than zero, no fraction of a cent. - must be more than zero - must not have a fraction of a cent - must be less than 10,000,000"""
 
     images: list[str]
     """Pictures, the main one first."""
