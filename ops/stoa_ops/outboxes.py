@@ -14,7 +14,7 @@ from pymongo import AsyncMongoClient
 from redis.asyncio import Redis
 
 from stoa_chassis.mongo import PENDING
-from stoa_chassis.outbox import RELAY_LOCK
+from stoa_chassis.postgres_relay import RELAY_LOCK
 from stoa_contracts.declarations import Service, Store
 from stoa_services import SERVICES
 from stoa_stack.instance import Instance

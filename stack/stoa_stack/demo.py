@@ -257,6 +257,7 @@ class Stage:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._scenes: list[Scene] = []
+        self.last_look = ""  # the last request that was not shown
 
     def scene(self, title: str) -> None:
         """Begin a scene."""
@@ -309,11 +310,13 @@ class Stage:
 
         Raises NotAsItShould if that takes too long.
         """
-        self._console.print(Text(f"      waiting until {what}", style="dim"), soft_wrap=True)
         began, looks = time.monotonic(), 0
         while True:
             found = await look()
             looks += 1
+            if looks == 1:
+                line = Text.assemble((self.last_look, "cyan"), (f"  until {what}", "dim"))
+                self._console.print(line, soft_wrap=True)
             elapsed = time.monotonic() - began
             if done(found):
                 self._show("200", "green", elapsed * 1000, self._scenes[-1].last_request_id, looks)
@@ -397,6 +400,8 @@ class ShownClient(Client):
                 error.milliseconds, error.request_id, f"{error.status} {error.reason}", "red"
             )
             raise
+        if self._quiet:
+            self._stage.last_look = f"{operation.method:6}{target}"
         shown = "" if self._quiet else str(answer.status)
         self._stage.answered(answer.milliseconds, answer.request_id, shown)
         return answer

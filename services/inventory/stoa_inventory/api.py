@@ -1,9 +1,11 @@
 """The gRPC servicer: messages to use cases and back."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
 from uuid import UUID
 
 from stoa.inventory.v1 import inventory_pb2, inventory_pb2_grpc
-from stoa_chassis.paging import decode_token, encode_token, page_size
+from stoa_chassis.paging import page
 from stoa_inventory.model import Stock
 from stoa_inventory.service import Inventory
 
@@ -39,18 +41,14 @@ class InventoryServicer(inventory_pb2_grpc.InventoryServiceServicer):
         self, request: inventory_pb2.ListInventoryRequest, context: object
     ) -> inventory_pb2.ListInventoryResponse:
         """List stock, the scarcest first."""
-        filters = {"low_stock": request.low_stock}
-        cursor = decode_token(request.page_token, filters)
-        size = page_size(request.page_size)
-        after = (cursor["available"], UUID(cursor["variant_id"])) if cursor else None
-        stocks = await self._inventory.list(low_only=request.low_stock, after=after, limit=size + 1)
-        page = stocks[:size]
-        token = ""
-        if len(stocks) > size:
-            last = page[-1]
-            token = encode_token({"available": last.available, "variant_id": last.variant_id}, filters)
+
+        async def read(after: Mapping[str, Any], limit: int) -> Sequence[Stock]:
+            place = (after["available"], UUID(after["variant_id"])) if after else None
+            return await self._inventory.list(low_only=request.low_stock, after=place, limit=limit)
+
+        found = await page(request, {"low_stock": request.low_stock}, read, _cursor)
         return inventory_pb2.ListInventoryResponse(
-            inventory=[_message(stock) for stock in page], next_page_token=token
+            inventory=[_message(stock) for stock in found.items], next_page_token=found.next_page_token
         )
 
     async def AdjustInventory(
@@ -68,6 +66,10 @@ class InventoryServicer(inventory_pb2_grpc.InventoryServiceServicer):
         """Set below how many available a variant counts as low."""
         stock = await self._inventory.set_threshold(UUID(request.variant_id), request.threshold)
         return inventory_pb2.SetThresholdResponse(inventory=_message(stock))
+
+
+def _cursor(stock: Stock) -> Mapping[str, Any]:
+    return {"available": stock.available, "variant_id": stock.variant_id}
 
 
 def _message(stock: Stock) -> inventory_pb2.Inventory:

@@ -1,9 +1,9 @@
-"""What the inventory service hears."""
+"""What inventory does about events of other services."""
 
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
-from stoa_chassis.avro import Event
+from stoa_chassis.kafka import Handler
+from stoa_contracts.events import Payload
 from stoa_events import (
     OrderCancelled,
     OrderPlaced,
@@ -15,13 +15,13 @@ from stoa_events import (
 from stoa_inventory.service import Inventory
 
 
-def handlers(inventory: Inventory) -> Mapping[type, Callable[[Event[Any]], Awaitable[None]]]:
-    """Return the handler of each event."""
+def handlers(inventory: Inventory) -> Mapping[type[Payload], Handler]:
+    """Return the use case that handles each event."""
     return {
-        OrderPlaced: inventory.order_placed,
-        OrderCancelled: inventory.order_cancelled,
-        OrderShipped: inventory.order_shipped,
-        OrderReturned: inventory.order_returned,
-        ProductCreated: inventory.product_changed,
-        ProductUpdated: inventory.product_changed,
+        OrderPlaced: inventory.on_order_placed,
+        OrderCancelled: inventory.on_order_cancelled,
+        OrderShipped: inventory.on_order_shipped,
+        OrderReturned: inventory.on_order_returned,
+        ProductCreated: inventory.on_product_created,
+        ProductUpdated: inventory.on_product_updated,
     }

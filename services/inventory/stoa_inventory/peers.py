@@ -1,4 +1,4 @@
-"""The other services, as the use cases see them."""
+"""The other services behind their ports."""
 
 from uuid import UUID
 
@@ -6,7 +6,7 @@ from stoa.catalog.v1 import catalog_pb2, catalog_pb2_grpc
 
 
 class Catalog:
-    """The catalog service."""
+    """What the shop sells, as the catalog service knows it."""
 
     def __init__(self, stub: catalog_pb2_grpc.CatalogServiceStub) -> None:
         self._stub = stub

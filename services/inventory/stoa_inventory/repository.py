@@ -1,55 +1,82 @@
 """Stock in PostgreSQL."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Self
+from typing import Any
 from uuid import UUID
 
 import asyncpg
 
-from stoa_chassis.avro import EventCodec
-from stoa_chassis.clock import Clock
 from stoa_chassis.outbox import Outbox
 from stoa_chassis.postgres import Database
-from stoa_chassis.uow import UnitOfWork
-from stoa_inventory.model import Change, HoldStatus, Stock
+from stoa_inventory import ports
+from stoa_inventory.model import Adjustment, Hold, HoldStatus, Movement, NotReserved, Stock
 
-_STOCK = "variant_id, product_id, stock_count, reserved_count, threshold"
+# The columns, named like the fields, of what is written many rows at a time.
+_STOCK = {
+    "variant_id": "uuid",
+    "product_id": "uuid",
+    "stock_count": "int",
+    "reserved_count": "int",
+    "threshold": "int",
+    "updated_at": "timestamptz",
+}
+_MOVEMENT = {
+    "variant_id": "uuid",
+    "kind": "text",
+    "stock_delta": "int",
+    "reserved_delta": "int",
+    "stock_after": "int",
+    "reserved_after": "int",
+    "order_id": "uuid",
+    "request_id": "text",
+    "reason": "text",
+    "at": "timestamptz",
+}
+
+
+def _unnest(columns: Mapping[str, str], first: int) -> str:
+    """Return rows of parameters, an array for each column, from the number `first` on."""
+    arrays = ", ".join(f"${number}::{type_}[]" for number, type_ in enumerate(columns.values(), first))
+    return f"unnest({arrays}) AS given ({', '.join(columns)})"
+
 
 # Counts and the movements that explain them, written together. The rows are locked, so the counts are set.
-_APPLY = """
-WITH change AS (
-    SELECT * FROM unnest($1::uuid[], $2::text[], $3::int[], $4::int[], $5::int[], $6::int[])
-        AS change (variant_id, kind, stock_delta, reserved_delta, stock_after, reserved_after)
-), moved AS (
-    INSERT INTO stock_movements (variant_id, kind, stock_delta, reserved_delta, stock_after, reserved_after,
-        order_id, request_id, reason, at)
-    SELECT variant_id, kind, stock_delta, reserved_delta, stock_after, reserved_after,
-        $7::uuid, $8::text, $9::text, $10::timestamptz FROM change
-), promised AS (
-    INSERT INTO reservations (order_id, variant_id, quantity, status, updated_at)
-    SELECT $7::uuid, variant_id, reserved_delta, 'held', $10::timestamptz FROM change WHERE kind = 'reserved'
+_MOVE = f"""
+moved AS (
+    INSERT INTO stock_movements ({", ".join(_MOVEMENT)}) SELECT * FROM {_unnest(_MOVEMENT, 1)}
+), counted AS (
+    UPDATE inventory SET {", ".join(f"{column} = given.{column}" for column in list(_STOCK)[2:])}
+    FROM {_unnest(_STOCK, 1 + len(_MOVEMENT))} WHERE inventory.variant_id = given.variant_id
+)"""
+_SAVE_STOCK = f"WITH {_MOVE} SELECT"
+_ORDER_ID, _STATUS, _UPDATED_AT, _VARIANT_IDS, _QUANTITIES = (
+    f"${1 + len(_MOVEMENT) + len(_STOCK) + place}" for place in range(5)
 )
-UPDATE inventory
-SET stock_count = change.stock_after, reserved_count = change.reserved_after, updated_at = $10
-FROM change WHERE inventory.variant_id = change.variant_id
+# With the hold, what it promises: that never changes, but what became of it does.
+_SAVE_HOLD = f"""
+WITH {_MOVE}, promised AS (
+    INSERT INTO reservations (order_id, variant_id, quantity, status, updated_at)
+    SELECT {_ORDER_ID}::uuid, variant_id, quantity, {_STATUS}, {_UPDATED_AT}::timestamptz
+    FROM unnest({_VARIANT_IDS}::uuid[], {_QUANTITIES}::int[]) AS promise (variant_id, quantity)
+    ON CONFLICT (order_id, variant_id) DO UPDATE
+    SET status = excluded.status, updated_at = excluded.updated_at
+    WHERE reservations.status <> excluded.status
+)
+UPDATE holds SET status = {_STATUS}, updated_at = {_UPDATED_AT}
+WHERE order_id = {_ORDER_ID} AND status <> {_STATUS}
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Adjustment:
-    """What a request changed."""
-
-    delta: int
-    reason: str
+_ADD_HOLD = """
+INSERT INTO holds (order_id, status, updated_at) VALUES ($1, $2, $3) ON CONFLICT (order_id) DO NOTHING
+"""
+_READ_STOCK = f"SELECT {', '.join(_STOCK)} FROM inventory"
 
 
 class Stocks:
-    """The stock, inside one transaction."""
+    """The stock of each variant that was ever sold."""
 
-    def __init__(self, connection: asyncpg.Connection) -> None:
+    def __init__(self, connection: asyncpg.Connection, outbox: Outbox) -> None:
         self._connection = connection
+        self._outbox = outbox
 
     async def add(self, product_id: UUID, variant_ids: Iterable[UUID]) -> None:
         """Begin to count variants, from zero; those that are counted already stay as they are."""
@@ -66,41 +93,16 @@ class Stocks:
     async def lock(self, variant_ids: Iterable[UUID]) -> dict[UUID, Stock]:
         """Read the stock of variants, which nobody else changes until the transaction ends.
 
-        They are locked in the order of their ids, so that two orders never wait for each other.
+        They are locked in the order of their ids, so that two orders never wait for each other. Those that
+        are not counted are left out.
         """
         rows = await self._connection.fetch(
-            f"SELECT {_STOCK} FROM inventory WHERE variant_id = ANY ($1) ORDER BY variant_id FOR UPDATE",
-            list(variant_ids),
+            f"{_READ_STOCK} WHERE variant_id = ANY ($1) ORDER BY variant_id FOR UPDATE", list(variant_ids)
         )
         return {row["variant_id"]: Stock(**row) for row in rows}
 
-    async def apply(
-        self,
-        changes: Sequence[Change],
-        stocks: Mapping[UUID, Stock],
-        now: datetime,
-        *,
-        order_id: UUID | None = None,
-        request_id: str | None = None,
-        reason: str = "",
-    ) -> None:
-        """Write changes that were made to locked stocks, at most one for each, and keep the promises."""
-        await self._connection.execute(
-            _APPLY,
-            [change.variant_id for change in changes],
-            [change.kind for change in changes],
-            [change.stock for change in changes],
-            [change.reserved for change in changes],
-            [stocks[change.variant_id].stock_count for change in changes],
-            [stocks[change.variant_id].reserved_count for change in changes],
-            order_id,
-            request_id,
-            reason,
-            now,
-        )
-
     async def adjustment(self, variant_id: UUID, request_id: str) -> Adjustment | None:
-        """Read what a request changed, if it was carried out."""
+        """Read the adjustment that a request led to, if it did."""
         row = await self._connection.fetchrow(
             "SELECT stock_delta, reason FROM stock_movements WHERE variant_id = $1 AND request_id = $2",
             variant_id,
@@ -108,77 +110,74 @@ class Stocks:
         )
         return Adjustment(row["stock_delta"], row["reason"]) if row else None
 
-    async def set_threshold(self, variant_id: UUID, threshold: int) -> None:
-        """Store below how many available a variant counts as low."""
-        await self._connection.execute(
-            "UPDATE inventory SET threshold = $2 WHERE variant_id = $1", variant_id, threshold
-        )
+    async def save(self, stock: Stock) -> None:
+        """Store a locked stock with its movements, and publish its events."""
+        await self._connection.execute(_SAVE_STOCK, *_taken([stock]))
+        self._outbox.collect(stock)
 
-    async def open_hold(self, order_id: UUID, status: HoldStatus, now: datetime) -> HoldStatus | None:
-        """Take note of an order that was not heard of before; otherwise return its status, locked."""
-        opened = await self._connection.fetchval(
-            """
-            INSERT INTO holds (order_id, status, updated_at) VALUES ($1, $2, $3)
-            ON CONFLICT (order_id) DO NOTHING RETURNING true
-            """,
-            order_id,
-            status.value,
-            now,
-        )
-        return None if opened else await self.lock_hold(order_id)
 
-    async def lock_hold(self, order_id: UUID) -> HoldStatus | None:
-        """Read the status of an order's hold, which nobody else changes until the transaction ends."""
-        status = await self._connection.fetchval(
-            "SELECT status FROM holds WHERE order_id = $1 FOR UPDATE", order_id
-        )
-        return HoldStatus(status) if status else None
+class Holds:
+    """What orders hold of the stock; one for an order."""
 
-    async def close_hold(self, order_id: UUID, status: HoldStatus, now: datetime) -> None:
-        """Store what became of an order's hold, and of its reservations."""
-        await self._connection.execute(
-            """
-            WITH reservation AS (
-                UPDATE reservations SET status = $2, updated_at = $3 WHERE order_id = $1
-            )
-            UPDATE holds SET status = $2, updated_at = $3 WHERE order_id = $1
-            """,
-            order_id,
-            status.value,
-            now,
-        )
+    def __init__(self, connection: asyncpg.Connection, outbox: Outbox) -> None:
+        self._connection = connection
+        self._outbox = outbox
 
-    async def reserved_for(self, order_id: UUID) -> dict[UUID, int]:
-        """Read how many of each variant were promised to an order."""
-        rows = await self._connection.fetch(
-            "SELECT variant_id, quantity FROM reservations WHERE order_id = $1", order_id
-        )
-        return {row["variant_id"]: row["quantity"] for row in rows}
+    async def add(self, hold: Hold) -> bool:
+        """Store the hold of an order, still on nothing, unless the order has one; tell whether it was stored.
 
-    async def out_for(self, order_id: UUID) -> dict[UUID, int]:
-        """Read how many of each variant left for an order and are not back."""
+        One that is being stored by another transaction is waited for.
+        """
+        added = await self._connection.execute(_ADD_HOLD, hold.order_id, hold.status, hold.updated_at)
+        return added == "INSERT 0 1"
+
+    async def lock(self, order_id: UUID) -> Hold:
+        """Read the hold of an order, which nobody else changes until the transaction ends.
+
+        Raises NotReserved if the order has none.
+        """
         rows = await self._connection.fetch(
             """
-            SELECT variant_id, -sum(stock_delta)::int AS quantity FROM stock_movements
-            WHERE order_id = $1 AND kind IN ('shipped', 'returned')
-            GROUP BY variant_id HAVING sum(stock_delta) < 0
+            SELECT holds.status, holds.updated_at, variant_id, quantity
+            FROM holds LEFT JOIN reservations USING (order_id)
+            WHERE order_id = $1 ORDER BY variant_id FOR UPDATE OF holds
+            """,
+            order_id,
+        )
+        if not rows:
+            raise NotReserved(f"order {order_id} has no stock here: it is not known")
+        quantities = {row["variant_id"]: row["quantity"] for row in rows if row["variant_id"]}
+        return Hold(order_id, HoldStatus(rows[0]["status"]), rows[0]["updated_at"], quantities)
+
+    async def returned(self, order_id: UUID) -> Mapping[UUID, int]:
+        """Read how many of each variant came back from an order whose hold is locked."""
+        rows = await self._connection.fetch(
+            """
+            SELECT variant_id, sum(stock_delta)::int AS quantity FROM stock_movements
+            WHERE order_id = $1 AND kind = 'returned' GROUP BY variant_id
             """,
             order_id,
         )
         return {row["variant_id"]: row["quantity"] for row in rows}
 
+    async def save(self, hold: Hold, stocks: Iterable[Stock]) -> None:
+        """Store a changed hold with the locked stocks that it changed, and publish the events of all."""
+        moved = [stock for stock in stocks if stock.movements]
+        await self._connection.execute(
+            _SAVE_HOLD,
+            *_taken(moved),
+            hold.order_id,
+            hold.status,
+            hold.updated_at,
+            list(hold.quantities),
+            list(hold.quantities.values()),
+        )
+        self._outbox.collect(hold, *moved)
 
-@dataclass(frozen=True, slots=True)
-class Tx:
-    """What a use case sees of a transaction."""
 
-    stocks: Stocks
-    outbox: Outbox
-
-    @classmethod
-    def open(cls, connection: asyncpg.Connection, outbox: Outbox) -> Self:
-        """Work on a connection."""
-        return cls(Stocks(connection), outbox)
+def open_tx(connection: asyncpg.Connection, outbox: Outbox) -> ports.Tx:
+    """Put the repositories on the connection of a transaction."""
+    return ports.Tx(Stocks(connection, outbox), Holds(connection, outbox))
 
 
 class StockReader:
@@ -189,16 +188,14 @@ class StockReader:
 
     async def get(self, variant_ids: Iterable[UUID]) -> dict[UUID, Stock]:
         """Read the stock of variants; those that are not counted are left out."""
-        rows = await self._database.fetch(
-            f"SELECT {_STOCK} FROM inventory WHERE variant_id = ANY ($1)", list(variant_ids)
-        )
+        rows = await self._database.fetch(f"{_READ_STOCK} WHERE variant_id = ANY ($1)", list(variant_ids))
         return {row["variant_id"]: Stock(**row) for row in rows}
 
     async def list(self, *, low_only: bool, after: tuple[int, UUID] | None, limit: int) -> Sequence[Stock]:
         """Read stock, the scarcest first, that comes after (available, variant id) in that order."""
         rows = await self._database.fetch(
             f"""
-            SELECT {_STOCK} FROM inventory
+            {_READ_STOCK}
             WHERE (NOT $1 OR stock_count - reserved_count < threshold)
                 AND ($2::int IS NULL OR (stock_count - reserved_count, variant_id) > ($2, $3::uuid))
             ORDER BY stock_count - reserved_count, variant_id LIMIT $4
@@ -210,6 +207,12 @@ class StockReader:
         return [Stock(**row) for row in rows]
 
 
-def unit_of_work(database: Database, codec: EventCodec, clock: Clock) -> UnitOfWork[Tx]:
-    """Return what opens the transactions of the use cases."""
-    return UnitOfWork(database, codec, Tx.open, clock)
+def _taken(stocks: Sequence[Stock]) -> list[list[Any]]:
+    """Return stocks and their movements as the parameters of a statement; each movement is taken once."""
+    movements: list[Movement] = [movement for stock in stocks for movement in stock.movements]
+    for stock in stocks:
+        stock.movements.clear()
+    return [
+        *([getattr(movement, column) for movement in movements] for column in _MOVEMENT),
+        *([getattr(stock, column) for stock in stocks] for column in _STOCK),
+    ]

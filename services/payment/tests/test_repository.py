@@ -1,7 +1,6 @@
 """What the use cases rely on, of the store in memory and of PostgreSQL alike."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -49,14 +48,14 @@ class Store:
     published: Callable[[], Awaitable[list[str]]]
 
 
-@asynccontextmanager
-async def in_memory(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
+@pytest.fixture
+def in_memory() -> Store:
     store = MemoryStore(testing.Rows())
 
     async def published() -> list[str]:
         return [event.topic for event in store.published]
 
-    yield Store(
+    return Store(
         memory_unit_of_work(lambda: store, testing.open_tx),
         testing.Payments(lambda: store),
         testing.Refunds(lambda: store),
@@ -65,16 +64,14 @@ async def in_memory(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
     )
 
 
-@asynccontextmanager
-async def in_postgres(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
-    database: Database = request.getfixturevalue("database")
-    codec: EventCodec = request.getfixturevalue("codec")
+@pytest.fixture
+async def in_postgres(database: Database, codec: EventCodec) -> Store:
     await database.execute("TRUNCATE payments, refunds, outbox")
 
     async def published() -> list[str]:
         return [row["topic"] for row in await database.fetch("SELECT topic FROM outbox ORDER BY id")]
 
-    yield Store(
+    return Store(
         postgres_unit_of_work(database, codec, repository.open_tx, SystemClock()),
         repository.Payments(database),
         repository.Refunds(database),
@@ -83,10 +80,10 @@ async def in_postgres(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
     )
 
 
-@pytest.fixture(params=[in_memory, pytest.param(in_postgres, marks=pytest.mark.stack)])
-async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
-    async with request.param(request) as made:
-        yield made
+@pytest.fixture(params=["in_memory", pytest.param("in_postgres", marks=pytest.mark.stack)])
+def store(request: pytest.FixtureRequest) -> Store:
+    made: Store = request.getfixturevalue(request.param)
+    return made
 
 
 def a_payment(**changes: Any) -> Payment:

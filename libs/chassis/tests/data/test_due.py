@@ -154,7 +154,7 @@ async def test_what_is_due_is_worked_off_and_the_rest_waits(
     jobs.add("later", after=timedelta(minutes=1))
     assert await work.work_off() == 1
     assert worker.done == ["now"]
-    jobs.clock.ahead = timedelta(minutes=1)
+    jobs.clock.at += timedelta(minutes=1)
     assert await work.work_off() == 1
     assert worker.done == ["now", "later"]
     assert await work.work_off() == 0
@@ -184,7 +184,7 @@ async def test_work_that_fails_stops_nothing_else_and_falls_due_again(
     await work.work_off()
     assert worker.done == ["good"]
     assert await work.work_off() == 0
-    jobs.clock.ahead = LEASE
+    jobs.clock.at += LEASE
     worker.failing.clear()
     await work.work_off()
     assert worker.done == ["good", "bad"]
@@ -199,6 +199,7 @@ async def test_what_falls_due_is_done_when_it_does(jobs: Jobs, work: DueWork[Job
     jobs.add("soon", after=timedelta(seconds=0.1))
     async with running(work.run):
         await eventually(lambda: worker.done == ["now"])
+        jobs.clock.advance(seconds=0.1)  # about as long as the worker sleeps now
         await eventually(lambda: worker.done == ["now", "soon"])
     assert worker.correlation_ids == ["request of now", "request of soon"]
 

@@ -4,6 +4,7 @@ import random
 import sys
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -27,7 +28,11 @@ Background = Callable[[Callable[[], Awaitable[None]]], "asyncio.Future[None]"]
 
 async def write(uow: UnitOfWork[Any], notes: Any, book: UUID, lines: Iterable[int]) -> None:
     for line in lines:
-        await uow.run(lambda tx, line=line: tx.publish(notes.payload(book, line)))
+        await uow.run(partial(_publish, notes.payload(book, line)))
+
+
+async def _publish(payload: Any, tx: Any) -> None:
+    await tx.publish(payload)
 
 
 async def lines_of(codec: EventCodec, notes: Any) -> dict[UUID, list[int]]:
