@@ -39,15 +39,7 @@ _DRIVERS = (
 _PROTOCOL = ("google", "grpc", "stoa")
 
 # Imports that break a rule today: `importer -> imported`. Each is printed as a warning until it is gone.
-EXCEPTIONS: Sequence[str] = (
-    "stoa_order.service -> asyncpg",
-    "stoa_cart.service -> stoa_cart.repository",
-    "stoa_catalog.service -> stoa_catalog.repository",
-    "stoa_inventory.service -> stoa_inventory.repository",
-    "stoa_order.service -> stoa_order.repository",
-    "stoa_payment.service -> stoa_payment.repository",
-    "stoa_user.service -> stoa_user.repository",
-)
+EXCEPTIONS: Sequence[str] = ()
 
 
 def rules(checkout: Path = CHECKOUT) -> str:

@@ -22,8 +22,6 @@ UNTYPED_TESTS: Sequence[str] = (
     "services.catalog.tests",
     "services.inventory.tests",
     "services.order.tests",
-    "services.payment.tests",
-    "services.user.tests",
 )
 _PYTEST_CACHE = CHECKOUT / ".pytest_cache"
 
