@@ -77,7 +77,12 @@ def new(
     name: Annotated[str, typer.Argument(help="what it keeps: one English noun in small letters")],
     store: Annotated[Store, typer.Option(help="what keeps its data")] = Store.POSTGRES,
 ) -> None:
-    """Write a new service: contract, event, code and tests, which run as they are."""
+    """Write a new service: contract, event, code and tests, which run as they are.
+
+    With `--store opensearch` its repository is written on opensearch-py, which `stoa lock` then adds to the lock,
+    and its tests of it run where STOA_TEST_OPENSEARCH says; the local stack has no OpenSearch, and does not start
+    with a service that needs one.
+    """
     from stoa_tools.new import command
 
     raise typer.Exit(command.new(name, store, console()))

@@ -41,6 +41,8 @@ def new(name: str, store: Store, console: Console, checkout: Path = CHECKOUT) ->
         (checkout / path).write_text(text)
     service = checkout / "services" / name
     steps = (
+        # The other stores' clients are in the lock, since the chassis has them.
+        *(((_BIN / "stoa", "lock"),) if store is Store.OPENSEARCH else ()),
         (_BIN / "ruff", "check", "--quiet", "--select", "I", "--fix", service),
         (_BIN / "ruff", "format", "--quiet", service),
         (checkout / "stack" / "bootstrap",),
