@@ -79,8 +79,8 @@ def new(
 ) -> None:
     """Write a new service: contract, event, code and tests, which run as they are.
 
-    With `--store opensearch` its repository is written on opensearch-py, which `stoa lock` then adds to the lock,
-    and its tests of it run where STOA_TEST_OPENSEARCH says; the local stack has no OpenSearch, and does not start
+    With `--store opensearch` its repository is written on opensearch-py, which is added to the lock, and its
+    tests of that run where STOA_TEST_OPENSEARCH says. The local stack has no OpenSearch: it does not start
     with a service that needs one.
     """
     from stoa_tools.new import command

@@ -1,6 +1,9 @@
 """What `stoa new` writes, and what it refuses to write."""
 
 import io
+import shutil
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -8,7 +11,8 @@ import pytest
 from rich.console import Console
 
 from stoa_contracts.declarations import Store
-from stoa_tools.new.command import new, plural, render
+from stoa_stack.instance import CHECKOUT
+from stoa_tools.new.command import new, plural, render, tidy
 
 SERVICE = """
 port = {port}
@@ -57,6 +61,19 @@ def test_every_store_has_a_complete_service(store: Store) -> None:
     tests = {path.name for path in files if path.parent.name == "tests"}
     assert {"test_model.py", "test_service.py", "test_repository.py", "test_api.py"} <= tests
     assert not any("{{" in text or "{%" in text for text in files.values())
+
+
+@pytest.mark.parametrize("store", Store)
+@pytest.mark.parametrize("name", ["ad", "recommendation"])
+def test_short_and_long_names_are_in_the_style_of_the_rest(store: Store, name: str, tmp_path: Path) -> None:
+    for path, text in render(name, store, 118).items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+    tidy(tmp_path)
+    shutil.copy(CHECKOUT / "pyproject.toml", tmp_path)
+    ruff = Path(sys.executable).with_name("ruff")
+    done = subprocess.run([ruff, "check", tmp_path], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
 
 
 def test_a_name_that_is_taken_is_refused(checkout: Path) -> None:

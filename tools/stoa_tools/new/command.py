@@ -21,7 +21,7 @@ from stoa_stack.instance import CHECKOUT
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _SUFFIX = ".jinja"
-_NAME = re.compile(r"[a-z]{2,24}\Z")
+_NAME = re.compile(r"[a-z]{2,16}\Z")
 _PORTS = range(100, 200)
 _BIN = Path(sys.executable).parent
 
@@ -39,12 +39,10 @@ def new(name: str, store: Store, console: Console, checkout: Path = CHECKOUT) ->
     for path, text in files.items():
         (checkout / path).parent.mkdir(parents=True, exist_ok=True)
         (checkout / path).write_text(text)
-    service = checkout / "services" / name
+    tidy(checkout / "services" / name)
     steps = (
         # The other stores' clients are in the lock, since the chassis has them.
         *(((_BIN / "stoa", "lock"),) if store is Store.OPENSEARCH else ()),
-        (_BIN / "ruff", "check", "--quiet", "--select", "I", "--fix", service),
-        (_BIN / "ruff", "format", "--quiet", service),
         (checkout / "stack" / "bootstrap",),
         (_BIN / "stoa", "gen"),
     )
@@ -79,6 +77,13 @@ def render(name: str, store: Store, port: int) -> Mapping[Path, str]:
         path: environment.get_template(template).render(values)
         for template, path in _places(name, store).items()
     }
+
+
+def tidy(folder: Path) -> None:
+    """Break lines and order imports, which depend on the length of the name and on its first letter."""
+    rules = ("--quiet", "--config", CHECKOUT / "pyproject.toml", folder)
+    subprocess.run([_BIN / "ruff", "check", "--select", "I", "--fix", *rules], check=True)
+    subprocess.run([_BIN / "ruff", "format", *rules], check=True)
 
 
 def plural(noun: str) -> str:
