@@ -15,7 +15,7 @@ async def stoa(*words: str) -> tuple[int, str]:
         *words,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
-        env=os.environ,
+        env={**os.environ, "PYTHONFAULTHANDLER": "1"},  # a crash says where
     )
     output, _ = await process.communicate()
     return process.returncode or 0, output.decode()

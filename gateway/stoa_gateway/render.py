@@ -10,8 +10,9 @@ from urllib.parse import urlsplit
 
 import jinja2
 
-from stoa_gateway.contract import Rpc, public_rpcs, transcodable
+from stoa_contracts.descriptors import read
 from stoa_gateway.replies import replies
+from stoa_gateway.routes import EdgeRoute, edge_routes, transcodable
 from stoa_gateway.settings import EdgeSettings
 from stoa_gateway.shapes import lua_tables
 
@@ -26,28 +27,28 @@ def render(settings: EdgeSettings, folder: Path) -> dict[str, bytes]:
     They are the same for the same settings and contract. Raises ValueError if a service of the contract has
     no upstream.
     """
-    rpcs = public_rpcs(settings.descriptors)
-    if missing := {rpc.service for rpc in rpcs} - settings.upstreams.keys():
+    routes = edge_routes(read(settings.descriptors))
+    if missing := {each.rpc.service for each in routes} - settings.upstreams.keys():
         raise ValueError(f"no upstream for {', '.join(sorted(missing))}")
     pages = _pages(settings)
-    services = sorted({rpc.name.split("/")[0]: rpc.service for rpc in rpcs}.items())
+    services = sorted({each.name.split("/")[0]: each.rpc.service for each in routes}.items())
     jwks_url = settings.jwks_url or f"http://{settings.host}:{settings.port}/api/v1/auth/jwks"
     jwks = urlsplit(jwks_url)
     config = _template("envoy.yaml.j2").render(
         edge=settings,
         folder=folder,
-        rpcs=rpcs,
+        routes=routes,
         pages=pages,
-        allowed=_allowed_methods(rpcs, pages),
+        allowed=_allowed_methods(routes, pages),
         services=services,
         upstreams={name: settings.upstreams[name] for name in sorted({service for _, service in services})},
         jwks_url=jwks_url,
         jwks=jwks,
         jwks_address=f"{jwks.hostname}:{jwks.port or (443 if jwks.scheme == 'https' else 80)}",
         replies=replies(settings.max_body_bytes),
-        check=lua_tables(rpcs) + "\n\n" + (_HERE / "check.lua").read_text(),
-        timeout=lambda rpc: settings.timeouts.get(
-            rpc.name, _READ_TIMEOUT if rpc.http_method == "GET" else _WRITE_TIMEOUT
+        check=lua_tables(routes) + "\n\n" + (_HERE / "check.lua").read_text(),
+        timeout=lambda each: settings.timeouts.get(
+            each.name, _READ_TIMEOUT if each.route.verb == "GET" else _WRITE_TIMEOUT
         ),
     )
     files = {"envoy.yaml": config.encode(), "stoa.binpb": transcodable(settings.descriptors)}
@@ -94,10 +95,10 @@ def _page(path: str, content_type: str, **body: str) -> dict[str, str]:
     return {"path": path, "type": content_type, "body": json.dumps(body)}
 
 
-def _allowed_methods(rpcs: list[Rpc], pages: list[dict[str, str]]) -> list[tuple[str, str]]:
+def _allowed_methods(routes: list[EdgeRoute], pages: list[dict[str, str]]) -> list[tuple[str, str]]:
     """The paths, as patterns, and the methods that each has: for answers that a method is not allowed."""
-    by_path = sorted(rpcs, key=lambda rpc: (rpc.path.count("{"), rpc.regex))
+    by_path = sorted(routes, key=lambda each: (each.route.path.count("{"), each.regex))
     return [(re.escape(page["path"]), "GET, HEAD") for page in pages] + [
-        (regex, ", ".join(sorted(rpc.http_method for rpc in group)))
-        for regex, group in groupby(by_path, key=lambda rpc: rpc.regex)
+        (regex, ", ".join(sorted(each.route.verb for each in group)))
+        for regex, group in groupby(by_path, key=lambda each: each.regex)
     ]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-_ROOT = Path(__file__).parents[2]
+from stoa_contracts.descriptors import DESCRIPTORS, OPENAPI
 
 
 @dataclass(frozen=True)
@@ -56,5 +56,5 @@ class EdgeSettings:
     timeouts: Mapping[str, float] = field(default_factory=dict)
     access_log: str = ""
     trace_endpoint: str = ""
-    descriptors: Path = _ROOT / "gen" / "descriptors" / "stoa.binpb"
-    openapi: Path | None = _ROOT / "gen" / "openapi" / "openapi.yaml"
+    descriptors: Path = DESCRIPTORS
+    openapi: Path | None = OPENAPI

@@ -7,10 +7,22 @@ from collections.abc import Iterable
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
-from stoa_gateway.contract import Rpc, kind
+from stoa_gateway.routes import TEXT, EdgeRoute
+
+_ANYTHING = frozenset({"google.protobuf.Struct", "google.protobuf.Value", "google.protobuf.Any"})
+_KINDS = {
+    FieldDescriptor.CPPTYPE_INT32: "int32",
+    FieldDescriptor.CPPTYPE_UINT32: "uint32",
+    FieldDescriptor.CPPTYPE_INT64: "int64",
+    FieldDescriptor.CPPTYPE_UINT64: "uint64",
+    FieldDescriptor.CPPTYPE_DOUBLE: "number",
+    FieldDescriptor.CPPTYPE_FLOAT: "number",
+    FieldDescriptor.CPPTYPE_BOOL: "bool",
+    FieldDescriptor.CPPTYPE_STRING: "string",
+}
 
 
-def lua_tables(rpcs: Iterable[Rpc]) -> str:
+def lua_tables(routes: Iterable[EdgeRoute]) -> str:
     """Return Lua that sets `messages` (fields), `enums` (values) and `shapes` (body and query of each RPC).
 
     A field is {name, kind, how, oneof}: its proto name, its kind, whether it is "one" value, a "list" or a
@@ -18,11 +30,11 @@ def lua_tables(rpcs: Iterable[Rpc]) -> str:
     """
     tables = _Tables()
     shapes = []
-    for rpc in rpcs:
-        body = tables.fields(rpc.body_fields()) if rpc.takes_json else "nil"
-        prefix = "nil" if rpc.body in ("", "*") else _text(rpc.body)
-        query = tables.fields(rpc.query_fields())
-        shapes.append(f"  [{_text(rpc.name)}] = {{body = {body}, prefix = {prefix}, query = {query}}},")
+    for each in routes:
+        body = tables.fields(each.body_fields()) if each.takes_json else "nil"
+        prefix = "nil" if each.route.body in ("", "*") else _text(each.route.body)
+        query = tables.fields(each.query_fields())
+        shapes.append(f"  [{_text(each.name)}] = {{body = {body}, prefix = {prefix}, query = {query}}},")
     return "\n".join([*tables.lua("messages"), *tables.lua("enums"), "local shapes = {", *shapes, "}"])
 
 
@@ -44,7 +56,7 @@ class _Tables:
             value = _value(field)
             self._learn(value)
             how = "map" if _is_map(field) else "list" if field.is_repeated else "one"
-            entry = f"name = {_text(field.name)}, kind = {_text(kind(value))}, how = {_text(how)}"
+            entry = f"name = {_text(field.name)}, kind = {_text(_kind(value))}, how = {_text(how)}"
             if (oneof := field.containing_oneof) and len(oneof.fields) > 1:
                 entry += f", oneof = {_text(f'oneof {oneof.name}')}"
             entries += [f"[{_text(name)}] = {{{entry}}}" for name in sorted({field.name, field.json_name})]
@@ -56,7 +68,7 @@ class _Tables:
             names = [value.name for value in enum.values]
             values = [_text(", ".join(names)), *(f"{name} = true" for name in names)]
             self._known["enums"][enum.full_name] = "{" + ", ".join(values) + "}"
-        elif message is not None and kind(field) == message.full_name:
+        elif message is not None and _kind(field) == message.full_name:
             messages = self._known["messages"]
             if message.full_name not in messages:
                 messages[message.full_name] = ""  # known from here on, for messages that hold themselves
@@ -78,3 +90,19 @@ def _is_map(field: FieldDescriptor) -> bool:
 
 def _text(text: str) -> str:
     return json.dumps(text)
+
+
+def _kind(field: FieldDescriptor) -> str:
+    """Name what JSON a single value of the field may be; messages and enums go by their full names."""
+    if field.enum_type is not None:
+        return str(field.enum_type.full_name)
+    if field.type == FieldDescriptor.TYPE_BYTES:
+        return "string"
+    message = field.message_type
+    if message is None:
+        return _KINDS[field.cpp_type]
+    if message.full_name in TEXT:
+        return "string"
+    if message.full_name in _ANYTHING:
+        return "any"
+    return str(message.full_name)

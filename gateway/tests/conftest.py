@@ -33,14 +33,14 @@ from stoa.order.v1 import order_pb2
 from stoa.payment.v1 import payment_pb2
 from stoa.user.v1 import user_pb2
 from stoa_chassis.testing import eventually
+from stoa_contracts.descriptors import read
 from stoa_gateway import EdgeSettings, write
-from stoa_gateway.contract import public_rpcs
+from stoa_gateway.routes import edge_routes
 from stoa_stack.certificates import Authority
 
 ENVOY = Path(envoy.__file__).parent / "_bin" / "envoy"
-DESCRIPTORS = EdgeSettings(upstreams={}).descriptors
-RPCS = public_rpcs(DESCRIPTORS)
-SERVICES = sorted({rpc.service for rpc in RPCS})
+ROUTES = edge_routes(read())
+SERVICES = sorted({each.rpc.service for each in ROUTES})
 JWKS = "stoa.user.v1.AuthService/GetJwks"
 _CONTRACTS = (cart_pb2, catalog_pb2, inventory_pb2, order_pb2, payment_pb2, user_pb2)
 _CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}

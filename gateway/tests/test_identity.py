@@ -10,7 +10,7 @@ import pytest
 
 from stoa_chassis.testing import eventually
 
-from .conftest import RPCS, Edge, Issuer, knows_the_keys, reason, running
+from .conftest import ROUTES, Edge, Issuer, knows_the_keys, reason, running
 
 MINE = f"/api/v1/orders/{uuid4()}"
 PUBLIC = "/api/v1/products"
@@ -74,12 +74,12 @@ async def test_a_good_token_is_passed_on_for_the_service_to_check(edge: Edge) ->
 
 
 async def test_every_rpc_that_is_not_for_anyone_needs_a_token(edge: Edge) -> None:
-    for rpc in RPCS:
-        path = rpc.path
-        for name in rpc.bound:
+    for each in ROUTES:
+        path = each.route.path
+        for name in each.route.bound:
             path = path.replace(f"{{{name}}}", str(uuid4()))
-        answer = await edge.client.request(rpc.http_method, path)
-        assert answer.status_code == (200 if rpc.anyone else 401), (rpc.name, answer.text)
+        answer = await edge.client.request(each.route.verb, path)
+        assert answer.status_code == (200 if each.anyone else 401), (each.name, answer.text)
 
 
 async def test_identity_and_internals_that_a_client_claims_do_not_get_through(edge: Edge) -> None:

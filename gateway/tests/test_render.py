@@ -4,13 +4,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from google.api import annotations_pb2
-from google.protobuf import descriptor_pb2
 
+from stoa_contracts.descriptors import read
 from stoa_gateway import EdgeSettings, RateLimits, render, write
 from stoa_gateway.__main__ import main
 
-from .conftest import DESCRIPTORS, ENVOY, RPCS, SERVICES
+from .conftest import ENVOY, ROUTES, SERVICES
 
 SETTINGS = EdgeSettings(upstreams=dict.fromkeys(SERVICES, "127.0.0.1:1"), rate_limits=RateLimits())
 
@@ -23,14 +22,7 @@ def _routes(settings: EdgeSettings) -> list[dict[str, object]]:
 
 
 def test_exactly_the_rpcs_with_an_http_annotation_lead_to_a_service() -> None:
-    files = descriptor_pb2.FileDescriptorSet.FromString(DESCRIPTORS.read_bytes()).file
-    public = {
-        f"{file.package}.{service.name}/{method.name}"
-        for file in files
-        for service in file.service
-        for method in service.method
-        if method.options.HasExtension(annotations_pb2.http)
-    }
+    public = {rpc.call_path for rpc in read().rpcs if rpc.routes}
     routed = {str(r["name"]) for r in _routes(SETTINGS) if "route" in r and r["name"] != "preflight"}
     assert routed == public
 
@@ -47,7 +39,7 @@ def test_a_service_without_an_upstream_is_an_error_that_names_it() -> None:
 
 def test_only_idempotent_rpcs_are_sent_again_when_a_service_may_have_read_them() -> None:
     retried = {r["name"] for r in _routes(SETTINGS) if "unavailable" in str(r.get("route"))}
-    assert retried == {rpc.name for rpc in RPCS if rpc.idempotent}
+    assert retried == {each.name for each in ROUTES if each.rpc.idempotent}
     assert "stoa.order.v1.OrderService/PlaceOrder" in retried
     assert "stoa.user.v1.UserService/CreateUser" not in retried
 

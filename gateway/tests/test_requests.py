@@ -15,7 +15,7 @@ from stoa.catalog.v1 import catalog_pb2
 from stoa.inventory.v1 import inventory_pb2
 from stoa.order.v1 import order_pb2, order_pb2_grpc
 
-from .conftest import RPCS, Edge, reason, violations
+from .conftest import ROUTES, Edge, reason, violations
 
 PRODUCT_ID = str(uuid4())
 CREATE = "stoa.catalog.v1.CatalogService/CreateProduct"
@@ -369,11 +369,11 @@ async def test_no_grpc_path_leads_to_a_service(path: str, media: str, edge: Edge
 
 
 async def test_every_public_rpc_is_reachable_by_its_path(edge: Edge) -> None:
-    for rpc in RPCS:
-        path = rpc.path
-        for name in rpc.bound:
+    for each in ROUTES:
+        path = each.route.path
+        for name in each.route.bound:
             path = path.replace(f"{{{name}}}", str(uuid4()))
-        answer = await edge.client.request(rpc.http_method, path, headers=edge.bearer())
-        assert answer.status_code == 200, (rpc.name, answer.text)
-        if not rpc.name.endswith("/GetJwks"):
-            assert edge.services.last.rpc == rpc.name
+        answer = await edge.client.request(each.route.verb, path, headers=edge.bearer())
+        assert answer.status_code == 200, (each.name, answer.text)
+        if not each.name.endswith("/GetJwks"):
+            assert edge.services.last.rpc == each.name

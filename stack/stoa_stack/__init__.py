@@ -1,1 +1,1 @@
-"""The local stack: real servers as native processes, declared in one table and watched by one supervisor."""
+"""The local stack: real servers as native processes, listed in one table and watched by one supervisor."""

@@ -1,4 +1,4 @@
-"""Where the shop is and whom to be there: `access.json` in the state folder, for people, demos and tests."""
+"""`access.json` in the state folder: where the shop is, and accounts to sign in with."""
 
 from __future__ import annotations
 

@@ -296,9 +296,8 @@ class _Runner:
         await self._prepare()
         wanted = await asyncio.to_thread(fingerprint.of, self.part, self._files)
         current = self._status.fingerprint == wanted
-        if self.part.ready is None:
-            if not (current and self._status.state is State.DONE):
-                await self._come_up()
+        if current and self.part.ready is None and self._status.state is State.DONE:
+            pass  # the step was taken
         elif current and self._status.state is State.READY and self._process is not None:
             await self._set_up()
         else:
@@ -307,7 +306,9 @@ class _Runner:
             try:
                 await self._come_up()
             except PartFailed:
-                if self._process is not None:  # it is tried again and again, as after any crash
+                if (
+                    self._process is not None and self.part.ready is not None
+                ):  # it is tried again and again, as after any crash
                     self._watcher = asyncio.create_task(self._watch())
                 raise
         self.ready.set()

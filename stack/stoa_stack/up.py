@@ -188,7 +188,7 @@ def _watch(
                             soft_wrap=True,
                         )
             if before is not None and status.revision != at.revision and not gone:
-                time.sleep(0.05)  # it has not heard of it yet
+                time.sleep(0.05)  # it has not taken the signal yet
                 continue
             if status.phase in (Phase.FAILED, Phase.STOPPED):
                 processes.wait_for_exit(status.pid, _STOP_SECONDS)

@@ -8,10 +8,10 @@ from unittest.mock import MagicMock
 import pytest
 
 from stoa_contracts.declarations import Service
+from stoa_contracts.descriptors import Contracts
 from stoa_events import PAYLOADS
 from stoa_services import SERVICES
 from stoa_stack.instance import CHECKOUT
-from stoa_tools.gen.contracts import Contracts
 from tests.contract.source import Methods, NotUnderstood, called, constructed
 
 every_service = pytest.mark.parametrize("service", SERVICES.values(), ids=SERVICES.keys())
@@ -23,18 +23,13 @@ def package(service: Service) -> Path:
 
 def stubs(contracts: Contracts) -> Methods:
     return {
-        f"{service.name}Stub": {method.name: method.full_name for method in service.methods}
+        f"{service.name}Stub": {rpc.name: rpc.full_name for rpc in service.rpcs}
         for service in contracts.services
     }
 
 
 def granted(contracts: Contracts, caller: str) -> set[str]:
-    return {
-        method.full_name
-        for service in contracts.services
-        for method in service.methods
-        if caller in contracts.option(method.proto, "stoa.auth.v1.policy").services
-    }
+    return {rpc.full_name for rpc in contracts.rpcs if rpc.policy and caller in rpc.policy.services}
 
 
 def handled(service: Service) -> set[str]:

@@ -9,9 +9,9 @@ from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto
 from openapi_spec_validator import validate
 from protovalidate._gen.buf.validate import validate_pb
 
+from stoa_contracts.descriptors import OPENAPI, Contracts, Rpc, Type
 from stoa_stack.instance import CHECKOUT
 from stoa_tools.gen import run
-from stoa_tools.gen.contracts import Contracts, Method, Type
 from stoa_tools.gen.json_schema import OUTPUT_ONLY
 from stoa_tools.gen.tools import buf
 
@@ -20,7 +20,7 @@ VERBS = ("get", "put", "post", "delete", "patch")
 
 @pytest.fixture(scope="module")
 def openapi() -> dict[str, Any]:
-    document: dict[str, Any] = yaml.safe_load((CHECKOUT / "gen/openapi/openapi.yaml").read_text())
+    document: dict[str, Any] = yaml.safe_load(OPENAPI.read_text())
     return document
 
 
@@ -38,7 +38,7 @@ def fields_of(message: Type) -> dict[str, int]:
     return {field.name: field.number for field in message.proto.field}
 
 
-def operation_id(rpc: Method) -> str:
+def operation_id(rpc: Rpc) -> str:
     return rpc.name[0].lower() + rpc.name[1:]
 
 
@@ -69,18 +69,19 @@ def test_the_openapi_document_is_valid(openapi: dict[str, Any]) -> None:
     validate(openapi)
 
 
-def test_every_public_rpc_is_an_operation(openapi: dict[str, Any], public_rpc: Method) -> None:
+def test_every_public_rpc_is_an_operation(openapi: dict[str, Any], public_rpc: Rpc) -> None:
     assert operation_id(public_rpc) in operations(openapi)
 
 
-def test_no_internal_rpc_is_an_operation(openapi: dict[str, Any], internal_rpc: Method) -> None:
+def test_no_internal_rpc_is_an_operation(openapi: dict[str, Any], internal_rpc: Rpc) -> None:
     assert operation_id(internal_rpc) not in operations(openapi)
 
 
 def test_an_operation_asks_for_a_token_unless_anyone_may_call_it(
-    openapi: dict[str, Any], contracts: Contracts, public_rpc: Method
+    openapi: dict[str, Any], public_rpc: Rpc
 ) -> None:
-    anyone = contracts.option(public_rpc.proto, "stoa.auth.v1.policy").HasField("anyone")
+    assert public_rpc.policy is not None
+    anyone = public_rpc.policy.anyone
     assert operations(openapi)[operation_id(public_rpc)]["security"] == ([] if anyone else [{"bearer": []}])
 
 

@@ -4,85 +4,68 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto, MethodOptions
+from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto
 
+from stoa_contracts.descriptors import Contracts, Rpc
 from stoa_services import SERVICES
 from stoa_stack.instance import CHECKOUT
-from stoa_tools.gen.contracts import Contracts, Method
 from stoa_tools.gen.json_schema import OUTPUT_ONLY
 
-REPEATABLE = (MethodOptions.NO_SIDE_EFFECTS, MethodOptions.IDEMPOTENT)
 NUMBERS = ("int32", "int64", "uint32", "uint64", "sint32", "sint64", "fixed32", "fixed64", "float", "double")
 NUMBER_RULES = {getattr(FieldDescriptorProto, f"TYPE_{name.upper()}"): name for name in NUMBERS}
 CARD = re.compile(r"(^|_)(pan|cvv2?|cvc2?|csc|card_?(no|num|number|code)|security_code)(_|$)", re.IGNORECASE)
 
 
-def policy(contracts: Contracts, rpc: Method) -> Any:
-    return contracts.option(rpc.proto, "stoa.auth.v1.policy")
+def alternatives(rpc: Rpc) -> frozenset[str]:
+    return rpc.policy.alternatives if rpc.policy else frozenset()
 
 
-def alternatives(contracts: Contracts, rpc: Method) -> set[str]:
-    return {field.name for field, _ in policy(contracts, rpc).ListFields()}
+def test_every_rpc_says_who_may_call_it(rpc: Rpc) -> None:
+    assert rpc.policy is not None, "an RPC without a policy keeps its server from starting"
+    assert alternatives(rpc), "a policy without an alternative admits nobody"
 
 
-def request_of(contracts: Contracts, rpc: Method) -> DescriptorProto:
-    message = contracts.types[rpc.proto.input_type.removeprefix(".")].proto
-    assert isinstance(message, DescriptorProto)
-    return message
+def test_a_policy_names_only_services_that_exist(rpc: Rpc) -> None:
+    assert rpc.policy is not None
+    assert set(rpc.policy.services) <= SERVICES.keys()
 
 
-def test_every_rpc_says_who_may_call_it(contracts: Contracts, rpc: Method) -> None:
-    assert policy(contracts, rpc) is not None, "an RPC without a policy keeps its server from starting"
-    assert alternatives(contracts, rpc), "a policy without an alternative admits nobody"
-
-
-def test_a_policy_names_only_services_that_exist(contracts: Contracts, rpc: Method) -> None:
-    assert set(policy(contracts, rpc).services) <= SERVICES.keys()
-
-
-def test_an_owner_is_a_uuid_of_the_request(contracts: Contracts, owned_rpc: Method) -> None:
-    owner = policy(contracts, owned_rpc).owner
-    (field,) = [field for field in request_of(contracts, owned_rpc).field if field.name == owner]
+def test_an_owner_is_a_uuid_of_the_request(contracts: Contracts, owned_rpc: Rpc) -> None:
+    assert owned_rpc.policy is not None
+    request = contracts.types[owned_rpc.request.full_name].proto
+    assert isinstance(request, DescriptorProto)
+    (field,) = [field for field in request.field if field.name == owned_rpc.policy.owner]
     assert contracts.option(field, "buf.validate.field").string.uuid
 
 
-def test_what_the_edge_does_not_route_is_for_services_only(
-    contracts: Contracts, internal_rpc: Method
-) -> None:
-    assert alternatives(contracts, internal_rpc) == {"services"}
+def test_what_the_edge_does_not_route_is_for_services_only(internal_rpc: Rpc) -> None:
+    assert alternatives(internal_rpc) == {"services"}
 
 
-def test_a_public_rpc_admits_more_than_services(contracts: Contracts, public_rpc: Method) -> None:
-    assert alternatives(contracts, public_rpc) - {"services"}
+def test_a_public_rpc_admits_more_than_services(public_rpc: Rpc) -> None:
+    assert alternatives(public_rpc) - {"services"}
 
 
-def test_a_public_rpc_lives_below_the_api_and_uses_fields_it_has(
-    contracts: Contracts, public_rpc: Method
-) -> None:
-    rule = contracts.option(public_rpc.proto, "google.api.http")
-    fields = {field.name for field in request_of(contracts, public_rpc).field}
-    for binding in (rule, *rule.additional_bindings):
-        path = getattr(binding, binding.WhichOneof("pattern"))
-        assert path.startswith("/api/v1/")
-        assert set(re.findall(r"{(\w+)", path)) <= fields
-        assert binding.body in ("", "*") or binding.body in fields
+def test_a_public_rpc_lives_below_the_api_and_uses_fields_it_has(public_rpc: Rpc) -> None:
+    fields = set(public_rpc.request.fields_by_name)
+    for route in public_rpc.routes:
+        assert route.path.startswith("/api/v1/")
+        assert route.bound <= fields
+        assert route.body in ("", "*") or route.body in fields
 
 
-def test_an_rpc_that_http_may_repeat_says_that_it_is_idempotent(
-    contracts: Contracts, public_rpc: Method
-) -> None:
-    verb = contracts.option(public_rpc.proto, "google.api.http").WhichOneof("pattern")
-    if verb in ("get", "put", "delete"):
-        assert public_rpc.proto.options.idempotency_level in REPEATABLE
+def test_an_rpc_that_http_may_repeat_says_that_it_is_idempotent(public_rpc: Rpc) -> None:
+    if {route.verb for route in public_rpc.routes} & {"GET", "PUT", "DELETE"}:
+        assert public_rpc.idempotent
 
 
-def test_a_read_says_that_it_may_be_repeated(contracts: Contracts, rpc: Method) -> None:
+def test_a_read_says_that_it_may_be_repeated(rpc: Rpc) -> None:
     if rpc.name.startswith(("Get", "List", "BatchGet", "Check")):
-        assert rpc.proto.options.idempotency_level in REPEATABLE
+        assert rpc.idempotent
 
 
-def test_everything_a_request_can_carry_is_bounded(contracts: Contracts, rpc: Method) -> None:
-    name = rpc.proto.input_type.removeprefix(".")
+def test_everything_a_request_can_carry_is_bounded(contracts: Contracts, rpc: Rpc) -> None:
+    name = rpc.request.full_name
     assert list(unbounded(contracts, name, name.rpartition(".")[2], set())) == []
 
 

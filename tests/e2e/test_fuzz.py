@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from stoa_contracts.descriptors import OPENAPI
 from tests.e2e.shop import Customer, Shop
-
-OPENAPI = Path(__file__).parents[2] / "gen" / "openapi" / "openapi.yaml"
 
 
 async def fuzz(client: Customer) -> tuple[int, str]:

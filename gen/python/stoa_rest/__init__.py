@@ -547,7 +547,7 @@ class Product(TypedDict, total=False):
     """What it is called."""
 
     description: str
-    """What it is like, in plain text."""
+    """What it is like, in plain text of any number of lines."""
 
     category: Required[str]
     """The shelf it stands on."""

@@ -19,6 +19,7 @@ from typing import Generic, Protocol, TypeVar
 
 from stoa_chassis.clock import Clock
 from stoa_chassis.context import bound
+from stoa_chassis.ids import new_id
 from stoa_chassis.outages import is_outage
 from stoa_chassis.telemetry import get_logger
 
@@ -31,7 +32,7 @@ class Unfinished(Protocol):
 
     @property
     def correlation_id(self) -> str:
-        """The request that it goes back to; "" if that is not known."""
+        """The request that it goes back to; "" if that is not known: then each try gets an id of its own."""
         ...
 
     @property
@@ -151,7 +152,7 @@ class DueWork(Generic[W]):
 
     async def _work_off(self, work: W) -> None:
         """Handle one. Its trouble stops nothing else: it falls due again."""
-        with bound(work.correlation_id):
+        with bound(work.correlation_id or str(new_id())):
             try:
                 await self._handle(work)
             except Exception as error:

@@ -34,10 +34,12 @@ CONNECTION_ERRORS: tuple[type[Exception], ...] = (
     asyncpg.InternalClientError,
     asyncpg.InterfaceError,
 )
-# The transaction lost against a concurrent one and would succeed if it ran again.
+# The transaction lost against a concurrent one, or another process has run a migration that changes what a
+# statement returns; it would succeed if it ran again.
 RETRIABLE_ERRORS: tuple[type[Exception], ...] = (
     asyncpg.SerializationError,
     asyncpg.DeadlockDetectedError,
+    asyncpg.InvalidCachedStatementError,
 )
 # Of the two left out, one is raised for misuse as well and one for files that are missing: no waiting cures
 # that.

@@ -71,7 +71,12 @@ class RedisTransaction:
         self._written = (key, value, lifetime)
 
     def change(self, inbox: str | None) -> tuple[str, bytes, bytes, timedelta] | None:
-        """Return what is to be written: key, expected, changed, lifetime; None if there is nothing."""
+        """Return what is to be written: key, expected, changed, lifetime; None if there is nothing.
+
+        Raises RuntimeError for events without a change that they could go with.
+        """
+        if self._written is None and self.outbox.payloads:
+            raise RuntimeError(f"events of a unit of work that writes no key: {self.outbox.payloads}")
         if self._written is not None:
             key, value, lifetime = self._written
             if value != self._read[key] or self.outbox.payloads or inbox:

@@ -3,14 +3,20 @@
 The constraints are those of `buf.validate`. A field that the server computes and a client may send back (as
 part of a resource that it read and changed) is ignored, as AIP-203 has it for OUTPUT_ONLY; one that a client
 must not send, such as the price of a cart's line, says so by a constraint of its own.
+
+What a text may look like is checked beside them, without a constraint in each field: see texts.py.
 """
 
+from typing import cast
+
 import protovalidate
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 
 from stoa_chassis.auth import ContractError
 from stoa_chassis.errors import FieldViolation, InvalidArgument
 from stoa_chassis.telemetry import get_logger
+from stoa_chassis.texts import TextCheck
 
 _log = get_logger(__name__)
 _validator = protovalidate.Validator()
@@ -21,6 +27,7 @@ class RequestCheck:
 
     def __init__(self, request_type: type[Message]) -> None:
         """Compile. Raises ContractError if a constraint in the proto does not work."""
+        self._texts = TextCheck(cast(Descriptor, request_type.DESCRIPTOR))
         try:
             _validator.collect_violations(request_type())
         except (protovalidate.CompilationError, protovalidate.EvaluationError) as error:
@@ -34,8 +41,9 @@ class RequestCheck:
             # A rule of ours that this request breaks: for us to mend, but what it says can't be trusted.
             _log.error("constraint failed to evaluate", request=request.DESCRIPTOR.full_name, exc_info=error)
             raise InvalidArgument("", "the request can't be checked") from error
-        if broken:
-            raise InvalidArgument.of([_violation(violation) for violation in broken])
+        unfit = self._texts.violations(request)
+        if broken or unfit:
+            raise InvalidArgument.of([*(_violation(violation) for violation in broken), *unfit])
 
 
 def _violation(violation: protovalidate.Violation) -> FieldViolation:

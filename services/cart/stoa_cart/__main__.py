@@ -7,9 +7,7 @@ from stoa_cart.api import CartServicer
 from stoa_cart.events import handlers
 from stoa_cart.model import CartBusy
 from stoa_cart.peers import Catalog, Inventory
-from stoa_cart.ports import Tx
-from stoa_cart.repository import CartReader, PriceBook
-from stoa_cart.repository import Carts as CartStore
+from stoa_cart.repository import CartReader, PriceBook, open_tx
 from stoa_cart.service import Carts
 from stoa_cart.settings import Settings
 from stoa_chassis.app import App, run
@@ -18,7 +16,7 @@ from stoa_chassis.app import App, run
 async def compose(app: App[Settings]) -> None:
     """Wire the service."""
     currency = app.settings.currency
-    store = await app.redis(lambda transaction: Tx(CartStore(transaction, currency)), busy=CartBusy)
+    store = await app.redis(open_tx(currency), busy=CartBusy)
     carts = Carts(
         store.uow,
         CartReader(store.redis, currency),

@@ -5,7 +5,7 @@ two tabs at once lose nothing, together with its events and the event that cause
 (`stoa_chassis.redis_uow`). `cart:prices` holds what variants cost now.
 """
 
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
@@ -16,6 +16,7 @@ import orjson
 from redis.asyncio import Redis
 
 from stoa_cart.model import Cart, Item
+from stoa_cart.ports import Tx
 from stoa_chassis.redis_uow import RedisTransaction
 from stoa_contracts.money import Money
 
@@ -53,6 +54,11 @@ class Carts:
         """Forget a user's cart."""
         await self.get(user_id)
         self._transaction.put(_key(user_id), b"", _LIFETIME)
+
+
+def open_tx(currency: str) -> Callable[[RedisTransaction], Tx]:
+    """Return what puts the repository on a unit of work; `currency` is the shop's."""
+    return lambda transaction: Tx(Carts(transaction, currency))
 
 
 class CartReader:

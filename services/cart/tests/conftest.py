@@ -1,6 +1,6 @@
-"""Carts on a real Redis, in keys that no other run uses: users, products and events have fresh ids."""
+"""The cart service on a store in memory or on Redis, in keys that no other run uses: ids are fresh."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -10,109 +10,90 @@ from uuid import UUID, uuid4
 import pytest
 from redis.asyncio import Redis
 
+from stoa_cart import ports, repository, testing
 from stoa_cart.events import handlers
-from stoa_cart.model import Offer
-from stoa_cart.repository import CartStore, PriceBook
+from stoa_cart.model import Cart, CartBusy, Item, Offer
 from stoa_cart.service import Carts
+from stoa_cart.testing import Shelf
 from stoa_chassis.avro import Event, EventCodec
-from stoa_chassis.clock import SystemClock
 from stoa_chassis.ids import new_id
 from stoa_chassis.kafka import Producer
+from stoa_chassis.memory import MemoryStore, memory_unit_of_work
 from stoa_chassis.redis import connect
 from stoa_chassis.redis_outbox import RedisOutbox
+from stoa_chassis.redis_uow import redis_unit_of_work
+from stoa_chassis.testing import SettableClock
+from stoa_chassis.uow import UnitOfWork
 from stoa_contracts.events import Payload
 from stoa_contracts.money import Money
-from stoa_events import (
-    CartItemAdded,
-    OrderItem,
-    OrderPlaced,
-    ProductDeleted,
-    ProductUpdated,
-    ProductVariant,
-)
+from stoa_events import CartItemAdded, OrderItem, OrderPlaced, ProductDeleted, ProductUpdated, ProductVariant
+
+NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
+CURRENCY = "USD"
 
 
-def usd(amount: str) -> Money:
-    return Money(Decimal(amount), "USD")
+def usd(amount: str | Decimal) -> Money:
+    return Money(Decimal(amount), CURRENCY)
 
 
-@dataclass
-class Peers:
-    """The catalog and inventory services, as far as a cart needs them."""
+@dataclass(frozen=True)
+class Store:
+    """One of the stores, behind the ports. No relay runs: what was published can be looked at."""
 
-    offers: dict[UUID, Offer] = field(default_factory=dict)
-    stock: dict[UUID, int] = field(default_factory=dict)
-    down: Exception | None = None
-
-    def sell(self, price: str = "19.90", stock: int = 1000, product_id: UUID | None = None) -> Offer:
-        """Put a new variant on sale."""
-        offer = Offer(product_id or new_id(), new_id(), usd(price))
-        self.offers[offer.variant_id], self.stock[offer.variant_id] = offer, stock
-        return offer
-
-    async def offer(self, variant_id: UUID) -> Offer | None:
-        if self.down:
-            raise self.down
-        return self.offers.get(variant_id)
-
-    async def available(self, variant_id: UUID) -> int:
-        if self.down:
-            raise self.down
-        return self.stock.get(variant_id, 0)
+    uow: UnitOfWork[ports.Tx]
+    reader: ports.CartReader
+    prices: ports.PriceBook
+    published: Callable[[], Awaitable[list[Payload]]]
 
 
 @dataclass
-class World:
-    """A cart service whose neighbours the test plays. Its relay does not run: tests see what is pending."""
+class CartService:
+    """The cart service without its network, and the services that it asks."""
 
-    redis: Redis
-    codec: EventCodec
-    producer: Producer
-    peers: Peers = field(default_factory=Peers)
+    store: Store
+    shelf: Shelf = field(default_factory=lambda: Shelf(CURRENCY))
+    clock: SettableClock = field(default_factory=SettableClock)
 
     def __post_init__(self) -> None:
-        self.outbox = RedisOutbox(self.redis, f"test:outbox:{uuid4()}", self.codec, self.producer)
-        self.carts = self.another_instance()
+        self.carts = self.another_process()
 
-    def another_instance(self) -> Carts:
-        store, prices = CartStore(self.redis, self.outbox), PriceBook(self.redis)
-        return Carts(store, prices, self.peers, self.peers, SystemClock())
+    def another_process(self) -> Carts:
+        """The use cases in another process on the same store."""
+        store = self.store
+        return Carts(store.uow, store.reader, store.prices, self.shelf, self.shelf, self.clock)
 
-    async def hear(self, payload: Payload, event_id: UUID | None = None) -> None:
-        event = Event(event_id or new_id(), payload.TOPIC, 1, datetime.now(UTC), "c", payload)
+    async def handle(self, payload: Payload, event_id: UUID | None = None) -> None:
+        """Let an event come in."""
+        event = Event(event_id or new_id(), payload.TOPIC, 1, self.clock.now(), "c", payload)
         await handlers(self.carts)[type(payload)](event)
 
-    async def pending(self) -> list[Any]:
-        entries: Any = await self.redis.xrange(self.outbox.stream)
-        return [
-            (await self.codec.decode(fields[b"topic"].decode(), fields[b"value"])).payload
-            for _, fields in entries
-        ]
+
+def contents(cart: Cart) -> dict[UUID, int]:
+    """How many of each variant are in a cart."""
+    return {item.variant_id: item.quantity for item in cart.items}
+
+
+def a_full_cart() -> Cart:
+    """A cart of which every field has a value of its own."""
+    items = [Item(new_id(), new_id(), new_id(), n, usd(f"{n}.90")) for n in (2, 3)]
+    return Cart(new_id(), CURRENCY, items, NOW)
 
 
 def ordered(user_id: UUID, *items: tuple[Offer, int]) -> OrderPlaced:
+    """The event of an order of these things."""
     lines = tuple(
         OrderItem(
-            product_id=offer.product_id,
-            variant_id=offer.variant_id,
-            quantity=quantity,
-            price=offer.price,
+            product_id=offer.product_id, variant_id=offer.variant_id, quantity=quantity, price=offer.price
         )
         for offer, quantity in items
     )
-    return OrderPlaced(
-        order_id=new_id(), user_id=user_id, items=lines, total_amount=Money(Decimal("1.00"), "USD")
-    )
+    return OrderPlaced(order_id=new_id(), user_id=user_id, items=lines, total_amount=usd("1.00"))
 
 
 def repriced(offer: Offer, price: str, version: int) -> ProductUpdated:
-    at = datetime.now(UTC)
+    """The event of a new price of the only variant of a product."""
     variant = ProductVariant(
-        variant_id=offer.variant_id,
-        sku="L-1",
-        attributes={},
-        price=Money(Decimal(price), "USD"),
-        images=(),
+        variant_id=offer.variant_id, sku="L-1", attributes={}, price=usd(price), images=()
     )
     return ProductUpdated(
         product_id=offer.product_id,
@@ -125,31 +106,94 @@ def repriced(offer: Offer, price: str, version: int) -> ProductUpdated:
         tags=(),
         variants=(variant,),
         specifications={},
-        created_at=at,
-        updated_at=at,
+        created_at=NOW,
+        updated_at=NOW,
     )
 
 
 def deleted(offer: Offer, version: int) -> ProductDeleted:
+    """The event of a product that was taken off sale."""
     return ProductDeleted(product_id=offer.product_id, version=version, variant_ids=(offer.variant_id,))
+
+
+@pytest.fixture
+def memory() -> MemoryStore[testing.Rows]:
+    """An empty store in memory."""
+    return MemoryStore(testing.Rows())
+
+
+@pytest.fixture
+def in_memory(memory: MemoryStore[testing.Rows]) -> Store:
+    """The ports on that store."""
+
+    async def published() -> list[Payload]:
+        return [event.payload for event in memory.published]
+
+    return Store(
+        memory_unit_of_work(lambda: memory, testing.open_tx(CURRENCY)),
+        testing.CartReader(lambda: memory, CURRENCY),
+        testing.PriceBook(lambda: memory),
+        published,
+    )
 
 
 @pytest.fixture(scope="session")
 async def redis(redis_url: str) -> AsyncIterator[Redis]:
+    """A client of the key-value store."""
     async with connect(redis_url) as client:
         yield client
 
 
 @pytest.fixture(scope="session")
 async def codec(schema_registry_url: str) -> EventCodec:
+    """The codec of the events that the service publishes."""
     loaded = EventCodec(schema_registry_url)
     await loaded.load(CartItemAdded)
     return loaded
 
 
 @pytest.fixture
-async def world(redis: Redis, codec: EventCodec) -> AsyncIterator[World]:
+async def in_redis(redis: Redis, codec: EventCodec) -> AsyncIterator[Store]:
+    """The ports on Redis, with an outbox and an inbox of their own."""
+    name = f"test:{uuid4()}"
     # The relay that would publish is the chassis' and tested there: no broker is needed.
-    world = World(redis, codec, Producer("127.0.0.1:1"))
-    yield world
-    await redis.delete(world.outbox.stream)
+    outbox = RedisOutbox(redis, f"{name}:outbox", codec, Producer("127.0.0.1:1"))
+
+    async def published() -> list[Payload]:
+        entries: Any = await redis.xrange(outbox.stream)
+        return [
+            (await codec.decode(fields[b"topic"].decode(), fields[b"value"])).payload for _, fields in entries
+        ]
+
+    yield Store(
+        redis_unit_of_work(redis, outbox, f"{name}:inbox", repository.open_tx(CURRENCY), CartBusy),
+        repository.CartReader(redis, CURRENCY),
+        repository.PriceBook(redis),
+        published,
+    )
+    await redis.delete(outbox.stream)
+
+
+@pytest.fixture(params=["in_memory", pytest.param("in_redis", marks=pytest.mark.stack)])
+def store(request: pytest.FixtureRequest) -> Store:
+    """The ports, on one store and on the other."""
+    chosen: Store = request.getfixturevalue(request.param)
+    return chosen
+
+
+@pytest.fixture
+def service(in_memory: Store) -> CartService:
+    """The use cases in memory."""
+    return CartService(in_memory)
+
+
+@pytest.fixture
+def service_on_each(store: Store) -> CartService:
+    """The use cases on one store and on the other."""
+    return CartService(store)
+
+
+@pytest.fixture
+def service_on_redis(in_redis: Store) -> CartService:
+    """The use cases on Redis."""
+    return CartService(in_redis)

@@ -1,8 +1,7 @@
 """The cart API through the chassis: policy, validation, errors and calls to peers as in production."""
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -18,61 +17,39 @@ from stoa.inventory.v1 import inventory_pb2, inventory_pb2_grpc
 from stoa_cart.api import CartServicer
 from stoa_cart.model import Cart, CartBusy, Offer, OutOfStock
 from stoa_cart.peers import Catalog, Inventory
-from stoa_cart.repository import CartStore, PriceBook
+from stoa_cart.repository import CartReader, PriceBook, open_tx
 from stoa_cart.service import Carts
+from stoa_cart.testing import Rows, Shelf
 from stoa_chassis.avro import EventCodec
 from stoa_chassis.clock import SystemClock
 from stoa_chassis.errors import Code, RemoteError
 from stoa_chassis.ids import new_id
 from stoa_chassis.kafka import Producer
+from stoa_chassis.memory import MemoryStore
 from stoa_chassis.money_proto import to_proto
 from stoa_chassis.redis_outbox import RedisOutbox
+from stoa_chassis.redis_uow import redis_unit_of_work
 from stoa_chassis.testing import InProcessServer, serve_in_process
+from stoa_chassis.timestamps import to_timestamp
 from stoa_contracts.money import Money
 
-NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
+from .conftest import CURRENCY, NOW, CartService, a_full_cart
+
+Memory = MemoryStore[Rows]
 SHOPPER = new_id()
 LAMP, LAMP_PRODUCT = new_id(), new_id()
 PRICE = Money(Decimal("19.99"), "USD")
 
 
-@dataclass
-class UseCases:
-    """Carts kept in a dictionary, in place of Redis; there are 5 lamps and nothing else."""
-
-    carts: dict[UUID, Cart] = field(default_factory=dict)
-
-    async def get(self, user_id: UUID) -> Cart:
-        return self.carts.setdefault(user_id, Cart(user_id))
-
-    for_checkout = get
-
-    async def add(self, user_id: UUID, product_id: UUID, variant_id: UUID, quantity: int) -> Cart:
-        cart = await self.get(user_id)
-        cart.add(Offer(product_id, variant_id, PRICE), quantity, 5, NOW)
-        return cart
-
-    async def update(self, user_id: UUID, item_id: UUID, quantity: int) -> Cart:
-        cart = await self.get(user_id)
-        cart.set_quantity(item_id, quantity, 5, NOW)
-        return cart
-
-    async def remove(self, user_id: UUID, item_id: UUID) -> Cart:
-        cart = await self.get(user_id)
-        cart.remove(item_id, NOW)
-        return cart
-
-    async def clear(self, user_id: UUID) -> None:
-        self.carts.pop(user_id, None)
+@pytest.fixture
+def use_cases(service: CartService) -> Carts:
+    """There are 5 lamps and nothing else."""
+    service.shelf.offers[LAMP], service.shelf.stock[LAMP] = Offer(LAMP_PRODUCT, LAMP, PRICE), 5
+    return service.carts
 
 
 @pytest.fixture
-def use_cases() -> UseCases:
-    return UseCases()
-
-
-@pytest.fixture
-async def server(use_cases: Any) -> AsyncIterator[InProcessServer]:
+async def server(use_cases: Carts) -> AsyncIterator[InProcessServer]:
     async with serve_in_process(add_CartServiceServicer_to_server, CartServicer(use_cases)) as server:
         yield server
 
@@ -88,13 +65,38 @@ async def refusal(call: Any) -> RemoteError:
     return refused.value
 
 
-async def test_a_cart_comes_back_as_the_contract_says(server: InProcessServer) -> None:
+async def test_a_cart_comes_back_as_the_contract_says(server: InProcessServer, service: CartService) -> None:
     cart = (await server.stub(CartServiceStub, as_user=SHOPPER).AddCartItem(adding())).cart
     [item] = cart.items
     assert (cart.user_id, item.product_id, item.variant_id) == (str(SHOPPER), str(LAMP_PRODUCT), str(LAMP))
     assert (item.quantity, item.price) == (2, to_proto(PRICE))
     assert (cart.subtotal.currency_code, cart.subtotal.units, cart.subtotal.nanos) == ("USD", 39, 980_000_000)
-    assert cart.updated_at.ToDatetime(UTC) == NOW
+    assert cart.updated_at.ToDatetime(UTC) == service.clock.now()
+
+
+async def test_nothing_of_a_cart_is_left_out(server: InProcessServer, memory: Memory) -> None:
+    """Every field of the message has the value of the entity's field, which is not empty."""
+    stored = a_full_cart()
+    memory.rows = Rows(carts={stored.user_id: stored})
+    request = cart_pb2.GetCartRequest(user_id=str(stored.user_id))
+    cart = (await server.stub(CartServiceStub, as_user=stored.user_id).GetCart(request)).cart
+    assert cart == cart_pb2.Cart(
+        user_id=str(stored.user_id),
+        items=[
+            cart_pb2.CartItem(
+                item_id=str(item.item_id),
+                product_id=str(item.product_id),
+                variant_id=str(item.variant_id),
+                quantity=item.quantity,
+                price=to_proto(item.price),
+            )
+            for item in stored.items
+        ],
+        subtotal=to_proto(stored.subtotal),
+        updated_at=to_timestamp(NOW),
+    )
+    for message in (cart, *cart.items):
+        assert {field.name for field, _ in message.ListFields()} == set(message.DESCRIPTOR.fields_by_name)
 
 
 async def test_an_empty_cart_has_a_subtotal_and_was_never_changed(server: InProcessServer) -> None:
@@ -137,12 +139,12 @@ async def test_a_cleared_cart_is_empty(server: InProcessServer) -> None:
     ],
 )
 async def test_bad_items_are_refused_naming_the_field(
-    server: InProcessServer, use_cases: UseCases, changes: dict[str, Any], fields: set[str]
+    server: InProcessServer, memory: Memory, changes: dict[str, Any], fields: set[str]
 ) -> None:
     error = await refusal(server.stub(CartServiceStub, as_user=SHOPPER).AddCartItem(adding(**changes)))
     assert error.code is Code.INVALID_ARGUMENT
     assert {violation.field for violation in error.violations} == fields
-    assert not use_cases.carts
+    assert not memory.rows.carts
 
 
 async def test_an_item_has_to_be_sent(server: InProcessServer) -> None:
@@ -162,9 +164,7 @@ async def test_too_few_in_stock_says_how_many_there_are(server: InProcessServer)
     assert (error.metadata["requested"], error.metadata["available"]) == ("6", "5")
 
 
-async def test_nobody_touches_another_s_cart_not_even_staff(
-    server: InProcessServer, use_cases: UseCases
-) -> None:
+async def test_nobody_touches_another_s_cart_not_even_staff(server: InProcessServer, memory: Memory) -> None:
     user, item = str(SHOPPER), str(new_id())
     patch = cart_pb2.CartItemPatch(quantity=1)
     for caller in (
@@ -180,7 +180,7 @@ async def test_nobody_touches_another_s_cart_not_even_staff(
         ):
             error = await refusal(call)
             assert (error.code, error.reason) == (Code.PERMISSION_DENIED, "NOT_OWNER")
-    assert not use_cases.carts
+    assert not memory.rows.carts
 
 
 async def test_without_a_token_there_is_no_cart(server: InProcessServer) -> None:
@@ -201,7 +201,7 @@ async def test_only_the_order_service_reads_a_cart_for_checkout(server: InProces
 
 
 async def test_a_busy_cart_asks_to_try_again(
-    server: InProcessServer, use_cases: UseCases, monkeypatch: pytest.MonkeyPatch
+    server: InProcessServer, use_cases: Carts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def busy(*_: object) -> Cart:
         raise CartBusy
@@ -212,20 +212,12 @@ async def test_a_busy_cart_asks_to_try_again(
     assert (error.code, error.reason) == (Code.ABORTED, "CART_BUSY")
 
 
-class NoPeers:
-    """Peers that need not be asked."""
-
-    async def offer(self, variant_id: UUID) -> Offer | None:
-        raise AssertionError
-
-    async def available(self, variant_id: UUID) -> int:
-        raise AssertionError
-
-
 async def test_while_the_store_is_down_the_service_is_unavailable_and_says_when_to_come_back() -> None:
     redis = Redis.from_url("redis://127.0.0.1:1")
     outbox = RedisOutbox(redis, "test:outbox", EventCodec("http://127.0.0.1:1"), Producer("127.0.0.1:1"))
-    carts = Carts(CartStore(redis, outbox), PriceBook(redis), NoPeers(), NoPeers(), SystemClock())
+    uow = redis_unit_of_work(redis, outbox, "test:inbox", open_tx(CURRENCY), CartBusy)
+    shelf = Shelf(CURRENCY)
+    carts = Carts(uow, CartReader(redis, CURRENCY), PriceBook(redis), shelf, shelf, SystemClock())
     async with serve_in_process(add_CartServiceServicer_to_server, CartServicer(carts)) as server:
         request = cart_pb2.ClearCartRequest(user_id=str(SHOPPER))
         error = await refusal(server.stub(CartServiceStub, as_user=SHOPPER).ClearCart(request))
@@ -263,8 +255,8 @@ async def test_the_catalogue_and_the_inventory_let_the_cart_service_ask() -> Non
     add_catalog = catalog_pb2_grpc.add_CatalogServiceServicer_to_server
     add_inventory = inventory_pb2_grpc.add_InventoryServiceServicer_to_server
     async with (
-        serve_in_process(add_catalog, CatalogServicer(), name="catalog") as shop,
-        serve_in_process(add_inventory, InventoryServicer(), name="inventory") as store,
+        serve_in_process(add_catalog, CatalogServicer(), name="catalog") as shop,  # type: ignore[abstract]
+        serve_in_process(add_inventory, InventoryServicer(), name="inventory") as store,  # type: ignore[abstract]
     ):
         catalog = Catalog(shop.stub(catalog_pb2_grpc.CatalogServiceStub, as_service="cart"))
         inventory = Inventory(store.stub(inventory_pb2_grpc.InventoryServiceStub, as_service="cart"))

@@ -16,13 +16,13 @@ class Products(Protocol):
         ...
 
     async def add(self, product: Product) -> None:
-        """Store a new product, and publish its events. Raises SkuTaken."""
+        """Store a new product, and publish its events. Raises SkuTaken when the unit of work commits."""
         ...
 
     async def save(self, product: Product) -> None:
         """Store a changed product, and publish its events; nothing is written if nothing changed.
 
-        The rating stays as it is: it changes on its own. Raises SkuTaken.
+        The rating stays as it is: it changes on its own. Raises SkuTaken when the unit of work commits.
         """
         ...
 
@@ -55,8 +55,8 @@ class ProductReader(Protocol):
 
 
 class Views(Protocol):
-    """Tells the others that products were looked at."""
+    """The events of products that were looked at."""
 
-    def tell(self, product_id: UUID, user_id: UUID | None) -> None:
+    def record(self, product_id: UUID, user_id: UUID | None) -> None:
         """Publish soon that someone (None: nobody known) looked at a product."""
         ...

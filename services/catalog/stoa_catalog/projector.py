@@ -1,9 +1,10 @@
-"""What keeps a process's read model current.
+"""The projection of products from the document store into the read model of a process.
 
-Whatever tells that a product changed – this process's own write, an event of another, a reader who misses
-it, the comparison that is made now and then – ends in the same step: the product as the document store has it
-is put into the model, by its version. So it does not matter in which order or how often events come, and a
-model that missed some catches up. Documents are the truth, events only say where to look (see ADR 9).
+There are four occasions: this process changed a product, another one did and published an event, a reader
+asks for one that the model does not have, and the comparison of all versions that is made now and then. Each
+ends in the same step: the product as the document store has it is put into the model, by its version. So it
+does not matter in which order or how often events come, and a model that missed some catches up. Events only
+say which product to read again (see ADR 9).
 """
 
 import asyncio
@@ -24,54 +25,57 @@ V = TypeVar("V")
 
 _log = get_logger(__name__)
 _AT_ONCE = 100
-_EVENT_TAKES = 1.0  # seconds, at most, from a write until its event is here; usually some milliseconds
+_EVENT_SECONDS = 1.0  # at most, from a write until its event is here; usually some milliseconds
 
 
 @dataclass(frozen=True, slots=True)
 class Rebuilt:
-    """How many products a rebuilt read model has, and which the one before had otherwise."""
+    """How many products a rebuilt read model has, and in which products the one before differed."""
 
     replayed: int
     differed: Sequence[UUID]
 
 
 class Projector(Generic[V]):
-    """Feeds the read model of this process; `present` makes what readers get of a product."""
+    """Keeps the read model of this process current.
+
+    `present` makes what readers get of a product; `instance` names this process.
+    """
 
     def __init__(self, reader: ProductReader, present: Callable[[Product], V]) -> None:
         self.model = ReadModel[V]()
         self.instance = str(new_id())
         self._reader = reader
         self._present = present
-        self._fed = [self.model]
+        self._kept = [self.model]  # while it is rebuilt, the new one too
         self._rebuilding = asyncio.Lock()
         self._last_run: tuple[UUID, Rebuilt] | None = None
 
     def apply(self, product: Product) -> None:
-        """Show a product as it is in the store."""
+        """Put a product as it is in the store into the model, or take it out if it is no longer on sale."""
         if product.deleted_at is not None:
-            for model in self._fed:
+            for model in self._kept:
                 model.take_off(product.product_id, product.version)
             return
         listing = self._listing(product)
-        for model in self._fed:
+        for model in self._kept:
             model.put(listing)
 
     async def load(self) -> None:
-        """Show everything that is on sale."""
+        """Fill the model with everything that is on sale."""
         await self._load(self.model)
         _log.info("read model loaded", products=len(self.model))
 
     async def on_product_changed(
         self, event: Event[ProductCreated] | Event[ProductUpdated] | Event[ProductDeleted]
     ) -> None:
-        """Show what a product has become, if this process does not know yet."""
+        """Show a product as the store has it now, unless the model has the event's version or a later one."""
         product = event.payload
         if self.model.version(product.product_id) < product.version:
             await self.fetch([product.product_id])
 
     async def fetch(self, product_ids: Iterable[UUID]) -> None:
-        """Show products as the store has them now."""
+        """Read products from the store, and put them into the model."""
         missing = list(product_ids)
         for start in range(0, len(missing), _AT_ONCE):
             asked = missing[start : start + _AT_ONCE]
@@ -80,16 +84,16 @@ class Projector(Generic[V]):
                 self.apply(product)
             # A document is never deleted; one that is not there was taken away by hand.
             for product_id in set(asked) - {product.product_id for product in found}:
-                for model in self._fed:
+                for model in self._kept:
                     model.forget(product_id)
 
     async def fetch_variants(self, variant_ids: Iterable[UUID]) -> None:
-        """Show the products that have these variants, as the store has them now."""
+        """Read the products that have these variants from the store, and put them into the model."""
         for product in await self._reader.with_variants(variant_ids):
             self.apply(product)
 
     async def reconcile(self) -> None:
-        """Compare the versions of everything with the store, and show what differs as the store has it."""
+        """Compare the versions of all products with those in the store, and read again what differs."""
         known = {listing.product_id: listing.version for listing in self.model}
         stored = await self._reader.versions()
         stale = [
@@ -103,7 +107,7 @@ class Projector(Generic[V]):
             _log.info("read model caught up with the store", products=len(stale))
 
     async def rebuild(self, run_id: UUID) -> Rebuilt:
-        """Make a new model from the store, and show that one; once for each run, however often it is asked.
+        """Replace the model by a new one from the store; once for each run, however often it is asked for.
 
         Readers read the old one meanwhile, and events change both, so that the new one is not behind.
         """
@@ -111,16 +115,16 @@ class Projector(Generic[V]):
             if self._last_run is not None and self._last_run[0] == run_id:
                 return self._last_run[1]
             fresh = ReadModel[V]()
-            self._fed = [self.model, fresh]
+            self._kept = [self.model, fresh]
             try:
                 await self._load(fresh)
                 if self.model.differences(fresh):
-                    # Some of it may only be on its way here.
-                    await asyncio.sleep(_EVENT_TAKES)
+                    # Events of some differences may be on their way.
+                    await asyncio.sleep(_EVENT_SECONDS)
                 rebuilt = Rebuilt(len(fresh), self.model.differences(fresh))
                 self.model = fresh
             finally:
-                self._fed = [self.model]
+                self._kept = [self.model]
             self._last_run = (run_id, rebuilt)
             _log.info("read model rebuilt", products=rebuilt.replayed, differed=len(rebuilt.differed))
             return rebuilt

@@ -1,7 +1,8 @@
-"""The reading side of the catalogue: products on sale, in memory, in the form in which readers get them.
+"""The read model of the catalogue: products on sale, in memory, in the form in which readers get them.
 
-What a reader gets of a product is made once per version, not once per look. The order of events does
-not matter: an older version never replaces a newer one, nor brings a product back that was taken off sale.
+What a reader gets of a product is made once per version, not once per request. The order in which versions
+come does not matter: an older one never replaces a newer one, nor brings a product back that was taken off
+sale. Lists come from an inverted index: for each term (`brand=Lux`) the products that have it, by id.
 """
 
 from bisect import bisect_left
@@ -20,21 +21,21 @@ from stoa_catalog.model import Category, Filters, Product
 V = TypeVar("V")
 
 _BY_ID = attrgetter("product_id")
-_FREE, _PRICELESS = Decimal(0), Decimal("Infinity")
+_LOWEST, _HIGHEST = Decimal(0), Decimal("Infinity")
 
 
 @dataclass(frozen=True, slots=True)
 class Listing(Generic[V]):
     """A version of a product on sale: `view` is what readers get, the rest is what it is found by.
 
-    `prices` are those of its variants, the lowest first.
+    `terms` are what lists are narrowed by (`brand=Lux`), `prices` those of its variants, the lowest first.
     """
 
     product_id: UUID
     version: int
     category: str
     subcategory: str
-    marks: frozenset[str]
+    terms: frozenset[str]
     prices: tuple[Decimal, ...]
     variant_ids: tuple[UUID, ...]
     view: V
@@ -43,16 +44,16 @@ class Listing(Generic[V]):
     def of(cls, product: Product, view: V) -> Self:
         """List a product."""
         details = product.details
-        marks = [
-            *_marks(details.category, details.subcategory, details.brand),
-            *(_mark("tag", tag) for tag in details.tags),
+        terms = [
+            *_terms(details.category, details.subcategory, details.brand),
+            *(_term("tag", tag) for tag in details.tags),
         ]
         return cls(
             product.product_id,
             product.version,
             intern(details.category),
             intern(details.subcategory),
-            frozenset(map(intern, marks)),
+            frozenset(map(intern, terms)),
             tuple(sorted(variant.price.amount for variant in product.variants)),
             tuple(variant.variant_id for variant in product.variants),
             view,
@@ -65,7 +66,7 @@ class Listing(Generic[V]):
 
 
 class ReadModel(Generic[V]):
-    """All listings, with what lists are narrowed by."""
+    """All listings, and the indexes by which they are found."""
 
     def __init__(self) -> None:
         self._listings: dict[UUID, Listing[V]] = {}
@@ -73,8 +74,8 @@ class ReadModel(Generic[V]):
         self._by_variant: dict[UUID, UUID] = {}
         # Oldest first, which is the order of the ids: what is new goes to the end.
         self._all: list[Listing[V]] = []
-        self._marked: defaultdict[str, list[Listing[V]]] = defaultdict(list)
-        self._sections: Counter[tuple[str, str]] = Counter()
+        self._by_term: defaultdict[str, list[Listing[V]]] = defaultdict(list)
+        self._sections: Counter[tuple[str, str]] = Counter()  # products by category and subcategory
         self._categories: Sequence[Category] | None = None
 
     def __len__(self) -> int:
@@ -104,16 +105,16 @@ class ReadModel(Generic[V]):
     def page(self, filters: Filters, before: UUID | None, limit: int) -> Sequence[Listing[V]]:
         """Return the newest products that pass the filters and are older than `before`."""
         wanted = _wanted(filters)
-        # The rarest mark leaves the least to look through.
-        pile = min((self._marked.get(mark, []) for mark in wanted), key=len, default=self._all)
-        end = len(pile) if before is None else bisect_left(pile, before, key=_BY_ID)
-        newest_first = islice(reversed(pile), len(pile) - end, None)
-        low = _FREE if filters.min_price is None else filters.min_price
-        high = _PRICELESS if filters.max_price is None else filters.max_price
+        # The rarest term leaves the least to look through.
+        shortest = min((self._by_term.get(term, []) for term in wanted), key=len, default=self._all)
+        end = len(shortest) if before is None else bisect_left(shortest, before, key=_BY_ID)
+        newest_first = islice(reversed(shortest), len(shortest) - end, None)
+        low = _LOWEST if filters.min_price is None else filters.min_price
+        high = _HIGHEST if filters.max_price is None else filters.max_price
         any_price = filters.min_price is None and filters.max_price is None
         found: list[Listing[V]] = []
         for listing in newest_first:
-            if wanted <= listing.marks and (any_price or listing.costs_within(low, high)):
+            if wanted <= listing.terms and (any_price or listing.costs_within(low, high)):
                 found.append(listing)
                 if len(found) == limit:
                     break
@@ -138,12 +139,12 @@ class ReadModel(Generic[V]):
         self.forget(listing.product_id)
         self._listings[listing.product_id] = listing
         self._by_variant |= dict.fromkeys(listing.variant_ids, listing.product_id)
-        for pile in self._piles(listing):
-            pile.insert(bisect_left(pile, listing.product_id, key=_BY_ID), listing)
+        for index in self._indexes(listing):
+            index.insert(bisect_left(index, listing.product_id, key=_BY_ID), listing)
         self._sections[listing.category, listing.subcategory] += 1
 
     def take_off(self, product_id: UUID, version: int) -> None:
-        """Take a product off sale, and remember it against late events."""
+        """Take a product off sale for ever: older versions of it that come later are passed over."""
         self.forget(product_id)
         self._gone[product_id] = version
 
@@ -155,11 +156,11 @@ class ReadModel(Generic[V]):
             return
         for variant_id in listing.variant_ids:
             self._by_variant.pop(variant_id, None)
-        for pile in self._piles(listing):
-            del pile[bisect_left(pile, product_id, key=_BY_ID)]
-        for mark in listing.marks:
-            if not self._marked[mark]:
-                del self._marked[mark]
+        for index in self._indexes(listing):
+            del index[bisect_left(index, product_id, key=_BY_ID)]
+        for term in listing.terms:
+            if not self._by_term[term]:
+                del self._by_term[term]
         section = (listing.category, listing.subcategory)
         self._sections[section] -= 1
         if not self._sections[section]:
@@ -174,23 +175,23 @@ class ReadModel(Generic[V]):
             if mine.get(product_id) != others.get(product_id)
         )
 
-    def _piles(self, listing: Listing[V]) -> Iterable[list[Listing[V]]]:
+    def _indexes(self, listing: Listing[V]) -> Iterable[list[Listing[V]]]:
         yield self._all
-        for mark in listing.marks:
-            yield self._marked[mark]
+        for term in listing.terms:
+            yield self._by_term[term]
 
 
 def _wanted(filters: Filters) -> set[str]:
-    wanted = set(_marks(filters.category, filters.subcategory, filters.brand))
+    wanted = set(_terms(filters.category, filters.subcategory, filters.brand))
     if filters.tag:
-        wanted.add(_mark("tag", filters.tag))
+        wanted.add(_term("tag", filters.tag))
     return wanted
 
 
-def _marks(category: str, subcategory: str, brand: str) -> Iterator[str]:
+def _terms(category: str, subcategory: str, brand: str) -> Iterator[str]:
     named: Mapping[str, str] = {"category": category, "subcategory": subcategory, "brand": brand}
-    return (_mark(name, value) for name, value in named.items() if value)
+    return (_term(name, value) for name, value in named.items() if value)
 
 
-def _mark(name: str, value: str) -> str:
+def _term(name: str, value: str) -> str:
     return f"{name}={value}"

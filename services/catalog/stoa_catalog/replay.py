@@ -1,7 +1,8 @@
 """Rebuilds the read models of all running processes: `python -m stoa_catalog.replay`, while the shop runs.
 
-Each process makes a new one from the document store, says what the old one had otherwise, and answers from
-the new one. The last line of the output is a JSON object: {"replayed": n, "differed": [ids]}.
+Each process makes a new one from the document store, answers from it from then on, and reports in which
+products the old one differed. The last line of the output is a JSON object:
+{"replayed": n, "differed": [ids]}.
 """
 
 import asyncio
@@ -24,13 +25,13 @@ _CONNECTIONS_PER_PROCESS = 30
 
 
 class Unreachable(Exception):
-    """Some processes that share an address could not be met."""
+    """Not all processes that share an address have answered."""
 
 
 async def ask_every_process_by_chance(
     address: str, certificates: CertificateFolder | None
 ) -> list[RebuildReadModelResponse]:
-    """Have every process at host:port rebuild; return what each says. Raises RemoteError, Unreachable.
+    """Have every process at host:port rebuild; return the answer of each. Raises RemoteError, Unreachable.
 
     Processes that share a port can't be told apart from outside: the kernel gives each new connection to one
     of them. So connections are made until as many different processes have answered as there are, at most
@@ -42,7 +43,7 @@ async def ask_every_process_by_chance(
     workers = tries = 1
     while len(answers) < workers:
         if tries > workers * _CONNECTIONS_PER_PROCESS:
-            raise Unreachable(f"met {len(answers)} of the {workers} processes at {address}")
+            raise Unreachable(f"{len(answers)} of the {workers} processes at {address} answered")
         channel = ClientChannel("catalog", address, certificates)
         try:
             answer = await channel.stub(CatalogServiceStub).RebuildReadModel(request, timeout=_SECONDS)

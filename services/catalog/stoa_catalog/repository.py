@@ -15,7 +15,6 @@ from bson import Decimal128
 from pymongo import ASCENDING, IndexModel, WriteConcern
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
-from pymongo.errors import DuplicateKeyError
 
 from stoa_catalog.model import Details, Product, ProductNotFound, Rating, SkuTaken, Variant
 from stoa_catalog.ports import Tx
@@ -60,32 +59,22 @@ class Products:
         return _product(document)
 
     async def add(self, product: Product) -> None:
-        """Store a new product, and publish its events. Raises SkuTaken."""
+        """Store a new product, and publish its events. Raises SkuTaken when the unit of work commits."""
         self._transaction.outbox.collect(product)
         fields = {**_fields(product), "rating": _rating_fields(product.rating)}
-        try:
-            await self._collection.insert_one(self._transaction.insertion(product.product_id, fields))
-        except DuplicateKeyError as error:
-            raise await self._taken(product) from error
-        self._transaction.written(True)
+        self._transaction.insert(product.product_id, fields, lambda: self._taken(product))
 
     async def save(self, product: Product) -> None:
         """Store a changed product, and publish its events; nothing is written if nothing changed.
 
-        The rating stays as it is: it changes on its own. Raises SkuTaken.
+        The rating stays as it is: it changes on its own. Raises SkuTaken when the unit of work commits.
         """
         read = self._read[product.product_id]
-        if product.version == read:
-            return
-        self._transaction.outbox.collect(product)
-        try:
-            result = await self._collection.update_one(
-                {"_id": product.product_id, "version": read},
-                self._transaction.update(product.product_id, _fields(product)),
+        if product.version != read:
+            self._transaction.outbox.collect(product)
+            self._transaction.update(
+                product.product_id, {"version": read}, _fields(product), lambda: self._taken(product)
             )
-        except DuplicateKeyError as error:
-            raise await self._taken(product) from error
-        self._transaction.written(result.matched_count == 1)
 
     async def _taken(self, product: Product) -> SkuTaken:
         skus = [variant.sku for variant in product.variants]

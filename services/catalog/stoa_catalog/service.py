@@ -1,7 +1,7 @@
-"""The use cases of the catalogue: staff changes it, everyone looks at it.
+"""The use cases of the catalogue: staff changes it, everyone reads it.
 
-The two sides are apart. Changes are decided and stored product by product in the document store; looks are
-answered from the read model that this process has in memory.
+The two sides are apart (CQRS). Changes are decided and stored product by product in the document store; reads
+are answered from the read model that this process has in memory.
 """
 
 from collections.abc import Sequence
@@ -28,10 +28,11 @@ V = TypeVar("V")
 
 
 class Browsing(Generic[V]):
-    """Looking at products.
+    """Reading products.
 
     A product that the model doesn't have may have been added by another process a moment ago, so the store is
-    asked before anyone is told that there is none. What was changed there is seen some milliseconds later.
+    asked before the answer is that there is none. What another process changed is seen some milliseconds
+    later.
     """
 
     def __init__(self, projector: Projector[V], views: Views) -> None:
@@ -39,7 +40,7 @@ class Browsing(Generic[V]):
         self._views = views
 
     async def get(self, product_id: UUID, viewer: UUID | None, *, fresh: bool = False) -> V:
-        """Read a product, and tell that it was looked at. Raises ProductNotFound.
+        """Read a product, and publish that it was looked at. Raises ProductNotFound.
 
         `fresh` is for those who write: they read what the store has, whichever process they wrote it through.
         """
@@ -48,7 +49,7 @@ class Browsing(Generic[V]):
         listing = self._projector.model.get(product_id)
         if listing is None:
             raise ProductNotFound(f"product {product_id} not found")
-        self._views.tell(product_id, viewer)
+        self._views.record(product_id, viewer)
         return listing.view
 
     def page(self, filters: Filters, before: UUID | None, limit: int) -> Sequence[Listing[V]]:
@@ -82,7 +83,11 @@ class Browsing(Generic[V]):
 
 
 class Assortment(Generic[V]):
-    """Changing products. A change is seen in this process as soon as it is stored."""
+    """Changing products.
+
+    A change is put into the read model of this process as soon as it is stored, and not before: so each use
+    case is a transaction and what follows it.
+    """
 
     def __init__(self, uow: UnitOfWork[Tx], projector: Projector[V], clock: Clock, currency: str) -> None:
         """`currency` is the shop's: prices in another one are refused."""

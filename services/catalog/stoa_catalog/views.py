@@ -1,6 +1,6 @@
-"""Telling that products were looked at, without making anyone who looks wait for it.
+"""Events of products that were looked at, published without making the reader wait.
 
-A view is worth little: while Kafka is down, those that don't fit in the queue are forgotten.
+They may be lost: while Kafka is down, those that don't fit in the queue are dropped, the oldest first.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from stoa_events import ProductViewed
 
 _log = get_logger(__name__)
 _MAX_WAITING = 10_000
-_LINGER_SECONDS = 0.5  # so that many share a request to the broker, which costs more than the look itself
+_LINGER_SECONDS = 0.5  # so that many share a request to the broker, which costs more than the read itself
 _LAST_SECONDS = 2.0  # to publish what waits when the service stops
 
 
@@ -32,7 +32,7 @@ class Views:
         self._waiting: deque[Record] = deque(maxlen=_MAX_WAITING)
         self._wake = asyncio.Event()
 
-    def tell(self, product_id: UUID, user_id: UUID | None) -> None:
+    def record(self, product_id: UUID, user_id: UUID | None) -> None:
         """Publish soon that someone (None: nobody known) looked at a product."""
         event = new_event(
             ProductViewed(product_id=product_id, user_id=user_id),

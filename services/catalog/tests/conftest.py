@@ -1,26 +1,65 @@
-"""The catalogue on a real document store, in a database that no other run uses."""
+"""The catalog service on a store in memory or on MongoDB, in a database that no other run uses."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, Generic, TypeVar
 from uuid import UUID, uuid4
 
 import pytest
 from pymongo.asynchronous.collection import AsyncCollection
 
-from stoa_catalog.model import Details, Product, VariantDraft
+from stoa_catalog import ports, repository, testing
+from stoa_catalog.model import Details, Product, Rating, Variant, VariantDraft
 from stoa_catalog.projector import Projector
-from stoa_catalog.repository import ProductReader, Products, open_products
 from stoa_catalog.service import Assortment, Browsing
-from stoa_catalog.views import Views
-from stoa_chassis.avro import Event, EventCodec
-from stoa_chassis.clock import SystemClock
+from stoa_chassis.avro import EventCodec
+from stoa_chassis.ids import new_id
 from stoa_chassis.kafka import Producer
-from stoa_chassis.mongo import PENDING, MongoOutbox, connect
+from stoa_chassis.memory import MemoryStore, memory_unit_of_work
+from stoa_chassis.mongo import PENDING, Document, MongoOutbox, connect
+from stoa_chassis.mongo_uow import mongo_unit_of_work
+from stoa_chassis.testing import SettableClock
+from stoa_chassis.uow import UnitOfWork
 from stoa_contracts.events import Payload
 from stoa_contracts.money import Money
 from stoa_events import ProductCreated, ProductDeleted, ProductUpdated, ProductViewed
+
+V = TypeVar("V")
+NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
+CURRENCY = "USD"
+
+
+@dataclass(frozen=True)
+class Store:
+    """One of the stores, behind the ports. No relay runs: what was published can be looked at."""
+
+    uow: UnitOfWork[ports.Tx]
+    reader: ports.ProductReader
+    published: Callable[[UUID], Awaitable[list[Payload]]]
+    """What was published of a product, oldest first."""
+
+
+@dataclass
+class Catalog(Generic[V]):
+    """A process of the catalog service without its network, which has not loaded anything yet."""
+
+    store: Store
+    present: Callable[[Product], V]
+    views: testing.Views = field(default_factory=testing.Views)
+    clock: SettableClock = field(default_factory=SettableClock)
+
+    def __post_init__(self) -> None:
+        self.projector = Projector(self.store.reader, self.present)
+        self.browsing = Browsing(self.projector, self.views)
+        self.assortment = Assortment(self.store.uow, self.projector, self.clock, CURRENCY)
+
+    async def another_process(self) -> "Catalog[V]":
+        """A process that starts now, on the same store."""
+        started = Catalog(self.store, self.present)
+        await started.projector.load()
+        return started
 
 
 def as_it_is(product: Product) -> Product:
@@ -28,49 +67,79 @@ def as_it_is(product: Product) -> Product:
     return replace(product, events=[])
 
 
-@dataclass
-class Catalog:
-    """A process of the catalog service without its network, which has not loaded anything yet.
-
-    Its relay does not run, so that tests see what is pending.
-    """
-
-    collection: AsyncCollection[dict[str, Any]]
-    codec: EventCodec
-    producer: Producer
-    present: Callable[[Product], Any] = as_it_is
-
-    def __post_init__(self) -> None:
-        clock = SystemClock()
-        self.outbox = MongoOutbox(self.collection, self.codec, self.producer)
-        self.views = Views(self.codec, self.producer, clock)
-        self.reader = ProductReader(self.collection)
-        self.projector = Projector(self.reader, self.present)
-        self.browsing = Browsing(self.projector, self.views)
-        self.assortment = Assortment(Products(self.collection, self.outbox), self.projector, clock, "USD")
-
-    async def pending(self, product_id: UUID) -> Sequence[Event[Payload]]:
-        """What waits in a document to be published."""
-        document = await self.collection.find_one({"_id": product_id})
-        assert document is not None
-        return [await self.codec.decode(entry["topic"], bytes(entry["value"])) for entry in document[PENDING]]
-
-
 def details(name: str = "Lamp", category: str = "home", **others: Any) -> Details:
+    """What staff says of a product."""
     return Details(name, category, **others)
 
 
 def draft(price: str = "19.90", sku: str = "", variant_id: UUID | None = None, **others: Any) -> VariantDraft:
     """A variant with a SKU of its own."""
-    return VariantDraft(variant_id, sku or uuid4().hex, Money(Decimal(price), "USD"), **others)
+    return VariantDraft(variant_id, sku or uuid4().hex, Money(Decimal(price), CURRENCY), **others)
+
+
+def as_drafts(product: Product) -> list[VariantDraft]:
+    """The variants of a product as staff would send them to leave them as they are."""
+    return [VariantDraft(v.variant_id, v.sku, v.price, v.attributes, v.images) for v in product.variants]
+
+
+def a_full_product() -> Product:
+    """A product of which every field has a value of its own."""
+    variants = tuple(
+        Variant(
+            new_id(),
+            uuid4().hex,
+            Money(Decimal(price), CURRENCY),
+            {"colour": colour, "size": "L"},
+            (f"{colour}.jpg", "back.jpg"),
+        )
+        for price, colour in (("19.90", "red"), ("9999999.99", "blue"))
+    )
+    return Product(
+        product_id=new_id(),
+        version=3,
+        details=Details(
+            name="Lamp",
+            category="home",
+            description="Bright.",
+            subcategory="lights",
+            brand="Lux",
+            tags=("light", "new"),
+            specifications={"socket": "E27", "weight": "1 kg"},
+        ),
+        variants=variants,
+        created_at=NOW,
+        updated_at=NOW + timedelta(days=1),
+        rating=Rating(4.5, 2),
+        deleted_at=NOW + timedelta(days=2),
+    )
+
+
+@pytest.fixture
+def memory() -> MemoryStore[testing.Rows]:
+    """An empty store in memory."""
+    return MemoryStore(testing.Rows())
+
+
+@pytest.fixture
+def in_memory(memory: MemoryStore[testing.Rows]) -> Store:
+    """The ports on that store."""
+
+    async def published(product_id: UUID) -> list[Payload]:
+        return [event.payload for event in memory.published if event.payload.key == str(product_id)]
+
+    return Store(
+        memory_unit_of_work(lambda: memory, testing.open_tx),
+        testing.ProductReader(lambda: memory),
+        published,
+    )
 
 
 @pytest.fixture(scope="session")
-async def collection(mongo_url: str) -> AsyncIterator[AsyncCollection[dict[str, Any]]]:
+async def collection(mongo_url: str) -> AsyncIterator[AsyncCollection[Document]]:
     """The collection of products, empty at first."""
     async with connect(mongo_url) as client:
         name = f"test_{uuid4().hex}"
-        yield await open_products(client[name])
+        yield await repository.open_products(client[name])
         await client.drop_database(name)
 
 
@@ -90,6 +159,47 @@ async def producer(kafka_bootstrap: str) -> AsyncIterator[Producer]:
 
 
 @pytest.fixture
-def catalog(collection: AsyncCollection[dict[str, Any]], codec: EventCodec, producer: Producer) -> Catalog:
-    """The use cases, in a process that nothing has happened in."""
-    return Catalog(collection, codec, producer)
+def outbox(collection: AsyncCollection[Document], codec: EventCodec, producer: Producer) -> MongoOutbox:
+    """The outbox of the documents."""
+    return MongoOutbox(collection, codec, producer)
+
+
+@pytest.fixture
+def in_mongo(collection: AsyncCollection[Document], codec: EventCodec, outbox: MongoOutbox) -> Store:
+    """The ports on that collection, which all tests share."""
+
+    async def published(product_id: UUID) -> list[Payload]:
+        document = await collection.find_one({"_id": product_id})
+        entries = document[PENDING] if document else []
+        return [(await codec.decode(entry["topic"], bytes(entry["value"]))).payload for entry in entries]
+
+    return Store(
+        mongo_unit_of_work(collection, outbox, repository.open_tx),
+        repository.ProductReader(collection),
+        published,
+    )
+
+
+@pytest.fixture(params=["in_memory", pytest.param("in_mongo", marks=pytest.mark.stack)])
+def store(request: pytest.FixtureRequest) -> Store:
+    """The ports, on one store and on the other."""
+    chosen: Store = request.getfixturevalue(request.param)
+    return chosen
+
+
+@pytest.fixture
+def catalog(in_memory: Store) -> Catalog[Product]:
+    """The use cases in memory, in a process that nothing has happened in."""
+    return Catalog(in_memory, as_it_is)
+
+
+@pytest.fixture
+def catalog_on_each(store: Store) -> Catalog[Product]:
+    """The use cases on one store and on the other."""
+    return Catalog(store, as_it_is)
+
+
+@pytest.fixture
+def catalog_on_mongo(in_mongo: Store) -> Catalog[Product]:
+    """The use cases on MongoDB."""
+    return Catalog(in_mongo, as_it_is)

@@ -1,7 +1,9 @@
-"""What staff may make of a product, and what others hear of it."""
+"""What staff may make of a product, and what others are told of it."""
 
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -20,7 +22,9 @@ from stoa_catalog.model import (
 from stoa_chassis.errors import InvalidArgument
 from stoa_chassis.ids import new_id
 from stoa_contracts.money import Money
-from stoa_events import ProductCreated, ProductDeleted, ProductUpdated
+from stoa_events import ProductCreated, ProductDeleted, ProductUpdated, ProductVariant
+
+from .conftest import a_full_product, as_drafts
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 LATER = NOW + timedelta(hours=1)
@@ -31,7 +35,7 @@ def usd(amount: str) -> Money:
     return Money(Decimal(amount), "USD")
 
 
-def draft(sku: str, price: str = "19.90", **changes: object) -> VariantDraft:
+def draft(sku: str, price: str = "19.90", **changes: Any) -> VariantDraft:
     return VariantDraft(**{"variant_id": None, "sku": sku, "price": usd(price), **changes})
 
 
@@ -41,28 +45,57 @@ def lamp(*skus: str) -> Product:
     return product
 
 
-def as_drafts(product: Product) -> list[VariantDraft]:
-    return [VariantDraft(v.variant_id, v.sku, v.price, v.attributes, v.images) for v in product.variants]
-
-
 def named(error: pytest.ExceptionInfo[InvalidArgument]) -> list[str]:
     return [violation.field for violation in error.value.violations]
 
 
-def test_a_new_product_is_announced_with_all_that_is_known_of_it() -> None:
-    product = Product.create(LAMP, [draft("L-1", attributes={"colour": "red"}, images=("a.jpg",))], NOW)
-    (event,) = product.events
-    assert isinstance(event, ProductCreated)
-    assert (event.product_id, event.version, event.name, event.brand) == (
-        product.product_id,
-        1,
-        "Lamp",
-        "Lux",
+def told(product: Product) -> dict[str, object]:
+    """What the events of a new or changed product must carry: all but its rating, which is apart."""
+    details = product.details
+    facts: dict[str, object] = {
+        "product_id": product.product_id,
+        "version": product.version,
+        "name": details.name,
+        "description": details.description,
+        "category": details.category,
+        "subcategory": details.subcategory,
+        "brand": details.brand,
+        "tags": details.tags,
+        "variants": tuple(
+            ProductVariant(
+                variant_id=variant.variant_id,
+                sku=variant.sku,
+                attributes=variant.attributes,
+                price=variant.price,
+                images=variant.images,
+            )
+            for variant in product.variants
+        ),
+        "specifications": details.specifications,
+        "created_at": product.created_at,
+        "updated_at": product.updated_at,
+    }
+    assert all(facts.values())
+    return facts
+
+
+def fields_of(event: ProductCreated | ProductUpdated | ProductVariant) -> dict[str, object]:
+    return {field.name: getattr(event, field.name) for field in fields(event)}
+
+
+def test_a_product_is_published_with_all_that_is_known_of_it() -> None:
+    asked = a_full_product()
+    product = Product.create(
+        asked.details, [replace(each, variant_id=None) for each in as_drafts(asked)], NOW
     )
-    (variant,) = event.variants
-    assert variant.variant_id == product.variants[0].variant_id
-    assert (variant.sku, variant.attributes, variant.images) == ("L-1", {"colour": "red"}, ("a.jpg",))
-    assert variant.price == Money(Decimal("19.90"), "USD")
+    (created,) = product.events
+    assert isinstance(created, ProductCreated)
+    assert fields_of(created) == told(product)
+    assert all(all(fields_of(variant).values()) for variant in created.variants)
+    product.update(replace(asked.details, name="New"), as_drafts(product), "1", LATER)
+    (_, updated) = product.events
+    assert isinstance(updated, ProductUpdated)
+    assert fields_of(updated) == told(product)
 
 
 def test_a_new_product_gives_its_variants_their_ids() -> None:
@@ -141,7 +174,7 @@ def test_two_variants_may_swap_their_skus() -> None:
     assert [variant.sku for variant in product.variants] == ["L-2", "L-1"]
 
 
-def test_a_deleted_product_is_announced_once_and_cannot_be_changed() -> None:
+def test_a_deletion_is_published_once_and_a_deleted_product_cannot_be_changed() -> None:
     product = lamp()
     ids = tuple(variant.variant_id for variant in product.variants)
     product.delete(LATER)

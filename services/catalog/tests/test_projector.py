@@ -11,31 +11,21 @@ from uuid import UUID, uuid4
 
 import pytest
 from bson import Decimal128
+from pymongo.asynchronous.collection import AsyncCollection
 
+from stoa_catalog import testing
 from stoa_catalog.events import handlers
 from stoa_catalog.model import Filters, Product, ProductNotFound
+from stoa_chassis.avro import EventCodec
 from stoa_chassis.ids import new_id
 from stoa_chassis.kafka import Broadcast
+from stoa_chassis.memory import MemoryStore
+from stoa_chassis.mongo import Document, MongoOutbox
 from stoa_chassis.testing import eventually
 
-from .conftest import Catalog, as_it_is, details, draft
-from .test_service import as_drafts
+from .conftest import Catalog, as_drafts, as_it_is, details, draft
 
-pytestmark = pytest.mark.stack
-
-Another = Callable[[], Awaitable[Catalog]]
-
-
-@pytest.fixture
-def another(catalog: Catalog) -> Another:
-    """Starts another process of the service on the same store."""
-
-    async def start() -> Catalog:
-        process = Catalog(catalog.collection, catalog.codec, catalog.producer)
-        await process.projector.load()
-        return process
-
-    return start
+Process = Catalog[Product]
 
 
 @asynccontextmanager
@@ -49,28 +39,31 @@ async def running(*work: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def listen(process: Catalog, bootstrap: str) -> tuple[Broadcast, asyncio.Event]:
-    listening = asyncio.Event()
+def follow(process: Process, bootstrap: str, codec: EventCodec) -> tuple[Broadcast, asyncio.Event]:
+    """What brings a process the events of the others, and says when it has begun to."""
+    following = asyncio.Event()
 
     async def begin() -> None:
         await process.projector.reconcile()
-        listening.set()
+        following.set()
 
-    return Broadcast(bootstrap, handlers(process.projector), process.codec, begin), listening
+    return Broadcast(bootstrap, handlers(process.projector), codec, begin), following
 
 
-def shown(process: Catalog, product: Product) -> Product | None:
+def shown(process: Process, product: Product) -> Product | None:
     listing = process.projector.model.get(product.product_id)
-    return listing and listing.view
+    return listing.view if listing else None
 
 
+@pytest.mark.stack
 async def test_what_one_process_writes_the_others_show(
-    catalog: Catalog, another: Another, kafka_bootstrap: str
+    catalog_on_mongo: Process, kafka_bootstrap: str, codec: EventCodec, outbox: MongoOutbox
 ) -> None:
-    other = await another()
-    news, listening = await listen(other, kafka_bootstrap)
-    async with running(news.run, catalog.outbox.run):
-        await listening.wait()
+    catalog = catalog_on_mongo
+    other = await catalog.another_process()
+    broadcast, following = follow(other, kafka_bootstrap, codec)
+    async with running(broadcast.run, outbox.run):
+        await following.wait()
         product = await catalog.assortment.create(details(category=uuid4().hex), [draft()])
         assert shown(catalog, product) == as_it_is(product)
         await eventually(lambda: shown(other, product) == as_it_is(product))
@@ -87,20 +80,18 @@ async def test_what_one_process_writes_the_others_show(
             await other.browsing.get(product.product_id, None)
 
 
-async def test_a_process_that_starts_shows_what_there_is(catalog: Catalog, another: Another) -> None:
+async def test_a_process_that_starts_shows_what_there_is(catalog: Process) -> None:
     kept = await catalog.assortment.create(details(), [draft()])
     dropped = await catalog.assortment.create(details(), [draft()])
     await catalog.assortment.delete(dropped.product_id)
-    started = await another()
+    started = await catalog.another_process()
     assert shown(started, kept) == as_it_is(kept)
     assert shown(started, dropped) is None
-    assert len(started.projector.model) == await catalog.collection.count_documents({"deleted_at": None})
+    assert len(started.projector.model) == 1
 
 
-async def test_what_was_added_a_moment_ago_is_found_before_its_news_comes(
-    catalog: Catalog, another: Another
-) -> None:
-    other = await another()
+async def test_what_was_added_a_moment_ago_is_found_before_its_event_comes(catalog: Process) -> None:
+    other = await catalog.another_process()
     products = [await catalog.assortment.create(details(), [draft()]) for _ in range(3)]
     first, second, third = products
     assert await other.browsing.get(first.product_id, None) == as_it_is(first)
@@ -109,20 +100,23 @@ async def test_what_was_added_a_moment_ago_is_found_before_its_news_comes(
     assert await other.browsing.with_variants([variant_id]) == [(variant_id, as_it_is(third))]
 
 
-async def test_changes_whose_news_never_comes_are_found_by_comparing(
-    catalog: Catalog, another: Another
+async def test_changes_whose_events_never_come_are_found_by_comparing(
+    catalog: Process, memory: MemoryStore[testing.Rows]
 ) -> None:
     changed = await catalog.assortment.create(details(), [draft()])
     dropped = await catalog.assortment.create(details(), [draft()])
     removed = await catalog.assortment.create(details(), [draft()])
-    other = await another()
+    other = await catalog.another_process()
     added = await catalog.assortment.create(details(), [draft()])
     changed = await catalog.assortment.update(
         changed.product_id, details("New"), as_drafts(changed), changed.etag
     )
     await catalog.assortment.delete(dropped.product_id)
-    await catalog.collection.delete_one({"_id": removed.product_id})  # by hand, past the service
-    assert shown(other, changed).details.name == "Lamp"
+    kept = {key: each for key, each in memory.rows.products.items() if key != removed.product_id}
+    memory.rows = testing.Rows(kept)  # by hand, past the service
+    before = shown(other, changed)
+    assert before is not None
+    assert before.details.name == "Lamp"
     await other.projector.reconcile()
     assert shown(other, changed) == as_it_is(changed)
     assert shown(other, added) == as_it_is(added)
@@ -130,23 +124,27 @@ async def test_changes_whose_news_never_comes_are_found_by_comparing(
     assert shown(other, removed) is None
 
 
-async def test_without_kafka_reads_go_on_and_comparing_goes_on(catalog: Catalog, another: Another) -> None:
-    other = await another()
-    other.projector._reconcile_seconds = 0.1
-    news, _ = await listen(other, "127.0.0.1:1")
-    async with running(news.run, other.projector.run):
+async def test_without_kafka_reads_go_on_and_comparing_goes_on(catalog: Process) -> None:
+    other = await catalog.another_process()
+    broadcast, following = follow(other, "127.0.0.1:1", EventCodec("http://127.0.0.1:1"))
+    async with running(broadcast.run):
         product = await catalog.assortment.create(details(), [draft()])
-        await eventually(lambda: shown(other, product) == as_it_is(product))
+        await other.projector.reconcile()
+        assert shown(other, product) == as_it_is(product)
+        assert not following.is_set()
 
 
-async def test_a_rebuild_mends_what_is_wrong_and_says_so(catalog: Catalog) -> None:
+async def test_a_rebuild_mends_what_is_wrong_and_says_so(catalog: Process) -> None:
     products = [await catalog.assortment.create(details(), [draft()]) for _ in range(4)]
     wrong, ahead, lost, right = products
     projector = catalog.projector
     await projector.load()
     model = projector.model
-    model.put(replace(model.get(wrong.product_id), view=as_it_is(lost)))
-    model.put(replace(model.get(ahead.product_id), version=7))
+    right_listing, behind = model.get(wrong.product_id), model.get(ahead.product_id)
+    assert right_listing is not None
+    assert behind is not None
+    model.put(replace(right_listing, view=as_it_is(lost)))
+    model.put(replace(behind, version=7))
     model.forget(lost.product_id)
     rebuilt = await projector.rebuild(run := new_id())
     assert set(rebuilt.differed) == {wrong.product_id, ahead.product_id, lost.product_id}
@@ -156,7 +154,7 @@ async def test_a_rebuild_mends_what_is_wrong_and_says_so(catalog: Catalog) -> No
     assert shown(catalog, right) == as_it_is(right)
 
 
-async def test_writes_during_a_rebuild_are_in_the_new_model_and_no_difference(catalog: Catalog) -> None:
+async def test_writes_during_a_rebuild_are_in_the_new_model_and_no_difference(catalog: Process) -> None:
     kept = [await catalog.assortment.create(details(), [draft()]) for _ in range(20)]
     await catalog.projector.load()
 
@@ -175,7 +173,11 @@ async def test_writes_during_a_rebuild_are_in_the_new_model_and_no_difference(ca
     assert (await catalog.projector.rebuild(new_id())).differed == []
 
 
-async def test_lists_are_those_that_the_store_itself_would_give(catalog: Catalog, another: Another) -> None:
+@pytest.mark.stack
+async def test_lists_are_those_that_the_store_itself_would_give(
+    catalog_on_mongo: Process, collection: AsyncCollection[Document]
+) -> None:
+    catalog = catalog_on_mongo
     random = Random(5)
     shelves = [uuid4().hex for _ in range(2)]
     parts, brands, tags = ["", "x", "y"], ["", "Lux", "Nox"], ["new", "red", "gift"]
@@ -189,7 +191,7 @@ async def test_lists_are_those_that_the_store_itself_would_give(catalog: Catalog
             ),
             [draft(f"{random.randint(1, 40)}.{random.choice(['0', '50', '99'])}") for _ in range(2)],
         )
-    other = await another()
+    other = await catalog.another_process()
     for _ in range(60):
         low, high = sorted(random.sample(range(1, 42), 2))
         wanted = Filters(
@@ -200,7 +202,7 @@ async def test_lists_are_those_that_the_store_itself_would_give(catalog: Catalog
             min_price=random.choice([None, Decimal(low)]),
             max_price=random.choice([None, Decimal(high), Decimal(f"{high}.5")]),
         )
-        expected = await asked_of_the_store(catalog, wanted)
+        expected = await asked_of_the_store(collection, wanted)
         for process in (catalog, other):
             found = [listing.product_id for listing in process.browsing.page(wanted, None, 1000)]
             assert found == expected
@@ -208,7 +210,7 @@ async def test_lists_are_those_that_the_store_itself_would_give(catalog: Catalog
             assert [listing.product_id for listing in page] == expected[1:6]
 
 
-async def asked_of_the_store(catalog: Catalog, wanted: Filters) -> Sequence[UUID]:
+async def asked_of_the_store(collection: AsyncCollection[Document], wanted: Filters) -> Sequence[UUID]:
     """A list as a query finds it: what the read model must agree with."""
     fields = {
         "category": wanted.category,
@@ -220,5 +222,5 @@ async def asked_of_the_store(catalog: Catalog, wanted: Filters) -> Sequence[UUID
     bounds = {"$gte": wanted.min_price, "$lte": wanted.max_price}
     if within := {name: Decimal128(bound) for name, bound in bounds.items() if bound is not None}:
         query["variants"] = {"$elemMatch": {"price.amount": within}}
-    found = catalog.collection.find(query, {"_id": 1}).sort("_id", -1)
+    found = collection.find(query, {"_id": 1}).sort("_id", -1)
     return [document["_id"] async for document in found]

@@ -1,9 +1,10 @@
-"""The read model holds what the documents say, in whatever order news of them comes."""
+"""The read model holds what the documents say, in whatever order their versions come."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from random import Random
 from uuid import UUID
 
 from hypothesis import given
@@ -64,10 +65,10 @@ def filters(draw: st.DrawFn) -> Filters:
     )
 
 
-def told(news: Iterable[Product]) -> ReadModel[Product]:
-    """A model that heard this news."""
+def model_of(versions: Iterable[Product]) -> ReadModel[Product]:
+    """A model that was given these versions of products, in this order."""
     model = ReadModel[Product]()
-    for product in news:
+    for product in versions:
         if product.deleted_at is None:
             model.put(Listing.of(product, product))
         else:
@@ -116,13 +117,13 @@ def shelves(products: Sequence[Product]) -> list[Category]:
 
 
 @given(histories(), st.randoms(use_true_random=False))
-def test_the_model_is_what_the_documents_are_however_news_of_them_comes(
-    history: list[Product], chance: object
+def test_the_model_is_what_the_documents_are_in_whatever_order_their_versions_come(
+    history: list[Product], chance: Random
 ) -> None:
     shuffled = [*history, *history[::2]]
-    chance.shuffle(shuffled)  # type: ignore[attr-defined]
+    chance.shuffle(shuffled)
     expected = on_sale(history)
-    in_order, in_disorder = told(history), told(shuffled)
+    in_order, in_disorder = model_of(history), model_of(shuffled)
     for model in (in_order, in_disorder):
         assert walk(model, Filters(), 2) == expected
         assert model.categories() == shelves(expected)
@@ -132,7 +133,7 @@ def test_the_model_is_what_the_documents_are_however_news_of_them_comes(
             for variant in product.variants:
                 assert model.with_variant(variant.variant_id) == model.get(product.product_id)
     assert in_order.differences(in_disorder) == []
-    assert in_order.differences(told(on_sale(history))) == []
+    assert in_order.differences(model_of(on_sale(history))) == []
     gone = {product.product_id for product in history} - {product.product_id for product in expected}
     assert all(in_disorder.is_gone(product_id) for product_id in gone)
     old_variants = {variant.variant_id for product in history for variant in product.variants}
@@ -145,12 +146,12 @@ def test_a_list_has_what_a_look_at_every_product_finds(
     history: list[Product], wanted: Filters, size: int
 ) -> None:
     expected = [product for product in on_sale(history) if passes(product, wanted)]
-    assert walk(told(history), wanted, size) == expected
+    assert walk(model_of(history), wanted, size) == expected
 
 
 @given(histories())
 def test_nothing_is_left_of_what_is_forgotten(history: list[Product]) -> None:
-    model = told(product for product in history if product.deleted_at is None)
+    model = model_of(product for product in history if product.deleted_at is None)
     for product in history:
         model.forget(product.product_id)
     assert model.categories() == []

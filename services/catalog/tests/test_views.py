@@ -1,8 +1,8 @@
 """Views are published, and never in the way of those who look."""
 
 import asyncio
+import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import cast
 from uuid import UUID
 
@@ -16,8 +16,6 @@ from stoa_chassis.ids import new_id
 from stoa_chassis.kafka import Consumer, Producer, Record
 from stoa_events import ProductViewed
 
-from .conftest import Catalog, details, draft
-
 pytestmark = pytest.mark.stack
 
 
@@ -28,25 +26,25 @@ class DeadBroker:
         await asyncio.Event().wait()
 
 
-async def test_a_look_is_published_with_who_it_was(catalog: Catalog, kafka_bootstrap: str) -> None:
-    product = await catalog.assortment.create(details(), [draft()])
-    viewer, heard = new_id(), asyncio.Queue[Event[ProductViewed]]()
+async def test_a_look_is_published_with_who_it_was(
+    codec: EventCodec, producer: Producer, kafka_bootstrap: str
+) -> None:
+    views = Views(codec, producer, SystemClock())
+    product_id, viewer, published = new_id(), new_id(), asyncio.Queue[Event[ProductViewed]]()
 
-    async def hear(event: Event[ProductViewed]) -> None:
-        if event.payload.product_id == product.product_id:
-            heard.put_nowait(event)
+    async def on_viewed(event: Event[ProductViewed]) -> None:
+        if event.payload.product_id == product_id:
+            published.put_nowait(event)
 
-    consumer = Consumer(
-        f"test-{new_id()}", kafka_bootstrap, {ProductViewed: hear}, catalog.codec, catalog.producer
-    )
-    jobs = [asyncio.create_task(work()) for work in (catalog.views.run, consumer.run)]
+    consumer = Consumer(f"test-{new_id()}", kafka_bootstrap, {ProductViewed: on_viewed}, codec, producer)
+    jobs = [asyncio.create_task(work()) for work in (views.run, consumer.run)]
     try:
         with bound("looking"):
-            await catalog.browsing.get(product.product_id, viewer)
+            views.record(product_id, viewer)
         async with asyncio.timeout(30):
-            event = await heard.get()
-            await catalog.browsing.get(product.product_id, None)
-            anonymous = await heard.get()
+            event = await published.get()
+            views.record(product_id, None)
+            anonymous = await published.get()
     finally:
         for job in jobs:
             job.cancel()
@@ -58,10 +56,10 @@ async def test_a_look_is_published_with_who_it_was(catalog: Catalog, kafka_boots
 async def test_nobody_waits_for_a_broker_that_is_down(codec: EventCodec) -> None:
     views = Views(codec, cast(Producer, DeadBroker()), SystemClock())
     job = asyncio.create_task(views.run())
-    began = datetime.now(UTC)
+    began = time.monotonic()
     for _ in range(50):
-        views.tell(UUID(int=1), None)
+        views.record(UUID(int=1), None)
         await asyncio.sleep(0)
-    assert (datetime.now(UTC) - began).total_seconds() < 1
+    assert time.monotonic() - began < 1
     job.cancel()
     await asyncio.gather(job, return_exceptions=True)

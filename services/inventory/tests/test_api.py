@@ -1,7 +1,9 @@
 """The inventory API through the chassis: policy, validation and errors as in production."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
+from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -12,36 +14,44 @@ from stoa.inventory.v1.inventory_pb2_grpc import (
 )
 from stoa_chassis.errors import Code, RemoteError
 from stoa_chassis.ids import new_id
+from stoa_chassis.memory import MemoryStore
 from stoa_chassis.testing import InProcessServer, serve_in_process
 from stoa_inventory.api import InventoryServicer
-
-pytestmark = pytest.mark.stack
+from stoa_inventory.service import Inventory
+from stoa_inventory.testing import FakeCatalog, Rows
 
 
 @pytest.fixture
-async def server(world: Any) -> AsyncIterator[InProcessServer]:
-    servicer = InventoryServicer(world.inventory)
+async def server(inventory: Inventory) -> AsyncIterator[InProcessServer]:
+    servicer = InventoryServicer(inventory)
     async with serve_in_process(add_InventoryServiceServicer_to_server, servicer, name="inventory") as server:
         yield server
 
 
 @pytest.fixture
-async def lamp(world: Any) -> str:
+async def lamp(inventory: Inventory, catalog: FakeCatalog) -> str:
     """A variant of which there are ten."""
-    return str(await world.variant(10))
+    return str(await a_variant(inventory, catalog, 10))
+
+
+async def a_variant(inventory: Inventory, catalog: FakeCatalog, count: int) -> UUID:
+    variant_id = new_id()
+    catalog.products[variant_id] = new_id()
+    await inventory.adjust(variant_id, count, "delivery", "first")
+    return variant_id
 
 
 @pytest.fixture
-def staff(server: InProcessServer) -> Any:
+def staff(server: InProcessServer) -> InventoryServiceStub:
     return server.stub(InventoryServiceStub, as_user=new_id(), staff=True)
 
 
 def adjustment(variant_id: str, **changes: Any) -> inventory_pb2.AdjustInventoryRequest:
-    fields = {"variant_id": variant_id, "delta": 1, "reason": "delivery", "request_id": "r"}
+    fields: dict[str, Any] = {"variant_id": variant_id, "delta": 1, "reason": "delivery", "request_id": "r"}
     return inventory_pb2.AdjustInventoryRequest(**{**fields, **changes})
 
 
-async def refusal(call: Any) -> RemoteError:
+async def refusal(call: Awaitable[object]) -> RemoteError:
     with pytest.raises(RemoteError) as refused:
         await call
     return refused.value
@@ -55,7 +65,23 @@ async def test_anyone_may_look(server: InProcessServer, lamp: str) -> None:
     assert found.product_id
 
 
-async def test_only_staff_may_count(server: InProcessServer, staff: Any, lamp: str) -> None:
+async def test_nothing_of_a_stock_is_left_out(store: MemoryStore[Rows], server: InProcessServer) -> None:
+    variant_id, product_id = new_id(), new_id()
+    store.rows = Rows(stocks=((variant_id, (product_id, 9, 2, 5, datetime(2026, 11, 26, tzinfo=UTC))),))
+    request = inventory_pb2.GetInventoryRequest(variant_id=str(variant_id))
+    answer = (await server.stub(InventoryServiceStub).GetInventory(request)).inventory
+    assert answer == inventory_pb2.Inventory(
+        variant_id=str(variant_id),
+        product_id=str(product_id),
+        stock_count=9,
+        reserved_count=2,
+        available=7,
+        threshold=5,
+    )
+    assert len(answer.ListFields()) == len(answer.DESCRIPTOR.fields)
+
+
+async def test_only_staff_may_count(server: InProcessServer, staff: InventoryServiceStub, lamp: str) -> None:
     for stub, code in (
         (server.stub(InventoryServiceStub), Code.UNAUTHENTICATED),
         (server.stub(InventoryServiceStub, as_user=new_id()), Code.PERMISSION_DENIED),
@@ -68,7 +94,9 @@ async def test_only_staff_may_count(server: InProcessServer, staff: Any, lamp: s
     assert (await staff.AdjustInventory(adjustment(lamp))).inventory.stock_count == 11
 
 
-async def test_an_adjustment_answers_with_the_stock_after_it_and_counts_once(staff: Any, lamp: str) -> None:
+async def test_an_adjustment_answers_with_the_stock_after_it_and_counts_once(
+    staff: InventoryServiceStub, lamp: str
+) -> None:
     for _ in range(2):
         changed = (await staff.AdjustInventory(adjustment(lamp, delta=-3))).inventory
         assert (changed.stock_count, changed.available) == (7, 7)
@@ -78,14 +106,16 @@ async def test_an_adjustment_answers_with_the_stock_after_it_and_counts_once(sta
     assert (too_many.code, too_many.reason) == (Code.FAILED_PRECONDITION, "STOCK_RESERVED")
 
 
-async def test_a_threshold_makes_a_variant_scarce(staff: Any, lamp: str) -> None:
+async def test_a_threshold_makes_a_variant_scarce(staff: InventoryServiceStub, lamp: str) -> None:
     request = inventory_pb2.SetThresholdRequest(variant_id=lamp, threshold=11)
     assert (await staff.SetThreshold(request)).inventory.threshold == 11
     listed = await staff.ListInventory(inventory_pb2.ListInventoryRequest(low_stock=True, page_size=100))
     assert lamp in {stock.variant_id for stock in listed.inventory}
 
 
-async def test_availability_is_for_services(server: InProcessServer, staff: Any, lamp: str) -> None:
+async def test_availability_is_for_services(
+    server: InProcessServer, staff: InventoryServiceStub, lamp: str
+) -> None:
     unknown = str(new_id())
     request = inventory_pb2.CheckAvailabilityRequest(variant_ids=[lamp, unknown, lamp])
     answer = await server.stub(InventoryServiceStub, as_service="cart").CheckAvailability(request)
@@ -109,14 +139,14 @@ async def test_availability_is_for_services(server: InProcessServer, staff: Any,
     ],
 )
 async def test_what_is_wrong_with_an_adjustment_is_named(
-    staff: Any, lamp: str, changes: dict[str, Any], field: str
+    staff: InventoryServiceStub, lamp: str, changes: dict[str, Any], field: str
 ) -> None:
     error = await refusal(staff.AdjustInventory(adjustment(**{"variant_id": lamp, **changes})))
     assert error.code is Code.INVALID_ARGUMENT
     assert {violation.field for violation in error.violations} == {field}
 
 
-async def test_an_unknown_variant_is_not_found(server: InProcessServer, staff: Any) -> None:
+async def test_an_unknown_variant_is_not_found(server: InProcessServer, staff: InventoryServiceStub) -> None:
     unknown = str(new_id())
     for call in (
         server.stub(InventoryServiceStub).GetInventory(inventory_pb2.GetInventoryRequest(variant_id=unknown)),
@@ -127,9 +157,11 @@ async def test_an_unknown_variant_is_not_found(server: InProcessServer, staff: A
         assert (error.code, error.reason) == (Code.NOT_FOUND, "VARIANT_NOT_FOUND")
 
 
-async def test_a_page_token_belongs_to_its_filter(world: Any, staff: Any) -> None:
+async def test_a_page_token_belongs_to_its_filter(
+    inventory: Inventory, catalog: FakeCatalog, staff: InventoryServiceStub
+) -> None:
     for _ in range(4):
-        await world.variant(1)
+        await a_variant(inventory, catalog, 1)
     page = await staff.ListInventory(inventory_pb2.ListInventoryRequest(page_size=3))
     assert len(page.inventory) == 3
     token = page.next_page_token

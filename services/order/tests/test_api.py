@@ -1,13 +1,16 @@
 """The order API through the chassis: policy, validation and errors as in production."""
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, fields, is_dataclass
+from datetime import UTC
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
 import pytest
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+from google.type import money_pb2
 
 from stoa.order.v1 import order_pb2
 from stoa.order.v1.order_pb2_grpc import OrderServiceStub, add_OrderServiceServicer_to_server
@@ -15,14 +18,14 @@ from stoa.types.v1 import address_pb2
 from stoa_chassis.auth import Principal
 from stoa_chassis.errors import Code, RemoteError
 from stoa_chassis.ids import new_id
+from stoa_chassis.money_proto import from_proto
 from stoa_chassis.testing import InProcessServer, serve_in_process
 from stoa_contracts.money import Money
 from stoa_order.api import OrderServicer
-from stoa_order.model import Address, Line, Order, OrderNotFound, Tariff
+from stoa_order.model import Address, Line, Order, OrderNotFound, OrderView
 from stoa_order.service import PlaceOrder
+from stoa_order.testing import NOW, TARIFF, a_confirmed_order
 
-NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
-TARIFF = Tariff({name: Money(Decimal(5), "USD") for name in ("standard", "express")}, Decimal("0.08"))
 ADDRESS = address_pb2.Address(
     recipient="Ada", line1="1 Engine Row", city="London", postal_code="N1", country="GB"
 )
@@ -35,7 +38,7 @@ class UseCases:
 
     orders: list[Order] = field(default_factory=list)
 
-    async def place(self, command: PlaceOrder) -> Order:
+    async def place(self, command: PlaceOrder) -> OrderView:
         assert isinstance(command.destination, Address)
         line = Line(new_id(), new_id(), new_id(), "Lamp", 2, Money(Decimal("19.99"), "USD"))
         order = Order.place(
@@ -48,9 +51,12 @@ class UseCases:
             NOW,
         )
         self.orders.insert(0, order)
-        return order
+        return order.view
 
-    async def get(self, order_id: UUID, caller: Principal) -> Order:
+    async def get(self, order_id: UUID, caller: Principal) -> OrderView:
+        return self._find(order_id, caller).view
+
+    def _find(self, order_id: UUID, caller: Principal) -> Order:
         for order in self.orders:
             if order.order_id == order_id and caller.may_act_for(str(order.user_id)):
                 return order
@@ -63,19 +69,23 @@ class UseCases:
         status: str | None = None,
         before: UUID | None = None,
         limit: int,
-    ) -> Sequence[Order]:
-        found = [order for order in self.orders if user_id in (None, order.user_id)]
+    ) -> Sequence[OrderView]:
+        found = [order.view for order in self.orders if user_id in (None, order.user_id)]
         return [order for order in found if before is None or order.order_id < before][:limit]
 
-    async def cancel(self, order_id: UUID, reason: str, caller: Principal) -> Order:
-        order = await self.get(order_id, caller)
+    async def cancel(self, order_id: UUID, reason: str, caller: Principal) -> OrderView:
+        order = self._find(order_id, caller)
         order.cancel(reason, NOW)
-        return order
+        return order.view
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[InProcessServer]:
-    use_cases: Any = UseCases()
+def use_cases() -> UseCases:
+    return UseCases()
+
+
+@pytest.fixture
+async def server(use_cases: Any) -> AsyncIterator[InProcessServer]:
     async with serve_in_process(add_OrderServiceServicer_to_server, OrderServicer(use_cases)) as server:
         yield server
 
@@ -94,7 +104,7 @@ async def refusal(call: Any) -> RemoteError:
 async def test_an_order_comes_back_as_the_contract_says(server: InProcessServer) -> None:
     order = (await server.stub(OrderServiceStub, as_user=BUYER).PlaceOrder(request())).order
     assert (order.user_id, order.status, order.shipping_method) == (str(BUYER), "pending", "standard")
-    assert (order.total_amount.units, order.total_amount.nanos) == (48, 180_000_000)
+    assert (order.total_amount.units, order.total_amount.nanos) == (48, 80_000_000)
     assert order.created_at.ToDatetime(UTC) == NOW
     assert not order.HasField("payment")
 
@@ -169,3 +179,52 @@ async def test_the_reason_of_a_cancellation_is_kept(server: InProcessServer) -> 
     cancel = order_pb2.CancelOrderRequest(order_id=order.order_id)
     cancelled = (await buyer.CancelOrder(cancel)).order
     assert cancelled.status_history[-1].reason == "cancelled by the customer"
+
+
+async def test_every_field_of_an_order_arrives(server: InProcessServer, use_cases: UseCases) -> None:
+    order = a_confirmed_order()
+    use_cases.orders.append(order)
+    stub = server.stub(OrderServiceStub, as_user=order.user_id)
+    answer = (await stub.GetOrder(order_pb2.GetOrderRequest(order_id=str(order.order_id)))).order
+    assert empty(answer) == {"order.status_history.reason"}  # only a cancellation has one
+    assert shown(answer) >= values(order.view)
+
+
+def empty(message: Message, path: str = "order") -> set[str]:
+    """Return the paths of fields that have no value."""
+    present = {descriptor.name for descriptor, _ in message.ListFields()}
+    found = {f"{path}.{name}" for name in message.DESCRIPTOR.fields_by_name if name not in present}
+    if isinstance(message, money_pb2.Money | Timestamp):
+        return set()
+    for descriptor, value in message.ListFields():
+        inner = value if descriptor.is_repeated else [value]
+        for each in inner:
+            if isinstance(each, Message):
+                found |= empty(each, f"{path}.{descriptor.name}")
+    return found
+
+
+def shown(message: Message) -> set[object]:
+    """Return all values in a message, as an order has them."""
+    found: set[object] = set()
+    for descriptor, value in message.ListFields():
+        for each in value if descriptor.is_repeated else [value]:
+            if isinstance(each, money_pb2.Money):
+                found.add(from_proto(each, descriptor.name))
+            elif isinstance(each, Timestamp):
+                found.add(each.ToDatetime(UTC))
+            elif isinstance(each, Message):
+                found |= shown(each)
+            else:
+                found.add(each)
+    return found
+
+
+def values(entity: Any) -> set[object]:
+    """Return all values in an entity, but not the ids of lines, which are not shown."""
+    if isinstance(entity, tuple):
+        return {value for each in entity for value in values(each)}
+    if is_dataclass(entity) and not isinstance(entity, Money):
+        names = [each.name for each in fields(entity) if each.name != "item_id"]
+        return {value for name in names for value in values(getattr(entity, name))}
+    return {str(entity)} if isinstance(entity, UUID) else {entity} - {""}

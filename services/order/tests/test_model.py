@@ -1,5 +1,6 @@
 """What an order decides, without any store."""
 
+from dataclasses import fields
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -19,13 +20,24 @@ from stoa_order.model import (
     NotCancellable,
     Offer,
     Order,
+    OrderView,
     PaymentStatus,
     PriceChanged,
     Status,
     check_offers,
 )
 from stoa_order.saga import step_of, steps
-from stoa_order.testing import ADDRESS, NOW, TARIFF, declined, out_of_stock, paid, refunded, reserved
+from stoa_order.testing import (
+    ADDRESS,
+    NOW,
+    TARIFF,
+    a_confirmed_order,
+    declined,
+    out_of_stock,
+    paid,
+    refunded,
+    reserved,
+)
 
 RESERVE_STOCK, CHARGE, REFUND = steps()
 
@@ -57,6 +69,14 @@ def confirmed() -> Order:
 
 def kinds(order: Order) -> list[type]:
     return [type(event) for event in order.events]
+
+
+def assert_same(said: Any, known: Any) -> None:
+    """Every field of what is said has a value: the one of the same name of what is known."""
+    for each in fields(said):
+        value = getattr(said, each.name)
+        assert value, each.name
+        assert value == getattr(known, each.name), each.name
 
 
 class TestPlacing:
@@ -163,7 +183,7 @@ class TestTheSaga:
         order.on_inventory_reserved(reserved(order), NOW)
         answer = paid(order)
         order.on_payment_refunded(refunded(order, answer.payment_id, fully=False), NOW)
-        assert order.status is Status.PENDING
+        assert not order.history[1:]
         order.on_payment_successful(answer, NOW)
         assert order.status is Status.CONFIRMED
         assert order.payment
@@ -200,7 +220,7 @@ class TestTheSaga:
         order = placed()
         order.on_inventory_reserved(reserved(order), NOW)
         order.give_up_on_stock(NOW)
-        assert order.status is Status.PENDING
+        assert not order.history[1:]
         order.on_payment_successful(paid(order), NOW)
         order.give_up_on_payment(NOW)
         assert order.status is Status.CONFIRMED
@@ -225,6 +245,31 @@ class TestTheSaga:
         order.on_payment_successful(paid(order), NOW)
         order.cancel("", NOW)
         assert step_of(order) is REFUND
+
+
+class TestWhatOthersAreTold:
+    def test_every_field_of_an_event_comes_from_the_order(self) -> None:
+        order = a_confirmed_order()
+        order.cancel("changed my mind", NOW)
+        assert kinds(order) == [OrderPlaced, OrderConfirmed, OrderCancelled]
+        for event in order.events:
+            for item, line in zip(event.items, order.lines, strict=True):
+                assert_same(item, line)
+            if isinstance(event, OrderConfirmed):
+                assert_same(event.shipping_address, order.shipping_address)
+            told = {field.name for field in fields(event)} - {"items", "shipping_address"}
+            known = {"total_amount": order.amounts.total, "reason": order.history[-1].reason}
+            for name in told:
+                value = getattr(event, name)
+                assert value
+                assert value == (known[name] if name in known else getattr(order, name))
+
+    def test_a_view_shows_every_field_of_an_order_but_what_is_its_own(self) -> None:
+        own = {"version", "request_id", "stock_reserved", "saga", "changes", "events"}
+        shown = {field.name for field in fields(OrderView)} - {"created_at"}
+        assert shown == {field.name for field in fields(Order)} - own
+        order = a_confirmed_order()
+        assert_same(order.view, order)
 
 
 class TestCancelling:

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from stoa_fakes.payment_gateway.books import Books, Refused, Resource
+from stoa_fakes.payment_gateway.ledger import Ledger, RequestRefused, Resource
 from stoa_fakes.payment_gateway.settings import GatewaySettings
 from stoa_fakes.payment_gateway.worker import Worker
 
@@ -75,9 +75,9 @@ class Faults(BaseModel):
 class Api:
     """The endpoints."""
 
-    def __init__(self, settings: GatewaySettings, books: Books, worker: Worker) -> None:
+    def __init__(self, settings: GatewaySettings, ledger: Ledger, worker: Worker) -> None:
         self._settings = settings
-        self._books = books
+        self._ledger = ledger
         self._worker = worker
         self._suffer(Faults())
         self._authorization = f"Bearer {settings.api_key}".encode()
@@ -85,7 +85,7 @@ class Api:
     async def create_charge(self, request: Request) -> Response:
         """Charge a card; hangs as long as the charge is pending."""
         body = ChargeBody.model_validate_json(await request.body())
-        charge = self._books.charge(
+        charge = self._ledger.charge(
             _idempotency_key(request),
             body.fingerprint(),
             amount=body.amount,
@@ -95,31 +95,31 @@ class Api:
             capture_after=self._settings.timeout_answer_seconds,
         )
         while charge["status"] == "pending":
-            await self._books.next_capture()
-            charge = self._books.charge_by_id(charge["id"]) or charge
+            await self._ledger.next_capture()
+            charge = self._ledger.charge_by_id(charge["id"]) or charge
         if charge["status"] == "failed":
             return _error(402, charge["failure_code"], "the card was not charged", charge=charge)
         return JSONResponse(charge)
 
     async def get_charge(self, request: Request) -> Response:
         """Read a charge."""
-        charge = self._books.charge_by_id(request.path_params["charge"])
+        charge = self._ledger.charge_by_id(request.path_params["charge"])
         if charge is None:
-            raise Refused(404, "resource_missing", "no such charge")
+            raise RequestRefused(404, "resource_missing", "no such charge")
         return JSONResponse(charge)
 
     async def find_charges(self, request: Request) -> Response:
         """Find the charge of an idempotency key; the list has one or none."""
         key = request.query_params.get("idempotency_key")
         if not key:
-            raise Refused(400, "parameter_missing", "idempotency_key is needed")
-        charge = self._books.charge_by_key(key)
+            raise RequestRefused(400, "parameter_missing", "idempotency_key is needed")
+        charge = self._ledger.charge_by_key(key)
         return JSONResponse({"data": [charge] if charge else []})
 
     async def create_refund(self, request: Request) -> Response:
         """Give money back."""
         body = RefundBody.model_validate_json(await request.body())
-        refund = self._books.refund(
+        refund = self._ledger.refund(
             _idempotency_key(request),
             body.fingerprint(),
             charge_id=body.charge,
@@ -133,8 +133,8 @@ class Api:
         try:
             limit = min(int(request.query_params.get("limit", _PAGE)), _LARGEST_PAGE)
         except ValueError:
-            raise Refused(400, "parameter_invalid", "limit is not a number") from None
-        entries = self._books.ledger(request.query_params.get("after", ""), limit + 1)
+            raise RequestRefused(400, "parameter_invalid", "limit is not a number") from None
+        entries = self._ledger.entries(request.query_params.get("after", ""), limit + 1)
         return JSONResponse({"data": entries[:limit], "has_more": len(entries) > limit})
 
     async def faults(self, request: Request) -> Response:
@@ -147,11 +147,11 @@ class Api:
         delay = faults.delay_webhooks_ms
         self._faults = faults
         self._worker.duplicates = faults.duplicate_webhooks
-        self._books.notice_delay = (self._settings.webhook_delay_ms if delay is None else delay) / 1000
+        self._ledger.notice_delay = (self._settings.webhook_delay_ms if delay is None else delay) / 1000
 
     async def health(self, _: Request) -> Response:
-        """Answer when the books can be read."""
-        self._books.next_due()
+        """Answer when the ledger can be read."""
+        self._ledger.next_due()
         return JSONResponse({"status": "ok"})
 
     def guarded(
@@ -162,7 +162,7 @@ class Api:
         async def guard(request: Request) -> Response:
             given = request.headers.get("authorization", "").encode()
             if not hmac.compare_digest(given, self._authorization):
-                raise Refused(401, "unauthorized", "the API key is missing or wrong")
+                raise RequestRefused(401, "unauthorized", "the API key is missing or wrong")
             return await endpoint(request)
 
         return guard
@@ -194,12 +194,12 @@ def create_app(settings: GatewaySettings) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        with Books.open(settings.state, sends_notices=bool(settings.webhook_url)) as books:
+        with Ledger.open(settings.state, sends_notices=bool(settings.webhook_url)) as ledger:
             async with aiohttp.ClientSession(
                 timeout=aiohttp.ClientTimeout(total=10), cookie_jar=aiohttp.DummyCookieJar()
             ) as client:
-                worker = Worker(books, client, url=settings.webhook_url, secret=settings.webhook_secret)
-                api = Api(settings, books, worker)
+                worker = Worker(ledger, client, url=settings.webhook_url, secret=settings.webhook_secret)
+                api = Api(settings, ledger, worker)
                 app.router.routes += [
                     Route("/v1/charges", api.networked(api.create_charge), methods=["POST"]),
                     Route("/v1/charges", api.networked(api.find_charges), methods=["GET"]),
@@ -214,14 +214,16 @@ def create_app(settings: GatewaySettings) -> Starlette:
                 working.cancel()
 
     return Starlette(
-        lifespan=lifespan, exception_handlers={Refused: _on_refused, ValidationError: _on_invalid}
+        lifespan=lifespan, exception_handlers={RequestRefused: _on_refused, ValidationError: _on_invalid}
     )
 
 
 def _idempotency_key(request: Request) -> str:
     key = request.headers.get("idempotency-key", "")
     if not 0 < len(key) <= 255:
-        raise Refused(400, "idempotency_key_missing", "an Idempotency-Key of up to 255 characters is needed")
+        raise RequestRefused(
+            400, "idempotency_key_missing", "an Idempotency-Key of up to 255 characters is needed"
+        )
     return key
 
 

@@ -12,7 +12,7 @@ class GatewaySettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="GATEWAY_", hide_input_in_errors=True)
 
     port: int
-    # The file of the books; made, with its folder, if it is not there.
+    # The file of the ledger; made, with its folder, if it is not there.
     state: Path
     api_key: str = Field(repr=False, min_length=1)
     webhook_secret: str = Field(repr=False, min_length=1)

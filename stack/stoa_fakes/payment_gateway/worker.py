@@ -1,6 +1,6 @@
 """What the gateway does on its own: it captures late charges and sends notices until they are taken.
 
-It sleeps until the next thing is due or the books change.
+It sleeps until the next thing is due or the ledger changes.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from contextlib import suppress
 
 import aiohttp
 
-from stoa_fakes.payment_gateway.books import Books, Notice
+from stoa_fakes.payment_gateway.ledger import Ledger, Notice
 
 _log = logging.getLogger(__name__)
 _BATCH = 20
@@ -25,8 +25,8 @@ _SIGNATURE_HEADER = "x-gateway-signature"
 class Worker:
     """Runs for as long as the gateway does."""
 
-    def __init__(self, books: Books, client: aiohttp.ClientSession, *, url: str, secret: str) -> None:
-        self._books = books
+    def __init__(self, ledger: Ledger, client: aiohttp.ClientSession, *, url: str, secret: str) -> None:
+        self._ledger = ledger
         self._client = client
         self._url = url
         self._secret = secret.encode()
@@ -36,29 +36,29 @@ class Worker:
     async def run(self) -> None:
         """Work until cancelled."""
         while True:
-            self._books.changed.clear()
+            self._ledger.changed.clear()
             try:
                 pause = await self._work()
             except sqlite3.Error:
-                _log.exception("the books can't be written")
+                _log.exception("the ledger can't be written")
                 pause = 1.0
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause):
-                    await self._books.changed.wait()
+                    await self._ledger.changed.wait()
 
     async def _work(self) -> float | None:
         """Do what is due and return the seconds until there is more; None if nothing is waiting."""
-        while (due := self._books.next_due()) is not None and due <= time.time():
-            self._books.capture_due()
-            await asyncio.gather(*(self._send(notice) for notice in self._books.due_notices(_BATCH)))
+        while (due := self._ledger.next_due()) is not None and due <= time.time():
+            self._ledger.capture_due()
+            await asyncio.gather(*(self._send(notice) for notice in self._ledger.due_notices(_BATCH)))
         return None if due is None else max(0.0, due - time.time())
 
     async def _send(self, notice: Notice) -> None:
         if not await self._taken(notice):
             pause = min(_LONGEST_PAUSE, 0.5 * 2.0 ** min(notice.attempts, 10)) * random.uniform(0.5, 1.0)
-            self._books.postpone_notice(notice.id, pause)
+            self._ledger.postpone_notice(notice.id, pause)
             return
-        self._books.notice_sent(notice.id)
+        self._ledger.notice_sent(notice.id)
         for _ in range(self.duplicates):
             await self._taken(notice)
 

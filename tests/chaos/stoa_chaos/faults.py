@@ -17,30 +17,26 @@ from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from stoa_chaos.fault_injection import FaultInjector, NotRunning
-from stoa_contracts.declarations import Service, Store
+from stoa_contracts.declarations import Store
 from stoa_services import SERVICES
+from stoa_stack.companies import COMPANIES, PAYMENT_GATEWAY
+from stoa_stack.stores import STORES, store_of
 
 Injection = Callable[[FaultInjector, str], AbstractAsyncContextManager[None]]
 
-# A server of the stack that is not named after what it is declared as.
-_SERVERS = {Store.REDIS: "valkey", "payment-gateway": "gateway"}
-
-
-def store_of(service: Service) -> str | None:
-    """The part that keeps a service's data."""
-    return service.store and _SERVERS.get(service.store, service.store.value)
-
-
 _ALL = tuple(SERVICES)
-_STORES = tuple(dict.fromkeys(filter(None, map(store_of, SERVICES.values()))))
+_STORES = tuple(
+    dict.fromkeys(store.part for service in SERVICES.values() if (store := store_of(service)) is not None)
+)
 _COMPANIES = tuple(
-    dict.fromkeys(_SERVERS.get(name, name) for service in SERVICES.values() for name in service.companies)
+    dict.fromkeys(COMPANIES[name].part for service in SERVICES.values() for name in service.companies)
 )
 _CONSUMERS = tuple(name for name, service in SERVICES.items() if service.consumes)
 # Those between which something is under way: a second process takes part in it, at whatever point it is.
 _INVOLVED = tuple(name for name, service in SERVICES.items() if service.consumes or service.companies)
 _WITH_DEADLINES = tuple(name for name in _INVOLVED if SERVICES[name].store is Store.POSTGRES)
-_WRITING_FILES = tuple(store for store in _STORES if store != _SERVERS[Store.REDIS])  # whose log may be lost
+# The store in memory may lose the end of its log.
+_WRITING_FILES = tuple(part for part in _STORES if part != STORES[Store.REDIS].part)
 # Clocks of machines that keep time differ by milliseconds; these don't.
 _SKEW = 90  # seconds
 _KAFKA_SECONDS = 5
@@ -186,11 +182,11 @@ FAULTS = (
         (10, 20),
     ),
     Fault("out of disk space", (*_WRITING_FILES, "kafka", *_COMPANIES), without_space, (4, 8)),
-    Fault("slow", ("gateway",), gateway(latency_ms=6000), (8, 16)),
-    Fault("failing", ("gateway",), gateway(error_rate=0.7), (8, 16)),
-    Fault("losing its answers", ("gateway",), gateway(lost_answer_rate=0.7), (8, 16)),
-    Fault("repeating its notices", ("gateway",), gateway(duplicate_webhooks=3), (8, 16)),
-    Fault("sending its notices late", ("gateway",), gateway(delay_webhooks_ms=12_000), (8, 16)),
+    Fault("slow", (PAYMENT_GATEWAY.part,), gateway(latency_ms=6000), (8, 16)),
+    Fault("failing", (PAYMENT_GATEWAY.part,), gateway(error_rate=0.7), (8, 16)),
+    Fault("losing its answers", (PAYMENT_GATEWAY.part,), gateway(lost_answer_rate=0.7), (8, 16)),
+    Fault("repeating its notices", (PAYMENT_GATEWAY.part,), gateway(duplicate_webhooks=3), (8, 16)),
+    Fault("sending its notices late", (PAYMENT_GATEWAY.part,), gateway(delay_webhooks_ms=12_000), (8, 16)),
 )
 
 

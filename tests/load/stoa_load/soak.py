@@ -19,6 +19,7 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
+from stoa_contracts.declarations import Store
 from stoa_load.instance import measured_instance
 from stoa_load.load import Act, Http, Outcome, open_loop
 from stoa_load.shop import Shop, Shopper, shop
@@ -29,6 +30,7 @@ from stoa_stack.instance import Instance
 from stoa_stack.running import processes_of
 from stoa_stack.servers import java
 from stoa_stack.status import Status
+from stoa_stack.stores import STORES
 from stoa_stack.up import status_file
 
 _ORDERS, _READS = 2.0, 10.0  # a second
@@ -189,7 +191,9 @@ def _sizes(at: Instance) -> dict[tuple[str, str], float]:
     groups = [name for name, service in SERVICES.items() if service.consumes]
     behind = lag(at.address("kafka"), groups)
     seen |= {("lag", group): float(sum(each.values())) for group, each in behind.items() if each}
-    seen |= {("files", store): _megabytes(at.state / store) for store in ("kafka", "mongo", "valkey")}
+    # What PostgreSQL's databases take is asked of it: its log is kept at one size.
+    keepers = [store.part for kind, store in STORES.items() if kind is not Store.POSTGRES]
+    seen |= {("files", part): _megabytes(at.state / part) for part in ("kafka", *keepers)}
     return seen
 
 

@@ -8,11 +8,10 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from google.protobuf.descriptor_pb2 import FileDescriptorSet
-
+from stoa_contracts.descriptors import InvalidContract, read
 from stoa_stack.files import write_atomically
 from stoa_tools.gen import events, rest, schemas, services
-from stoa_tools.gen.contracts import Contracts
+from stoa_tools.gen.errors import GenerationFailed
 from stoa_tools.gen.tools import buf
 from stoa_stack.instance import CHECKOUT
 
@@ -39,7 +38,10 @@ def run(check: bool = False) -> list[str]:
             schemas.read_folder(CHECKOUT / "events"), fresh / _PYTHON / "stoa_events", fresh / "avro"
         )
         rest.generate(fresh / _OPENAPI, fresh / _PYTHON / "stoa_rest")
-        contracts = Contracts(FileDescriptorSet.FromString((fresh / _DESCRIPTORS).read_bytes()).file)
+        try:
+            contracts = read(fresh / _DESCRIPTORS)
+        except InvalidContract as error:
+            raise GenerationFailed(str(error)) from error
         services.generate(CHECKOUT, contracts, fresh / _PYTHON / "stoa_services")
         _mark_typed(fresh / _PYTHON)
         return _compare(fresh, CHECKOUT / "gen", write=not check)

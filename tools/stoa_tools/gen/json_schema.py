@@ -6,7 +6,7 @@ from typing import Any
 
 from google.protobuf.descriptor_pb2 import DescriptorProto, EnumDescriptorProto, FieldDescriptorProto
 
-from stoa_tools.gen.contracts import Contracts, Type
+from stoa_contracts.descriptors import Contracts, Type
 from stoa_tools.gen.errors import GenerationFailed
 
 Schema = dict[str, Any]

@@ -1,11 +1,9 @@
 """The package stoa_services: what is declared of each service, joined with whom the policies let it call."""
 
-from collections import defaultdict
-from collections.abc import Mapping
 from pathlib import Path
 
 from stoa_contracts.declarations import InvalidDeclaration, read_all
-from stoa_tools.gen.contracts import Contracts
+from stoa_contracts.descriptors import Contracts
 from stoa_tools.gen.errors import GenerationFailed
 from stoa_tools.gen.template import render
 
@@ -15,7 +13,7 @@ def generate(checkout: Path, contracts: Contracts, out: Path) -> None:
     Raises:
         GenerationFailed: a declaration is wrong, or a policy admits a service that there isn't.
     """
-    calls = callees(contracts)
+    calls = contracts.calls()
     try:
         services = read_all(checkout, calls)
     except InvalidDeclaration as error:
@@ -25,16 +23,3 @@ def generate(checkout: Path, contracts: Contracts, out: Path) -> None:
     out.mkdir(parents=True)
     (out / "__init__.py").write_text(render("services.py.jinja", services=services))
     (out / "py.typed").touch()
-
-
-def callees(contracts: Contracts) -> Mapping[str, set[str]]:
-    """Return the other services that each calls: those with an RPC whose policy admits it."""
-    calls: dict[str, set[str]] = defaultdict(set)
-    for service in contracts.services:
-        callee = service.full_name.split(".")[1]  # stoa.<callee>.v1.<Service>
-        for method in service.methods:
-            policy = contracts.option(method.proto, "stoa.auth.v1.policy")
-            for caller in () if policy is None else policy.services:
-                if caller != callee:
-                    calls[caller].add(callee)
-    return calls

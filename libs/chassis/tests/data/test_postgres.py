@@ -5,11 +5,15 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import asyncpg
 import pytest
 
+from stoa_chassis.avro import EventCodec
+from stoa_chassis.clock import SystemClock
 from stoa_chassis.errors import Unavailable
 from stoa_chassis.migrations import MigrationError
 from stoa_chassis.postgres import Database
+from stoa_chassis.postgres_uow import postgres_unit_of_work
 
 pytestmark = pytest.mark.stack
 
@@ -84,6 +88,19 @@ async def test_a_migration_that_fails_leaves_nothing_behind(empty_database: str,
     with pytest.raises(Exception, match="division by zero"):
         await start(empty_database, folder)
     await start(empty_database, migration(folder, "0001_shelf.sql", "CREATE TABLE shelf (id int);"))
+
+
+async def test_a_running_process_outlives_a_migration_that_adds_a_column(database: Database) -> None:
+    await database.execute("CREATE TABLE grown AS SELECT 1 AS one")
+    nothing_published = EventCodec("")
+    uow = postgres_unit_of_work(database, nothing_published, lambda connection, _: connection, SystemClock())
+
+    async def read(connection: asyncpg.Connection) -> object:
+        return await connection.fetchrow("SELECT * FROM grown")
+
+    await uow.run(read)
+    await database.execute("ALTER TABLE grown ADD COLUMN two integer NOT NULL DEFAULT 2")
+    assert await uow.run(read)
 
 
 async def test_a_transaction_that_raises_changes_nothing(database: Database) -> None:

@@ -2,12 +2,13 @@
 
 import grpc
 import pytest
-from chassis_example.echo_pb2 import EchoRequest, EchoResponse, Part, Thing
+from chassis_example.echo_pb2 import EchoRequest, EchoResponse, NoTextRequest, Part, Thing
 from chassis_example.echo_pb2_grpc import EchoStub
 
-from stoa_chassis.auth import EDGE
+from stoa_chassis.auth import EDGE, ContractError
 from stoa_chassis.errors import Code, RemoteError
 from stoa_chassis.testing import InProcessServer
+from stoa_chassis.validation import RequestCheck
 
 
 async def violations(echo: InProcessServer, request: EchoRequest) -> dict[str, str]:
@@ -32,6 +33,58 @@ async def test_all_fields_that_are_wrong_are_named(echo: InProcessServer) -> Non
 async def test_what_the_server_computes_may_be_sent_back(echo: InProcessServer) -> None:
     request = EchoRequest(text="fine", thing=Thing(id="1", part=Part(price=0.01), inside=[Thing(id="2")]))
     assert (await echo.stub(EchoStub).Anyone(request)).text == "fine"
+
+
+CONTROL = "must not contain control characters"
+
+
+async def test_no_text_of_a_request_has_control_characters(echo: InProcessServer) -> None:
+    request = EchoRequest(
+        user_id="a\x00b",
+        text="two\nlines",
+        story="Chapter 1\r\n\tIt was\x1b[31m dark.",
+        thing=Thing(owner_id="\x7f", part=Part(name="x\ty"), inside=[Thing(owner_id="fine")]),
+        things=[Thing(), Thing(inside=[Thing(part=Part(name="\u0085"))])],
+        by_name={"a\tb": Thing(owner_id="c\rd")},
+        tags=["good", "b\x08d"],
+        labels={"k": "one\ntwo", "n\n": "v"},
+    )
+    assert await violations(echo, request) == {
+        "user_id": CONTROL,
+        "text": "must be a single line",
+        "story": CONTROL,
+        "thing.owner_id": CONTROL,
+        "thing.part.name": CONTROL,
+        "things[1].inside[0].part.name": CONTROL,
+        'by_name["a\tb"]': CONTROL,
+        'by_name["a\tb"].owner_id': "must be a single line",
+        "tags[1]": CONTROL,
+        'labels["n\n"]': "must be a single line",
+    }
+
+
+async def test_a_text_may_have_several_lines_where_its_field_says_so(echo: InProcessServer) -> None:
+    request = EchoRequest(text="naïve \u200d 🛒", story="One.\r\n\n\tTwo.", labels={"k": "a\nb"})
+    assert (await echo.stub(EchoStub).Anyone(request)).text == request.text
+
+
+async def test_a_text_may_be_blank_unless_its_field_says_otherwise(echo: InProcessServer) -> None:
+    blank = EchoRequest(text="  ", title=" \u00a0\u200b", tags=["", " "])
+    assert await violations(echo, blank) == dict.fromkeys(("title", "tags[1]"), "must not be blank")
+    assert (await echo.stub(EchoStub).Anyone(EchoRequest(title="", tags=["x "]))).text == ""
+
+
+async def test_what_the_server_computes_is_not_read(echo: InProcessServer) -> None:
+    assert (await echo.stub(EchoStub).Anyone(EchoRequest(text="a", thing=Thing(id="\n")))).text == "a"
+
+
+async def test_a_text_that_can_only_be_a_uuid_has_one_complaint(echo: InProcessServer) -> None:
+    assert await violations(echo, EchoRequest(ids=["\n"])) == {"ids[0]": "must be a valid UUID"}
+
+
+def test_a_field_without_text_cannot_say_what_its_text_may_be() -> None:
+    with pytest.raises(ContractError, match=r"NoTextRequest\.part"):
+        RequestCheck(NoTextRequest)
 
 
 @pytest.mark.parametrize(

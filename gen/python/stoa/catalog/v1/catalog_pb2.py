@@ -29,9 +29,10 @@ from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from google.type import money_pb2 as google_dot_type_dot_money__pb2
 from stoa.auth.v1 import policy_pb2 as stoa_dot_auth_dot_v1_dot_policy__pb2
+from stoa.text.v1 import text_pb2 as stoa_dot_text_dot_v1_dot_text__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dstoa/catalog/v1/catalog.proto\x12\x0fstoa.catalog.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/type/money.proto\x1a\x19stoa/auth/v1/policy.proto\"\xdc\x06\n\x07Product\x12#\n\nproduct_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03R\tproductId\x12\x41\n\x04name\x18\x02 \x01(\tB-\xe2\x41\x01\x02\xbaH&r$\x10\x01\x18\xc8\x01\x32\x1d^\\P{Cc}*[^\\p{C}\\p{Z}]\\P{Cc}*$R\x04name\x12*\n\x0b\x64\x65scription\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x90NR\x0b\x64\x65scription\x12H\n\x08\x63\x61tegory\x18\x04 \x01(\tB,\xe2\x41\x01\x02\xbaH%r#\x10\x01\x18\x64\x32\x1d^\\P{Cc}*[^\\p{C}\\p{Z}]\\P{Cc}*$R\x08\x63\x61tegory\x12\x34\n\x0bsubcategory\x18\x05 \x01(\tB\x12\xbaH\x0fr\r\x18\x64\x32\t^\\P{Cc}*$R\x0bsubcategory\x12(\n\x05\x62rand\x18\x06 \x01(\tB\x12\xbaH\x0fr\r\x18\x64\x32\t^\\P{Cc}*$R\x05\x62rand\x12\x45\n\x04tags\x18\x07 \x03(\tB1\xbaH.\x92\x01+\x10\x32\x18\x01\"%r#\x10\x01\x18\x32\x32\x1d^\\P{Cc}*[^\\p{C}\\p{Z}]\\P{Cc}*$R\x04tags\x12\x44\n\x08variants\x18\x08 \x03(\x0b\x32\x18.stoa.catalog.v1.VariantB\x0e\xe2\x41\x01\x02\xbaH\x07\x92\x01\x04\x08\x01\x10\x64R\x08variants\x12m\n\x0especifications\x18\t \x03(\x0b\x32,.stoa.catalog.v1.Product.SpecificationsEntryB\x17\xbaH\x14\x9a\x01\x11\x10\x64\"\x06r\x04\x10\x01\x18\x64*\x05r\x03\x18\xe8\x07R\x0especifications\x12\x35\n\x06rating\x18\n \x01(\x0b\x32\x17.stoa.catalog.v1.RatingB\x04\xe2\x41\x01\x03R\x06rating\x12\x1b\n\x04\x65tag\x18\x0b \x01(\tB\x07\xbaH\x04r\x02\x18\x64R\x04\x65tag\x12?\n\ncreated_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\tcreatedAt\x12?\n\nupdated_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\tupdatedAt\x1a\x41\n\x13SpecificationsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"\xa2\x05\n\x07Variant\x12*\n\nvariant_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\tvariantId\x12>\n\x03sku\x18\x02 \x01(\tB,\xe2\x41\x01\x02\xbaH%r#\x10\x01\x18@2\x1d^\\P{Cc}*[^\\p{C}\\p{Z}]\\P{Cc}*$R\x03sku\x12\x63\n\nattributes\x18\x03 \x03(\x0b\x32(.stoa.catalog.v1.Variant.AttributesEntryB\x19\xbaH\x16\x9a\x01\x13\x10\x1e\"\x06r\x04\x10\x01\x18\x32*\x07r\x05\x10\x01\x18\xc8\x01R\nattributes\x12\xdb\x02\n\x05price\x18\x04 \x01(\x0b\x32\x12.google.type.MoneyB\xb0\x02\xe2\x41\x01\x02\xbaH\xa8\x02\xba\x01r\n\x0eprice.positive\x12\x16must be more than zero\x1aHthis.units >= 0 && this.nanos >= 0 && (this.units > 0 || this.nanos > 0)\xba\x01h\n\x0bprice.cents\x12\"must not have a fraction of a cent\x1a\x35this.nanos % 10000000 == 0 && this.nanos < 1000000000\xba\x01\x42\n\x0bprice.limit\x12\x1cmust be less than 10,000,000\x1a\x15this.units < 10000000\xc8\x01\x01R\x05price\x12)\n\x06images\x18\x05 \x03(\tB\x11\xbaH\x0e\x92\x01\x0b\x10\x14\"\x07r\x05\x10\x01\x18\xf4\x03R\x06images\x1a=\n\x0f\x41ttributesEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"8\n\x06Rating\x12\x18\n\x07\x61verage\x18\x01 \x01(\x01R\x07\x61verage\x12\x14\n\x05\x63ount\x18\x02 \x01(\x05R\x05\x63ount\"\xf8\x02\n\x13ListProductsRequest\x12#\n\x08\x63\x61tegory\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18\x64R\x08\x63\x61tegory\x12)\n\x0bsubcategory\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18\x64R\x0bsubcategory\x12\x1d\n\x05\x62rand\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18\x64R\x05\x62rand\x12\x19\n\x03tag\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18\x32R\x03tag\x12\x42\n\tmin_price\x18\x05 \x01(\tB%\xbaH\"r 2\x1e^([0-9]{1,9}(\\.[0-9]{1,2})?)?$R\x08minPrice\x12\x42\n\tmax_price\x18\x06 \x01(\tB%\xbaH\"r 2\x1e^([0-9]{1,9}(\\.[0-9]{1,2})?)?$R\x08maxPrice\x12&\n\tpage_size\x18\x07 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00R\x08pageSize\x12\'\n\npage_token\x18\x08 \x01(\tB\x08\xbaH\x05r\x03\x18\xe8\x07R\tpageToken\"t\n\x14ListProductsResponse\x12\x34\n\x08products\x18\x01 \x03(\x0b\x32\x18.stoa.catalog.v1.ProductR\x08products\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"<\n\x11GetProductRequest\x12\'\n\nproduct_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\tproductId\"H\n\x12GetProductResponse\x12\x32\n\x07product\x18\x01 \x01(\x0b\x32\x18.stoa.catalog.v1.ProductR\x07product\"M\n\x17\x42\x61tchGetProductsRequest\x12\x32\n\x0bproduct_ids\x18\x01 \x03(\tB\x11\xbaH\x0e\x92\x01\x0b\x08\x01\x10\x64\"\x05r\x03\xb0\x01\x01R\nproductIds\"P\n\x18\x42\x61tchGetProductsResponse\x12\x34\n\x08products\x18\x01 \x03(\x0b\x32\x18.stoa.catalog.v1.ProductR\x08products\"N\n\x17\x42\x61tchGetVariantsRequest\x12\x33\n\x0bvariant_ids\x18\x01 \x03(\tB\x12\xbaH\x0f\x92\x01\x0c\x08\x01\x10\xc8\x01\"\x05r\x03\xb0\x01\x01R\nvariantIds\"\xe6\x01\n\x18\x42\x61tchGetVariantsResponse\x12K\n\x08variants\x18\x01 \x03(\x0b\x32/.stoa.catalog.v1.BatchGetVariantsResponse.EntryR\x08variants\x1a}\n\x05\x45ntry\x12\x1d\n\nproduct_id\x18\x01 \x01(\tR\tproductId\x12!\n\x0cproduct_name\x18\x02 \x01(\tR\x0bproductName\x12\x32\n\x07variant\x18\x03 \x01(\x0b\x32\x18.stoa.catalog.v1.VariantR\x07variant\"\x17\n\x15ListCategoriesRequest\"\xd5\x01\n\x16ListCategoriesResponse\x12P\n\ncategories\x18\x01 \x03(\x0b\x32\x30.stoa.catalog.v1.ListCategoriesResponse.CategoryR\ncategories\x1ai\n\x08\x43\x61tegory\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12#\n\rproduct_count\x18\x02 \x01(\x05R\x0cproductCount\x12$\n\rsubcategories\x18\x03 \x03(\tR\rsubcategories\"V\n\x14\x43reateProductRequest\x12>\n\x07product\x18\x01 \x01(\x0b\x32\x18.stoa.catalog.v1.ProductB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01R\x07product\"K\n\x15\x43reateProductResponse\x12\x32\n\x07product\x18\x01 \x01(\x0b\x32\x18.stoa.catalog.v1.ProductR\x07product\"\xcd\x01\n\x14UpdateProductRequest\x12\'\n\nproduct_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\tproductId\x12\x8b\x01\n\x07product\x18\x02 \x01(\x0b\x32\x18.stoa.catalog.v1.ProductBW\xe2\x41\x01\x02\xbaHP\xba\x01J\n\x0cproduct.etag\x12)etag must be that of the version you read\x1a\x0fthis.etag != \'\'\xc8\x01\x01R\x07product\"K\n\x15UpdateProductResponse\x12\x32\n\x07product\x18\x01 \x01(\x0b\x32\x18.stoa.catalog.v1.ProductR\x07product\"?\n\x14\x44\x65leteProductRequest\x12\'\n\nproduct_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\tproductId\":\n\x17RebuildReadModelRequest\x12\x1f\n\x06run_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x05runId\"\x88\x01\n\x18RebuildReadModelResponse\x12\x1a\n\x08instance\x18\x01 \x01(\tR\x08instance\x12\x18\n\x07workers\x18\x02 \x01(\x05R\x07workers\x12\x1a\n\x08replayed\x18\x03 \x01(\x05R\x08replayed\x12\x1a\n\x08\x64iffered\x18\x04 \x03(\tR\x08\x64iffered2\xfc\t\n\x0e\x43\x61talogService\x12~\n\x0cListProducts\x12$.stoa.catalog.v1.ListProductsRequest\x1a%.stoa.catalog.v1.ListProductsResponse\"!\x90\x02\x01\xd2\xe7\x18\x02\n\x00\x82\xd3\xe4\x93\x02\x12\x12\x10/api/v1/products\x12\x8e\x01\n\nGetProduct\x12\".stoa.catalog.v1.GetProductRequest\x1a#.stoa.catalog.v1.GetProductResponse\"7\x90\x02\x01\xd2\xe7\x18\x02\n\x00\x82\xd3\xe4\x93\x02(\x12\x1d/api/v1/products/{product_id}b\x07product\x12\x93\x01\n\x10\x42\x61tchGetProducts\x12(.stoa.catalog.v1.BatchGetProductsRequest\x1a).stoa.catalog.v1.BatchGetProductsResponse\"*\x90\x02\x01\xd2\xe7\x18\x02\n\x00\x82\xd3\xe4\x93\x02\x1b\x12\x19/api/v1/products:batchGet\x12\x88\x01\n\x10\x42\x61tchGetVariants\x12(.stoa.catalog.v1.BatchGetVariantsRequest\x1a).stoa.catalog.v1.BatchGetVariantsResponse\"\x1f\x90\x02\x01\xd2\xe7\x18\x18*\x04\x63\x61rt*\tinventory*\x05order\x12\x86\x01\n\x0eListCategories\x12&.stoa.catalog.v1.ListCategoriesRequest\x1a\'.stoa.catalog.v1.ListCategoriesResponse\"#\x90\x02\x01\xd2\xe7\x18\x02\n\x00\x82\xd3\xe4\x93\x02\x14\x12\x12/api/v1/categories\x12\x90\x01\n\rCreateProduct\x12%.stoa.catalog.v1.CreateProductRequest\x1a&.stoa.catalog.v1.CreateProductResponse\"0\xd2\xe7\x18\x02\x1a\x00\x82\xd3\xe4\x93\x02$\"\x10/api/v1/products:\x07productb\x07product\x12\xa0\x01\n\rUpdateProduct\x12%.stoa.catalog.v1.UpdateProductRequest\x1a&.stoa.catalog.v1.UpdateProductResponse\"@\x90\x02\x02\xd2\xe7\x18\x02\x1a\x00\x82\xd3\xe4\x93\x02\x31\x1a\x1d/api/v1/products/{product_id}:\x07productb\x07product\x12~\n\rDeleteProduct\x12%.stoa.catalog.v1.DeleteProductRequest\x1a\x16.google.protobuf.Empty\".\x90\x02\x02\xd2\xe7\x18\x02\x1a\x00\x82\xd3\xe4\x93\x02\x1f*\x1d/api/v1/products/{product_id}\x12y\n\x10RebuildReadModel\x12(.stoa.catalog.v1.RebuildReadModelRequest\x1a).stoa.catalog.v1.RebuildReadModelResponse\"\x10\x90\x02\x02\xd2\xe7\x18\t*\x07\x63\x61talogb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dstoa/catalog/v1/catalog.proto\x12\x0fstoa.catalog.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/type/money.proto\x1a\x19stoa/auth/v1/policy.proto\x1a\x17stoa/text/v1/text.proto\"\x81\x06\n\x07Product\x12#\n\nproduct_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03R\tproductId\x12(\n\x04name\x18\x02 \x01(\tB\x14\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\xc8\x01\xda\xe7\x18\x02\x10\x01R\x04name\x12\x30\n\x0b\x64\x65scription\x18\x03 \x01(\tB\x0e\xbaH\x05r\x03\x18\x90N\xda\xe7\x18\x02\x08\x01R\x0b\x64\x65scription\x12/\n\x08\x63\x61tegory\x18\x04 \x01(\tB\x13\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18\x64\xda\xe7\x18\x02\x10\x01R\x08\x63\x61tegory\x12)\n\x0bsubcategory\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x18\x64R\x0bsubcategory\x12\x1d\n\x05\x62rand\x18\x06 \x01(\tB\x07\xbaH\x04r\x02\x18\x64R\x05\x62rand\x12,\n\x04tags\x18\x07 \x03(\tB\x18\xbaH\x0f\x92\x01\x0c\x10\x32\x18\x01\"\x06r\x04\x10\x01\x18\x32\xda\xe7\x18\x02\x10\x01R\x04tags\x12\x44\n\x08variants\x18\x08 \x03(\x0b\x32\x18.stoa.catalog.v1.VariantB\x0e\xe2\x41\x01\x02\xbaH\x07\x92\x01\x04\x08\x01\x10\x64R\x08variants\x12m\n\x0especifications\x18\t \x03(\x0b\x32,.stoa.catalog.v1.Product.SpecificationsEntryB\x17\xbaH\x14\x9a\x01\x11\x10\x64\"\x06r\x04\x10\x01\x18\x64*\x05r\x03\x18\xe8\x07R\x0especifications\x12\x35\n\x06rating\x18\n \x01(\x0b\x32\x17.stoa.catalog.v1.RatingB\x04\xe2\x41\x01\x03R\x06rating\x12\x1b\n\x04\x65tag\x18\x0b \x01(\tB\x07\xbaH\x04r\x02\x18\x64R\x04\x65tag\x12?\n\ncreated_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\tcreatedAt\x12?\n\nupdated_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\tupdatedAt\x1a\x41\n\x13SpecificationsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"\x89\x05\n\x07Variant\x12*\n\nvariant_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\tvariantId\x12%\n\x03sku\x18\x02 \x01(\tB\x13\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@\xda\xe7\x18\x02\x10\x01R\x03sku\x12\x63\n\nattributes\x18\x03 \x03(\x0b\x32(.stoa.catalog.v1.Variant.AttributesEntryB\x19\xbaH\x16\x9a\x01\x13\x10\x1e\"\x06r\x04\x10\x01\x18\x32*\x07r\x05\x10\x01\x18\xc8\x01R\nattributes\x12\xdb\x02\n\x05price\x18\x04 \x01(\x0b\x32\x12.google.type.MoneyB\xb0\x02\xe2\x41\x01\x02\xbaH\xa8\x02\xba\x01r\n\x0eprice.positive\x12\x16must be more than zero\x1aHthis.units >= 0 && this.nanos >= 0 && (this.units > 0 || this.nanos > 0)\xba\x01h\n\x0bprice.cents\x12\"must not have a fraction of a cent\x1a\x35this.nanos % 10000000 == 0 && this.nanos < 1000000000\xba\x01\x42\n\x0bprice.limit\x12\x1cmust be less than 10,000,000\x1a\x15this.units < 10000000\xc8\x01\x01R\x05price\x12)\n\x06images\x18\x05 \x03(\tB\x11\xbaH\x0e\x92\x01\x0b\x10\x14\"\x07r\x05\x10\x01\x18\xf4\x03R\x06images\x1a=\n\x0f\x41ttributesEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"8\n\x06Rating\x12\x18\n\x07\x61verage\x18\x01 \x01(\x01R\x07\x61verage\x12\x14\n\x05\x63ount\x18\x02 \x01(\x05R\x05\x63ount\"\xf8\x02\n\x13ListProductsRequest\x12#\n\x08\x63\x61tegory\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18\x64R\x08\x63\x61tegory\x12)\n\x0bsubcategory\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18\x64R\x0bsubcategory\x12\x1d\n\x05\x62rand\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18\x64R\x05\x62rand\x12\x19\n\x03tag\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18\x32R\x03tag\x12\x42\n\tmin_price\x18\x05 \x01(\tB%\xbaH\"r 2\x1e^([0-9]{1,9}(\\.[0-9]{1,2})?)?$R\x08minPrice\x12\x42\n\tmax_price\x18\x06 \x01(\tB%\xbaH\"r 2\x1e^([0-9]{1,9}(\\.[0-9]{1,2})?)?$R\x08maxPrice\x12&\n\tpage_size\x18\x07 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00R\x08pageSize\x12\'\n\npage_token\x18\x08 \x01(\tB\x08\xbaH\x05r\x03\x18\xe8\x07R\tpageToken\"t\n\x14ListProductsResponse\x12\x34\n\x08products\x18\x01 \x03(\x0b\x32\x18.stoa.catalog.v1.ProductR\x08products\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"<\n\x11GetProductRequest\x12\'\n\nproduct_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\tproductId\"H\n\x12GetProductResponse\x12\x32\n\x07product\x18\x01 \x01(\x0b\x32\x18.stoa.catalog.v1.ProductR\x07product\"M\n\x17\x42\x61tchGetProductsRequest\x12\x32\n\x0bproduct_ids\x18\x01 \x03(\tB\x11\xbaH\x0e\x92\x01\x0b\x08\x01\x10\x64\"\x05r\x03\xb0\x01\x01R\nproductIds\"P\n\x18\x42\x61tchGetProductsResponse\x12\x34\n\x08products\x18\x01 \x03(\x0b\x32\x18.stoa.catalog.v1.ProductR\x08products\"N\n\x17\x42\x61tchGetVariantsRequest\x12\x33\n\x0bvariant_ids\x18\x01 \x03(\tB\x12\xbaH\x0f\x92\x01\x0c\x08\x01\x10\xc8\x01\"\x05r\x03\xb0\x01\x01R\nvariantIds\"\xe6\x01\n\x18\x42\x61tchGetVariantsResponse\x12K\n\x08variants\x18\x01 \x03(\x0b\x32/.stoa.catalog.v1.BatchGetVariantsResponse.EntryR\x08variants\x1a}\n\x05\x45ntry\x12\x1d\n\nproduct_id\x18\x01 \x01(\tR\tproductId\x12!\n\x0cproduct_name\x18\x02 \x01(\tR\x0bproductName\x12\x32\n\x07variant\x18\x03 \x01(\x0b\x32\x18.stoa.catalog.v1.VariantR\x07variant\"\x17\n\x15ListCategoriesRequest\"\xd5\x01\n\x16ListCategoriesResponse\x12P\n\ncategories\x18\x01 \x03(\x0b\x32\x30.stoa.catalog.v1.ListCategoriesResponse.CategoryR\ncategories\x1ai\n\x08\x43\x61tegory\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12#\n\rproduct_count\x18\x02 \x01(\x05R\x0cproductCount\x12$\n\rsubcategories\x18\x03 \x03(\tR\rsubcategories\"V\n\x14\x43reateProductRequest\x12>\n\x07product\x18\x01 \x01(\x0b\x32\x18.stoa.catalog.v1.ProductB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01R\x07product\"K\n\x15\x43reateProductResponse\x12\x32\n\x07product\x18\x01 \x01(\x0b\x32\x18.stoa.catalog.v1.ProductR\x07product\"\xcd\x01\n\x14UpdateProductRequest\x12\'\n\nproduct_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\tproductId\x12\x8b\x01\n\x07product\x18\x02 \x01(\x0b\x32\x18.stoa.catalog.v1.ProductBW\xe2\x41\x01\x02\xbaHP\xba\x01J\n\x0cproduct.etag\x12)etag must be that of the version you read\x1a\x0fthis.etag != \'\'\xc8\x01\x01R\x07product\"K\n\x15UpdateProductResponse\x12\x32\n\x07product\x18\x01 \x01(\x0b\x32\x18.stoa.catalog.v1.ProductR\x07product\"?\n\x14\x44\x65leteProductRequest\x12\'\n\nproduct_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\tproductId\":\n\x17RebuildReadModelRequest\x12\x1f\n\x06run_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x05runId\"\x88\x01\n\x18RebuildReadModelResponse\x12\x1a\n\x08instance\x18\x01 \x01(\tR\x08instance\x12\x18\n\x07workers\x18\x02 \x01(\x05R\x07workers\x12\x1a\n\x08replayed\x18\x03 \x01(\x05R\x08replayed\x12\x1a\n\x08\x64iffered\x18\x04 \x03(\tR\x08\x64iffered2\xfc\t\n\x0e\x43\x61talogService\x12~\n\x0cListProducts\x12$.stoa.catalog.v1.ListProductsRequest\x1a%.stoa.catalog.v1.ListProductsResponse\"!\x90\x02\x01\xd2\xe7\x18\x02\n\x00\x82\xd3\xe4\x93\x02\x12\x12\x10/api/v1/products\x12\x8e\x01\n\nGetProduct\x12\".stoa.catalog.v1.GetProductRequest\x1a#.stoa.catalog.v1.GetProductResponse\"7\x90\x02\x01\xd2\xe7\x18\x02\n\x00\x82\xd3\xe4\x93\x02(\x12\x1d/api/v1/products/{product_id}b\x07product\x12\x93\x01\n\x10\x42\x61tchGetProducts\x12(.stoa.catalog.v1.BatchGetProductsRequest\x1a).stoa.catalog.v1.BatchGetProductsResponse\"*\x90\x02\x01\xd2\xe7\x18\x02\n\x00\x82\xd3\xe4\x93\x02\x1b\x12\x19/api/v1/products:batchGet\x12\x88\x01\n\x10\x42\x61tchGetVariants\x12(.stoa.catalog.v1.BatchGetVariantsRequest\x1a).stoa.catalog.v1.BatchGetVariantsResponse\"\x1f\x90\x02\x01\xd2\xe7\x18\x18*\x04\x63\x61rt*\tinventory*\x05order\x12\x86\x01\n\x0eListCategories\x12&.stoa.catalog.v1.ListCategoriesRequest\x1a\'.stoa.catalog.v1.ListCategoriesResponse\"#\x90\x02\x01\xd2\xe7\x18\x02\n\x00\x82\xd3\xe4\x93\x02\x14\x12\x12/api/v1/categories\x12\x90\x01\n\rCreateProduct\x12%.stoa.catalog.v1.CreateProductRequest\x1a&.stoa.catalog.v1.CreateProductResponse\"0\xd2\xe7\x18\x02\x1a\x00\x82\xd3\xe4\x93\x02$\"\x10/api/v1/products:\x07productb\x07product\x12\xa0\x01\n\rUpdateProduct\x12%.stoa.catalog.v1.UpdateProductRequest\x1a&.stoa.catalog.v1.UpdateProductResponse\"@\x90\x02\x02\xd2\xe7\x18\x02\x1a\x00\x82\xd3\xe4\x93\x02\x31\x1a\x1d/api/v1/products/{product_id}:\x07productb\x07product\x12~\n\rDeleteProduct\x12%.stoa.catalog.v1.DeleteProductRequest\x1a\x16.google.protobuf.Empty\".\x90\x02\x02\xd2\xe7\x18\x02\x1a\x00\x82\xd3\xe4\x93\x02\x1f*\x1d/api/v1/products/{product_id}\x12y\n\x10RebuildReadModel\x12(.stoa.catalog.v1.RebuildReadModelRequest\x1a).stoa.catalog.v1.RebuildReadModelResponse\"\x10\x90\x02\x02\xd2\xe7\x18\t*\x07\x63\x61talogb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,17 +44,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PRODUCT'].fields_by_name['product_id']._loaded_options = None
   _globals['_PRODUCT'].fields_by_name['product_id']._serialized_options = b'\342A\001\003'
   _globals['_PRODUCT'].fields_by_name['name']._loaded_options = None
-  _globals['_PRODUCT'].fields_by_name['name']._serialized_options = b'\342A\001\002\272H&r$\020\001\030\310\0012\035^\\P{Cc}*[^\\p{C}\\p{Z}]\\P{Cc}*$'
+  _globals['_PRODUCT'].fields_by_name['name']._serialized_options = b'\342A\001\002\272H\007r\005\020\001\030\310\001\332\347\030\002\020\001'
   _globals['_PRODUCT'].fields_by_name['description']._loaded_options = None
-  _globals['_PRODUCT'].fields_by_name['description']._serialized_options = b'\272H\005r\003\030\220N'
+  _globals['_PRODUCT'].fields_by_name['description']._serialized_options = b'\272H\005r\003\030\220N\332\347\030\002\010\001'
   _globals['_PRODUCT'].fields_by_name['category']._loaded_options = None
-  _globals['_PRODUCT'].fields_by_name['category']._serialized_options = b'\342A\001\002\272H%r#\020\001\030d2\035^\\P{Cc}*[^\\p{C}\\p{Z}]\\P{Cc}*$'
+  _globals['_PRODUCT'].fields_by_name['category']._serialized_options = b'\342A\001\002\272H\006r\004\020\001\030d\332\347\030\002\020\001'
   _globals['_PRODUCT'].fields_by_name['subcategory']._loaded_options = None
-  _globals['_PRODUCT'].fields_by_name['subcategory']._serialized_options = b'\272H\017r\r\030d2\t^\\P{Cc}*$'
+  _globals['_PRODUCT'].fields_by_name['subcategory']._serialized_options = b'\272H\004r\002\030d'
   _globals['_PRODUCT'].fields_by_name['brand']._loaded_options = None
-  _globals['_PRODUCT'].fields_by_name['brand']._serialized_options = b'\272H\017r\r\030d2\t^\\P{Cc}*$'
+  _globals['_PRODUCT'].fields_by_name['brand']._serialized_options = b'\272H\004r\002\030d'
   _globals['_PRODUCT'].fields_by_name['tags']._loaded_options = None
-  _globals['_PRODUCT'].fields_by_name['tags']._serialized_options = b'\272H.\222\001+\0202\030\001\"%r#\020\001\03022\035^\\P{Cc}*[^\\p{C}\\p{Z}]\\P{Cc}*$'
+  _globals['_PRODUCT'].fields_by_name['tags']._serialized_options = b'\272H\017\222\001\014\0202\030\001\"\006r\004\020\001\0302\332\347\030\002\020\001'
   _globals['_PRODUCT'].fields_by_name['variants']._loaded_options = None
   _globals['_PRODUCT'].fields_by_name['variants']._serialized_options = b'\342A\001\002\272H\007\222\001\004\010\001\020d'
   _globals['_PRODUCT'].fields_by_name['specifications']._loaded_options = None
@@ -71,7 +72,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_VARIANT'].fields_by_name['variant_id']._loaded_options = None
   _globals['_VARIANT'].fields_by_name['variant_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
   _globals['_VARIANT'].fields_by_name['sku']._loaded_options = None
-  _globals['_VARIANT'].fields_by_name['sku']._serialized_options = b'\342A\001\002\272H%r#\020\001\030@2\035^\\P{Cc}*[^\\p{C}\\p{Z}]\\P{Cc}*$'
+  _globals['_VARIANT'].fields_by_name['sku']._serialized_options = b'\342A\001\002\272H\006r\004\020\001\030@\332\347\030\002\020\001'
   _globals['_VARIANT'].fields_by_name['attributes']._loaded_options = None
   _globals['_VARIANT'].fields_by_name['attributes']._serialized_options = b'\272H\026\232\001\023\020\036\"\006r\004\020\001\0302*\007r\005\020\001\030\310\001'
   _globals['_VARIANT'].fields_by_name['price']._loaded_options = None
@@ -128,54 +129,54 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CATALOGSERVICE'].methods_by_name['DeleteProduct']._serialized_options = b'\220\002\002\322\347\030\002\032\000\202\323\344\223\002\037*\035/api/v1/products/{product_id}'
   _globals['_CATALOGSERVICE'].methods_by_name['RebuildReadModel']._loaded_options = None
   _globals['_CATALOGSERVICE'].methods_by_name['RebuildReadModel']._serialized_options = b'\220\002\002\322\347\030\t*\007catalog'
-  _globals['_PRODUCT']._serialized_start=257
-  _globals['_PRODUCT']._serialized_end=1117
-  _globals['_PRODUCT_SPECIFICATIONSENTRY']._serialized_start=1052
-  _globals['_PRODUCT_SPECIFICATIONSENTRY']._serialized_end=1117
-  _globals['_VARIANT']._serialized_start=1120
-  _globals['_VARIANT']._serialized_end=1794
-  _globals['_VARIANT_ATTRIBUTESENTRY']._serialized_start=1733
-  _globals['_VARIANT_ATTRIBUTESENTRY']._serialized_end=1794
-  _globals['_RATING']._serialized_start=1796
-  _globals['_RATING']._serialized_end=1852
-  _globals['_LISTPRODUCTSREQUEST']._serialized_start=1855
-  _globals['_LISTPRODUCTSREQUEST']._serialized_end=2231
-  _globals['_LISTPRODUCTSRESPONSE']._serialized_start=2233
-  _globals['_LISTPRODUCTSRESPONSE']._serialized_end=2349
-  _globals['_GETPRODUCTREQUEST']._serialized_start=2351
-  _globals['_GETPRODUCTREQUEST']._serialized_end=2411
-  _globals['_GETPRODUCTRESPONSE']._serialized_start=2413
-  _globals['_GETPRODUCTRESPONSE']._serialized_end=2485
-  _globals['_BATCHGETPRODUCTSREQUEST']._serialized_start=2487
-  _globals['_BATCHGETPRODUCTSREQUEST']._serialized_end=2564
-  _globals['_BATCHGETPRODUCTSRESPONSE']._serialized_start=2566
-  _globals['_BATCHGETPRODUCTSRESPONSE']._serialized_end=2646
-  _globals['_BATCHGETVARIANTSREQUEST']._serialized_start=2648
-  _globals['_BATCHGETVARIANTSREQUEST']._serialized_end=2726
-  _globals['_BATCHGETVARIANTSRESPONSE']._serialized_start=2729
-  _globals['_BATCHGETVARIANTSRESPONSE']._serialized_end=2959
-  _globals['_BATCHGETVARIANTSRESPONSE_ENTRY']._serialized_start=2834
-  _globals['_BATCHGETVARIANTSRESPONSE_ENTRY']._serialized_end=2959
-  _globals['_LISTCATEGORIESREQUEST']._serialized_start=2961
-  _globals['_LISTCATEGORIESREQUEST']._serialized_end=2984
-  _globals['_LISTCATEGORIESRESPONSE']._serialized_start=2987
-  _globals['_LISTCATEGORIESRESPONSE']._serialized_end=3200
-  _globals['_LISTCATEGORIESRESPONSE_CATEGORY']._serialized_start=3095
-  _globals['_LISTCATEGORIESRESPONSE_CATEGORY']._serialized_end=3200
-  _globals['_CREATEPRODUCTREQUEST']._serialized_start=3202
-  _globals['_CREATEPRODUCTREQUEST']._serialized_end=3288
-  _globals['_CREATEPRODUCTRESPONSE']._serialized_start=3290
-  _globals['_CREATEPRODUCTRESPONSE']._serialized_end=3365
-  _globals['_UPDATEPRODUCTREQUEST']._serialized_start=3368
-  _globals['_UPDATEPRODUCTREQUEST']._serialized_end=3573
-  _globals['_UPDATEPRODUCTRESPONSE']._serialized_start=3575
-  _globals['_UPDATEPRODUCTRESPONSE']._serialized_end=3650
-  _globals['_DELETEPRODUCTREQUEST']._serialized_start=3652
-  _globals['_DELETEPRODUCTREQUEST']._serialized_end=3715
-  _globals['_REBUILDREADMODELREQUEST']._serialized_start=3717
-  _globals['_REBUILDREADMODELREQUEST']._serialized_end=3775
-  _globals['_REBUILDREADMODELRESPONSE']._serialized_start=3778
-  _globals['_REBUILDREADMODELRESPONSE']._serialized_end=3914
-  _globals['_CATALOGSERVICE']._serialized_start=3917
-  _globals['_CATALOGSERVICE']._serialized_end=5193
+  _globals['_PRODUCT']._serialized_start=282
+  _globals['_PRODUCT']._serialized_end=1051
+  _globals['_PRODUCT_SPECIFICATIONSENTRY']._serialized_start=986
+  _globals['_PRODUCT_SPECIFICATIONSENTRY']._serialized_end=1051
+  _globals['_VARIANT']._serialized_start=1054
+  _globals['_VARIANT']._serialized_end=1703
+  _globals['_VARIANT_ATTRIBUTESENTRY']._serialized_start=1642
+  _globals['_VARIANT_ATTRIBUTESENTRY']._serialized_end=1703
+  _globals['_RATING']._serialized_start=1705
+  _globals['_RATING']._serialized_end=1761
+  _globals['_LISTPRODUCTSREQUEST']._serialized_start=1764
+  _globals['_LISTPRODUCTSREQUEST']._serialized_end=2140
+  _globals['_LISTPRODUCTSRESPONSE']._serialized_start=2142
+  _globals['_LISTPRODUCTSRESPONSE']._serialized_end=2258
+  _globals['_GETPRODUCTREQUEST']._serialized_start=2260
+  _globals['_GETPRODUCTREQUEST']._serialized_end=2320
+  _globals['_GETPRODUCTRESPONSE']._serialized_start=2322
+  _globals['_GETPRODUCTRESPONSE']._serialized_end=2394
+  _globals['_BATCHGETPRODUCTSREQUEST']._serialized_start=2396
+  _globals['_BATCHGETPRODUCTSREQUEST']._serialized_end=2473
+  _globals['_BATCHGETPRODUCTSRESPONSE']._serialized_start=2475
+  _globals['_BATCHGETPRODUCTSRESPONSE']._serialized_end=2555
+  _globals['_BATCHGETVARIANTSREQUEST']._serialized_start=2557
+  _globals['_BATCHGETVARIANTSREQUEST']._serialized_end=2635
+  _globals['_BATCHGETVARIANTSRESPONSE']._serialized_start=2638
+  _globals['_BATCHGETVARIANTSRESPONSE']._serialized_end=2868
+  _globals['_BATCHGETVARIANTSRESPONSE_ENTRY']._serialized_start=2743
+  _globals['_BATCHGETVARIANTSRESPONSE_ENTRY']._serialized_end=2868
+  _globals['_LISTCATEGORIESREQUEST']._serialized_start=2870
+  _globals['_LISTCATEGORIESREQUEST']._serialized_end=2893
+  _globals['_LISTCATEGORIESRESPONSE']._serialized_start=2896
+  _globals['_LISTCATEGORIESRESPONSE']._serialized_end=3109
+  _globals['_LISTCATEGORIESRESPONSE_CATEGORY']._serialized_start=3004
+  _globals['_LISTCATEGORIESRESPONSE_CATEGORY']._serialized_end=3109
+  _globals['_CREATEPRODUCTREQUEST']._serialized_start=3111
+  _globals['_CREATEPRODUCTREQUEST']._serialized_end=3197
+  _globals['_CREATEPRODUCTRESPONSE']._serialized_start=3199
+  _globals['_CREATEPRODUCTRESPONSE']._serialized_end=3274
+  _globals['_UPDATEPRODUCTREQUEST']._serialized_start=3277
+  _globals['_UPDATEPRODUCTREQUEST']._serialized_end=3482
+  _globals['_UPDATEPRODUCTRESPONSE']._serialized_start=3484
+  _globals['_UPDATEPRODUCTRESPONSE']._serialized_end=3559
+  _globals['_DELETEPRODUCTREQUEST']._serialized_start=3561
+  _globals['_DELETEPRODUCTREQUEST']._serialized_end=3624
+  _globals['_REBUILDREADMODELREQUEST']._serialized_start=3626
+  _globals['_REBUILDREADMODELREQUEST']._serialized_end=3684
+  _globals['_REBUILDREADMODELRESPONSE']._serialized_start=3687
+  _globals['_REBUILDREADMODELRESPONSE']._serialized_end=3823
+  _globals['_CATALOGSERVICE']._serialized_start=3826
+  _globals['_CATALOGSERVICE']._serialized_end=5102
 # @@protoc_insertion_point(module_scope)

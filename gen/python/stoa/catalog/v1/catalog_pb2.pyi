@@ -64,7 +64,7 @@ class Product(_message.Message):
     name: _builtins.str
     """What it is called."""
     description: _builtins.str
-    """What it is like, in plain text."""
+    """What it is like, in plain text of any number of lines."""
     category: _builtins.str
     """The shelf it stands on."""
     subcategory: _builtins.str

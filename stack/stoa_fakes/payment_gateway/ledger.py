@@ -1,4 +1,4 @@
-"""The gateway's books: charges, refunds and the notices about them, in one SQLite file.
+"""The gateway's ledger: charges, refunds and the notices about them, in one SQLite file.
 
 Every change commits before it is answered, together with the notice that it causes. A statement takes
 microseconds, so it runs where it is called: handing it to a thread would cost more than it does.
@@ -55,7 +55,7 @@ create index if not exists notices_due on notices (due) where due is not null;
 """
 
 
-class Refused(Exception):
+class RequestRefused(Exception):
     """A request that the gateway does not carry out; `code` is for programs, the message for people."""
 
     def __init__(self, status: int, code: str, message: str) -> None:
@@ -91,7 +91,7 @@ class Notice(NamedTuple):
     attempts: int
 
 
-class Books:
+class Ledger:
     """All that the gateway must not forget."""
 
     def __init__(self, database: sqlite3.Connection, *, sends_notices: bool) -> None:
@@ -106,7 +106,7 @@ class Books:
     @classmethod
     @contextmanager
     def open(cls, file: Path, *, sends_notices: bool) -> Iterator[Self]:
-        """Open the books in a file, in a folder that exists; new books if there are none."""
+        """Open the ledger in a file, in a folder that exists; a new one if there is none."""
         with closing(sqlite3.connect(file)) as database:
             database.row_factory = sqlite3.Row
             # In WAL mode a commit survives the death of this process without a sync to disk.
@@ -128,7 +128,7 @@ class Books:
     ) -> Resource:
         """Charge a card once per key. A declined charge is answered as well, as failed.
 
-        Raises Refused (409) if the key was used with another body.
+        Raises RequestRefused (409) if the key was used with another body.
         """
         card = CARDS.get(token, _NO_CARD)
         now = time.time()
@@ -191,19 +191,19 @@ class Books:
     ) -> Resource:
         """Give back a part of a captured charge, once per key.
 
-        Raises Refused if the key was used with another body (409), there is no such charge (404), it was not
-        captured, or less than this is left of it (400).
+        Raises RequestRefused if the key was used with another body (409), there is no such charge (404), it
+        was not captured, or less than this is left of it (400).
         """
         with self._database:
             if found := self._row("select * from refunds where idempotency_key = ?", key):
                 return _refund(_same(found, fingerprint))
             charge = self._row("select * from charges where id = ?", charge_id)
             if charge is None:
-                raise Refused(404, "resource_missing", "no such charge")
+                raise RequestRefused(404, "resource_missing", "no such charge")
             if charge["status"] != "succeeded":
-                raise Refused(400, "charge_not_captured", "the charge was not captured")
+                raise RequestRefused(400, "charge_not_captured", "the charge was not captured")
             if amount > charge["amount"] - charge["refunded"]:
-                raise Refused(400, "amount_too_large", "less than this is left of the charge")
+                raise RequestRefused(400, "amount_too_large", "less than this is left of the charge")
             self._database.execute(
                 "update charges set refunded = refunded + ? where id = ?", (amount, charge_id)
             )
@@ -223,7 +223,7 @@ class Books:
         self.changed.set()
         return refund
 
-    def ledger(self, after: str, limit: int) -> list[Resource]:
+    def entries(self, after: str, limit: int) -> list[Resource]:
         """Return up to `limit` charges and refunds, oldest first, that come after the one of id `after`."""
         columns = "idempotency_key, amount, currency, metadata, status"
         rows = self._database.execute(
@@ -292,7 +292,7 @@ class Books:
 
 def _same(row: sqlite3.Row, fingerprint: str) -> sqlite3.Row:
     if row["fingerprint"] != fingerprint:
-        raise Refused(409, "idempotency_key_reused", "the key was used with another request")
+        raise RequestRefused(409, "idempotency_key_reused", "the key was used with another request")
     return row
 
 

@@ -1,0 +1,98 @@
+"""Shoppers at the same moment, and answers that get lost: what Redis makes of it, and the store in memory."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+from redis.commands.core import AsyncScript
+
+from stoa_cart.model import OutOfStock
+from stoa_chassis.ids import new_id
+
+from .conftest import CartService, contents, ordered
+
+
+async def test_two_tabs_at_once_lose_nothing(service_on_each: CartService) -> None:
+    service, user = service_on_each, new_id()
+    lamp, things = service.shelf.sell(), [service.shelf.sell() for _ in range(5)]
+    tabs = [service.carts, service.another_process()]
+    await asyncio.gather(
+        *(tabs[n % 2].add(user, thing.product_id, thing.variant_id, 1) for n, thing in enumerate(things)),
+        *(tab.add(user, lamp.product_id, lamp.variant_id, 2) for tab in tabs),
+    )
+    assert contents(await service.carts.get(user)) == {
+        lamp.variant_id: 4,
+        **{thing.variant_id: 1 for thing in things},
+    }
+    assert len(await service.store.published()) == 7, "one event for each that was added"
+
+
+async def test_two_tabs_at_once_do_not_put_more_in_than_there_is(service_on_each: CartService) -> None:
+    service, user = service_on_each, new_id()
+    lamp = service.shelf.sell(stock=3)
+    results = await asyncio.gather(
+        *(service.carts.add(user, lamp.product_id, lamp.variant_id, 2) for _ in range(3)),
+        return_exceptions=True,
+    )
+    assert sum(isinstance(result, OutOfStock) for result in results) == 2
+    assert contents(await service.carts.get(user)) == {lamp.variant_id: 2}
+
+
+async def test_an_order_and_a_shopper_at_once_both_take_effect(service_on_each: CartService) -> None:
+    service, user = service_on_each, new_id()
+    lamp, chair = service.shelf.sell(), service.shelf.sell()
+    await service.carts.add(user, lamp.product_id, lamp.variant_id, 3)
+    await asyncio.gather(
+        service.handle(ordered(user, (lamp, 3))),
+        service.carts.add(user, lamp.product_id, lamp.variant_id, 1),
+        service.carts.add(user, chair.product_id, chair.variant_id, 1),
+    )
+    assert contents(await service.carts.get(user)) == {lamp.variant_id: 1, chair.variant_id: 1}
+
+
+@pytest.mark.stack
+async def test_a_write_whose_answer_got_lost_is_not_made_twice(
+    service_on_redis: CartService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection breaks after each script, so that the client sends it again."""
+    once = AsyncScript.__call__
+
+    async def twice(script: AsyncScript, *arguments: Any, **options: Any) -> Any:
+        await once(script, *arguments, **options)
+        return await once(script, *arguments, **options)
+
+    monkeypatch.setattr(AsyncScript, "__call__", twice)
+    service, user = service_on_redis, new_id()
+    lamp = service.shelf.sell()
+    cart = await service.carts.add(user, lamp.product_id, lamp.variant_id, 1)
+    assert contents(cart) == contents(await service.carts.get(user)) == {lamp.variant_id: 1}
+    assert len(await service.store.published()) == 1
+
+
+@pytest.mark.stack
+async def test_each_use_takes_as_few_commands_as_it_can(
+    service_on_redis: CartService, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands: list[str] = []
+    execute: Callable[..., Awaitable[Any]] = type(redis).execute_command
+
+    async def counted(client: Redis, *command: Any, **options: Any) -> Any:
+        commands.append(str(command[0]))
+        return await execute(client, *command, **options)
+
+    service, user = service_on_redis, new_id()
+    lamp = service.shelf.sell()
+    cart = await service.carts.add(user, lamp.product_id, lamp.variant_id, 1)
+    monkeypatch.setattr(type(redis), "execute_command", counted)
+    for use, expected in (
+        (service.carts.get(user), ["GETEX", "HMGET"]),
+        (service.carts.for_checkout(user), ["GETEX"]),
+        (service.carts.add(user, lamp.product_id, lamp.variant_id, 1), ["GETEX", "HMGET", "EVALSHA"]),
+        (service.carts.update(user, cart.items[0].item_id, 1), ["GETEX", "HMGET", "EVALSHA"]),
+        (service.handle(ordered(user, (lamp, 1))), ["GETEX", "EVALSHA"]),
+    ):
+        commands.clear()
+        await use
+        assert commands == expected

@@ -1,0 +1,72 @@
+"""What the audit finds in the books of the order service."""
+
+from dataclasses import replace
+from decimal import Decimal
+
+import asyncpg
+import pytest
+
+from stoa_chassis.avro import EventCodec
+from stoa_chassis.clock import SystemClock
+from stoa_chassis.ids import new_id
+from stoa_chassis.postgres import Database
+from stoa_chassis.postgres_uow import postgres_unit_of_work
+from stoa_order import audit, repository
+from stoa_order.ports import Tx
+from stoa_order.testing import a_confirmed_order
+
+SETTLED = audit.Order(new_id(), "confirmed", Decimal("9.90"), 4, 4, "", {new_id(): 2})
+
+
+def rules(order: audit.Order) -> list[tuple[str, str]]:
+    return [(each.rule, each.detail) for each in audit.findings(audit.Books({order.order_id: order}))]
+
+
+def test_a_settled_order_is_in_order() -> None:
+    assert rules(SETTLED) == []
+    assert rules(replace(SETTLED, status="cancelled")) == []
+
+
+@pytest.mark.parametrize(
+    ("status", "step", "detail"),
+    [
+        ("pending", "charge", "pending, waiting for: charge"),
+        ("pending", "", "pending, waiting for: nothing, its saga is lost"),
+        ("cancelled", "refund", "cancelled, waiting for: refund"),
+    ],
+)
+def test_an_order_that_waits_is_found_with_what_it_waits_for(status: str, step: str, detail: str) -> None:
+    assert rules(replace(SETTLED, status=status, step=step)) == [("every order is settled", detail)]
+
+
+def test_a_projection_that_lags_behind_is_found() -> None:
+    assert rules(replace(SETTLED, version=3)) == [
+        ("projections match their events", "projected up to version 3, its events go to 4")
+    ]
+
+
+@pytest.mark.stack
+async def test_the_books_are_read_as_the_service_wrote_them(
+    database: Database, database_url: str, codec: EventCodec
+) -> None:
+    order, lost = a_confirmed_order(), a_confirmed_order()
+
+    async def save(tx: Tx) -> None:
+        await tx.orders.save(order, None)
+        await tx.orders.save(lost, None)
+
+    await postgres_unit_of_work(database, codec, repository.open_tx, SystemClock()).run(save)
+    for table in ("order_items", "order_status_history", "orders"):
+        await database.execute(f"DELETE FROM {table} WHERE order_id = $1", lost.order_id)
+    connection = await asyncpg.connect(database_url)
+    try:
+        books = await audit.read(connection)
+    finally:
+        await connection.close()
+    quantities = {line.variant_id: line.quantity for line in order.lines}
+    assert books.orders == {
+        order.order_id: audit.Order(
+            order.order_id, "confirmed", order.amounts.total.amount, 4, 4, "", quantities
+        ),
+        lost.order_id: audit.Order(lost.order_id, "", Decimal(0), 0, 4, "", {}),
+    }
