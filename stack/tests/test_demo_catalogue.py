@@ -26,7 +26,7 @@ def test_there_are_200_products_on_shelves_of_8_categories() -> None:
 
 def test_every_product_is_what_the_contract_takes() -> None:
     for body in BODIES:
-        request = catalog_pb2.CreateProductRequest(product=ParseDict(body, catalog_pb2.Product()))
+        request = catalog_pb2.CreateProductRequest(product=ParseDict(dict(body), catalog_pb2.Product()))
         assert not protovalidate.collect_violations(request), body["name"]
 
 

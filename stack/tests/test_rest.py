@@ -32,7 +32,12 @@ def test_parameters_and_queries_are_escaped_and_what_is_not_given_left_out() -> 
 
 
 async def test_what_is_shed_or_unreachable_is_tried_again_and_a_refusal_is_not() -> None:
-    answers = [refused(503), httpx.ConnectError("gone"), httpx.Response(200, json=EMPTY), refused(404)]
+    answers: list[httpx.Response | httpx.TransportError] = [
+        refused(503),
+        httpx.ConnectError("gone"),
+        httpx.Response(200, json=EMPTY),
+        refused(404),
+    ]
     sent = []
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -56,7 +61,7 @@ async def test_one_who_tries_once_is_told_at_once() -> None:
 
 
 async def test_an_error_names_the_reason_and_each_wrong_field() -> None:
-    details = [
+    details: list[dict[str, Any]] = [
         {"reason": "INVALID", "metadata": {"variant_id": "v"}},
         {"fieldViolations": [{"field": "quantity", "description": "at least 1"}]},
     ]

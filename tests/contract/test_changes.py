@@ -74,7 +74,7 @@ def with_another_record(fields: list[dict[str, Any]]) -> None:
     }
 
 
-OPTIONAL = {"name": "note", "type": ["null", "string"], "default": None}
+OPTIONAL: dict[str, Any] = {"name": "note", "type": ["null", "string"], "default": None}
 COMPATIBLE = {
     "an optional field": with_field(**OPTIONAL),
     "a field with a default": with_field(name="gift", type="boolean", default=False),

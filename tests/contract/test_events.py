@@ -102,7 +102,7 @@ SHARED = {"types/Part.avsc": PART, "types/Maker.avsc": MAKER}
 
 def made(**changes: Any) -> dict[str, Any]:
     """The payload of thing.made, of which a test needs something else."""
-    fields = [
+    fields: list[dict[str, Any]] = [
         ID,
         {"name": "maker", "type": "Maker"},
         {"name": "parts", "type": {"type": "array", "items": {"type": "Part", "stoa.as": "ThingPart"}}},

@@ -14,7 +14,7 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 import httpx
-import psutil
+import psutil  # type: ignore[import-untyped]  # no types
 import pytest
 
 from stoa_chaos.fault_injection import FaultInjector, NotRunning
@@ -28,6 +28,7 @@ from stoa_chaos.shopper import GaveUp, Shopper
 from stoa_chassis.testing import eventually
 from stoa_ops.audit.books import Books, Order
 from stoa_rest import GET_CART, GET_INVENTORY, GET_PRODUCT, GET_USER, LIST_USER_ORDERS, Operation
+from stoa_rest import Order as Shown
 from stoa_services import SERVICES
 from stoa_stack.instance import Instance
 from stoa_stack.parts import parts
@@ -218,7 +219,7 @@ async def test_a_shopper_gives_up_after_a_time() -> None:
 # ------------------------------------------------------------------------------- judging
 
 
-def _shown(order_id: UUID, status: str) -> dict[str, str]:
+def _shown(order_id: UUID, status: str) -> Shown:
     return {"order_id": str(order_id), "status": status}
 
 
