@@ -2,7 +2,7 @@
 
 The service keeps one kind of resource for each user, named like the service: it creates, reads and lists
 them, and publishes an event for each new one. Its files are rendered from templates/, which have the names of
-the service's files; what only a store has is in the folder of that store.
+the service's files (with its name for NAME); what only a store has is in the folder of that store.
 """
 
 from __future__ import annotations
@@ -96,18 +96,21 @@ def plural(noun: str) -> str:
 def _places(name: str, store: Store) -> Mapping[str, Path]:
     """Where each template's file goes, by the template's path."""
     service = Path("services", name)
-    package = service / f"stoa_{name}"
-    places = {
-        "service.proto": Path("proto", "stoa", name, "v1", f"{name}.proto"),
-        "event.avsc": Path("events", f"{name}.created.avsc"),
-        "service.toml": service / "service.toml",
-        "pyproject.toml": service / "pyproject.toml",
+    goals = {
+        "every/contract": Path("proto", "stoa", name, "v1"),
+        "every/event": Path("events"),
+        "every/service": service,
+        "every/package": service / f"stoa_{name}",
+        "every/tests": service / "tests",
+        f"{store.value}/package": service / f"stoa_{name}",
+        f"{store.value}/tests": service / "tests",
     }
-    for folder, goal in (("package", package), (store.value, package), ("tests", service / "tests")):
-        for template in sorted((_TEMPLATES / folder).rglob(f"*{_SUFFIX}")):
-            path = template.relative_to(_TEMPLATES / folder)
-            places[f"{folder}/{path.with_suffix('')}"] = goal / path.with_suffix("")
-    return {f"{template}{_SUFFIX}": path for template, path in places.items()}
+    return {
+        template.relative_to(_TEMPLATES).as_posix(): goal
+        / template.relative_to(_TEMPLATES / folder).with_suffix("").as_posix().replace("NAME", name)
+        for folder, goal in goals.items()
+        for template in sorted((_TEMPLATES / folder).rglob(f"*{_SUFFIX}"))
+    }
 
 
 def _refusal(name: str, checkout: Path) -> str:
