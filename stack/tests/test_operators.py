@@ -50,7 +50,7 @@ async def test_keys_can_be_read_and_none_changed(folder: Path, service: str) -> 
             ("CONFIG", "GET", "*"),
         ):
             with pytest.raises(NoPermissionError):
-                await client.execute_command(*attempt)  # type: ignore[no-untyped-call]  # no types
+                await client.execute_command(*attempt)  # type: ignore[no-untyped-call]  # the library has no annotation
 
 
 def test_every_service_can_be_found(folder: Path) -> None:

@@ -78,7 +78,8 @@ def model(console: Console, states: int) -> None:
 
 
 def test(console: Console) -> None:
-    """Run everything: lint, the tests without servers, and those on a stack of their own; then audit it.
+    """Run everything: lint, the tests without servers, those on a stack of their own, which is then audited,
+    and the upgrade of an older version.
 
     Raises typer.Exit with the code of the first step that fails, and says last what to look at.
     """
@@ -86,10 +87,11 @@ def test(console: Console) -> None:
     shutil.rmtree(_PYTEST_CACHE, ignore_errors=True)  # so that it names the failures of this run alone
     try:
         lint(console)
-        run(console, "tests without servers", "pytest", "-q", "-m", "not stack")
+        run(console, "tests without servers", "pytest", "-q", "-m", "not stack and not upgrade")
         with throwaway(console, on_stack.STATE, IMPATIENT) as at:
             run(console, "tests on the stack", "pytest", "-q", "-m", "stack", env=on_stack.servers(at))
             run(console, "books", "stoa", "audit", "--wait", "90")
+        run(console, "upgrade", "pytest", "-q", "tests/upgrade")
     except typer.Exit:
         _print_failures(console)
         raise

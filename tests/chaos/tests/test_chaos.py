@@ -17,6 +17,7 @@ import httpx
 import psutil  # type: ignore[import-untyped]  # no types
 import pytest
 
+import stoa_rest
 from stoa_chaos.fault_injection import FaultInjector, NotRunning
 from stoa_chaos.faults import FAULTS, striking, targets
 from stoa_chaos.journeys import Habit, journeys
@@ -28,7 +29,6 @@ from stoa_chaos.shopper import GaveUp, Shopper
 from stoa_chassis.testing import eventually
 from stoa_ops.audit.books import Books, Order
 from stoa_rest import GET_CART, GET_INVENTORY, GET_PRODUCT, GET_USER, LIST_USER_ORDERS, Operation
-from stoa_rest import Order as Shown
 from stoa_services import SERVICES
 from stoa_stack.instance import Instance
 from stoa_stack.parts import parts
@@ -219,7 +219,7 @@ async def test_a_shopper_gives_up_after_a_time() -> None:
 # ------------------------------------------------------------------------------- judging
 
 
-def _shown(order_id: UUID, status: str) -> Shown:
+def _shown(order_id: UUID, status: str) -> stoa_rest.Order:
     return {"order_id": str(order_id), "status": status}
 
 
