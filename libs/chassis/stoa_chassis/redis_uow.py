@@ -7,6 +7,7 @@ different hash slots, so the store is one primary and its replicas, not a Redis 
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar, cast
 
@@ -30,20 +31,33 @@ _COMMIT = (
     LUA_PUBLISH
     + """
 local document, outbox, inbox = KEYS[1], KEYS[2], KEYS[3]
-local expected, changed, lifetime, noted = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local whatever, expected, changed, lifetime, noted = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 if inbox and redis.call('EXISTS', inbox) == 1 then return 'processed' end
 local current = redis.call('GET', document) or ''
-if current ~= expected then return current == changed and 'committed' or 'conflict' end
+if whatever == '' and current ~= expected then return current == changed and 'committed' or 'conflict' end
 if changed ~= '' then
     redis.call('SET', document, changed, 'EX', lifetime)
 elseif current ~= '' then
     redis.call('DEL', document)
 end
 if inbox then redis.call('SET', inbox, '', 'EX', noted) end
-publish(outbox, 5)
+publish(outbox, 6)
 return 'committed'
 """
 )
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """What a key is to hold, b"" for nothing.
+
+    `expected` is what it must hold until then; None: whatever it holds.
+    """
+
+    key: str
+    expected: bytes | None
+    changed: bytes
+    lifetime: timedelta
 
 
 class RedisTransaction:
@@ -53,7 +67,7 @@ class RedisTransaction:
         self.outbox = Outbox()
         self._redis = redis
         self._read: dict[str, bytes] = {}
-        self._written: tuple[str, bytes, timedelta] | None = None
+        self._change: _Change | None = None
 
     async def get(self, key: str, lifetime: timedelta) -> bytes:
         """Return what a key holds, b"" if it is not there, and renew its life."""
@@ -66,22 +80,32 @@ class RedisTransaction:
 
         Raises RuntimeError for a second key: there is no transaction over several.
         """
-        if self._written is not None and self._written[0] != key:
-            raise RuntimeError(f"a unit of work changes one key: {self._written[0]} or {key}")
-        self._written = (key, value, lifetime)
+        self._takes(_Change(key, self._read[key], value, lifetime))
 
-    def change(self, inbox: str | None) -> tuple[str, bytes, bytes, timedelta] | None:
-        """Return what is to be written: key, expected, changed, lifetime; None if there is nothing.
+    def delete(self, key: str) -> None:
+        """Delete a key when the unit of work commits, whatever it holds by then. Raises as `put`.
+
+        No events go with that: the script could not tell that it is sent again.
+        """
+        self._takes(_Change(key, None, b"", _INBOX_LIFETIME))
+
+    def change(self, inbox: str | None) -> _Change | None:
+        """Return what is to be written; None if there is nothing.
 
         Raises RuntimeError for events without a change that they could go with.
         """
-        if self._written is None and self.outbox.payloads:
+        change = self._change
+        if self.outbox.payloads and (change is None or change.expected is None):
             raise RuntimeError(f"events of a unit of work that writes no key: {self.outbox.payloads}")
-        if self._written is not None:
-            key, value, lifetime = self._written
-            if value != self._read[key] or self.outbox.payloads or inbox:
-                return key, self._read[key], value, lifetime
-        return (inbox, b"", b"", _INBOX_LIFETIME) if inbox else None
+        if change is None:
+            return _Change(inbox, b"", b"", _INBOX_LIFETIME) if inbox else None
+        same = change.changed == change.expected
+        return None if same and not self.outbox.payloads and not inbox else change
+
+    def _takes(self, change: _Change) -> None:
+        if self._change is not None and self._change.key != change.key:
+            raise RuntimeError(f"a unit of work changes one key: {self._change.key} or {change.key}")
+        self._change = change
 
 
 def redis_unit_of_work(
@@ -105,11 +129,16 @@ def redis_unit_of_work(
         change = transaction.change(noted)
         if change is None:
             return
-        key, expected, changed, lifetime = change
-        seconds = [int(each.total_seconds()) for each in (lifetime, _INBOX_LIFETIME)]
         outcome = await commit(
-            keys=[key, outbox.stream, *([noted] if noted else ())],
-            args=[expected, changed, *seconds, *outbox.arguments(transaction.outbox.take())],
+            keys=[change.key, outbox.stream, *([noted] if noted else ())],
+            args=[
+                "yes" if change.expected is None else "",
+                change.expected or b"",
+                change.changed,
+                int(change.lifetime.total_seconds()),
+                int(_INBOX_LIFETIME.total_seconds()),
+                *outbox.arguments(transaction.outbox.take()),
+            ],
         )
         if outcome == b"processed":
             raise AlreadyProcessed(f"{consuming}")

@@ -21,7 +21,7 @@ class Carts(Protocol):
         ...
 
     async def remove(self, user_id: UUID) -> None:
-        """Forget a user's cart."""
+        """Forget a user's cart, whatever is in it."""
         ...
 
 

@@ -54,7 +54,7 @@ class Carts:
         self._outbox.collect(cart)
 
     async def remove(self, user_id: UUID) -> None:
-        """Forget a user's cart."""
+        """Forget a user's cart, whatever is in it."""
         self._takes(user_id)
         if user_id in self._view.rows.carts:
             carts = {known: cart for known, cart in self._view.rows.carts.items() if known != user_id}

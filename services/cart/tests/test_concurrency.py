@@ -92,6 +92,7 @@ async def test_each_use_takes_as_few_commands_as_it_can(
         (service.carts.add(user, lamp.product_id, lamp.variant_id, 1), ["GETEX", "HMGET", "EVALSHA"]),
         (service.carts.update(user, cart.items[0].item_id, 1), ["GETEX", "HMGET", "EVALSHA"]),
         (service.handle(ordered(user, (lamp, 1))), ["GETEX", "EVALSHA"]),
+        (service.carts.clear(user), ["EVALSHA"]),
     ):
         commands.clear()
         await use

@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 
 import confluent_kafka
 from confluent_kafka import TopicPartition
-from confluent_kafka.admin import AdminClient
 
 from stoa_chaos.fault_injection import FaultInjector, NotRunning
 from stoa_contracts.declarations import Store
@@ -39,7 +38,6 @@ _WITH_DEADLINES = tuple(name for name in _INVOLVED if SERVICES[name].store is St
 _WRITING_FILES = tuple(part for part in _STORES if part != STORES[Store.REDIS].part)
 # Clocks of machines that keep time differ by milliseconds; these don't.
 _SKEW = 90  # seconds
-_KAFKA_SECONDS = 5
 _STAYS = 6.0  # seconds at most
 
 
@@ -105,18 +103,10 @@ async def rebalanced(injector: FaultInjector, group: str) -> AsyncIterator[None]
 
 async def _rebalance(injector: FaultInjector, group: str) -> None:
     bootstrap = injector.at.address("kafka")
-    topics = await asyncio.to_thread(_topics, bootstrap, group)
+    topics = list(SERVICES[group].consumes)
     while True:
         await asyncio.to_thread(_join_and_leave, bootstrap, group, topics)
         await asyncio.sleep(1)
-
-
-def _topics(bootstrap: str, group: str) -> list[str]:
-    """The topics of which the group has committed what it read."""
-    admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 2})
-    wanted = confluent_kafka.ConsumerGroupTopicPartitions(group)
-    found = admin.list_consumer_group_offsets([wanted], request_timeout=_KAFKA_SECONDS)[group].result()
-    return sorted({position.topic for position in found.topic_partitions})
 
 
 def _join_and_leave(bootstrap: str, group: str, topics: list[str]) -> None:

@@ -117,6 +117,18 @@ async def test_writing_nothing_deletes_a_key(store: Store) -> None:
     assert len(await store.published()) == 1
 
 
+async def test_a_key_can_be_deleted_whatever_it_holds(store: Store) -> None:
+    book = uuid4()
+
+    async def delete(tx: RedisTransaction) -> None:
+        tx.delete(store.key(book))
+
+    for _ in range(2):
+        await store.uow.run(delete)
+        assert await store.text(book) is None
+        await store.write(book, b"text")
+
+
 async def test_a_unit_of_work_that_fails_changes_and_publishes_nothing(store: Store) -> None:
     book = uuid4()
     await store.write(book, b"text")
@@ -246,11 +258,20 @@ async def test_a_unit_of_work_changes_one_key(store: Store) -> None:
 
 
 async def test_events_need_a_change_to_go_with(store: Store) -> None:
-    async def work(tx: RedisTransaction) -> None:
-        tx.outbox.collect(Entity([store.payload(uuid4(), 1)]))
+    book = uuid4()
+    await store.write(book, b"text")
 
-    with pytest.raises(RuntimeError, match="writes no key"):
-        await store.uow.run(work)
+    async def change_nothing(tx: RedisTransaction) -> None:
+        tx.outbox.collect(Entity([store.payload(book, 1)]))
+
+    async def delete(tx: RedisTransaction) -> None:
+        tx.delete(store.key(book))
+        tx.outbox.collect(Entity([store.payload(book, 1)]))
+
+    for work in (change_nothing, delete):
+        with pytest.raises(RuntimeError, match="writes no key"):
+            await store.uow.run(work)
+    assert await store.text(book) == b"text"
 
 
 async def test_nothing_is_written_when_nothing_changed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
