@@ -1,4 +1,4 @@
-"""What operators type: `stoa audit`, `top`, `outbox`, `sagas`, `dlq`, `replay`."""
+"""What operators type: `stoa audit`, `top`, `outbox`, `sagas`, `dlq`."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stoa_stack.terminal import console
-
 if TYPE_CHECKING:
-    from stoa_stack.instance import Instance
+    from rich.console import Console
+
+    from stoa_ops.settings import OperatorSettings
 
 app = typer.Typer()
 dlq = typer.Typer(no_args_is_help=True, help="Dead letters: messages that a consumer group gave up on.")
@@ -25,10 +25,20 @@ def add_to(stoa: typer.Typer) -> None:
     stoa.add_typer(app)
 
 
-def _instance() -> Instance:
-    from stoa_stack.instance import Instance
+def _settings() -> OperatorSettings:
+    from stoa_ops.settings import OperatorSettings, SettingsMissing
 
-    return Instance.current()
+    try:
+        return OperatorSettings.load()
+    except SettingsMissing as missing:
+        _console().print(str(missing), soft_wrap=True, markup=False)
+        raise typer.Exit(2) from None
+
+
+def _console() -> Console:
+    from stoa_ops.texts import terminal
+
+    return terminal()
 
 
 @app.command()
@@ -38,15 +48,7 @@ def audit(
     """Check that the books of all services and of the payment gateway balance."""
     from stoa_ops.audit import command
 
-    raise typer.Exit(command.command(_instance(), console(), wait))
-
-
-@app.command()
-def replay(service: Annotated[str, typer.Argument(help="order or catalog")]) -> None:
-    """Rebuild what a service's reads come from, while the shop runs."""
-    from stoa_ops import replay
-
-    raise typer.Exit(replay.command(_instance(), service, console()))
+    raise typer.Exit(command.command(_settings(), _console(), wait))
 
 
 @app.command()
@@ -54,7 +56,7 @@ def outbox(json: Json = False) -> None:
     """Show which events wait to be published, and who publishes."""
     from stoa_ops import outbox
 
-    raise typer.Exit(outbox.command(_instance(), console(), as_json=json))
+    raise typer.Exit(outbox.command(_settings(), _console(), as_json=json))
 
 
 @app.command()
@@ -62,7 +64,7 @@ def sagas(json: Json = False) -> None:
     """Show which orders wait for what, and since when."""
     from stoa_ops import sagas
 
-    raise typer.Exit(sagas.command(_instance(), console(), as_json=json))
+    raise typer.Exit(sagas.command(_settings(), _console(), as_json=json))
 
 
 @app.command()
@@ -74,7 +76,7 @@ def top(
     """Show what the shop does at this moment: throughput, lag, errors, CPU and memory."""
     from stoa_ops import top
 
-    raise typer.Exit(top.command(_instance(), console(), interval=interval, once=once, as_json=json))
+    raise typer.Exit(top.command(_settings(), _console(), interval=interval, once=once, as_json=json))
 
 
 @dlq.command("list")
@@ -86,7 +88,7 @@ def dlq_list(
     """List the dead letters that are open."""
     from stoa_ops import dlq
 
-    raise typer.Exit(dlq.show_list(_instance(), console(), group, decided=decided, as_json=json))
+    raise typer.Exit(dlq.show_list(_settings(), _console(), group, decided=decided, as_json=json))
 
 
 @dlq.command("show")
@@ -94,7 +96,7 @@ def dlq_show(letter: Annotated[str, typer.Argument(metavar="ID")]) -> None:
     """Print a dead letter: its reason, headers, event and traceback."""
     from stoa_ops import dlq
 
-    raise typer.Exit(dlq.show(_instance(), console(), letter))
+    raise typer.Exit(dlq.show(_settings(), _console(), letter))
 
 
 @dlq.command("replay")
@@ -108,7 +110,7 @@ def dlq_replay(
     from stoa_ops.dead_letters import Fate
 
     raise typer.Exit(
-        dlq.settle(_instance(), console(), Fate.REPLAYED, letters or [], group=group, all_=every)
+        dlq.settle(_settings(), _console(), Fate.REPLAYED, letters or [], group=group, all_=every)
     )
 
 
@@ -122,4 +124,6 @@ def dlq_drop(
     from stoa_ops import dlq
     from stoa_ops.dead_letters import Fate
 
-    raise typer.Exit(dlq.settle(_instance(), console(), Fate.DROPPED, letters or [], group=group, all_=every))
+    raise typer.Exit(
+        dlq.settle(_settings(), _console(), Fate.DROPPED, letters or [], group=group, all_=every)
+    )

@@ -60,7 +60,7 @@ class Letter:
 
     @classmethod
     def of(cls, message: Message) -> Self:
-        """Take a message of a dead letter topic for a letter."""
+        """Read a message of a dead letter topic."""
         given = headers(message)
         try:
             origin = DeadLetter.from_headers(given)

@@ -15,24 +15,35 @@ from rich.markup import escape
 from rich.table import Table
 
 from stoa_chassis.kafka import PublishFailed, original_headers
+from stoa_ops import groups
 from stoa_ops.dead_letters import DeadLetters, Fate, Letter, decide
 from stoa_ops.events import EventReader, Unreadable
+from stoa_ops.settings import OperatorSettings
 from stoa_ops.texts import unreadable
 from stoa_ops.topics import TopicReader
-from stoa_stack.instance import Instance
 
 _REASON_CHARACTERS = 90
 
 
-def show_list(at: Instance, console: Console, group: str, *, decided: bool, as_json: bool) -> int:
-    """List what is open (or what was decided), oldest first in each partition; 2 if Kafka can't be read."""
+def show_list(
+    settings: OperatorSettings, console: Console, group: str, *, decided: bool, as_json: bool
+) -> int:
+    """List what is open (or what was decided), oldest first in each partition; 2 if Kafka can't be read.
+
+    For people it also says which groups stand still: nothing of theirs is parked until they go on.
+    """
     try:
-        letters = [each for each in _read(at, group) if (each.fate is not Fate.OPEN) == decided]
+        letters = [each for each in _read(settings, group) if (each.fate is not Fate.OPEN) == decided]
+        still = () if decided or as_json else groups.look(settings.kafka_bootstrap)
     except ConnectionError as error:
         return unreadable(console, error)
     if as_json:
         sys.stdout.write(orjson.dumps([_summary(each) for each in letters]).decode() + "\n")
         return 0
+    for standstill in still:
+        if group in ("", standstill.group):
+            console.print(f"[red]{escape(standstill.group)}: {escape(standstill.problem)}[/]")
+            console.print(f"  {escape(standstill.cure)}")
     if not letters:
         console.print("No dead letter was decided on." if decided else "No dead letter is open.")
         return 0
@@ -53,11 +64,11 @@ def show_list(at: Instance, console: Console, group: str, *, decided: bool, as_j
     return 0
 
 
-def show(at: Instance, console: Console, letter_id: str) -> int:
+def show(settings: OperatorSettings, console: Console, letter_id: str) -> int:
     """Print all of a letter: where it comes from, why it was parked, its headers and its event as JSON."""
     try:
-        letter = next((each for each in _read(at) if each.letter_id == letter_id), None)
-        event = _event(at, letter) if letter else ""
+        letter = next((each for each in _read(settings) if each.letter_id == letter_id), None)
+        event = _event(settings, letter) if letter else ""
     except ConnectionError as error:
         return unreadable(console, error)
     if letter is None:
@@ -76,13 +87,15 @@ def show(at: Instance, console: Console, letter_id: str) -> int:
     return 0
 
 
-def settle(at: Instance, console: Console, fate: Fate, ids: Sequence[str], group: str, *, all_: bool) -> int:
+def settle(
+    settings: OperatorSettings, console: Console, fate: Fate, ids: Sequence[str], group: str, *, all_: bool
+) -> int:
     """Replay or drop the letters named, or all that are open; 1 if some are not there, 2 if Kafka fails."""
     if bool(ids) == all_:
         console.print("Name dead letters by their ids, or --all.")
         return 2
     try:
-        there = {each.letter_id: each for each in _read(at, group)}
+        there = {each.letter_id: each for each in _read(settings, group)}
         if missing := [each for each in ids if each not in there]:
             return _unknown(console, missing)
         chosen = [there[each] for each in dict.fromkeys(ids)] if ids else list(there.values())
@@ -90,7 +103,7 @@ def settle(at: Instance, console: Console, fate: Fate, ids: Sequence[str], group
             if each.fate is not Fate.OPEN:
                 console.print(f"{each.letter_id} was {each.fate} already, {each.decided}.")
         opened = [each for each in chosen if each.fate is Fate.OPEN]
-        asyncio.run(decide(at.address("kafka"), opened, fate))
+        asyncio.run(decide(settings.kafka_bootstrap, opened, fate))
     except (ConnectionError, PublishFailed, TimeoutError) as error:
         return unreadable(console, error)
     except ValueError as error:
@@ -103,14 +116,14 @@ def settle(at: Instance, console: Console, fate: Fate, ids: Sequence[str], group
     return 0
 
 
-def _read(at: Instance, group: str = "") -> list[Letter]:
-    with closing(TopicReader(at.address("kafka"))) as reader:
+def _read(settings: OperatorSettings, group: str = "") -> list[Letter]:
+    with closing(TopicReader(settings.kafka_bootstrap)) as reader:
         return [each for each in DeadLetters().read(reader) if group in ("", each.group)]
 
 
-def _event(at: Instance, letter: Letter) -> str:
+def _event(settings: OperatorSettings, letter: Letter) -> str:
     try:
-        event = EventReader(at.registry_url).read(letter.value)
+        event = EventReader(settings.schema_registry_url).read(letter.value)
     except Unreadable as reason:
         return f"No event ({reason}). Its bytes: {(letter.value or b'').hex(' ')}"
     return orjson.dumps(event, default=str, option=orjson.OPT_INDENT_2).decode()

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import sys
 from dataclasses import replace
 
 import orjson
-import psutil  # type: ignore[import-untyped]  # no types
 from rich.console import Console
 from rich.table import Table
 
+from stoa_ops import local
 from stoa_ops.outboxes import OutboxState, states
+from stoa_ops.settings import OperatorSettings
 from stoa_ops.texts import duration, unreadable
-from stoa_stack.instance import Instance
 
 
-def command(at: Instance, console: Console, *, as_json: bool) -> int:
+def command(settings: OperatorSettings, console: Console, *, as_json: bool) -> int:
     """Show every outbox; 1 if nobody publishes one that has events, 2 if a store can't be read."""
     try:
-        found = [_with_process(each) for each in asyncio.run(states(at))]
+        found = [_with_process(each) for each in asyncio.run(states(settings))]
     except Exception as error:  # whatever client: a store that can't be read
         return unreadable(console, error)
     if as_json:
@@ -55,15 +54,5 @@ def command(at: Instance, console: Console, *, as_json: bool) -> int:
 
 def _with_process(state: OutboxState) -> OutboxState:
     """Name the relay by its process, if that runs on this machine."""
-    pid = _pids().get(state.relay_port or 0)
+    pid = local.pids().get(state.relay_port or 0)
     return replace(state, relay=f"pid {pid}") if pid else state
-
-
-@functools.cache
-def _pids() -> dict[int, int]:
-    """Which process has which local port."""
-    return {
-        connection.laddr.port: connection.pid
-        for connection in psutil.net_connections("tcp")
-        if connection.laddr and connection.pid
-    }

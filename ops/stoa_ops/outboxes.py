@@ -9,19 +9,24 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-import asyncpg
-from pymongo import AsyncMongoClient
-from redis.asyncio import Redis
-
 from stoa_chassis.mongo import PENDING
 from stoa_chassis.postgres_relay import RELAY_LOCK
 from stoa_contracts.declarations import Service, Store
+from stoa_ops.settings import OperatorSettings
+from stoa_ops.stores import mongo, postgres, redis
 from stoa_services import SERVICES
-from stoa_stack.instance import Instance
-from stoa_stack.servers import mongo, postgres, valkey
 
-_SECONDS = 5
 _NOTHING = timedelta(0)
+_BACKLOG = """
+SELECT count(*) AS events, coalesce(now() - min(created_at), interval '0') AS oldest
+FROM outbox WHERE published_at IS NULL
+"""
+# Who holds the relay's lock (the active one), and who waits for it.
+_RELAYS = """
+SELECT granted, client_port FROM pg_locks JOIN pg_stat_activity USING (pid)
+WHERE locktype = 'advisory' AND classid = 0 AND objid = $1 AND objsubid = 1
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,53 +45,40 @@ class OutboxState:
     relay_port: int | None = None
 
 
-async def states(at: Instance) -> Sequence[OutboxState]:
+async def states(settings: OperatorSettings) -> Sequence[OutboxState]:
     """Look into every outbox. Raises OSError or an error of a client if a store can't be read."""
     readers = {Store.POSTGRES: _in_postgres, Store.MONGO: _in_mongo, Store.REDIS: _in_redis}
     return await asyncio.gather(
-        *(readers[service.store](at, service) for service in SERVICES.values() if service.store in readers)
+        *(
+            readers[service.store](settings, service)
+            for service in SERVICES.values()
+            if service.store in readers
+        )
     )
 
 
-async def _in_postgres(at: Instance, service: Service) -> OutboxState:
-    connection = await asyncpg.connect(postgres.superuser_url(at, service.name), timeout=_SECONDS)
-    try:
-        backlog = await connection.fetchrow(
-            """
-            SELECT count(*) AS events, coalesce(now() - min(created_at), interval '0') AS oldest
-            FROM outbox WHERE published_at IS NULL
-            """
-        )
-        relays = await connection.fetch(
-            """
-            SELECT granted, client_port FROM pg_locks JOIN pg_stat_activity USING (pid)
-            WHERE locktype = 'advisory' AND classid = 0 AND objid = $1 AND objsubid = 1
-                AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-            """,
-            RELAY_LOCK,
-        )
-    finally:
-        await connection.close()
+async def _in_postgres(settings: OperatorSettings, service: Service) -> OutboxState:
+    async with postgres(settings, service.name) as connection:
+        backlog = await connection.fetchrow(_BACKLOG)
+        relays = await connection.fetch(_RELAYS, RELAY_LOCK)
     active = [row["client_port"] for row in relays if row["granted"]]
+    port = active[0] if active else None  # not known to an account that may not see others' activity
     return OutboxState(
         service.name,
         "postgres",
         backlog["events"] if backlog else 0,
         backlog["oldest"] if backlog else _NOTHING,
-        f"from port {active[0]}" if active else "",
+        (f"from port {port}" if port else "one process") if active else "",
         len(relays) - len(active),
-        active[0] if active else None,
+        port,
     )
 
 
-async def _in_mongo(at: Instance, service: Service) -> OutboxState:
+async def _in_mongo(settings: OperatorSettings, service: Service) -> OutboxState:
     """Read the events that wait in documents; relays lease single documents, none is active for all."""
     written: list[datetime] = []
     leased = 0
-    async with AsyncMongoClient[dict[str, Any]](
-        mongo.mongo_url(at), serverSelectionTimeoutMS=_SECONDS * 1000, tz_aware=True
-    ) as client:
-        database = client[service.name]
+    async with mongo(settings, service.name) as database:
         for name in await database.list_collection_names():
             waiting = database[name].find(
                 {f"{PENDING}.event_id": {"$exists": True}}, {f"{PENDING}.event_id": 1, "_relay": 1}
@@ -99,15 +91,15 @@ async def _in_mongo(at: Instance, service: Service) -> OutboxState:
     return OutboxState(service.name, "mongo", len(written), _age(written), relay)
 
 
-async def _in_redis(at: Instance, service: Service) -> OutboxState:
+async def _in_redis(settings: OperatorSettings, service: Service) -> OutboxState:
     stream = f"{service.name}:outbox"
-    async with Redis.from_url(valkey.superuser_url(at), socket_timeout=_SECONDS) as redis:
-        events = await redis.xlen(stream)
-        first: Any = await redis.xrange(stream, count=1)
-        lease = await redis.pttl(f"{stream}:relay")
+    async with redis(settings, service.name) as client:
+        events = await client.xlen(stream)
+        first: Any = await client.xrange(stream, count=1)
+        lease = await client.pttl(f"{stream}:relay")
     written = [datetime.fromtimestamp(int(first[0][0].split(b"-")[0]) / 1000, UTC)] if first else []
     relay = f"lease for {lease / 1000:.0f} s" if lease > 0 else ""
-    return OutboxState(service.name, "valkey", events, _age(written), relay)
+    return OutboxState(service.name, "redis", events, _age(written), relay)
 
 
 def _made(event_id: str) -> datetime:

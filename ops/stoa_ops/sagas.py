@@ -4,51 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import asdict
 from datetime import UTC, datetime
-from uuid import UUID
 
-import asyncpg
 import orjson
 from rich.console import Console
 from rich.table import Table
 
+from stoa_chassis.audit import Waiting
+from stoa_ops.services import ServiceAudit, audits
+from stoa_ops.settings import OperatorSettings
+from stoa_ops.stores import opened
 from stoa_ops.texts import duration, unreadable
-from stoa_stack.instance import Instance
-from stoa_stack.servers.postgres import superuser_url
 
 _SHOWN = 50
 
-_SAGAS = """
-SELECT order_id, step AS waits_for, started_at AS since, attempts, due_at AS next_ask, deadline_at AS deadline
-FROM sagas ORDER BY started_at
-"""
-_PAYMENTS = """
-SELECT order_id, 'the gateway: charge' AS waits_for, created_at AS since, attempts, next_check_at AS next_ask
-FROM payments WHERE next_check_at IS NOT NULL
-UNION ALL
-SELECT order_id, 'the gateway: refund', r.created_at, r.attempts, r.next_check_at
-FROM refunds r JOIN payments USING (payment_id) WHERE r.next_check_at IS NOT NULL
-ORDER BY since
-"""
 
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """An order that waits: for a step of its saga, or its payment for the gateway."""
-
-    order_id: UUID
-    waits_for: str
-    since: datetime
-    attempts: int
-    next_ask: datetime
-    deadline: datetime | None = None
-
-
-def command(at: Instance, console: Console, *, as_json: bool) -> int:
+def command(settings: OperatorSettings, console: Console, *, as_json: bool) -> int:
     """Show what waits, the longest first; 2 if a store can't be read."""
     try:
-        waiting = asyncio.run(read(at))
+        waiting = asyncio.run(read(settings))
     except Exception as error:  # whatever client: a store that can't be read
         return unreadable(console, error)
     if as_json:
@@ -76,16 +52,18 @@ def command(at: Instance, console: Console, *, as_json: bool) -> int:
     return 0
 
 
-async def read(at: Instance) -> list[Waiting]:
-    """Return what waits, the longest first. Raises OSError or an error of asyncpg."""
-    found: list[Waiting] = []
-    for database, query in (("order", _SAGAS), ("payment", _PAYMENTS)):
-        connection = await asyncpg.connect(superuser_url(at, database), timeout=5)
-        try:
-            found += [Waiting(**row) for row in await connection.fetch(query)]
-        finally:
-            await connection.close()
-    return sorted(found, key=lambda each: each.since)
+async def read(settings: OperatorSettings) -> list[Waiting]:
+    """Ask every service what waits; the longest first. Raises OSError or an error of a client."""
+    found = await asyncio.gather(
+        *(_of_service(settings, audit) for audit in audits() if audit.waiting is not None)
+    )
+    return sorted((each for waiting in found for each in waiting), key=lambda each: each.since)
+
+
+async def _of_service(settings: OperatorSettings, audit: ServiceAudit) -> Iterable[Waiting]:
+    assert audit.waiting is not None
+    async with opened(settings, audit.service) as store:
+        return await audit.waiting(store)
 
 
 def _until(at: datetime, now: datetime) -> str:

@@ -9,16 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import httpx
-import psutil  # type: ignore[import-untyped]  # no types
 from prometheus_client.parser import text_string_to_metric_families
 
+from stoa_ops import local
+from stoa_ops.groups import Progress, Standstill, progress, standing
 from stoa_ops.outboxes import OutboxState, states
-from stoa_ops.topics import lag
+from stoa_ops.settings import OperatorSettings
 from stoa_services import SERVICES
-from stoa_stack.instance import Instance
-from stoa_stack.running import memory_mb, processes_of
-from stoa_stack.status import Status
-from stoa_stack.up import status_file
 
 _SECONDS = 3
 # What says that the shop failed; the other codes say no to somebody who asked for what can't be.
@@ -42,7 +39,8 @@ class Sample:
     processed: _Counts = field(default_factory=_counts)  # group, topic
     failed: _Counts = field(default_factory=_counts)  # group, topic
     breakers: dict[tuple[str, str], int] = field(default_factory=dict)  # service, target
-    lag: Mapping[str, int] = field(default_factory=dict)
+    groups: Progress | None = None
+    standing: Sequence[Standstill] = ()  # since the sample before
     outboxes: Sequence[OutboxState] = ()
     cpu: dict[str, float] = field(default_factory=dict)  # seconds, by part
     memory: dict[str, float] = field(default_factory=dict)  # MB, by part
@@ -88,21 +86,24 @@ class Activity:
     rpcs: Sequence[Rpc]
     consumers: Sequence[Consumption]
     lag: Mapping[str, int]
+    standing: Sequence[Standstill]
     outboxes: Sequence[OutboxState]
     breakers: Mapping[tuple[str, str], str]
     parts: Sequence[PartUse]
     silent: Sequence[str]
 
 
-async def take(at: Instance) -> Sample:
-    """Ask everything that there is to ask. Never raises for what is down."""
+async def take(settings: OperatorSettings, before: Sample | None = None) -> Sample:
+    """Ask everything that there is to ask, and which groups stood still since the sample before.
+
+    Never raises for what is down.
+    """
     sample = Sample(time.monotonic())
-    status = Status.read(status_file(at))
-    for name, part in (status.parts if status else {}).items():
-        if processes := processes_of(part):
-            sample.cpu[name] = sum(map(_cpu_seconds, processes))
-            sample.memory[name] = memory_mb(processes)
-    await asyncio.gather(_metrics(at, sample), _lag(at, sample), _outboxes(at, sample))
+    for part, used in local.usage().items():
+        sample.cpu[part], sample.memory[part] = used.cpu_seconds, used.memory_mb
+    await asyncio.gather(
+        _metrics(settings, sample), _groups(settings, sample, before), _outboxes(settings, sample)
+    )
     return sample
 
 
@@ -128,7 +129,8 @@ def between(before: Sample, after: Sample) -> Activity:
             Consumption(group, topic, processed[group, topic] / seconds, failed[group, topic] / seconds)
             for group, topic in sorted(processed.keys() | failed.keys())
         ],
-        lag=after.lag,
+        lag=after.groups.lag if after.groups else {},
+        standing=after.standing,
         outboxes=after.outboxes,
         breakers={key: _BREAKER[state] for key, state in sorted(after.breakers.items())},
         parts=[
@@ -148,12 +150,12 @@ def _growth(before: _Counts, after: _Counts) -> _Counts:
     return grown
 
 
-async def _metrics(at: Instance, sample: Sample) -> None:
+async def _metrics(settings: OperatorSettings, sample: Sample) -> None:
     async with httpx.AsyncClient(timeout=_SECONDS, trust_env=False) as client:
 
         async def ask(service: str) -> None:
             try:
-                answer = await client.get(f"http://{at.address(f'{service}-metrics')}/metrics")
+                answer = await client.get(settings.metrics_url(service))
                 _count(sample, service, answer.raise_for_status().text)
             except httpx.HTTPError:
                 sample.silent.append(f"metrics of {service}")
@@ -177,26 +179,18 @@ def _count(sample: Sample, service: str, text: str) -> None:
                     sample.breakers[service, labels["target"]] = int(value)
 
 
-async def _lag(at: Instance, sample: Sample) -> None:
+async def _groups(settings: OperatorSettings, sample: Sample, before: Sample | None) -> None:
+    kafka = settings.kafka_bootstrap
     try:
-        groups = [service.name for service in SERVICES.values() if service.consumes]
-        behind = await asyncio.to_thread(lag, at.address("kafka"), groups)
+        sample.groups = await asyncio.to_thread(progress, kafka)
+        if before is not None and before.groups is not None:
+            sample.standing = await asyncio.to_thread(standing, kafka, before.groups, sample.groups)
     except ConnectionError:
         sample.silent.append("Kafka")
-    else:
-        sample.lag = {group: sum(partitions.values()) for group, partitions in behind.items() if partitions}
 
 
-async def _outboxes(at: Instance, sample: Sample) -> None:
+async def _outboxes(settings: OperatorSettings, sample: Sample) -> None:
     try:
-        sample.outboxes = await states(at)
+        sample.outboxes = await states(settings)
     except Exception:  # whatever client: a store that can't be read
         sample.silent.append("outboxes")
-
-
-def _cpu_seconds(process: psutil.Process) -> float:
-    try:
-        times = process.cpu_times()
-    except psutil.NoSuchProcess:
-        return 0.0
-    return float(times.user + times.system)

@@ -6,6 +6,14 @@ from rich.console import Console
 from rich.markup import escape
 
 
+def terminal() -> Console:
+    """Return the terminal, or the file or pipe in its place, which has no edge to break a table at."""
+    found = Console(highlight=False)
+    if not found.is_terminal:
+        found.width = 200
+    return found
+
+
 def duration(seconds: float) -> str:
     """A length of time in one or two units: 0.4 s, 12 s, 3 min 5 s, 2 h 10 min, 3 d 4 h."""
     if seconds < 10:

@@ -13,42 +13,46 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
+from stoa_ops import local
 from stoa_ops.samples import Activity, between, take
+from stoa_ops.settings import OperatorSettings
 from stoa_ops.texts import duration
-from stoa_stack.instance import Instance
-from stoa_stack.up import is_running
 
 _RPCS = 15  # the busiest
 
 
-def command(at: Instance, console: Console, *, interval: float, once: bool, as_json: bool) -> int:
+def command(
+    settings: OperatorSettings, console: Console, *, interval: float, once: bool, as_json: bool
+) -> int:
     """Show it until interrupted, or once; each figure is of the last `interval` seconds. 3: not running."""
-    if not is_running(at):
+    if local.is_down():
         console.print("It is not running.")
         return 3
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(
-            _once(at, console, interval, as_json) if once or as_json else _live(at, console, interval)
+            _once(settings, console, interval, as_json)
+            if once or as_json
+            else _live(settings, console, interval)
         )
     return 0
 
 
-async def _once(at: Instance, console: Console, interval: float, as_json: bool) -> None:
-    before = await take(at)
+async def _once(settings: OperatorSettings, console: Console, interval: float, as_json: bool) -> None:
+    before = await take(settings)
     await asyncio.sleep(interval)
-    activity = between(before, await take(at))
+    activity = between(before, await take(settings, before))
     if as_json:
         sys.stdout.write(orjson.dumps(_plain(activity)).decode() + "\n")
     else:
         console.print(_view(activity))
 
 
-async def _live(at: Instance, console: Console, interval: float) -> None:
-    before = await take(at)
+async def _live(settings: OperatorSettings, console: Console, interval: float) -> None:
+    before = await take(settings)
     with Live(console=console, screen=console.is_terminal, auto_refresh=False) as live:
         while True:
             await asyncio.sleep(interval)
-            after = await take(at)
+            after = await take(settings, before)
             live.update(_view(between(before, after)), refresh=True)
             before = after
 
@@ -81,6 +85,10 @@ def _view(activity: Activity) -> Group:
     if not_closed := {key: state for key, state in activity.breakers.items() if state != "closed"}:
         calls = ", ".join(f"{caller} → {target} {state}" for (caller, target), state in not_closed.items())
         views.append(f"[red]circuit breakers: {escape(calls)}[/]")
+    views += [
+        f"[red]{escape(each.group)}: {escape(each.problem)}[/]\n  {escape(each.cure)}"
+        for each in activity.standing
+    ]
     views += ["", _rpcs(activity), "", _groups(activity), "", _parts(activity)]
     return Group(*views)
 

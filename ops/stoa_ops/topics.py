@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from confluent_kafka import (
@@ -19,6 +21,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-d
 
 _SECONDS = 10
 _BATCH = 1000
+_POLL_SECONDS = 0.2
 _FIRST: OffsetSpec = OffsetSpec.earliest()  # type: ignore[no-untyped-call]  # has no annotations
 _LAST: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # has no annotations
 
@@ -38,16 +41,7 @@ class TopicReader:
         """Where reading began in partitions that were too long to be read from their beginning."""
         self._next: dict[Position, int] = {}
         self._admin = _admin(bootstrap)
-        self._client = Consumer(
-            {
-                "bootstrap.servers": bootstrap,
-                "group.id": "operator",  # asked for, and never joined: partitions are assigned by hand
-                "enable.auto.commit": False,
-                "auto.offset.reset": "earliest",
-                "enable.partition.eof": False,
-                "log_level": 2,
-            }
-        )
+        self._client = _consumer(bootstrap)
 
     def close(self) -> None:
         """Disconnect."""
@@ -114,6 +108,13 @@ def headers(message: Message) -> dict[str, str]:
     }
 
 
+def partitions(bootstrap: str) -> dict[str, list[Position]]:
+    """Return the partitions of each topic that there is. Raises ConnectionError if Kafka does not answer."""
+    with _as_outage():
+        known = _admin(bootstrap).list_topics(timeout=_SECONDS).topics
+    return {name: [Position(name, number) for number in topic.partitions] for name, topic in known.items()}
+
+
 def committed(bootstrap: str, groups: Iterable[str]) -> dict[str, dict[Position, int]]:
     """Return what each group has committed: by partition, the offset that it goes on with.
 
@@ -129,6 +130,48 @@ def committed(bootstrap: str, groups: Iterable[str]) -> dict[str, dict[Position,
             partitions = asked[group].result().topic_partitions or []
             found[group] = {Position(each.topic, each.partition): each.offset for each in partitions}
     return found
+
+
+def members(bootstrap: str, groups: Iterable[str]) -> dict[str, int]:
+    """Return how many processes consume as each group. Raises ConnectionError if Kafka does not answer."""
+    wanted = list(groups)
+    if not wanted:
+        return {}
+    with _as_outage():
+        asked = _admin(bootstrap).describe_consumer_groups(wanted, request_timeout=_SECONDS)
+        return {group: len(asked[group].result().members) for group in wanted}
+
+
+def written(bootstrap: str, firsts: Mapping[Position, int]) -> dict[Position, datetime]:
+    """Return when the message at an offset was published, or the first after it, by partition.
+
+    A partition without such a message is left out. Raises ConnectionError if Kafka does not answer.
+    """
+    found: dict[Position, datetime] = {}
+    if not firsts:
+        return found
+    client = _consumer(bootstrap)
+    try:
+        with _as_outage():
+            client.assign([TopicPartition(*position, offset) for position, offset in firsts.items()])
+            deadline = time.monotonic() + _SECONDS
+            while len(found) < len(firsts) and time.monotonic() < deadline:
+                for message in client.consume(_BATCH, _POLL_SECONDS):
+                    if (error := message.error()) is not None:
+                        raise KafkaException(error)
+                    where = Position(message.topic() or "", message.partition() or 0)
+                    found.setdefault(where, datetime.fromtimestamp(message.timestamp()[1] / 1000, UTC))
+    finally:
+        client.close()
+    return found
+
+
+def starts(bootstrap: str, positions: Iterable[Position]) -> dict[Position, int]:
+    """Return the offset of the first message that each partition still has.
+
+    Raises ConnectionError if Kafka does not answer.
+    """
+    return _offsets(_admin(bootstrap), positions, _FIRST)
 
 
 def ends(bootstrap: str, positions: Iterable[Position]) -> dict[Position, int]:
@@ -153,6 +196,19 @@ def lag(bootstrap: str, groups: Iterable[str]) -> Mapping[str, Mapping[Position,
 def _admin(bootstrap: str) -> AdminClient:
     # One for the whole process: a client must not go away while answers to it may still be under way.
     return AdminClient({"bootstrap.servers": bootstrap, "log_level": 2})
+
+
+def _consumer(bootstrap: str) -> Consumer:
+    return Consumer(
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": "operator",  # asked for, and never joined: partitions are assigned by hand
+            "enable.auto.commit": False,
+            "auto.offset.reset": "earliest",
+            "enable.partition.eof": False,
+            "log_level": 2,
+        }
+    )
 
 
 def _offsets(admin: AdminClient, positions: Iterable[Position], which: OffsetSpec) -> dict[Position, int]:

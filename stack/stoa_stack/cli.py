@@ -158,6 +158,14 @@ def deploy() -> None:
 
 
 @app.command()
+def replay(service: Annotated[str, typer.Argument(help="a service with projections, such as order")]) -> None:
+    """Rebuild what a service's reads come from, while the shop runs."""
+    from stoa_stack import replay
+
+    raise typer.Exit(replay.command(_instance(), service, console()))
+
+
+@app.command()
 def demo() -> None:
     """Play a shopper: buy, be declined, cancel."""
     from stoa_stack import demo

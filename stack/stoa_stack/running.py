@@ -46,7 +46,7 @@ def status(at: Instance, console: Console, *, as_json: bool) -> int:
         console.print(_table(current))
         for name, difference in differing.items():
             console.print(f"[yellow]{name} {difference}.[/]", soft_wrap=True)
-        if differing:
+        if differing and current.revision:
             console.print("Stale: run `stoa apply`.")
     return 0 if current else 3
 
@@ -55,6 +55,8 @@ def _differences(at: Instance, current: Status | None) -> dict[str, str]:
     """What `stoa apply` would change; nothing is told of a shop that is being started or stopped."""
     if current is None or current.phase is not Phase.READY:
         return {}
+    if not current.revision:
+        return {"supervisor": "is of an older version: `stoa down` and `stoa up` bring all up to date"}
     from stoa_stack.parts import chosen
 
     return differences(chosen(at), current)

@@ -4,8 +4,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import structlog
 
 from tests.model.explorer import Report
+from tests.model.services import SURVIVED
 from tests.model.shop import Scenario, Shop
 
 _SEEN = pytest.StashKey[dict[str, Report]]()
@@ -25,6 +27,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     states, transitions = (sum(getattr(r, what) for r in seen.values()) for what in ("states", "transitions"))
     seconds = sum(report.seconds for report in seen.values())
     terminalreporter.write_line(f"in all {states:,} states, {transitions:,} transitions, {seconds:.0f} s CPU")
+
+
+@pytest.fixture(autouse=True)
+def logs() -> Iterator[None]:
+    """Note the errors that services log and survive; what else they log is dropped."""
+    before = structlog.get_config()
+    structlog.configure(processors=[SURVIVED])
+    yield
+    structlog.configure(**before)
 
 
 @pytest.fixture

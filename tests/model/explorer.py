@@ -89,12 +89,12 @@ class _Exploration:
                 break
             label, after, problem = step
             way[state] = f"(by itself) {label}"
-            if after in way:
-                return "it never comes to rest", tuple(way.values())
             if problem := problem or self._shop.broken(after):
                 if not self._farther[0]:
                     self._farther = (problem, self._way_to(next(iter(way))) + tuple(way.values()))
                 return "", ()
+            if after in way:
+                return "it never comes to rest", tuple(way.values())
             state = after
         self._settling.update(way)
         return "", ()

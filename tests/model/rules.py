@@ -1,30 +1,34 @@
 """What must hold: at every moment, and in the books of a shop at rest."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
+from decimal import Decimal
 from uuid import UUID
 
+from stoa_inventory import audit as inventory_audit
 from stoa_inventory.model import HoldStatus
-from stoa_ops.audit import books as audit
+from stoa_ops.audit.books import Backlog, Charge, ShopBooks
 from stoa_ops.audit.invariants import findings
+from stoa_order import audit as order_audit
 from stoa_order.model import Order, Status
+from stoa_payment import audit as payment_audit
 from stoa_payment.model import ChargeStatus, PaymentStatus
-from tests.model.memory import OrderRows, StockRows, payment_of
-from tests.model.services import PaymentState
+from stoa_payment.testing import payment_of, refund_of
+from tests.model.services import OrderState, PaymentState, StockState
 
 
-def broken_now(order_id: UUID, rows: OrderRows, payment: PaymentState, stock: StockRows) -> str:
+def broken_now(order_id: UUID, state: OrderState, payment: PaymentState, stock: StockState) -> str:
     """Say what is wrong about an order, its money and the stock, whatever is under way; "" if nothing is."""
-    return _stock(stock) or _money(payment) or _confirmed(order_id, rows, payment, stock)
+    return _stock(stock) or _money(payment) or _confirmed(order_id, state, payment, stock)
 
 
-def _stock(stock: StockRows) -> str:
+def _stock(stock: StockState) -> str:
     promised: Counter[UUID] = Counter()
-    for (_, variant_id), (quantity, status) in stock.reservations:
+    for (_, variant_id), (quantity, status) in stock.rows.reservations:
         if status is HoldStatus.HELD:
             promised[variant_id] += quantity
-    for variant_id, (count, reserved) in stock.counts:
+    for variant_id, (_, count, reserved, _, _) in stock.rows.stocks:
         if not 0 <= reserved <= count:
             return f"oversold: {reserved} of {count} are reserved"
         if reserved != promised[variant_id]:
@@ -47,16 +51,16 @@ def _money(payment: PaymentState) -> str:
     return ""
 
 
-def _confirmed(order_id: UUID, rows: OrderRows, payment: PaymentState, stock: StockRows) -> str:
-    order = Order.replay(order_id, rows.facts)
-    if not rows.facts or order.status is not Status.CONFIRMED:
+def _confirmed(order_id: UUID, state: OrderState, payment: PaymentState, stock: StockState) -> str:
+    order = _order(order_id, state)
+    if order is None or order.status is not Status.CONFIRMED:
         return ""
     charges = [entry.charge for entry in payment.bank.charges]
     if [(c.status, c.amount) for c in charges] != [(ChargeStatus.SUCCEEDED, order.amounts.total)]:
         return "a confirmed order was not charged its total"
     held = {
         (variant_id, quantity)
-        for (owner, variant_id), (quantity, status) in stock.reservations
+        for (owner, variant_id), (quantity, status) in stock.rows.reservations
         if owner == order_id and status is HoldStatus.HELD
     }
     if held != {(line.variant_id, line.quantity) for line in order.lines}:
@@ -64,47 +68,76 @@ def _confirmed(order_id: UUID, rows: OrderRows, payment: PaymentState, stock: St
     return ""
 
 
-def broken_at_rest(orders: Iterable[tuple[UUID, OrderRows, PaymentState]], stock: StockRows) -> str:
+def broken_at_rest(orders: Iterable[tuple[UUID, OrderState, PaymentState]], stock: StockState) -> str:
     """Say what `stoa audit` finds in the books of a shop at rest; "" if they balance."""
-    books = audit.Books()
-    for order_id, rows, payment in orders:
-        _add_order(books, order_id, rows)
-        _add_money(books, order_id, payment)
-    books.counts = {key: audit.Count(*counts) for key, counts in stock.counts}
-    books.movements = {key: audit.Count(*counts) for key, counts in stock.moved}
-    books.reservations = [
-        audit.Reservation(*key, quantity, status.value) for key, (quantity, status) in stock.reservations
-    ]
-    books.backlogs = {"order": audit.Backlog(0, timedelta(0))}
+    in_order: dict[UUID, order_audit.Order] = {}
+    payments: list[payment_audit.Payment] = []
+    charges: list[Charge] = []
+    for order_id, state, payment in orders:
+        if (order := _order(order_id, state)) is not None:
+            in_order[order_id] = _audited(order, state)
+        payments += _payments(order_id, payment)
+        charges += _charges(payment)
+    books = ShopBooks(
+        services={
+            "order": order_audit.Books(in_order),
+            "payment": payment_audit.Books(payments),
+            "inventory": inventory_audit.Books(
+                {key: inventory_audit.Count(*stock.rows.counts(key)) for key, _ in stock.rows.stocks},
+                {key: inventory_audit.Count(*counts) for key, counts in stock.rows.moved},
+                [
+                    inventory_audit.Reservation(*key, quantity, status.value)
+                    for key, (quantity, status) in stock.rows.reservations
+                ],
+            ),
+        },
+        charges=charges,
+        backlogs={"order": Backlog(0, timedelta(0))},
+    )
     return "; ".join(f"{found.rule}: {found.detail}" for found in findings(books))
 
 
-def _add_order(books: audit.Books, order_id: UUID, rows: OrderRows) -> None:
-    if rows.saga:
-        books.sagas[order_id] = rows.saga.step
-    if not rows.facts:
-        return
-    order = Order.replay(order_id, rows.facts)
-    books.orders[order_id] = audit.Order(
-        order_id,
+def _order(order_id: UUID, state: OrderState) -> Order | None:
+    facts = [recorded for _, recorded in state.rows.facts]
+    return Order.replay(order_id, facts) if facts else None
+
+
+def _audited(order: Order, state: OrderState) -> order_audit.Order:
+    return order_audit.Order(
+        order.order_id,
         order.status.value,
         order.amounts.total.amount,
-        Counter({line.variant_id: line.quantity for line in order.lines}),
         order.version,
-        len(rows.facts),
+        len(state.rows.facts),
+        next((saga.step for saga in state.rows.sagas), ""),
+        Counter({line.variant_id: line.quantity for line in order.lines}),
     )
 
 
-def _add_money(books: audit.Books, order_id: UUID, payment: PaymentState) -> None:
-    # Each order has a gateway of its own here: its ids are made different for the common books.
+def _payments(order_id: UUID, payment: PaymentState) -> Iterator[payment_audit.Payment]:
+    refunds = [refund_of(row) for row in payment.rows.refunds]
     for made in map(payment_of, payment.rows.payments):
-        charge_id = f"{order_id}/{made.charge_id}" if made.charge_id else None
-        amounts = (made.amount.amount, made.refunded.amount)
-        books.payments.append(
-            audit.Payment(made.payment_id, order_id, *amounts, made.status.value, charge_id)
+        own = [refund for refund in refunds if refund.payment_id == made.payment_id]
+        yield payment_audit.Payment(
+            made.payment_id,
+            order_id,
+            made.amount.amount,
+            made.refunded.amount,
+            made.refunding.amount,
+            made.status.value,
+            made.charge_id,
+            sum((refund.amount.amount for refund in own if not refund.is_pending), Decimal(0)),
+            sum((refund.amount.amount for refund in own if refund.is_pending), Decimal(0)),
         )
+
+
+def _charges(payment: PaymentState) -> Iterator[Charge]:
     for entry in payment.bank.charges:
         charge = entry.charge
-        charge_id = f"{order_id}/{charge.charge_id}"
-        amounts = (charge.amount.amount, entry.refunded.amount)
-        books.charges.append(audit.Charge(charge_id, str(charge.order_id), *amounts, charge.status.value))
+        yield Charge(
+            charge.charge_id,
+            str(charge.order_id),
+            charge.amount.amount,
+            entry.refunded.amount,
+            charge.status.value,
+        )

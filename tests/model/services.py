@@ -1,30 +1,39 @@
 """The real services, each as a function from a state and an input to a state and what it sends.
 
 Nothing of a service is modelled: its use cases, its engine, its entities and its mapping to messages run as
-they are, on the stores of `memory`. What stands in for the wiring around them is small: a stub that takes
-calls, and in place of the loop of payment's reconciler what one turn of it does.
+they are, on its own stores in memory, which one suite of tests holds to what the real stores do. What stands
+in for the wiring around them is small: a stub that takes calls, and a store of due work that hands out what
+was claimed.
+
+All that is asked of an order is asked under one correlation id, its own. So it is simple to say what every
+event must carry, whatever took how long: late work is not told which it is.
 """
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, Generic, TypeVar
 from unittest.mock import patch
 from uuid import UUID
 
+import structlog
 from google.protobuf.message import Message
 
 from stoa.payment.v1 import payment_pb2
 from stoa_chassis.auth import Principal
 from stoa_chassis.avro import Event
-from stoa_chassis.context import bound
+from stoa_chassis.context import bound, correlation_id
+from stoa_chassis.due import Backoff, DueStore, Unfinished
 from stoa_chassis.errors import DomainError
 from stoa_chassis.inbox import AlreadyProcessed
+from stoa_chassis.memory import MemoryStore, memory_unit_of_work
+from stoa_chassis.outbox import Outbox
 from stoa_chassis.validation import RequestCheck
+from stoa_contracts.events import Payload
 from stoa_contracts.money import Money
 from stoa_events import (
     InventoryOutOfStock,
@@ -36,55 +45,47 @@ from stoa_events import (
     PaymentSuccessful,
 )
 from stoa_inventory import events as inventory_events
-from stoa_inventory.repository import Tx as InventoryTx
+from stoa_inventory import testing as inventory_memory
 from stoa_inventory.service import Inventory
 from stoa_order import events as order_events
+from stoa_order import model as order_model
 from stoa_order import peers
+from stoa_order import testing as order_memory
 from stoa_order.engine import SagaEngine
-from stoa_order.model import Address, CartLine, Offer, Tariff
-from stoa_order.repository import DueSaga
-from stoa_order.repository import Tx as OrderTx
+from stoa_order.model import Address, CartLine, Offer, Saga, Tariff
+from stoa_order.saga import Patience
 from stoa_order.service import Orders, PlaceOrder
+from stoa_payment import model as payment_model
+from stoa_payment import testing as payment_memory
 from stoa_payment.api import PaymentServicer
-from stoa_payment.model import Payment, Refund, RetryPolicy
-from stoa_payment.repository import Tx as PaymentTx
+from stoa_payment.model import Charge, GatewayRefund, Payment, Refund, RetryPolicy
+from stoa_payment.ports import Tx as PaymentTx
 from stoa_payment.service import Payments, RefundPayment
-from tests.model import memory
-from tests.model.memory import (
-    ANSWERED,
-    LINGERS,
-    LOST,
-    MUCH_LATER,
-    NOW,
-    UNREACHED,
-    Bank,
-    Cell,
-    Gateway,
-    OrderReader,
-    OrderRows,
-    PaymentRows,
-    Run,
-    StockRows,
-    Suspended,
-    UnitOfWork,
-)
+from stoa_payment.testing import Bank, Fate
+from tests.model import levelled
+from tests.model.levelled import LONGEST_WAIT, NOW
+from tests.model.stepwise import STORE, Gateway, Run, Suspended
+
+W = TypeVar("W", bound=Unfinished)
+S = TypeVar("S")
 
 USER = UUID(int=1)
 _PRICE = Money(Decimal(10), "USD")
 _TARIFF = Tariff({"standard": Money(Decimal(1), "USD")}, Decimal(0))
 _ADDRESS = Address("A. Buyer", "1 Street", "", "Town", "", "12345", "US")
-_RETRY = RetryPolicy(timedelta(seconds=1), timedelta(seconds=15), timedelta(seconds=11), timedelta(hours=24))
 _STAFF_REFUND = Money(Decimal(4), "USD")
 
-HEARD_BY_ORDER = (
-    InventoryReserved,
-    InventoryOutOfStock,
-    PaymentSuccessful,
-    PaymentFailed,
-    PaymentRefunded,
-)
-HEARD_BY_INVENTORY = (OrderPlaced, OrderCancelled)
-TOPICS: tuple[type, ...] = (*HEARD_BY_INVENTORY, *HEARD_BY_ORDER)
+SOON = NOW + LONGEST_WAIT
+"""When all that waits has fallen due, and no deadline has passed."""
+_MUCH_LATER = NOW + timedelta(days=2)
+_BACKOFF = Backoff(timedelta(seconds=1), LONGEST_WAIT / 2)
+# An order that was given time for its stock and has it meanwhile still has time for its payment.
+_PATIENCE = Patience(stock=LONGEST_WAIT * 2, payment=LONGEST_WAIT * 4, retry=_BACKOFF)
+_RETRY = RetryPolicy(lease=timedelta(seconds=11), give_up_after=timedelta(hours=24))
+
+TO_ORDER = (InventoryReserved, InventoryOutOfStock, PaymentSuccessful, PaymentFailed, PaymentRefunded)
+TO_INVENTORY = (OrderPlaced, OrderCancelled)
+TOPICS: tuple[type[Payload], ...] = (*TO_INVENTORY, *TO_ORDER)
 
 
 def variant(number: int) -> UUID:
@@ -101,11 +102,11 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Outcome(Generic[S]):
     """What an input led to. `problem` is an error that no service should ever see."""
 
-    state: Any
-    events: tuple[Any, ...] = ()
+    state: S
+    events: tuple[Payload, ...] = ()
     questions: tuple[Question, ...] = ()
     problem: str = ""
 
@@ -114,13 +115,14 @@ class Outcome:
 class PaymentStub:
     """Takes the calls that order makes to payment. One that breaks the contract would never be answered."""
 
+    correlation_id: str
     asked: list[Question] = field(default_factory=list)
     refused: str = ""
 
-    async def ProcessPayment(self, request: payment_pb2.ProcessPaymentRequest, **_: Any) -> None:
+    async def ProcessPayment(self, request: payment_pb2.ProcessPaymentRequest, **_: object) -> None:
         self._take("charge", request)
 
-    async def RefundPayment(self, request: payment_pb2.RefundPaymentRequest, **_: Any) -> None:
+    async def RefundPayment(self, request: payment_pb2.RefundPaymentRequest, **_: object) -> None:
         self._take("refund", request)
 
     def _take(self, kind: str, request: Message) -> None:
@@ -128,6 +130,8 @@ class PaymentStub:
             _CHECKS[type(request)](request)
         except DomainError as error:
             self.refused = f"payment refuses to {kind}: {error}"
+        if correlation_id() != self.correlation_id:
+            self.refused = f"payment is asked to {kind} without the correlation id of the order"
         self.asked.append(Question(kind, request.SerializeToString(deterministic=True)))
 
 
@@ -137,107 +141,244 @@ _CHECKS: dict[type[Message], RequestCheck] = {
 }
 
 
+class SurvivedErrors:
+    """A structlog processor that notes the errors which a service logs and survives, and drops all lines."""
+
+    def __init__(self) -> None:
+        self._noted = ""
+
+    def __call__(self, logger: object, method: str, line: structlog.typing.EventDict) -> Any:
+        if line.get("exc_info"):
+            self._noted = str({name: value for name, value in line.items() if name != "exc_info"})
+        raise structlog.DropEvent
+
+    def take(self) -> str:
+        """Return what was noted last; "" if nothing was since it was taken."""
+        noted, self._noted = self._noted, ""
+        return noted
+
+
+SURVIVED = SurvivedErrors()
+
+
+class Clock:
+    """Stands still: that time passes is a step of the model, not of the clock."""
+
+    def __init__(self, at: datetime = NOW) -> None:
+        self._at = at
+
+    def now(self) -> datetime:
+        return self._at
+
+
+@dataclass(frozen=True)
+class Claimed(Generic[W]):
+    """A store of due work in which nothing is due but what was claimed from the real one."""
+
+    work: W
+    store: DueStore[W]
+
+    async def claim_due(self, now: datetime, limit: int) -> Sequence[W]:
+        return [self.work]
+
+    async def next_due(self) -> datetime | None:
+        return await self.store.next_due()
+
+    async def put_off(self, work: W, until: datetime) -> None:
+        await self.store.put_off(work, until)
+
+
 @contextmanager
 def _ids_from(first: int) -> Iterator[None]:
     """Ids that are the same whenever the same happens, so that states can be told equal."""
     ids = map(lambda number: UUID(int=number), itertools.count(first))  # noqa: C417
     with (
-        patch("stoa_order.model.new_id", lambda: next(ids)),
-        patch("stoa_payment.model.new_id", lambda: next(ids)),
+        patch.object(order_model, "new_id", lambda: next(ids)),
+        patch.object(payment_model, "new_id", lambda: next(ids)),
     ):
         yield
 
 
-def _event(payload: Any, topic_position: int) -> Event[Any]:
-    event_id = UUID(int=(payload.order_id.int << 16) + (TOPICS.index(type(payload)) << 8) + topic_position)
-    return Event(event_id, payload.TOPIC, 1, NOW, "model", payload)
+_IDS_OF_AN_ORDER = 16  # bits: an order's id and the ids of all that belongs to it differ in these
+
+
+def _correlation_of(order_id: UUID) -> str:
+    return f"request {order_id.int >> _IDS_OF_AN_ORDER}"
+
+
+def _event(payload: Any, position: int) -> Event[Any]:
+    event_id = UUID(int=(payload.order_id.int << 16) + (TOPICS.index(type(payload)) << 8) + position)
+    return Event(event_id, payload.TOPIC, 1, NOW, _correlation_of(payload.order_id), payload)
+
+
+def _problem(service: str, store: MemoryStore[Any], correlation: str, error: str) -> str:
+    """Say what no service should ever see, nor do; "" if nothing is wrong."""
+    survived = SURVIVED.take()
+    if store.violated:
+        return f"{service}'s database refuses a row: {store.violated}"
+    for event in store.published:
+        if event.correlation_id != correlation:
+            return f"{event.topic} does not carry the correlation id of its order"
+    return error or (survived and f"{service}: {survived}")
+
+
+def _payloads(store: MemoryStore[Any]) -> tuple[Payload, ...]:
+    return tuple(event.payload for event in store.published if type(event.payload) in TOPICS)
+
+
+# ---------------------------------------------------------------------------------------------------- order
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A saga in an instance's hands, and when it was claimed."""
+
+    saga: Saga
+    at: datetime
+
+    @property
+    def overdue(self) -> bool:
+        """Whether the deadline had passed."""
+        return self.saga.is_overdue(self.at)
+
+
+@dataclass(frozen=True)
+class OrderState:
+    """What the order service keeps of one order, and its saga if an instance has claimed it."""
+
+    rows: order_memory.Rows = field(default_factory=order_memory.Rows)
+    inbox: frozenset[UUID] = frozenset()
+    claimed: Claim | None = None
+
+
+@dataclass(frozen=True)
+class Peers:
+    """The services that placing an order asks."""
+
+    basket: tuple[tuple[UUID, int], ...]
+
+    async def lines(self, user_id: UUID) -> Sequence[CartLine]:
+        return [CartLine(key, key, quantity, _PRICE) for key, quantity in self.basket]
+
+    async def offers(self, variant_ids: Sequence[UUID]) -> Sequence[Offer]:
+        return [Offer(key, key, f"variant {key.int - 100}", _PRICE) for key in variant_ids]
+
+    async def address(self, user_id: UUID, address_id: UUID) -> Address:
+        return _ADDRESS
+
+
+Act = Callable[[Orders, SagaEngine], Awaitable[object]]
 
 
 class OrderService:
     """One order in the order service."""
 
     def __init__(self, number: int, basket: tuple[tuple[UUID, int], ...], card: str, remembers: bool) -> None:
-        self._first_id = (number + 1) << 16
-        self._basket = basket
+        self._first_id = (number + 1) << _IDS_OF_AN_ORDER
+        self._peers = Peers(basket)
         self._card = card
         self._remembers = remembers
         self._loop = asyncio.new_event_loop()
-        self.order_id = UUID(int=0)
-        (placed,) = self.place(OrderRows()).events
+        (placed,) = self.place(OrderState()).events
+        assert isinstance(placed, OrderPlaced)
         self.order_id = placed.order_id
 
     def close(self) -> None:
         self._loop.close()
 
-    def place(self, rows: OrderRows) -> Outcome:
+    def place(self, state: OrderState) -> Outcome[OrderState]:
         """The buyer orders; sent twice it is one order."""
         command = PlaceOrder(USER, "request", _ADDRESS, "standard", self._card)
-        with _ids_from(self._first_id):
-            return self._do(rows, lambda orders, _: orders.place(command))
+        first_id = self._first_id + (0x8000 if state.rows.facts else 0)
+        with _ids_from(first_id):
+            return self._do(state, lambda orders, _: orders.place(command))
 
-    def cancel(self, rows: OrderRows) -> Outcome:
+    def cancel(self, state: OrderState) -> Outcome[OrderState]:
         """The buyer cancels."""
         buyer = Principal(str(USER))
-        return self._do(rows, lambda orders, _: orders.cancel(self.order_id, "changed my mind", buyer))
+        return self._do(state, lambda orders, _: orders.cancel(self.order_id, "changed my mind", buyer))
 
-    def hear(self, rows: OrderRows, payload: Any, position: int) -> Outcome:
+    def handle(self, state: OrderState, payload: Payload, position: int) -> Outcome[OrderState]:
         """An event comes."""
 
-        def handle(orders: Orders, _: SagaEngine) -> Awaitable[Any]:
+        def handle(orders: Orders, _: SagaEngine) -> Awaitable[object]:
             handler = order_events.handlers(orders).get(type(payload))
             return handler(_event(payload, position)) if handler else asyncio.sleep(0)
 
-        return self._do(rows, handle)
+        return self._do(state, handle)
 
-    def claim(self, rows: OrderRows, overdue: bool) -> Outcome:
-        """An instance finds that the saga is due: to be asked again, or because its deadline has passed."""
-        assert rows.saga is not None
-        due = DueSaga(self.order_id, rows.saga.step, overdue, rows.saga.token)
-        return Outcome(replace(rows, claimed=due))
+    def claims(self, state: OrderState) -> Sequence[Claim]:
+        """Say what an instance may claim: the saga to be asked again, or because its deadline has passed."""
+        times = {SOON, *(saga.deadline for saga in state.rows.sagas if saga.deadline)}
+        return [claim for at in sorted(times) for claim in self._claims_at(state, at)]
 
-    def take_up(self, rows: OrderRows) -> Outcome:
+    def claim(self, state: OrderState, claim: Claim) -> Outcome[OrderState]:
+        """An instance claims the saga."""
+        return Outcome(replace(state, claimed=claim))
+
+    def take_up(self, state: OrderState) -> Outcome[OrderState]:
         """The engine takes up what was claimed."""
-        return self._do(rows, lambda _, engine: engine.look())
+        assert state.claimed is not None
+        return self._do(replace(state, claimed=None), lambda _, engine: engine.due.work_off(), state.claimed)
 
-    def drop_claim(self, rows: OrderRows) -> Outcome:
+    def drop_claim(self, state: OrderState) -> Outcome[OrderState]:
         """The instance dies with what it claimed."""
-        return Outcome(replace(rows, claimed=None))
+        return Outcome(replace(state, claimed=None))
 
-    def _do(self, rows: OrderRows, act: Callable[[Orders, SagaEngine], Awaitable[Any]]) -> Outcome:
-        cell, stub, clock = Cell(rows), PaymentStub(), memory.Clock()
-        uow: Any = UnitOfWork(
-            lambda: cell,
-            lambda _, outbox: OrderTx(memory.Orders(cell), outbox),  # type: ignore[arg-type]
-            self._remembers,
-        )
-        # What is in memory here has the methods of the real thing, not its type.
-        engine = SagaEngine(uow, peers.Payments(stub), clock)  # type: ignore[arg-type]
-        reader: Any = OrderReader(cell, self.order_id)
-        orders = Orders(uow, reader, engine, clock, _TARIFF, self, self, self)  # type: ignore[arg-type]
+    def _claims_at(self, state: OrderState, at: datetime) -> Iterable[Claim]:
+        store = MemoryStore(state.rows)
+        for saga in _drive(order_memory.DueSagas(lambda: store, _BACKOFF).claim_due(at, 1)):
+            # That it falls due again later makes no difference to whoever has it.
+            yield Claim(replace(levelled.saga(saga), due=NOW), at)
+
+    def _do(self, state: OrderState, act: Act, claimed: Claim | None = None) -> Outcome[OrderState]:
+        store = MemoryStore(state.rows, state.inbox if self._remembers else frozenset())
+        clock = Clock(claimed.at if claimed else NOW)
+        uow = memory_unit_of_work(lambda: store, order_memory.open_tx, clock)
+        sagas: DueStore[Saga] = order_memory.DueSagas(lambda: store, _BACKOFF)
+        if claimed:
+            sagas = Claimed(claimed.saga, sagas)
+        correlation = f"request {self._first_id >> _IDS_OF_AN_ORDER}"
+        stub = PaymentStub(correlation)
+        its_calls: Any = stub  # it has those that order makes
+        engine = SagaEngine(uow, sagas, peers.Payments(its_calls), clock, _PATIENCE)
+        views = order_memory.OrderViews(lambda: store)
+        orders = Orders(uow, views, engine, clock, _TARIFF, _PATIENCE, self._peers, self._peers, self._peers)
 
         async def go() -> None:
-            await act(orders, engine)
-            await asyncio.gather(*engine._asking.values())
+            with bound("" if claimed else correlation):
+                await act(orders, engine)
+            await engine.asked()
 
-        problem = ""
+        error = ""
         try:
             self._loop.run_until_complete(go())
         except (DomainError, AlreadyProcessed):
             pass
-        except Exception as error:
-            problem = f"order: {error!r}"
-        problem = (
-            problem or stub.refused or (cell.refused and f"order's database refuses a row: {cell.refused}")
-        )
-        return Outcome(cell.rows, tuple(cell.published), tuple(stub.asked), problem)
+        except Exception as raised:
+            error = f"order: {raised!r}"
+        problem = stub.refused or _problem("order", store, correlation, error)
+        inbox = store.inbox if self._remembers else frozenset()
+        rows = state.rows if store.rows is state.rows else levelled.orders(store.rows)
+        after = OrderState(rows, inbox, state.claimed)
+        return Outcome(after, _payloads(store), tuple(stub.asked), problem)
 
-    # The peers that placing an order asks.
 
-    async def lines(self, user_id: UUID) -> list[CartLine]:
-        return [CartLine(key, key, quantity, _PRICE) for key, quantity in self._basket]
+# ------------------------------------------------------------------------------------------------ inventory
 
-    async def offers(self, variant_ids: Any) -> list[Offer]:
-        return [Offer(key, key, f"variant {key.int - 100}", _PRICE) for key in variant_ids]
+
+@dataclass(frozen=True)
+class StockState:
+    """What the inventory service keeps."""
+
+    rows: inventory_memory.Rows
+    inbox: frozenset[UUID] = frozenset()
+
+
+def stocked(counts: Sequence[int]) -> StockState:
+    """An inventory with so many of each variant."""
+    stock = {variant(number): count for number, count in enumerate(counts)}
+    return StockState(inventory_memory.stocked(stock, NOW))
 
 
 class InventoryService:
@@ -247,25 +388,30 @@ class InventoryService:
         self._service = service
         self._remembers = remembers
 
-    def hear(self, rows: StockRows, payload: Any, position: int) -> Outcome:
+    def handle(self, state: StockState, payload: Any, position: int) -> Outcome[StockState]:
         """An event comes."""
-        cell = Cell(rows)
-        uow: Any = UnitOfWork(
-            lambda: cell,
-            lambda _, outbox: InventoryTx(memory.Stocks(cell), outbox),  # type: ignore[arg-type]
-            self._remembers,
+        store = MemoryStore(state.rows, state.inbox if self._remembers else frozenset())
+        clock = Clock()
+        inventory = self._service(
+            memory_unit_of_work(lambda: store, inventory_memory.open_tx, clock),
+            inventory_memory.StockReader(lambda: store),
+            inventory_memory.FakeCatalog(),
+            clock,
         )
-        nothing: Any = None
-        inventory = self._service(uow, nothing, nothing, memory.Clock())
-        handler = inventory_events.handlers(inventory)[type(payload)]
-        problem = ""
+        event, error = _event(payload, position), ""
         try:
-            _drive(handler(_event(payload, position)))
+            with bound(event.correlation_id):
+                _drive(inventory_events.handlers(inventory)[type(payload)](event))
         except AlreadyProcessed:
             pass
-        except Exception as error:
-            problem = f"inventory can't take {payload.TOPIC}: {error!r}"
-        return Outcome(cell.rows, tuple(e for e in cell.published if type(e) in TOPICS), (), problem)
+        except Exception as raised:
+            error = f"inventory can't handle {payload.TOPIC}: {raised!r}"
+        problem = _problem("inventory", store, event.correlation_id, error)
+        inbox = store.inbox if self._remembers else frozenset()
+        return Outcome(StockState(store.rows, inbox), _payloads(store), (), problem)
+
+
+# -------------------------------------------------------------------------------------------------- payment
 
 
 @dataclass(frozen=True)
@@ -279,16 +425,41 @@ class Task:
     next_step: str = ""
 
 
-_NAMES = ("charge", "refund", "refund by staff", "notice", "look after it", "see whether to give up")
+BRING_ON, GIVE_UP = "bring it on", "see whether to give up"
+_NAMES = ("charge", "refund", "refund by staff", "notice", BRING_ON, GIVE_UP)
+# What nobody asks for, so that nobody says under which correlation id.
+_LATE = ("notice", BRING_ON, GIVE_UP)
 
 
 @dataclass(frozen=True)
 class PaymentState:
     """One order's payment: the service's rows, the gateway's books, and what is under way."""
 
-    rows: PaymentRows = field(default_factory=PaymentRows)
+    rows: payment_memory.Rows = field(default_factory=payment_memory.Rows)
     bank: Bank = field(default_factory=Bank)
     tasks: tuple[Task, ...] = ()
+
+
+@dataclass(frozen=True)
+class PaymentDue:
+    """A payment that was claimed to be brought on, as it was then."""
+
+    row: payment_memory.Row
+
+    @property
+    def work(self) -> Payment:
+        return payment_memory.payment_of(self.row)
+
+
+@dataclass(frozen=True)
+class RefundDue:
+    """A refund that was claimed to be brought on, as it was then."""
+
+    row: payment_memory.Row
+
+    @property
+    def work(self) -> Refund:
+        return payment_memory.refund_of(self.row)
 
 
 class PaymentService:
@@ -298,15 +469,19 @@ class PaymentService:
         self,
         order_id: UUID,
         service: type[Payments],
-        store: type[memory.Payments],
+        store: type[payment_memory.Payments],
         gateway: type[Gateway],
     ) -> None:
         self._order_id = order_id
         self._service = service
         self._store = store
         self._gateway = gateway
+        self._loop = asyncio.new_event_loop()
 
-    def start(self, state: PaymentState, name: str, argument: Any) -> Outcome:
+    def close(self) -> None:
+        self._loop.close()
+
+    def start(self, state: PaymentState, name: str, argument: Any) -> Outcome[PaymentState]:
         """A use case begins, and comes to its first step."""
         # Two that begin at the same moment make different things, and so must the ids be; but asked twice for
         # the same they may be the same.
@@ -314,9 +489,9 @@ class PaymentService:
         first_id = self._order_id.int + 0x1000 * (1 + _NAMES.index(name)) + 0x10 * rows
         return self._go_on(state, Task(name, argument, first_id), None)
 
-    def step(self, state: PaymentState, number: int, choice: str) -> Outcome:
+    def step(self, state: PaymentState, number: int, fate: Fate) -> Outcome[PaymentState]:
         """A use case does its next step, and comes to the one after it or to its end."""
-        return self._go_on(self.die(state, number), state.tasks[number], choice)
+        return self._go_on(self.die(state, number), state.tasks[number], fate)
 
     def die(self, state: PaymentState, number: int) -> PaymentState:
         """The instance dies in the middle of a use case."""
@@ -324,81 +499,87 @@ class PaymentService:
         return replace(state, tasks=tasks)
 
     @staticmethod
-    def choices(task: Task) -> tuple[str, ...]:
+    def fates(task: Task) -> tuple[Fate, ...]:
         """What may become of the next step; the first is what becomes of it if nothing is wrong."""
-        return {"store": (ANSWERED,), "find": (ANSWERED, UNREACHED)}.get(
-            task.next_step, (ANSWERED, LOST, UNREACHED, LINGERS)
+        return {STORE: (Fate.ANSWERED,), "find": (Fate.ANSWERED, Fate.UNREACHED)}.get(
+            task.next_step, (Fate.ANSWERED, Fate.LOST, Fate.UNREACHED, Fate.LINGERS)
         )
 
-    def _go_on(self, state: PaymentState, task: Task, choice: str | None) -> Outcome:
-        cell = Cell(state.rows)
-        run = Run(cell, state.bank, task.past, choice)
-        tasks, problem = state.tasks, ""
+    @staticmethod
+    def due(state: PaymentState) -> Sequence[PaymentDue | RefundDue]:
+        """Say what an instance may claim to bring it on."""
+        store = MemoryStore(state.rows)
+        claimed = _drive(payment_memory.Unsettled(lambda: store, _BACKOFF, _RETRY.lease).claim_due(SOON, 10))
+        return [
+            PaymentDue(levelled.payment_row(work, SOON))
+            if isinstance(work, Payment)
+            else RefundDue(levelled.refund_row(work, SOON))
+            for work in claimed
+        ]
+
+    def _go_on(self, state: PaymentState, task: Task, fate: Fate | None) -> Outcome[PaymentState]:
+        store = MemoryStore(state.rows)
+        run = Run(store, state.bank, task.past, fate)
+        clock = Clock(_MUCH_LATER if task.name == GIVE_UP else NOW)
+        correlation = _correlation_of(self._order_id)
+        tasks, error = state.tasks, ""
+        drive = self._loop.run_until_complete if isinstance(task.argument, PaymentDue | RefundDue) else _drive
         try:
-            with _ids_from(task.first_id), bound("model"):
-                _drive(self._use_case(run, task))
+            with _ids_from(task.first_id), bound("" if task.name in _LATE else correlation):
+                drive(self._use_case(run, task, clock))
         except Suspended as suspended:
             tasks = tuple(
                 sorted((*tasks, replace(task, past=tuple(run.past), next_step=suspended.next_step)), key=repr)
             )
         except DomainError:
             pass  # the caller is told, and asks again
-        except Exception as error:
-            problem = f"payment: {error!r}"
-        if cell.refused:
-            problem = f"payment's database refuses a row: {cell.refused}"
-        return Outcome(PaymentState(cell.rows, run.bank, tasks), tuple(cell.published), (), problem)
+        except Exception as raised:
+            error = f"payment: {raised!r}"
+        rows = state.rows if store.rows is state.rows else levelled.payments(store.rows, clock.now())
+        problem = _problem("payment", store, correlation, error)
+        return Outcome(PaymentState(rows, run.bank, tasks), _payloads(store), (), problem)
 
-    def _use_case(self, run: Run, task: Task) -> Coroutine[Any, Any, Any]:
-        def transaction(cell: Cell[PaymentRows], outbox: memory.Outbox) -> PaymentTx:
-            payments, refunds = self._store(lambda: cell), memory.Refunds(lambda: cell)
-            return PaymentTx(payments, refunds, outbox)  # type: ignore[arg-type]
+    def _use_case(self, run: Run, task: Task, clock: Clock) -> Coroutine[Any, Any, object]:
+        def open_tx(view: MemoryStore[payment_memory.Rows], outbox: Outbox) -> PaymentTx:
+            return PaymentTx(self._store(lambda: view, outbox), payment_memory.Refunds(lambda: view))
 
-        uow: Any = UnitOfWork(run.store, transaction)
-        store: Any = self._store(run.store)
-        refunds: Any = memory.Refunds(run.store)
-        clock = memory.Clock(MUCH_LATER if task.name == "see whether to give up" else NOW)
-        gateway = self._gateway(run, task.argument if task.name == "notice" else None)
-        payments = self._service(uow, store, refunds, gateway, clock, _RETRY)
-        match task.name:
-            case "charge":
-                charge = payment_pb2.ProcessPaymentRequest.FromString(task.argument.message)
+        gateway = self._gateway(run)
+        unsettled: DueStore[Payment | Refund] = payment_memory.Unsettled(run.store, _BACKOFF, _RETRY.lease)
+        if isinstance(task.argument, PaymentDue | RefundDue):
+            unsettled = Claimed(task.argument.work, unsettled)
+        payments = self._service(
+            memory_unit_of_work(run.store, open_tx, clock),
+            self._store(run.store),
+            payment_memory.Refunds(run.store),
+            unsettled,
+            gateway,
+            clock,
+            _RETRY,
+            _BACKOFF,
+        )
+        match task.argument:
+            case Question("charge", message):
+                charge = payment_pb2.ProcessPaymentRequest.FromString(message)
                 return PaymentServicer(payments).ProcessPayment(charge, None)
-            case "refund":
-                refund = payment_pb2.RefundPaymentRequest.FromString(task.argument.message)
+            case Question("refund", message):
+                refund = payment_pb2.RefundPaymentRequest.FromString(message)
                 return PaymentServicer(payments).RefundPayment(refund, None)
-            case "refund by staff":
-                return payments.refund(RefundPayment(task.argument, "staff", _STAFF_REFUND, "kindness"))
-            case "notice":
-                return payments.receive_notice(b"", "")
+            case UUID() as payment_id:
+                return payments.refund(RefundPayment(payment_id, "staff", _STAFF_REFUND, "kindness"))
+            case Charge() | GatewayRefund() as subject:
+                return payments.receive_notice(*gateway.notice(subject))
             case _:
-                return payments.look_after(task.argument())
+                return payments.unsettled.work_off()
 
 
-@dataclass(frozen=True)
-class PaymentDue:
-    """A payment that was claimed to be looked after, as it was then."""
-
-    row: memory.Row
-
-    def __call__(self) -> Payment:
-        return memory.payment_of(self.row)
+T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class RefundDue:
-    """A refund that was claimed to be looked after, as it was then."""
-
-    row: memory.Row
-
-    def __call__(self) -> Refund:
-        return memory.refund_of(self.row)
-
-
-def _drive(work: Any) -> None:
-    """Run a coroutine that waits for nothing outside of the model."""
+def _drive(work: Coroutine[Any, Any, T] | Awaitable[T]) -> T:
+    """Run a coroutine that waits for nothing outside of the model, and return its result."""
     try:
-        work.send(None)
-    except StopIteration:
-        return
+        next(work.__await__())
+    except StopIteration as ended:
+        result: T = ended.value
+        return result
     raise AssertionError("it waits for something that the model does not know")

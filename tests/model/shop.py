@@ -1,46 +1,52 @@
 """The whole shop as a state, and all that may happen next in it.
 
-A state is a tuple of numbers: for each order its rows in the order service, its payment and its mail; and the
-stock, which the orders share. What a number stands for is kept once, and what an input does to a part is
-remembered, so that the real code runs once for each case and a further state costs microseconds.
+A state is a tuple of numbers: for each order what the order service has of it, its payment and its messages;
+and the stock, which the orders share. What a number stands for is kept once, and what an input does to a part
+is remembered, so that the real code runs once for each case and a further state costs microseconds.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from stoa_inventory.service import Inventory
+from stoa_payment import testing as payment_memory
 from stoa_payment.model import PaymentStatus
 from stoa_payment.service import Payments
-from tests.model import memory
-from tests.model.memory import ANSWERED, Bank, Gateway, OrderRows, StockRows, payment_of, refund_of
+from stoa_payment.testing import Bank, Fate
 from tests.model.rules import broken_at_rest, broken_now
 from tests.model.services import (
-    HEARD_BY_INVENTORY,
+    BRING_ON,
+    GIVE_UP,
+    TO_INVENTORY,
     TOPICS,
+    Claim,
     InventoryService,
     OrderService,
+    OrderState,
     Outcome,
     PaymentDue,
     PaymentService,
     PaymentState,
-    RefundDue,
+    StockState,
     Task,
+    stocked,
     variant,
 )
+from tests.model.stepwise import STORE, Gateway
 
 State = tuple[int, ...]
-_SHARES = 3  # numbers that each order has in a state: its rows, its payment, its mail
-_TO_INVENTORY = tuple(TOPICS.index(topic) for topic in HEARD_BY_INVENTORY)
+_SHARES = 3  # numbers that each order has in a state: itself, its payment, its messages
+_TO_INVENTORY = tuple(TOPICS.index(topic) for topic in TO_INVENTORY)
 _TO_ORDER = tuple(topic for topic in range(len(TOPICS)) if topic not in _TO_INVENTORY)
 
 
 @dataclass(frozen=True)
 class Buyer:
-    """Who orders: how many of each variant, and with which card (good, declined or slow)."""
+    """Who orders: how many of each variant, and with which card (a token of the gateway)."""
 
     basket: tuple[int, ...]
-    card: str = "good"
+    card: str = "tok_visa"
 
 
 @dataclass(frozen=True)
@@ -69,43 +75,43 @@ class Effect(NamedTuple):
     problem: str
 
 
-class Mail(NamedTuple):
-    """Messages of an order: what was published on each topic, how far it was heard, and open questions.
+class Messages(NamedTuple):
+    """Messages of an order: what was published on each topic, how far it was handled, and open questions.
 
     Whether an event waits in the outbox, in the broker or at its consumer makes no difference to anybody:
     it comes late. Nor does it which of them died before it noted what it had done: the event comes again.
     """
 
     logs: tuple[tuple[int, ...], ...] = ((),) * len(TOPICS)
-    heard: tuple[int, ...] = (0,) * len(TOPICS)
+    handled: tuple[int, ...] = (0,) * len(TOPICS)
     questions: frozenset[int] = frozenset()
 
-    def after(self, effect: Effect) -> "Mail":
+    def after(self, effect: Effect) -> "Messages":
         if not effect.events and not effect.questions:
             return self
         logs = list(self.logs)
         for topic, payload in effect.events:
             logs[topic] = (*logs[topic], payload)
-        return Mail(tuple(logs), self.heard, self.questions.union(effect.questions))
+        return Messages(tuple(logs), self.handled, self.questions.union(effect.questions))
 
     def waiting(self, topics: Iterable[int]) -> Iterator[tuple[int, int, int]]:
         """The next event of each topic: topic, position, payload."""
         for topic in topics:
-            if self.heard[topic] < len(self.logs[topic]):
-                yield topic, self.heard[topic], self.logs[topic][self.heard[topic]]
+            if self.handled[topic] < len(self.logs[topic]):
+                yield topic, self.handled[topic], self.logs[topic][self.handled[topic]]
 
     def over(self, topics: Iterable[int]) -> Iterator[tuple[int, int, int]]:
-        """The events that were heard."""
+        """The events that were handled."""
         for topic in topics:
-            for position in range(self.heard[topic]):
+            for position in range(self.handled[topic]):
                 yield topic, position, self.logs[topic][position]
 
-    def heard_next(self, topic: int) -> "Mail":
-        heard = tuple(count + (at == topic) for at, count in enumerate(self.heard))
-        return Mail(self.logs, heard, self.questions)
+    def next_handled(self, topic: int) -> "Messages":
+        handled = tuple(count + (at == topic) for at, count in enumerate(self.handled))
+        return Messages(self.logs, handled, self.questions)
 
-    def without(self, question: int) -> "Mail":
-        return Mail(self.logs, self.heard, self.questions - {question})
+    def without(self, question: int) -> "Messages":
+        return Messages(self.logs, self.handled, self.questions - {question})
 
 
 class Move(NamedTuple):
@@ -127,11 +133,13 @@ class Shop:
     scenario: Scenario
     inventory: type[Inventory] = Inventory
     payments: type[Payments] = Payments
-    payment_store: type[memory.Payments] = memory.Payments
+    payment_store: type[payment_memory.Payments] = payment_memory.Payments
     gateway: type[Gateway] = Gateway
     _things: list[Any] = field(default_factory=list)
     _numbers: dict[Any, int] = field(default_factory=dict)
     _effects: dict[tuple[Any, ...], Effect] = field(default_factory=dict)
+    _claims: dict[int, Sequence[Claim]] = field(default_factory=dict)
+    _late: dict[int, Sequence[tuple[str, Any]]] = field(default_factory=dict)
     _shared: dict[State, list[Move]] = field(default_factory=dict)
     _broken: dict[State, str] = field(default_factory=dict)
     _broken_at_rest: dict[State, str] = field(default_factory=dict)
@@ -155,14 +163,15 @@ class Shop:
         self._own: list[dict[State, list[Move]]] = [{} for _ in self._orders]
         self._looks: list[dict[State, Move | None]] = [{} for _ in self._orders]
         self._inventory = InventoryService(self.inventory, scenario.remembers)
-        counts = tuple((variant(i), (count, 0)) for i, count in enumerate(scenario.stock))
-        each = (self._number(OrderRows()), self._number(PaymentState()), self._number(Mail()))
-        self.start: State = (*each * len(scenario.buyers), self._number(StockRows(counts, counts)))
+        each = (self._number(OrderState()), self._number(PaymentState()), self._number(Messages()))
+        self.start: State = (*each * len(scenario.buyers), self._number(stocked(scenario.stock)))
 
     def close(self) -> None:
         """Let go of what the services hold."""
         for order in self._orders:
             order.close()
+        for payment in self._payments:
+            payment.close()
 
     def _number(self, thing: Any) -> int:
         number = self._numbers.setdefault(thing, len(self._things))
@@ -170,7 +179,7 @@ class Shop:
             self._things.append(thing)
         return number
 
-    def _effect(self, act: Callable[..., Outcome], *key: Any) -> Effect:
+    def _effect(self, act: Callable[..., Outcome[Any]], *key: Any) -> Effect:
         """What an input does; `key` are the numbers and words that it depends on."""
         found = self._effects.get(key)
         if found is None:
@@ -202,8 +211,8 @@ class Shop:
         return move.label, state[:at] + move.after + state[at + _SHARES :], move.problem
 
     def _shared_step(self, state: State, number: int, move: Move) -> Step:
-        mail, (_, stock) = (number + 1) * _SHARES - 1, move.after
-        after = (*state[:mail], move.after[0], *state[mail + 1 : -1], stock)
+        messages, (_, stock) = (number + 1) * _SHARES - 1, move.after
+        after = (*state[:messages], move.after[0], *state[messages + 1 : -1], stock)
         return move.label, after, move.problem
 
     def _whose(self, number: int) -> str:
@@ -213,104 +222,125 @@ class Shop:
         """An order's events come to inventory."""
         key = (state[(number + 1) * _SHARES - 1], state[-1])
         if key not in self._shared:
-            self._shared[key] = list(self._heard_by_inventory(number, *key))
+            self._shared[key] = list(self._handled_by_inventory(number, *key))
         return self._shared[key]
 
-    def _heard_by_inventory(self, number: int, mail_number: int, stock_number: int) -> Iterator[Move]:
-        mail: Mail = self._things[mail_number]
-        rows: StockRows = self._things[stock_number]
+    def _handled_by_inventory(self, number: int, messages_number: int, stock_number: int) -> Iterator[Move]:
+        messages: Messages = self._things[messages_number]
+        stock: StockState = self._things[stock_number]
         whose = self._whose(number)
 
-        def hear(position: int, payload_number: int, mail: Mail, again: str) -> Move:
+        def handle(position: int, payload_number: int, messages: Messages, again: str) -> Move:
             payload = self._things[payload_number]
             effect = self._effect(
-                lambda: self._inventory.hear(rows, payload, position), stock_number, payload_number, position
+                lambda: self._inventory.handle(stock, payload, position),
+                stock_number,
+                payload_number,
+                position,
             )
-            label = f"{whose}inventory hears {payload.TOPIC}{again}"
-            return Move(label, (self._number(mail.after(effect)), effect.state), effect.problem, not again)
+            label = f"{whose}inventory handles {payload.TOPIC}{again}"
+            return Move(
+                label, (self._number(messages.after(effect)), effect.state), effect.problem, not again
+            )
 
-        for topic, position, payload in mail.waiting(_TO_INVENTORY):
-            yield hear(position, payload, mail.heard_next(topic), "")
+        for topic, position, payload in messages.waiting(_TO_INVENTORY):
+            yield handle(position, payload, messages.next_handled(topic), "")
         if self.scenario.faults:
-            for _, position, payload in mail.over(_TO_INVENTORY):
-                yield hear(position, payload, mail, " again")
+            for _, position, payload in messages.over(_TO_INVENTORY):
+                yield handle(position, payload, messages, " again")
 
     def _own_moves(self, number: int, key: State) -> list[Move]:
         """What happens to an order, its payment and its messages."""
         known = self._own[number]
         if key not in known:
-            mail: Mail = self._things[key[2]]
+            messages: Messages = self._things[key[2]]
             known[key] = [
-                *self._moves_of_order(number, key[0], key[1], mail),
-                *self._moves_of_payment(number, key[0], key[1], mail),
+                *self._moves_of_order(number, key[0], key[1], messages),
+                *self._moves_of_payment(number, key[0], key[1], messages),
             ]
         return known[key]
 
-    def _moves_of_order(self, number: int, rows_number: int, payment: int, mail: Mail) -> Iterator[Move]:
-        order, rows, faults = self._orders[number], self._things[rows_number], self.scenario.faults
-        whose = self._whose(number)
+    def _moves_of_order(
+        self, number: int, order_number: int, payment: int, messages: Messages
+    ) -> Iterator[Move]:
+        order, faults, whose = self._orders[number], self.scenario.faults, self._whose(number)
+        state: OrderState = self._things[order_number]
 
         def move(
-            label: str, act: Callable[[], Outcome], *key: Any, mail: Mail = mail, due: bool = False
+            label: str,
+            act: Callable[[], Outcome[Any]],
+            *key: Any,
+            messages: Messages = messages,
+            due: bool = False,
         ) -> Move:
-            effect = self._effect(act, label, rows_number, number, *key)
-            after = (effect.state, payment, self._number(mail.after(effect)))
+            effect = self._effect(act, label, order_number, number, *key)
+            after = (effect.state, payment, self._number(messages.after(effect)))
             return Move(whose + label, after, effect.problem, due)
 
-        def hear(position: int, payload_number: int, mail: Mail, again: str) -> Move:
+        def handle(position: int, payload_number: int, messages: Messages, again: str) -> Move:
             payload = self._things[payload_number]
-            label = f"order hears {payload.TOPIC}{again}"
-            act = lambda: order.hear(rows, payload, position)  # noqa: E731
-            return move(label, act, payload_number, position, mail=mail, due=not again)
+            label = f"order handles {payload.TOPIC}{again}"
+            act = lambda: order.handle(state, payload, position)  # noqa: E731
+            return move(label, act, payload_number, position, messages=messages, due=not again)
 
-        for topic, position, payload in mail.waiting(_TO_ORDER):
-            yield hear(position, payload, mail.heard_next(topic), "")
-        if rows.claimed:
-            what = f"{'to give up' if rows.claimed.overdue else 'to ask again'}: {rows.claimed.step}"
-            yield move(f"the engine takes up the saga, {what}", lambda: order.take_up(rows), due=True)
+        for topic, position, payload in messages.waiting(_TO_ORDER):
+            yield handle(position, payload, messages.next_handled(topic), "")
+        if state.claimed:
+            label = f"the engine takes up the saga, {_what_for(state.claimed)}"
+            yield move(label, lambda: order.take_up(state), due=True)
             if faults:
-                yield move("the instance that claimed the saga dies", lambda: order.drop_claim(rows))
-        yield move("the buyer orders", lambda: order.place(rows))
-        if rows.facts:
-            yield move("the buyer cancels", lambda: order.cancel(rows))
-        if rows.saga and not rows.claimed:
-            yield move(f"{_CLAIM}to ask again: {rows.saga.step}", lambda: order.claim(rows, False))
-            if rows.saga.has_deadline:
-                yield move(f"{_OVERDUE}{rows.saga.step}", lambda: order.claim(rows, True))
+                yield move("the instance that claimed the saga dies", lambda: order.drop_claim(state))
+        yield move("the buyer orders", lambda: order.place(state))
+        if state.rows.facts:
+            yield move("the buyer cancels", lambda: order.cancel(state))
+        if not state.claimed:
+            if order_number not in self._claims:
+                self._claims[order_number] = order.claims(state)
+            for claim in self._claims[order_number]:
+                act = lambda claim=claim: order.claim(state, claim)  # noqa: E731
+                yield move(f"{_CLAIM}{_what_for(claim)}", act)
         if faults:
-            for _, position, payload in mail.over(_TO_ORDER):
-                yield hear(position, payload, mail, " again")
+            for _, position, payload in messages.over(_TO_ORDER):
+                yield handle(position, payload, messages, " again")
 
-    def _moves_of_payment(self, number: int, rows: int, payment_number: int, mail: Mail) -> Iterator[Move]:
+    def _moves_of_payment(
+        self, number: int, order: int, payment_number: int, messages: Messages
+    ) -> Iterator[Move]:
         payments, faults, whose = self._payments[number], self.scenario.faults, self._whose(number)
         payment: PaymentState = self._things[payment_number]
         bank: Bank = payment.bank
         room = len(payment.tasks) < self.scenario.tasks
 
         def move(
-            label: str, act: Callable[[], Outcome], *key: Any, mail: Mail = mail, due: bool = False
+            label: str,
+            act: Callable[[], Outcome[Any]],
+            *key: Any,
+            messages: Messages = messages,
+            due: bool = False,
         ) -> Move:
             effect = self._effect(act, label, payment_number, number, *key)
-            after = (rows, effect.state, self._number(mail.after(effect)))
+            after = (order, effect.state, self._number(messages.after(effect)))
             return Move(whose + label, after, effect.problem, due)
 
-        def begin(label: str, name: str, argument: Any, mail: Mail = mail, due: bool = False) -> Move:
+        def begin(
+            label: str, name: str, argument: Any, messages: Messages = messages, due: bool = False
+        ) -> Move:
             act = lambda: payments.start(payment, name, argument)  # noqa: E731
-            return move(label, act, self._number(argument), mail=mail, due=due)
+            return move(label, act, self._number(argument), messages=messages, due=due)
 
         def moved(label: str, bank: Bank) -> Move:
             return move(label, lambda: Outcome(replace(payment, bank=bank)), due=True)
 
-        for question_number in sorted(mail.questions):
+        for question_number in sorted(messages.questions):
             question = self._things[question_number]
-            rest = mail.without(question_number)
+            rest = messages.without(question_number)
             if room:
                 yield begin(f"payment is asked: {question.kind}", question.kind, question, rest, due=True)
             if room and faults:
                 label = f"payment is asked, and will be once more: {question.kind}"
                 yield begin(label, question.kind, question)
             if faults:
-                after = (rows, payment_number, self._number(rest))
+                after = (order, payment_number, self._number(rest))
                 yield Move(f"{whose}the question to payment gets lost: {question.kind}", after, "", False)
         for at, task in enumerate(payment.tasks):
             yield from self._steps(move, payments, payment, at, task)
@@ -320,7 +350,9 @@ class Shop:
         if (captured := bank.capture()) != bank:
             yield moved("the gateway captures the slow card", captured)
         if room:
-            for name, argument in self._due(payment):
+            if payment_number not in self._late:
+                self._late[payment_number] = list(self._late_work(payments, payment))
+            for name, argument in self._late[payment_number]:
                 yield begin(f"payment begins to {name}", name, argument)
             for notice in bank.notices():
                 yield begin(f"{_NOTICE}{type(notice).__name__}", "notice", notice)
@@ -330,31 +362,23 @@ class Shop:
     ) -> Iterator[Move]:
         """What the next step of a use case of payment may come to."""
         where = f"{task.name}, step {len(task.past) + 1}"
-        for choice in payments.choices(task):
-            what = "writes" if task.next_step == "store" else f"asks for {task.next_step}: {choice}"
-            if choice == ANSWERED:
-                yield move(
-                    f"payment {what} ({where})", lambda: payments.step(payment, at, ANSWERED), at, due=True
-                )
-            elif self.scenario.faults:
-                yield move(
-                    f"payment {what} ({where})",
-                    lambda choice=choice: payments.step(payment, at, choice),
-                    at,
-                )
+        for fate in payments.fates(task):
+            what = "writes" if task.next_step == STORE else f"asks for {task.next_step}: {fate}"
+            act = lambda fate=fate: payments.step(payment, at, fate)  # noqa: E731
+            if fate is Fate.ANSWERED or self.scenario.faults:
+                yield move(f"payment {what} ({where})", act, at, due=fate is Fate.ANSWERED)
         if self.scenario.faults:
             yield move(f"payment dies ({where})", lambda: Outcome(payments.die(payment, at)), at)
 
-    def _due(self, payment: PaymentState) -> Iterator[tuple[str, Any]]:
-        for row in payment.rows.payments:
-            if payment_of(row).status is PaymentStatus.PENDING:
-                yield "look after it", PaymentDue(row)
-                yield "see whether to give up", PaymentDue(row)
-            elif self.scenario.staff:
-                yield "refund by staff", payment_of(row).payment_id
-        for row in payment.rows.refunds:
-            if refund_of(row).is_pending:
-                yield "look after it", RefundDue(row)
+    def _late_work(self, payments: PaymentService, payment: PaymentState) -> Iterator[tuple[str, Any]]:
+        for due in payments.due(payment):
+            yield BRING_ON, due
+            if isinstance(due, PaymentDue):
+                yield GIVE_UP, due
+        if self.scenario.staff:
+            for made in map(payment_memory.payment_of, payment.rows.payments):
+                if made.status is not PaymentStatus.PENDING:
+                    yield "refund by staff", made.payment_id
 
     # ------------------------------------------------------------------------------------------- to rest
 
@@ -392,7 +416,7 @@ class Shop:
     def _until_done(self, number: int, move_from: State, move: Move) -> Move:
         labels, after, problem = [move.label], move.after, move.problem
         while not problem:
-            due = (m for m in self._own_moves(number, after) if m.due and " hears " not in m.label)
+            due = (m for m in self._own_moves(number, after) if m.due and " handles " not in m.label)
             if (step := next(due, None)) is None:
                 break
             labels.append(step.label)
@@ -406,8 +430,8 @@ class Shop:
     def broken(self, state: State) -> str:
         """Say what may never be, not even for a moment; "" if all is well."""
         for number in range(len(self._orders)):
-            rows, payment, _ = self._of(state, number)
-            key = (number, rows, payment, state[-1])
+            order, payment, _ = self._of(state, number)
+            key = (number, order, payment, state[-1])
             if key not in self._broken:
                 order_id = self._orders[number].order_id
                 self._broken[key] = broken_now(order_id, *(self._things[part] for part in key[1:]))
@@ -430,4 +454,8 @@ _CLAIM = "an instance claims the saga "
 _OVERDUE = f"{_CLAIM}to give up: "
 _NOTICE = "the gateway sends payment a notice: "
 # What is looked after when all is quiet, in the order in which it comes.
-_LOOKS = ("payment begins to look after it", _NOTICE, f"{_CLAIM}to ask again", _OVERDUE)
+_LOOKS = (f"payment begins to {BRING_ON}", _NOTICE, f"{_CLAIM}to ask again", _OVERDUE)
+
+
+def _what_for(claim: Claim) -> str:
+    return f"{'to give up' if claim.overdue else 'to ask again'}: {claim.saga.step}"

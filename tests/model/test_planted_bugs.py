@@ -1,29 +1,36 @@
 """A check that finds nothing may look at nothing: each of these breaks one thing, which must be found."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
-from stoa_events import OrderCancelled, PaymentSuccessful
-from stoa_inventory.model import HoldStatus, release
-from stoa_inventory.repository import Tx
+from stoa_chassis import due
+from stoa_chassis.avro import Event
+from stoa_chassis.due import DueWork
+from stoa_chassis.uow import transactional
+from stoa_events import OrderCancelled, OrderPlaced, PaymentSuccessful
+from stoa_inventory.model import NotReserved
+from stoa_inventory.ports import Tx as InventoryTx
 from stoa_inventory.service import Inventory
-from stoa_order import events, saga
+from stoa_order import engine, saga, service
 from stoa_order.engine import SagaEngine
-from stoa_order.model import Order, Status
-from stoa_order.saga import SAGA, Step
+from stoa_order.model import Order, Saga, Status
+from stoa_order.saga import SAGA, Step, plan
 from stoa_payment import model as payment_model
+from stoa_payment import testing as payment_memory
 from stoa_payment.model import ChargeStatus, PaymentStatus
-from tests.model import memory
 from tests.model.explorer import Report, explore
-from tests.model.memory import Cell, Gateway, PaymentRows
+from tests.model.services import GIVE_UP
 from tests.model.shop import Buyer, Scenario, Shop
+from tests.model.stepwise import Gateway
 
 _STATES = 60_000
-GOOD, SLOW = Scenario((1,), (Buyer((1,)),)), Scenario((1,), (Buyer((1,), "slow"),))
+GOOD, SLOW = Scenario((1,), (Buyer((1,)),)), Scenario((1,), (Buyer((1,), "tok_timeout"),))
+RESERVE, CHARGE = SAGA
 
 
 @pytest.fixture
@@ -38,9 +45,19 @@ def broken(shop: Callable[..., Shop]) -> Callable[..., Report]:
     return look
 
 
-def use(monkeypatch: pytest.MonkeyPatch, table: Sequence[Step]) -> None:
-    monkeypatch.setattr(saga, "SAGA", tuple(table))
-    monkeypatch.setattr(events, "SAGA", tuple(table))
+def use(monkeypatch: pytest.MonkeyPatch, *table: Step) -> None:
+    monkeypatch.setattr(saga, "SAGA", table)
+
+
+def use_plan(monkeypatch: pytest.MonkeyPatch, change: Callable[[Saga], Saga]) -> None:
+    """Change what is planned for orders."""
+
+    def changed(*args: Any, **known: Any) -> Saga | None:
+        planned = plan(*args, **known)
+        return change(planned) if planned else None
+
+    monkeypatch.setattr(service, "plan", changed)
+    monkeypatch.setattr(engine, "plan", changed)
 
 
 def without_faults(report: Report) -> list[str]:
@@ -48,48 +65,62 @@ def without_faults(report: Report) -> list[str]:
     return [step for step in report.trace if not step.startswith("(by itself)")]
 
 
-def test_a_saga_without_refunds_keeps_the_money_of_cancelled_orders(
+def test_a_saga_whose_compensation_does_not_run_keeps_the_money_of_cancelled_orders(
     monkeypatch: pytest.MonkeyPatch, broken: Callable[..., Report]
 ) -> None:
-    use(monkeypatch, [step for step in SAGA if step.name != "refund"])
+    use(monkeypatch, RESERVE, replace(CHARGE, compensation=None))
     report = broken()
     assert "a cancelled order is refunded in full" in report.wrong
     assert without_faults(report) == [
         "the buyer orders",
-        "inventory hears order.placed",
-        "order hears inventory.reserved",
+        "inventory handles order.placed",
+        "order handles inventory.reserved",
         "the buyer cancels",
     ], report
     assert "(by itself) payment is asked: charge" in report.trace
+
+
+def test_a_cancellation_that_is_not_published_leaves_its_stock_promised(
+    monkeypatch: pytest.MonkeyPatch, broken: Callable[..., Report]
+) -> None:
+    def cancel(order: Order, reason: str, now: datetime) -> None:
+        real(order, reason, now)
+        order.events.clear()
+
+    real = Order.cancel
+    monkeypatch.setattr(Order, "cancel", cancel)
+    assert "cancelled, but stock is promised to it" in broken().wrong
 
 
 def test_an_inventory_that_forgets_early_cancellations_reserves_for_ever(
     broken: Callable[..., Report],
 ) -> None:
     class Forgetful(Inventory):
-        async def order_cancelled(self, event: Any) -> None:
-            async def decide(tx: Tx) -> None:
-                payload: OrderCancelled = event.payload
-                if await tx.stocks.lock_hold(payload.order_id) is HoldStatus.HELD:
-                    await self._settle(tx, payload.order_id, HoldStatus.RELEASED, release)
-
-            await self._uow.run(decide, consuming=event)
+        @transactional
+        async def on_order_cancelled(self, tx: InventoryTx, event: Event[OrderCancelled]) -> None:
+            try:
+                hold = await tx.holds.lock(event.payload.order_id)
+            except NotReserved:
+                return
+            stocks = await tx.stocks.lock(hold.quantities)
+            hold.on_order_cancelled(stocks, self._clock.now())
+            await tx.holds.save(hold, stocks.values())
 
     report = broken(inventory=Forgetful)
     assert "cancelled, but stock is promised to it" in report.wrong
     assert without_faults(report) == [
         "the buyer orders",
         "the buyer cancels",
-        "inventory hears order.cancelled",
+        "inventory handles order.cancelled",
     ], report
 
 
 def test_an_inventory_that_ignores_cancellations_is_found(broken: Callable[..., Report]) -> None:
-    class Deaf(Inventory):
-        async def order_cancelled(self, event: Any) -> None:
+    class Ignorant(Inventory):
+        async def on_order_cancelled(self, event: Event[OrderCancelled]) -> None:
             pass
 
-    assert "cancelled, but stock is promised to it" in broken(inventory=Deaf).wrong
+    assert "cancelled, but stock is promised to it" in broken(inventory=Ignorant).wrong
 
 
 def test_an_inventory_that_promises_what_is_not_there_is_found(
@@ -103,12 +134,15 @@ def test_an_inventory_that_promises_what_is_not_there_is_found(
 
 
 def test_a_payment_service_that_pays_an_order_twice_is_found(broken: Callable[..., Report]) -> None:
-    class Repeating(memory.Payments):
-        def _known(self, cell: Cell[PaymentRows], payment: payment_model.Payment) -> bool:
-            return False
+    class Repeating(payment_memory.Payments):
+        async def add(self, payment: payment_model.Payment) -> bool:
+            store = self._store()
+            row = payment_memory.payment_row(payment)
+            store.rows = replace(store.rows, payments=(*store.rows.payments, row))
+            return True
 
     report = broken(payment_store=Repeating)
-    assert "charged" in report.wrong
+    assert "payments_gateway_charge_id_key" in report.wrong
     assert any("once more" in step or "ask again" in step for step in report.trace), report
 
 
@@ -130,11 +164,11 @@ def test_an_engine_that_gives_up_without_cancelling_leaves_orders_pending(
     def shrug(order: Order, now: datetime) -> None:
         pass
 
-    use(monkeypatch, [replace(step, gives_up=step.gives_up and shrug) for step in SAGA])
+    use(monkeypatch, *(replace(step, gives_up=shrug) for step in SAGA))
 
     # A question is asked again until it is answered: only where nobody ever answers does giving up matter.
     class Silent(Inventory):
-        async def order_placed(self, event: Any) -> None:
+        async def on_order_placed(self, event: Event[OrderPlaced]) -> None:
             pass
 
     report = broken(inventory=Silent)
@@ -146,11 +180,9 @@ def test_money_that_comes_for_a_cancelled_order_must_be_noted(
 ) -> None:
     def pay(order: Order, answer: PaymentSuccessful, now: datetime) -> None:
         if order.status is not Status.CANCELLED:
-            order.pay(answer, now)
+            order.on_payment_successful(answer, now)
 
-    charge = next(step for step in SAGA if step.name == "charge")
-    deaf = replace(charge, answers={**charge.answers, PaymentSuccessful: pay})
-    use(monkeypatch, [deaf if step is charge else step for step in SAGA])
+    use(monkeypatch, RESERVE, replace(CHARGE, answers={**CHARGE.answers, PaymentSuccessful: pay}))
     assert "a cancelled order is refunded in full" in broken().wrong
 
 
@@ -163,7 +195,7 @@ def test_money_that_is_captured_after_payment_gave_up_must_go_back(
     monkeypatch.setattr(payment_model.Payment, "awaits", awaits)
     report = broken(SLOW)
     assert "the gateway's ledger agrees" in report.wrong
-    assert any("see whether to give up" in step for step in report.trace), report
+    assert any(GIVE_UP in step for step in report.trace), report
 
 
 def test_confirming_before_the_money_is_there_is_found(
@@ -174,38 +206,112 @@ def test_confirming_before_the_money_is_there_is_found(
 
     real: Any = payment_model.Payment.settle
     monkeypatch.setattr(payment_model.Payment, "settle", settle)
-    report = broken(Scenario((1,), (Buyer((1,), "declined"),)))
+    report = broken(Scenario((1,), (Buyer((1,), "tok_declined"),)))
     assert "booked that the gateway did not take" in report.wrong
 
 
-def test_an_engine_that_loses_the_payment_token_is_found(
+def test_a_saga_that_loses_the_payment_token_is_found(
     monkeypatch: pytest.MonkeyPatch, broken: Callable[..., Report]
 ) -> None:
-    ask = SagaEngine.ask
-    monkeypatch.setattr(SagaEngine, "ask", lambda engine, order, payment_token=None: ask(engine, order))
+    use_plan(monkeypatch, lambda planned: replace(planned, token=None))
     assert "payment refuses to charge" in broken().wrong
 
 
-def test_a_refund_that_is_heard_of_first_must_not_leave_the_order_waiting(
+def test_an_engine_that_never_asks_again_leaves_the_money_of_cancelled_orders(
+    monkeypatch: pytest.MonkeyPatch, broken: Callable[..., Report]
+) -> None:
+    async def take_up(engine: SagaEngine, saga: Saga) -> None:
+        await engine._bring_on(saga.order_id)
+
+    monkeypatch.setattr(SagaEngine, "take_up", take_up)
+    report = broken()
+    assert "a cancelled order is refunded in full" in report.wrong
+    assert any("gets lost: refund" in step for step in report.trace), report
+
+
+def test_a_step_that_is_put_off_for_ever_is_found(
+    monkeypatch: pytest.MonkeyPatch, broken: Callable[..., Report]
+) -> None:
+    def for_ever(planned: Saga) -> Saga:
+        return (
+            replace(planned, due=planned.due + timedelta(days=365)) if planned.step == "refund" else planned
+        )
+
+    use_plan(monkeypatch, for_ever)
+    report = broken()
+    assert "a cancelled order is refunded in full" in report.wrong
+    assert any("gets lost: refund" in step for step in report.trace), report
+
+
+def test_a_charge_that_is_put_off_for_ever_is_found(
+    monkeypatch: pytest.MonkeyPatch, broken: Callable[..., Report]
+) -> None:
+    async def put_off(unsettled: DueWork[Any], work: Any) -> None:
+        await unsettled._store.put_off(work, unsettled._clock.now() + timedelta(days=365))
+
+    monkeypatch.setattr(DueWork, "put_off", put_off)
+    report = broken()
+    assert "every order is settled: pending" in report.wrong
+    assert any("asks for charge: not reached" in step for step in report.trace), report
+
+
+def test_late_work_that_is_not_bound_to_what_caused_it_loses_the_correlation_id(
+    monkeypatch: pytest.MonkeyPatch, broken: Callable[..., Report]
+) -> None:
+    @contextmanager
+    def unbound(correlation_id: str) -> Iterator[None]:
+        yield
+
+    monkeypatch.setattr(due, "bound", unbound)
+    report = broken()
+    assert report.wrong == "order.cancelled does not carry the correlation id of its order"
+    assert report.trace[-1] == "the engine takes up the saga, to give up: reserve stock", report
+
+
+def test_a_saga_that_forgets_the_correlation_id_is_found(
+    monkeypatch: pytest.MonkeyPatch, broken: Callable[..., Report]
+) -> None:
+    use_plan(monkeypatch, lambda planned: replace(planned, correlation_id=""))
+    assert "does not carry the correlation id of its order" in broken().wrong
+
+
+def test_a_notice_that_is_taken_over_under_an_id_of_its_own_is_found(
+    monkeypatch: pytest.MonkeyPatch, broken: Callable[..., Report]
+) -> None:
+    @contextmanager
+    def unbound(correlation_id: str, deadline: float | None) -> Iterator[None]:
+        yield
+
+    monkeypatch.setattr("stoa_payment.service.bound", unbound)
+    report = broken(SLOW)
+    assert report.wrong == "payment.successful does not carry the correlation id of its order"
+    assert any("sends payment a notice" in step for step in report.trace), report
+
+
+def test_an_error_that_late_work_survives_is_found(
+    monkeypatch: pytest.MonkeyPatch, broken: Callable[..., Report]
+) -> None:
+    async def take_up(engine: SagaEngine, saga: Saga) -> None:
+        raise AssertionError("broken")
+
+    monkeypatch.setattr(SagaEngine, "take_up", take_up)
+    assert "due work failed" in broken().wrong
+
+
+def test_a_refund_that_is_known_first_must_not_leave_the_order_waiting(
     monkeypatch: pytest.MonkeyPatch, broken: Callable[..., Report]
 ) -> None:
     def pay(order: Order, answer: PaymentSuccessful, now: datetime) -> None:
         if order.payment is None:
-            order.pay(answer, now)
+            order.on_payment_successful(answer, now)
 
-    use(
-        monkeypatch,
-        [
-            replace(s, answers={**s.answers, PaymentSuccessful: pay}) if s.name == "charge" else s
-            for s in SAGA
-        ],
-    )
+    use(monkeypatch, RESERVE, replace(CHARGE, answers={**CHARGE.answers, PaymentSuccessful: pay}))
     report = broken(replace(GOOD, staff=True))
     assert report.wrong == "an order waits for its deadline though everybody has answered"
 
 
 def test_a_trace_reads_as_a_story(monkeypatch: pytest.MonkeyPatch, broken: Callable[..., Report]) -> None:
-    use(monkeypatch, [step for step in SAGA if step.name != "refund"])
+    use(monkeypatch, RESERVE, replace(CHARGE, compensation=None))
     lines = str(broken()).splitlines()
     assert lines[0].startswith("at rest, a cancelled order is refunded in full: cancelled, but 11.00")
     assert lines[1] == "   1. the buyer orders"

@@ -14,7 +14,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from tests.model.shop import Buyer, Scenario, Shop
 
-_SCENARIO = Scenario((2, 1), (Buyer((1, 1)), Buyer((1, 0), "slow"), Buyer((1, 1))), tasks=2, staff=True)
+_SCENARIO = Scenario(
+    (2, 1), (Buyer((1, 1)), Buyer((1, 0), "tok_timeout"), Buyer((1, 1))), tasks=2, staff=True
+)
 
 
 @cache

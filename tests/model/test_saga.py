@@ -14,7 +14,7 @@ from tests.model.shop import Buyer, Scenario, Shop
 _STATES = int(os.environ.get("STOA_MODEL_STATES", "60000"))
 pytestmark = pytest.mark.timeout(max(300, _STATES // 500))
 
-GOOD, DECLINED, SLOW = (Buyer((1,), card) for card in ("good", "declined", "slow"))
+GOOD, DECLINED, SLOW = (Buyer((1,), card) for card in ("tok_visa", "tok_declined", "tok_timeout"))
 
 # All states of these are explored.
 WHOLE = {

@@ -33,13 +33,13 @@ _PURE = ("model", "read_model", "ports", "saga")
 _USE_CASES = ("service", "ports", "saga")
 _ADAPTERS = ("repository", "peers", "api", "events")
 
+_OPERATORS, _STACK = "stoa_ops", "stoa_stack"
+_TOLD_OF_ITSELF = "audit"  # the module of a service that is meant for operators' tools
+
 _DRIVERS = (
     "aiohttp", "asyncpg", "bson", "confluent_kafka", "fastavro", "httpx", "opensearchpy", "pymongo", "redis",
 )  # fmt: skip
 _PROTOCOL = ("google", "grpc", "stoa")
-
-# Imports that break a rule today: `importer -> imported`. Each is printed as a warning until it is gone.
-EXCEPTIONS: Sequence[str] = ()
 
 
 def rules(checkout: Path = CHECKOUT) -> str:
@@ -78,11 +78,37 @@ def rules(checkout: Path = CHECKOUT) -> str:
             source_modules=_those_of(inside, _USE_CASES),
             forbidden_modules=[*_those_of(inside, _ADAPTERS), *_DRIVERS, *_PROTOCOL],
             allow_indirect_imports="True",
-            ignore_imports=EXCEPTIONS,
+        ),
+    ]
+    if _OPERATORS in roots:
+        sections += _of_operators(inside)
+    return "\n".join(sections)
+
+
+def _of_operators(inside: Mapping[str, set[str]]) -> list[str]:
+    """The rules for operators' tools, which run beside neither the services nor the local stack."""
+    others = [
+        f"{service}.{name}" for service, has in inside.items() for name in has - {"__init__", _TOLD_OF_ITSELF}
+    ]
+    return [
+        _contract(
+            "operators-services",
+            "Operators' tools know of a service what it tells of itself",
+            "forbidden",
+            source_modules=[_OPERATORS],
+            forbidden_modules=sorted(others),
+            allow_indirect_imports="True",
+        ),
+        _contract(
+            "operators-stack",
+            "Operators' tools work without the local stack",
+            "forbidden",
+            source_modules=[_OPERATORS],
+            forbidden_modules=[_STACK],
+            ignore_imports=[f"{_OPERATORS}.local -> {_STACK}.*"],
             unmatched_ignore_imports_alerting="none",
         ),
     ]
-    return "\n".join(sections)
 
 
 def _layers(found: Iterable[Member]) -> list[str]:
@@ -125,9 +151,6 @@ def _section(title: str, **values: str | Sequence[str]) -> str:
 
 def main() -> int:
     """Check the checkout's imports against the rules; returns the exit code."""
-    for exception in EXCEPTIONS:
-        sys.stdout.write(f"warning: against the rules, and let pass: {exception}\n")
-    sys.stdout.flush()
     with TemporaryDirectory() as folder:
         config = Path(folder) / "importlinter.ini"
         config.write_text(rules())

@@ -16,8 +16,6 @@ from stoa_stack.instance import CHECKOUT
 from stoa_stack.throwaway import IMPATIENT, run, throwaway
 from stoa_tools import on_stack, workspace
 
-# Tests whose types are not right yet, by part: each is printed as a warning until it is gone.
-UNTYPED_TESTS: Sequence[str] = ("ops.tests", "tests.model")
 _PYTEST_CACHE = CHECKOUT / ".pytest_cache"
 
 
@@ -52,14 +50,11 @@ def _lint_steps() -> Mapping[str, Sequence[str]]:
 def _typed() -> Sequence[str]:
     """What mypy checks: every package of ours and all tests, in one run that shares its cache."""
     packages = [module for member in workspace.members() for module in member.modules]
-    tests = [name for name in workspace.packages_of_tests() if name not in UNTYPED_TESTS]
+    tests = workspace.packages_of_tests()
     return [word for name in (*packages, *tests) for word in ("-p", name)]
 
 
 def _passes(console: Console, name: str, command: Sequence[str]) -> bool:
-    if name == "types":
-        for tests in UNTYPED_TESTS:
-            console.print(f"[yellow]warning:[/] types are not checked in {tests}")
     try:
         run(console, name, *command)
     except typer.Exit:

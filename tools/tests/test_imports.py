@@ -11,7 +11,7 @@ from stoa_tools.imports import rules
 
 ROOT = """
 [tool.uv.workspace]
-members = ["services/*", "sdk/*"]
+members = ["services/*", "ops", "stack", "sdk/*"]
 """
 MEMBER = """
 [project]
@@ -42,9 +42,10 @@ def broken(checkout: Path) -> str:
     """What import-linter says of the checkout, nothing if all rules are kept."""
     config = checkout / "rules.ini"
     config.write_text(rules(checkout))
+    folders = [*checkout.glob("services/*/"), *checkout.glob("*/")]
     done = subprocess.run(
         [Path(sys.executable).with_name("lint-imports"), "--no-logo", "--no-cache", "--config", config],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, checkout.glob("services/*/")))},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, folders))},
         cwd=checkout, capture_output=True, text=True, check=False,
     )  # fmt: skip
     return done.stdout if done.returncode else ""
@@ -75,6 +76,26 @@ def test_a_service_like_the_others_keeps_the_rules_without_being_named(checkout:
 def test_a_service_that_breaks_a_rule_is_named(checkout: Path, module: str, line: str) -> None:
     (checkout / f"services/ferry/stoa_ferry/{module}.py").write_text(f"{line}\n")
     assert f"stoa_ferry.{module} -> " in broken(checkout)
+
+
+@pytest.mark.parametrize(
+    ("module", "line", "kept"),
+    [
+        ("model", "from stoa_ferry import audit", True),
+        ("model", "from stoa_ferry import repository", False),
+        ("local", "from stoa_stack import model", True),
+        ("model", "from stoa_stack import model", False),
+    ],
+)
+def test_operators_tools_know_of_services_their_audit_and_of_the_stack_nothing(
+    checkout: Path, module: str, line: str, kept: bool
+) -> None:
+    (checkout / "services/ferry/stoa_ferry/audit.py").touch()
+    for name in ("ops", "stack"):
+        add_member(checkout, name)
+    (checkout / "ops/stoa_ops/local.py").touch()
+    (checkout / f"ops/stoa_ops/{module}.py").write_text(f"{line}\n")
+    assert (f"stoa_ops.{module} -> " not in broken(checkout)) is kept
 
 
 def test_a_new_kind_of_part_needs_a_place(checkout: Path) -> None:

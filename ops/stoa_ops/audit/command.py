@@ -10,29 +10,29 @@ from decimal import Decimal
 from rich.console import Console
 from rich.table import Table
 
-from stoa_ops.audit.books import Books, read
+from stoa_chassis.audit import Finding
+from stoa_ops.audit.books import ShopBooks, read
 from stoa_ops.audit.event_log import EventLog
-from stoa_ops.audit.findings import Finding
 from stoa_ops.audit.invariants import findings
-from stoa_stack.instance import Instance
+from stoa_ops.settings import OperatorSettings
 
 _PAUSE = 1.0  # seconds
 _SHOWN = 50
 
 
-def command(at: Instance, console: Console, wait: float) -> int:
-    """Audit an instance; 0 if the books balance, 1 if not, 2 if they could not be read.
+def command(settings: OperatorSettings, console: Console, wait: float) -> int:
+    """Audit a shop; 0 if the books balance, 1 if not, 2 if they could not be read.
 
     A shop that is running always has something under way, so only what stays wrong for `wait` seconds counts.
     """
     try:
-        books, found = asyncio.run(audit(at, wait))
+        books, found = asyncio.run(audit(settings, wait))
     except Exception as error:  # whatever client: a store that can't be read
         console.print(f"[red]The books could not be read:[/] {error!r}")
         return 2
     console.print(_summary(books))
     if not found:
-        console.print(f"[green]The books balance:[/] {len(books.orders)} orders, every rule holds.")
+        console.print(f"[green]The books balance:[/] {len(books.order.orders)} orders, every rule holds.")
         return 0
     console.print(f"[red]The books do not balance: {len(found)} findings.[/]")
     for finding in found[:_SHOWN]:
@@ -42,7 +42,7 @@ def command(at: Instance, console: Console, wait: float) -> int:
     return 1
 
 
-async def audit(at: Instance, wait: float) -> tuple[Books, list[Finding]]:
+async def audit(settings: OperatorSettings, wait: float) -> tuple[ShopBooks, list[Finding]]:
     """Read and check again and again for up to `wait` seconds; return what was still wrong in the end.
 
     What is wrong at one reading and right at another was on its way, not wrong. Raises what the client of a
@@ -51,18 +51,20 @@ async def audit(at: Instance, wait: float) -> tuple[Books, list[Finding]]:
     deadline = time.monotonic() + wait
     while True:
         try:
-            with EventLog(at) as log:
-                return await _read_until(deadline, at, log)
+            with EventLog(settings) as log:
+                return await _read_until(deadline, settings, log)
         except Exception:  # whatever client: a store that can't be read may be on its way up
             if time.monotonic() > deadline:
                 raise
         await asyncio.sleep(_PAUSE)
 
 
-async def _read_until(deadline: float, at: Instance, log: EventLog) -> tuple[Books, list[Finding]]:
+async def _read_until(
+    deadline: float, settings: OperatorSettings, log: EventLog
+) -> tuple[ShopBooks, list[Finding]]:
     standing: set[tuple[str, str]] | None = None
     while True:
-        books = await read(at, log)
+        books = await read(settings, log)
         found = list(findings(books))
         now = {(finding.rule, finding.subject) for finding in found}
         standing = now if standing is None else standing & now
@@ -72,9 +74,9 @@ async def _read_until(deadline: float, at: Instance, log: EventLog) -> tuple[Boo
         await asyncio.sleep(_PAUSE)
 
 
-def _summary(books: Books) -> Table:
+def _summary(books: ShopBooks) -> Table:
     table = Table("what", "", box=None, show_header=False, pad_edge=False)
-    by_status = Counter(order.status for order in books.orders.values())
+    by_status = Counter(order.status for order in books.order.orders.values())
     table.add_row(
         "orders", ", ".join(f"{count} {status}" for status, count in sorted(by_status.items())) or "none"
     )
@@ -84,10 +86,11 @@ def _summary(books: Books) -> Table:
         f"{sum((c.amount for c in taken), Decimal(0))} taken in {len(taken)} charges, "
         f"{sum((c.refunded for c in taken), Decimal(0))} given back",
     )
+    counts = books.inventory.counts
     table.add_row(
         "stock",
-        f"{sum(c.stock for c in books.counts.values())} of {len(books.counts)} variants, "
-        f"{sum(c.reserved for c in books.counts.values())} promised",
+        f"{sum(c.stock for c in counts.values())} of {len(counts)} variants, "
+        f"{sum(c.reserved for c in counts.values())} promised",
     )
     repeated = sum(books.events.repeated.values())
     table.add_row(

@@ -11,24 +11,23 @@ from types import TracebackType
 from typing import NamedTuple, Self
 from uuid import UUID
 
-import asyncpg
 from confluent_kafka import Message
-from redis.asyncio import Redis
 
 from stoa_chassis.kafka import ADDRESSEE_HEADER
-from stoa_contracts.declarations import Store
+from stoa_contracts.declarations import Service, Store
 from stoa_ops.dead_letters import DeadLetters, Letter
 from stoa_ops.events import EventReader, Unreadable
+from stoa_ops.services import audits, consuming
+from stoa_ops.settings import OperatorSettings
+from stoa_ops.stores import postgres, redis
 from stoa_ops.topics import Position, TopicReader, committed, headers
 from stoa_services import SERVICES
-from stoa_stack.instance import Instance
-from stoa_stack.servers import postgres, valkey
 
 # Topics and outboxes forget what is a week old: a day less, and neither has begun to.
 LOOK_BACK = timedelta(days=6)
 _NEWEST = 10_000  # messages of a partition that are read
-# Whose inbox is in Redis, and for which topics: the cart takes products without one, by their version.
-_REDIS_INBOXES = {"cart": ("order.placed",)}
+_OUTBOX = "SELECT event_id, topic, created_at, published_at IS NOT NULL FROM outbox"
+_INBOX = "SELECT event_id FROM inbox WHERE received_at > now() - interval '8 days'"
 
 
 class Written(NamedTuple):
@@ -67,25 +66,27 @@ class EventBooks:
     read_from: dict[str, datetime] = field(default_factory=dict)  # topics that were too long to read it all
     committed: Mapping[str, Mapping[Position, int]] = field(default_factory=dict)
     inboxes: Mapping[str, Collection[UUID]] = field(default_factory=dict)
-    redis_inboxes: Mapping[str, Sequence[str]] = field(default_factory=lambda: _REDIS_INBOXES)
+    noted: Mapping[str, Collection[str]] = field(default_factory=dict)  # topics that a group has in its inbox
     parked: dict[str, set[UUID | tuple[Position, int]]] = field(default_factory=dict)  # by group
     began: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     def expects(self, group: str, topic: str) -> bool:
         """Whether a group notes each event of a topic in an inbox."""
-        return group in self.inboxes and topic in self.redis_inboxes.get(group, (topic,))
+        return group in self.inboxes and topic in self.noted[group]
 
 
 class EventLog(AbstractContextManager["EventLog"]):
     """Reads event books again and again; of topics only what is new."""
 
-    def __init__(self, at: Instance) -> None:
-        self._at = at
-        self._topics = TopicReader(at.address("kafka"))
-        self._letters = TopicReader(at.address("kafka"))
+    def __init__(self, settings: OperatorSettings) -> None:
+        self._settings = settings
+        self._topics = TopicReader(settings.kafka_bootstrap)
+        self._letters = TopicReader(settings.kafka_bootstrap)
         self._dead_letters = DeadLetters()
-        self._events = EventReader(at.registry_url)
-        self._books = EventBooks()
+        self._events = EventReader(settings.schema_registry_url)
+        self._books = EventBooks(
+            noted={audit.service.name: audit.noted for audit in audits() if audit.service.consumes}
+        )
         self.letters: Sequence[Letter] = ()
 
     def __enter__(self) -> Self:
@@ -106,17 +107,14 @@ class EventLog(AbstractContextManager["EventLog"]):
         books = self._books
         books.began = datetime.now(UTC)
         books.written = await self._written()
-        groups = [service.name for service in SERVICES.values() if service.consumes]
-        books.committed = committed(self._at.address("kafka"), groups)
-        inboxes = {
-            service.name: await self._inbox(service.name)
-            for service in SERVICES.values()
-            if service.store is Store.POSTGRES
-        }
+        books.committed = committed(self._settings.kafka_bootstrap, [each.name for each in consuming()])
+        kept = [service for service in consuming() if service.store is Store.POSTGRES]
+        inboxes = {service.name: await self._inbox(service) for service in kept}
         self._read_letters()
         self._read_topics()
-        for group, topics in _REDIS_INBOXES.items():
-            inboxes[group] = await self._redis_inbox(group, topics)
+        for service in consuming():
+            if service.store is Store.REDIS:  # which is asked about the events that were found
+                inboxes[service.name] = await self._redis_inbox(service)
         books.inboxes = inboxes
         return books
 
@@ -124,35 +122,22 @@ class EventLog(AbstractContextManager["EventLog"]):
         found: dict[UUID, Written] = {}
         for service in SERVICES.values():
             if service.store is Store.POSTGRES:
-                rows = await self._fetch(
-                    service.name,
-                    "SELECT event_id, topic, created_at, published_at IS NOT NULL AS published FROM outbox",
-                )
-                for row in rows:
-                    found[row["event_id"]] = Written(
-                        service.name, row["topic"], row["created_at"], row["published"]
-                    )
+                async with postgres(self._settings, service.name) as connection:
+                    for event_id, *rest in await connection.fetch(_OUTBOX):
+                        found[event_id] = Written(service.name, *rest)
         return found
 
-    async def _inbox(self, service: str) -> set[UUID]:
-        rows = await self._fetch(
-            service, "SELECT event_id FROM inbox WHERE received_at > now() - interval '8 days'"
-        )
-        return {row["event_id"] for row in rows}
+    async def _inbox(self, service: Service) -> set[UUID]:
+        async with postgres(self._settings, service.name) as connection:
+            return {row["event_id"] for row in await connection.fetch(_INBOX)}
 
-    async def _fetch(self, database: str, query: str) -> list[asyncpg.Record]:
-        connection = await asyncpg.connect(postgres.superuser_url(self._at, database), timeout=5)
-        try:
-            return await connection.fetch(query)
-        finally:
-            await connection.close()
-
-    async def _redis_inbox(self, group: str, topics: Sequence[str]) -> set[UUID]:
-        asked = [event_id for event_id, seen in self._books.seen.items() if seen.position.topic in topics]
-        async with Redis.from_url(valkey.superuser_url(self._at), socket_timeout=5) as redis:
-            pipeline = redis.pipeline(transaction=False)
+    async def _redis_inbox(self, service: Service) -> set[UUID]:
+        noted = self._books.noted[service.name]
+        asked = [event_id for event_id, seen in self._books.seen.items() if seen.position.topic in noted]
+        async with redis(self._settings, service.name) as client:
+            pipeline = client.pipeline(transaction=False)
             for event_id in asked:
-                pipeline.exists(f"{group}:inbox:{event_id}")
+                pipeline.exists(f"{service.name}:inbox:{event_id}")
             there = await pipeline.execute()
         return {event_id for event_id, found in zip(asked, there, strict=True) if found}
 
@@ -175,7 +160,7 @@ class EventLog(AbstractContextManager["EventLog"]):
             position.topic
             for group, positions in books.committed.items()
             for position in positions
-            if position.topic in _REDIS_INBOXES.get(group, (position.topic,))
+            if position.topic in books.noted[group]
         }
         for message in self._topics.read(sorted(topics), newest=_NEWEST):
             self._take(message)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from stoa_chassis.audit import Finding
 from stoa_ops.audit.event_log import LOOK_BACK, EventBooks
-from stoa_ops.audit.findings import Finding
 
 
 def findings(books: EventBooks) -> Iterator[Finding]:

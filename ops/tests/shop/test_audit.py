@@ -44,7 +44,7 @@ async def balanced() -> None:
 
 
 async def test_a_stock_row_changed_by_hand_is_found(at: Instance, shop: Shop) -> None:
-    variant_id = (await shop.variant(stock=3))["variant_id"]
+    variant_id = (await shop.item(stock=3)).variant_id
     await balanced()
     change = "UPDATE inventory SET stock_count = stock_count + $2 WHERE variant_id = $1"
     async with connected(at, "inventory") as database:
@@ -113,7 +113,7 @@ async def test_an_event_that_kafka_lost_is_found_and_published_again(at: Instanc
 
 
 async def test_an_event_whose_effect_is_not_noted_is_found(at: Instance, shop: Shop) -> None:
-    await shop.product()
+    await shop.item()
     await balanced()
     async with connected(at, "inventory") as database:
         latest = (

@@ -72,20 +72,20 @@ async def test_garbage_in_a_topic_is_parked_listed_shown_and_dropped(at: Instanc
 async def test_a_letter_whose_cause_is_mended_is_replayed_and_takes_effect_once(
     at: Instance, shop: Shop
 ) -> None:
-    variant = await shop.variant(stock=5)
+    item = await shop.item(stock=5)
     ada = await shop.shopper()
-    await ada.add(variant, 2)
+    await ada.add(item, 2)
     order = await ada.settled(await ada.order())
     assert order["status"] == "confirmed"
     order_id = order["order_id"]
     async with inventory_refuses_to_release(at, order_id):
-        await ada.call("PUT", f"/api/v1/orders/{order_id}/cancel", {"reason": "changed my mind"})
+        await ada.cancel_order(order_id, reason="changed my mind")
         [letter] = await eventually(lambda: open_letters(order_id), within=90)
     assert (letter["group"], letter["topic"]) == ("inventory", "order.cancelled")
     assert "broken_" in letter["reason"]
     _, shown = await stoa("dlq", "show", letter["id"])
     assert "changed my mind" in shown
-    assert await shop.stock(variant) == (5, 2)
+    assert await shop.stock(item) == (5, 2)
     code, output = await stoa("audit", "--wait", "0")
     assert code == 1
     assert "stoa dlq list --group inventory" in output
@@ -94,7 +94,7 @@ async def test_a_letter_whose_cause_is_mended_is_replayed_and_takes_effect_once(
     assert code == 0, output
 
     async def released() -> bool:
-        return await shop.stock(variant) == (5, 0)
+        return await shop.stock(item) == (5, 0)
 
     assert await eventually(released, within=60)
     assert not await open_letters(order_id)
@@ -102,7 +102,7 @@ async def test_a_letter_whose_cause_is_mended_is_replayed_and_takes_effect_once(
     await replay_as_if_the_decision_had_been_lost(at, letter["id"])
     code, output = await stoa("audit", "--wait", "30")
     assert code == 0, output
-    assert await shop.stock(variant) == (5, 0)
+    assert await shop.stock(item) == (5, 0)
 
 
 async def replay_as_if_the_decision_had_been_lost(at: Instance, letter_id: str) -> None:

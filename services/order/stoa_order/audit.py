@@ -1,14 +1,14 @@
 """The books of the order service as the audit reads them, and what must hold of them."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from uuid import UUID
 
 import asyncpg
 
-from stoa_chassis.audit import Finding
+from stoa_chassis.audit import Finding, Waiting
 
 _ORDERS = """
 SELECT order_id, coalesce(status, '') AS status, coalesce(total_amount, 0) AS total,
@@ -18,6 +18,10 @@ FROM orders o FULL JOIN (
 ) e USING (order_id) LEFT JOIN sagas USING (order_id)
 """
 _ITEMS = "SELECT order_id, variant_id, quantity FROM order_items"
+_SAGAS = """
+SELECT order_id, step AS waits_for, started_at AS since, attempts, due_at AS next_ask, deadline_at AS deadline
+FROM sagas
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,3 +72,8 @@ def findings(books: Books) -> Iterator[Finding]:
         if order.version != order.facts:
             detail = f"projected up to version {order.version}, its events go to {order.facts}"
             yield Finding("projections match their events", subject, detail, "stoa replay order")
+
+
+async def waiting(connection: asyncpg.Connection) -> Sequence[Waiting]:
+    """The orders whose saga has not ended, and the step at which each stands."""
+    return [Waiting(**row) for row in await connection.fetch(_SAGAS)]

@@ -1,11 +1,10 @@
 """Orders in PostgreSQL: the event store, its projections, and where each saga stands."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import Any, Generic, TypeVar
 from uuid import UUID
 
 import asyncpg
@@ -32,11 +31,126 @@ from stoa_order.model import (
     StatusChange,
 )
 
-Row: TypeAlias = dict[str, Any]
+E = TypeVar("E")
 
 _DUE_SAGAS = DueTable("sagas", key="order_id", deadline="deadline_at")
 _ADDRESS = TypeAdapter(Address)
 _PAYMENT = TypeAdapter(Payment)
+
+
+class _Columns(Generic[E]):
+    """The columns of a table that are written, said once: each with its type, and how an entity gives it.
+
+    In a statement they are the parameters from `$first` on; `$1` is the id of the order.
+    """
+
+    def __init__(self, first: int, **columns: tuple[str, Callable[[E], Any]]) -> None:
+        self.names = ", ".join(columns)
+        self.next = first + len(columns)
+        self._values = [value for _, value in columns.values()]
+        places = [f"${place}::{type_}" for place, (type_, _) in enumerate(columns.values(), first)]
+        self.row = f"SELECT {', '.join(places)}"
+        arrays = ", ".join(f"{place}[]" for place in places)
+        self.rows = f"SELECT $1::uuid, * FROM unnest({arrays})"
+        self.excluded = ", ".join(f"{name} = excluded.{name}" for name in columns if name != "order_id")
+
+    def of(self, entity: E) -> list[Any]:
+        """Return the arguments of `row`."""
+        return [value(entity) for value in self._values]
+
+    def of_all(self, entities: Iterable[E]) -> list[list[Any]]:
+        """Return the arguments of `rows`."""
+        known = list(entities)
+        return [[value(entity) for entity in known] for value in self._values]
+
+
+_ORDER = _Columns[Order](
+    1,
+    order_id=("uuid", lambda order: order.order_id),
+    version=("integer", lambda order: order.version),
+    user_id=("uuid", lambda order: order.user_id),
+    request_id=("text", lambda order: order.request_id),
+    status=("text", lambda order: order.status.value),
+    stock_reserved=("boolean", lambda order: order.stock_reserved),
+    currency=("text", lambda order: order.amounts.total.currency),
+    subtotal=("numeric", lambda order: order.amounts.subtotal.amount),
+    shipping_amount=("numeric", lambda order: order.amounts.shipping.amount),
+    tax_amount=("numeric", lambda order: order.amounts.tax.amount),
+    total_amount=("numeric", lambda order: order.amounts.total.amount),
+    shipping_address=("jsonb", lambda order: _ADDRESS.dump_python(order.shipping_address, mode="json")),
+    shipping_method=("text", lambda order: order.shipping_method),
+    payment=("jsonb", lambda order: order.payment and _PAYMENT.dump_python(order.payment, mode="json")),
+    created_at=("timestamptz", lambda order: order.created_at),
+)
+_ITEMS = _Columns[tuple[int, Line]](
+    _ORDER.next,
+    order_item_id=("uuid", lambda item: item[1].item_id),
+    line=("integer", lambda item: item[0]),
+    product_id=("uuid", lambda item: item[1].product_id),
+    variant_id=("uuid", lambda item: item[1].variant_id),
+    name=("text", lambda item: item[1].name),
+    quantity=("integer", lambda item: item[1].quantity),
+    price=("numeric", lambda item: item[1].price.amount),
+)
+_HISTORY = _Columns[tuple[int, StatusChange]](
+    _ITEMS.next,
+    position=("integer", lambda change: change[0]),
+    status=("text", lambda change: change[1].status.value),
+    reason=("text", lambda change: change[1].reason),
+    at=("timestamptz", lambda change: change[1].at),
+)
+_FACTS = _Columns[Recorded](
+    _HISTORY.next,
+    version=("integer", lambda recorded: recorded.version),
+    type=("text", lambda recorded: facts.name_of(recorded.fact)),
+    data=("jsonb", lambda recorded: facts.dump(recorded.fact)),
+    at=("timestamptz", lambda recorded: recorded.at),
+)
+_SAGA = _Columns[Saga](
+    _FACTS.next,
+    order_id=("uuid", lambda saga: saga.order_id),
+    step=("text", lambda saga: saga.step),
+    started_at=("timestamptz", lambda saga: saga.since),
+    due_at=("timestamptz", lambda saga: saga.due),
+    deadline_at=("timestamptz", lambda saga: saga.deadline),
+    attempts=("integer", lambda saga: saga.attempts),
+    payment_token=("text", lambda saga: saga.token),
+    correlation_id=("text", lambda saga: saga.correlation_id),
+)
+
+# All that an order writes is one statement, since a round trip costs more than a row.
+_PROJECTIONS = f"""items AS (
+    INSERT INTO order_items (order_id, {_ITEMS.names}) {_ITEMS.rows}
+    ON CONFLICT (order_item_id) DO NOTHING
+), history AS (
+    INSERT INTO order_status_history (order_id, {_HISTORY.names}) {_HISTORY.rows}
+    ON CONFLICT (order_id, position) DO NOTHING
+)
+INSERT INTO orders ({_ORDER.names}) {_ORDER.row}
+ON CONFLICT (order_id) DO UPDATE SET {_ORDER.excluded}
+"""
+_NEW_FACTS = f"INSERT INTO order_events (order_id, {_FACTS.names}) {_FACTS.rows}"
+_SAVE = f"""
+WITH facts AS ({_NEW_FACTS}), saga AS (
+    INSERT INTO sagas ({_SAGA.names}) {_SAGA.row}
+    ON CONFLICT (order_id) DO UPDATE SET {_SAGA.excluded} WHERE sagas.step <> excluded.step
+), {_PROJECTIONS}
+"""
+_SAVE_SETTLED = f"""
+WITH facts AS ({_NEW_FACTS}), saga AS (DELETE FROM sagas WHERE order_id = $1), {_PROJECTIONS}
+"""
+_PROJECT = f"WITH {_PROJECTIONS}"
+
+
+def _differs(table: str, names: str, rows: str) -> str:
+    stored = f"SELECT {names} FROM {table} WHERE order_id = $1"
+    return f"EXISTS (SELECT FROM (({stored} EXCEPT {rows}) UNION ALL ({rows} EXCEPT {stored})) AS difference)"
+
+
+_DIFFER = f"""SELECT {_differs("orders", _ORDER.names, _ORDER.row)}
+    OR {_differs("order_items", f"order_id, {_ITEMS.names}", _ITEMS.rows)}
+    OR {_differs("order_status_history", f"order_id, {_HISTORY.names}", _HISTORY.rows)}
+"""
 
 # What a transaction reads names its columns: `*` would fail once when a migration adds one.
 _GET = """
@@ -74,12 +188,12 @@ class Orders:
         """
         if not order.changes:
             return
-        rows = _Projection.of(order)
-        recorded = [_fact_row(order.order_id, recorded) for recorded in order.changes]
-        saga_row = _saga_row(saga) if saga else {}
-        statement = _save(rows.columns, tuple(recorded[0]), tuple(saga_row))
+        arguments = [*_projected(order), *_FACTS.of_all(order.changes)]
         try:
-            await self._connection.execute(statement, *rows.values, recorded, saga_row or order.order_id)
+            if saga is None:
+                await self._connection.execute(_SAVE_SETTLED, *arguments)
+            else:
+                await self._connection.execute(_SAVE, *arguments, *_SAGA.of(saga))
         except asyncpg.UniqueViolationError as error:
             if error.constraint_name == "order_events_pkey":
                 raise LostRace(f"order {order.order_id}") from error
@@ -172,107 +286,19 @@ class EventStore:
         async with self._connection.transaction():
             # The lock comes before the facts are read, so that none is added between the two.
             await self._connection.execute("SELECT 1 FROM orders WHERE order_id = $1 FOR UPDATE", order_id)
-            rows = _Projection.of(await _read(self._connection, order_id))
-            if not await self._connection.fetchval(_differ(rows.columns), *rows.values, order_id):
+            rows = _projected(await _read(self._connection, order_id))
+            if not await self._connection.fetchval(_DIFFER, *rows):
                 return False
             for table in ("order_items", "order_status_history"):
                 await self._connection.execute(f"DELETE FROM {table} WHERE order_id = $1", order_id)
-            await self._connection.execute(_project(rows.columns), *rows.values)
+            await self._connection.execute(_PROJECT, *rows)
             return True
 
 
-@dataclass(frozen=True, slots=True)
-class _Projection:
-    """The rows of an order's projections."""
-
-    order: Row
-    items: Sequence[Row]
-    history: Sequence[Row]
-
-    @classmethod
-    def of(cls, order: Order) -> "_Projection":
-        return cls(
-            _order_row(order),
-            [_item_row(order.order_id, position, line) for position, line in enumerate(order.lines, 1)],
-            [
-                _history_row(order.order_id, position, change)
-                for position, change in enumerate(order.history, 1)
-            ],
-        )
-
-    @property
-    def values(self) -> tuple[Row, Sequence[Row], Sequence[Row]]:
-        return self.order, self.items, self.history
-
-    @property
-    def columns(self) -> "_Columns":
-        return tuple(self.order), tuple(self.items[0]), tuple(self.history[0])
-
-
-# The statements take rows as JSON, so that a column stands in the function that makes the row, and nowhere
-# else. All that an order writes is one statement, since a round trip costs more than a row.
-
-_Columns: TypeAlias = tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]
-_ORDER = "jsonb_populate_record(NULL::orders, $1)"
-_ITEMS = "jsonb_populate_recordset(NULL::order_items, $2)"
-_HISTORY = "jsonb_populate_recordset(NULL::order_status_history, $3)"
-
-
-@lru_cache
-def _save(projection: _Columns, fact: tuple[str, ...], saga: tuple[str, ...]) -> str:
-    """The last argument is the row of the saga, or the order's id if it has none."""
-    if saga:
-        stored = f"""{_insert("sagas", saga, "jsonb_populate_record(NULL::sagas, $5)")}
-        ON CONFLICT (order_id) DO UPDATE SET {_excluded(saga)} WHERE sagas.step <> excluded.step"""
-    else:
-        stored = "DELETE FROM sagas WHERE order_id = $5"
-    return f"""
-    WITH facts AS (
-        {_insert("order_events", fact, "jsonb_populate_recordset(NULL::order_events, $4)")}
-    ), saga AS (
-        {stored}
-    ), {_projected(projection)}
-    """
-
-
-@lru_cache
-def _project(projection: _Columns) -> str:
-    return f"WITH {_projected(projection)}"
-
-
-def _projected(projection: _Columns) -> str:
-    order, item, history = projection
-    return f"""items AS (
-        {_insert("order_items", item, _ITEMS)} ON CONFLICT (order_item_id) DO NOTHING
-    ), history AS (
-        {_insert("order_status_history", history, _HISTORY)} ON CONFLICT (order_id, position) DO NOTHING
-    )
-    {_insert("orders", order, _ORDER)} ON CONFLICT (order_id) DO UPDATE SET {_excluded(order)}
-    """
-
-
-@lru_cache
-def _differ(projection: _Columns) -> str:
-    """The last argument is the order's id."""
-
-    def rows(columns: str, source: str) -> str:
-        return f"(SELECT jsonb_agg(to_jsonb(r) ORDER BY r) FROM (SELECT {columns} FROM {source}) r)"
-
-    tables = (("orders", _ORDER), ("order_items", _ITEMS), ("order_status_history", _HISTORY))
-    differences = [
-        f"{rows(names, f'{table} WHERE order_id = $4')} IS DISTINCT FROM {rows(names, made)}"
-        for (table, made), names in zip(tables, map(", ".join, projection), strict=True)
-    ]
-    return f"SELECT {' OR '.join(differences)}"
-
-
-def _insert(table: str, columns: Sequence[str], rows: str) -> str:
-    names = ", ".join(columns)
-    return f"INSERT INTO {table} ({names}) SELECT {names} FROM {rows}"
-
-
-def _excluded(columns: Sequence[str]) -> str:
-    return ", ".join(f"{column} = excluded.{column}" for column in columns if column != "order_id")
+def _projected(order: Order) -> list[Any]:
+    """Return the arguments of the statements on projections."""
+    items, history = enumerate(order.lines, 1), enumerate(order.history, 1)
+    return [*_ORDER.of(order), *_ITEMS.of_all(items), *_HISTORY.of_all(history)]
 
 
 async def _read(connection: asyncpg.Connection, order_id: UUID) -> Order:
@@ -284,61 +310,8 @@ async def _read(connection: asyncpg.Connection, order_id: UUID) -> Order:
     return order
 
 
-def _fact_row(order_id: UUID, recorded: Recorded) -> Row:
-    return {
-        "order_id": order_id,
-        "version": recorded.version,
-        "type": facts.name_of(recorded.fact),
-        "data": facts.dump(recorded.fact),
-        "at": recorded.at,
-    }
-
-
 def _recorded(row: asyncpg.Record) -> Recorded:
     return Recorded(row["version"], facts.load(row["type"], row["data"]), row["at"])
-
-
-def _order_row(order: Order) -> Row:
-    return {
-        "order_id": order.order_id,
-        "version": order.version,
-        "user_id": order.user_id,
-        "request_id": order.request_id,
-        "status": order.status,
-        "stock_reserved": order.stock_reserved,
-        "currency": order.amounts.total.currency,
-        "subtotal": order.amounts.subtotal.amount,
-        "shipping_amount": order.amounts.shipping.amount,
-        "tax_amount": order.amounts.tax.amount,
-        "total_amount": order.amounts.total.amount,
-        "shipping_address": _ADDRESS.dump_python(order.shipping_address, mode="json"),
-        "shipping_method": order.shipping_method,
-        "payment": _PAYMENT.dump_python(order.payment, mode="json") if order.payment else None,
-        "created_at": order.created_at,
-    }
-
-
-def _item_row(order_id: UUID, position: int, line: Line) -> Row:
-    return {
-        "order_item_id": line.item_id,
-        "order_id": order_id,
-        "line": position,
-        "product_id": line.product_id,
-        "variant_id": line.variant_id,
-        "name": line.name,
-        "quantity": line.quantity,
-        "price": line.price.amount,
-    }
-
-
-def _history_row(order_id: UUID, position: int, change: StatusChange) -> Row:
-    return {
-        "order_id": order_id,
-        "position": position,
-        "status": change.status,
-        "reason": change.reason,
-        "at": change.at,
-    }
 
 
 def _view(row: asyncpg.Record) -> OrderView:
@@ -373,19 +346,6 @@ def _view(row: asyncpg.Record) -> OrderView:
         ),
         created_at=row["created_at"],
     )
-
-
-def _saga_row(saga: Saga) -> Row:
-    return {
-        "order_id": saga.order_id,
-        "step": saga.step,
-        "started_at": saga.since,
-        "due_at": saga.due,
-        "deadline_at": saga.deadline,
-        "attempts": saga.attempts,
-        "payment_token": saga.token,
-        "correlation_id": saga.correlation_id,
-    }
 
 
 def _saga(row: asyncpg.Record) -> Saga:

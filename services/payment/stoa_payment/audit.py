@@ -7,7 +7,7 @@ from uuid import UUID
 
 import asyncpg
 
-from stoa_chassis.audit import Finding
+from stoa_chassis.audit import Finding, Waiting
 
 _PAYMENTS = """
 SELECT payment_id, order_id, amount, refunded_amount, refunding_amount, status, gateway_charge_id,
@@ -18,6 +18,13 @@ FROM payments LEFT JOIN (
         sum(amount) FILTER (WHERE status = 'pending') AS promised
     FROM refunds GROUP BY payment_id
 ) refunds USING (payment_id)
+"""
+_UNSETTLED = """
+SELECT order_id, 'the gateway: charge' AS waits_for, created_at AS since, attempts, next_check_at AS next_ask
+FROM payments WHERE next_check_at IS NOT NULL
+UNION ALL
+SELECT order_id, 'the gateway: refund', r.created_at, r.attempts, r.next_check_at
+FROM refunds r JOIN payments USING (payment_id) WHERE r.next_check_at IS NOT NULL
 """
 
 
@@ -62,3 +69,8 @@ def findings(books: Books) -> Iterator[Finding]:
         if booked != refunds:
             detail = "back and promised: {} and {}, by its refunds {} and {}".format(*booked, *refunds)
             yield Finding("a payment is the sum of its refunds", subject, detail, "the table refunds")
+
+
+async def waiting(connection: asyncpg.Connection) -> Sequence[Waiting]:
+    """The payments and refunds that the gateway has not settled."""
+    return [Waiting(**row) for row in await connection.fetch(_UNSETTLED)]

@@ -79,7 +79,7 @@ def read_only_url(at: Instance, database: str) -> str:
 
 
 def superuser_url(at: Instance, database: str) -> str:
-    """A URL that may do anything in a database: for audits and repairs, never for a service."""
+    """A URL that may do anything in a database: for setting up, repairs and tests."""
     return f"postgresql://{_SUPERUSER}:{_superuser_password(at)}@{at.address('postgres')}/{database}"
 
 
@@ -100,6 +100,7 @@ async def _create_databases(at: Instance, databases: Sequence[str]) -> None:
     try:
         await _create_role(connection, READ_ONLY, _role_password(at, READ_ONLY))
         await connection.execute(f'GRANT pg_read_all_data TO "{READ_ONLY}"')  # tables to come included
+        await connection.execute(f'GRANT pg_read_all_stats TO "{READ_ONLY}"')  # which process relays
         await connection.execute(f'ALTER ROLE "{READ_ONLY}" SET default_transaction_read_only = on')
         for name in databases:
             await _create_role(connection, name, _role_password(at, name))

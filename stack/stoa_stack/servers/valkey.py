@@ -85,7 +85,7 @@ def read_only_url(at: Instance) -> str:
 
 
 def superuser_url(at: Instance) -> str:
-    """A URL that may do anything: for audits and tests, never for a service."""
+    """A URL that may do anything: for setting up, repairs and tests."""
     return _url(at, "default")
 
 

@@ -24,6 +24,7 @@ from stoa_chaos.report import SETTLED_WITHIN, Report, Struck
 from stoa_chaos.schedule import Strike, schedule
 from stoa_chaos.shopper import Shopper
 from stoa_ops.audit.command import audit
+from stoa_ops.settings import OperatorSettings
 from stoa_stack import shopping
 from stoa_stack.files import write_atomically
 from stoa_stack.instance import CHECKOUT, Instance
@@ -139,7 +140,7 @@ async def _run(at: Instance, console: Console, plan: Plan) -> Report:
     report.strikes = [strike.result() for strike in strikes]
     healed = [began + struck.began + struck.strike.lasts for struck in report.strikes]
     await _all_back(at, report.record)
-    report.books, report.findings = await audit(at, _AUDIT_WITHIN)
+    report.books, report.findings = await audit(OperatorSettings.load(at.state / "operator"), _AUDIT_WITHIN)
     if not report.findings:
         report.quiet = time.monotonic() - max([report.record.last_placed, *healed])
     report.seconds = time.monotonic() - arrived

@@ -14,8 +14,8 @@ from rich.text import Text
 
 from stoa_chaos.record import Record
 from stoa_chaos.schedule import Strike
-from stoa_ops.audit.books import Books
-from stoa_ops.audit.findings import Finding
+from stoa_chassis.audit import Finding
+from stoa_ops.audit.books import ShopBooks
 from stoa_stack.percentile import percentile
 
 SETTLED_WITHIN = 60.0  # seconds from the last fault and the last order to books that balance
@@ -47,7 +47,7 @@ class Report:
     strikes: list[Struck] = field(default_factory=list)
     seconds: float = 0.0
     quiet: float | None = None  # seconds until the books balanced; None: they do not
-    books: Books = field(default_factory=Books)
+    books: ShopBooks = field(default_factory=ShopBooks)
     findings: Sequence[Finding] = ()
 
     @property
@@ -65,7 +65,7 @@ class Report:
         if self.quiet is not None and self.quiet > SETTLED_WITHIN:
             yield f"the books balanced only after {self.quiet:.0f} s of quiet"
         for order_id, seen in self.record.orders.items():
-            order = self.books.orders.get(order_id)
+            order = self.books.order.orders.get(order_id)
             if order is None:
                 yield f"order {order_id} was shown to its buyer as {seen}, and is lost"
             elif order.status != seen and seen != "pending" and order_id not in self.record.to_cancel:
@@ -111,7 +111,7 @@ class Report:
         }
 
     def _orders(self) -> dict[str, int]:
-        return dict(Counter(order.status for order in self.books.orders.values()))
+        return dict(Counter(order.status for order in self.books.order.orders.values()))
 
     def _times(self) -> dict[str, list[float]]:
         late = {"tok_timeout": self.record.seconds.get("tok_timeout", [])}
@@ -122,7 +122,8 @@ class Report:
 
     def _money(self) -> dict[str, str]:
         taken = [charge for charge in self.books.charges if charge.status == "succeeded"]
-        ours = [payment for payment in self.books.payments if payment.status not in ("pending", "failed")]
+        payments = self.books.payment.payments
+        ours = [payment for payment in payments if payment.status not in ("pending", "failed")]
         return {
             "gateway_took": str(sum((charge.amount for charge in taken), Decimal(0))),
             "we_took": str(sum((payment.amount for payment in ours), Decimal(0))),
@@ -131,11 +132,12 @@ class Report:
         }
 
     def _stock(self) -> dict[str, int]:
-        held = [each for each in self.books.reservations if each.status == "held"]
+        stock = self.books.inventory
+        held = [each for each in stock.reservations if each.status == "held"]
         return {
-            "in_stock": sum(count.stock for count in self.books.counts.values()),
-            "moved": sum(count.stock for count in self.books.movements.values()),
-            "reserved": sum(count.reserved for count in self.books.counts.values()),
+            "in_stock": sum(count.stock for count in stock.counts.values()),
+            "moved": sum(count.stock for count in stock.movements.values()),
+            "reserved": sum(count.reserved for count in stock.counts.values()),
             "promised": sum(each.quantity for each in held),
         }
 

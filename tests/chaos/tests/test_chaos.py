@@ -27,7 +27,8 @@ from stoa_chaos.report import Report, Struck
 from stoa_chaos.schedule import Strike, schedule
 from stoa_chaos.shopper import GaveUp, Shopper
 from stoa_chassis.testing import eventually
-from stoa_ops.audit.books import Books, Order
+from stoa_ops.audit.books import ShopBooks
+from stoa_order import audit as order_audit
 from stoa_rest import GET_CART, GET_INVENTORY, GET_PRODUCT, GET_USER, LIST_USER_ORDERS, Operation
 from stoa_services import SERVICES
 from stoa_stack.instance import Instance
@@ -224,10 +225,11 @@ def _shown(order_id: UUID, status: str) -> stoa_rest.Order:
 
 
 def _report(record: Record, **orders: str) -> Report:
-    books = Books()
-    for order_id, status in orders.items():
-        books.orders[UUID(order_id)] = Order(UUID(order_id), status, Decimal(10), Counter(), 1, 1)
-    return Report(1, record, quiet=2.0, books=books)
+    told = {
+        UUID(order_id): order_audit.Order(UUID(order_id), status, Decimal(10), 1, 1, "", {})
+        for order_id, status in orders.items()
+    }
+    return Report(1, record, quiet=2.0, books=ShopBooks({"order": order_audit.Books(told)}))
 
 
 def test_a_run_in_which_all_went_well_has_no_problems() -> None:

@@ -263,6 +263,26 @@ async def test_a_dead_letter_that_is_replayed_to_another_group_is_passed_over(sh
     await eventually(lambda: _committed(notes, 2))
 
 
+async def test_retries_and_a_replayed_dead_letter_keep_the_correlation_id(shop: Shop, notes: Any) -> None:
+    seen: list[str] = []
+    broken = True
+
+    async def handle(event: Event[Any]) -> None:
+        seen.append(correlation_id())
+        if broken:
+            raise RuntimeError("no such shelf")
+
+    shop.consume(handle)
+    await shop.publish(uuid4(), 1, correlation="request-1")
+    [letter] = await eventually(lambda: notes.read(notes.dead_letters))
+    broken = False
+    headers = replay_headers(headers_of(letter), notes.group)
+    await shop.producer.send(notes.topic, letter.key(), letter.value(), headers)
+    await eventually(lambda: len(seen) > IMPATIENT.tries)
+    assert seen == ["request-1"] * (IMPATIENT.tries + 1)
+    assert headers["correlation_id"] == "request-1"
+
+
 @pytest.mark.parametrize(
     "error",
     [

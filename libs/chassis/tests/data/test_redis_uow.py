@@ -84,7 +84,8 @@ async def store(redis_url: str, notes: Notes, codec: EventCodec) -> AsyncIterato
         outbox = RedisOutbox(redis, f"{name}:outbox", codec, Producer("127.0.0.1:1"))
         uow = redis_unit_of_work(redis, outbox, f"{name}:inbox", lambda tx: tx, NotesBusy)
         yield Store(redis, codec, name, notes.payload, outbox, uow)
-        await redis.delete(*[key async for key in redis.scan_iter(f"{name}:*")])
+        async for key in redis.scan_iter(f"{name}:*"):
+            await redis.delete(key)
 
 
 async def test_a_key_and_its_events_are_written_together(store: Store) -> None:

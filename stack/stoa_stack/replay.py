@@ -1,4 +1,8 @@
-"""`stoa replay SERVICE`: rebuild what a service's reads come from, while the shop runs."""
+"""`stoa replay SERVICE`: rebuild what a service's reads come from, while the shop runs.
+
+It writes, so it is the service's own program with the service's own settings. Here they are the stack's; in a
+cluster it is a Job of the service's image: `python -m stoa_<service>.replay`.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,7 @@ from stoa_stack.services import environment
 
 
 def command(at: Instance, service: str, console: Console) -> int:
-    """Run the service's own replay with the service's own environment; 2 if there is nothing to replay.
+    """Run the service's replay with the service's environment; 2 if there is nothing to replay.
 
     A module `stoa_<service>.replay` makes a service replayable. The last line that it prints is a JSON
     object: how many aggregates it `replayed`, and the ids of those whose projections `differed` and were
