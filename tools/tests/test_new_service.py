@@ -1,6 +1,7 @@
 """New services in a copy of the tree: they pass every check, run beside the others and answer at the edge."""
 
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ def run(checkout: Path, *command: str) -> str:
     program = checkout / command[0] if "/" in command[0] else checkout / ".venv" / "bin" / command[0]
     done = subprocess.run(
         [program, *command[1:]], cwd=checkout, text=True, check=False,
+        env={**os.environ, "STOA_STATE": str(checkout / ".stoa-test")},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-6000:]}"
@@ -94,3 +96,7 @@ def test_each_answers_at_the_edge(checkout: Path) -> None:
             assert edge.get(path).raise_for_status().json()[f"{name}s"] == [created]
             assert edge.get(f"/api/v1/users/{uuid4()}/{name}s").status_code == 403
             assert edge.post(path, json={"title": ""}).status_code == 400
+
+
+def test_the_audit_takes_in_their_books(checkout: Path) -> None:
+    run(checkout, "stoa", "audit", "--wait", "60")
