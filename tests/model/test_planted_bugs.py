@@ -251,7 +251,7 @@ def test_a_charge_that_is_put_off_for_ever_is_found(
 
     monkeypatch.setattr(DueWork, "put_off", put_off)
     report = broken()
-    assert "every order is settled: pending" in report.wrong
+    assert "every payment is settled: pending" in report.wrong
     assert any("asks for charge: not reached" in step for step in report.trace), report
 
 
