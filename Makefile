@@ -3,7 +3,7 @@ STOA = @stack/bootstrap && .venv/bin/stoa
 S ?= order
 
 .DEFAULT_GOAL := help
-.PHONY: help up down status logs reset demo test model lint gen audit chaos bench profile soak lock apply
+.PHONY: help up down status logs reset demo test model lint gen audit chaos bench profile soak lock apply new
 
 help:    ## show this
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/ ##/' | awk -F ' *## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -58,3 +58,6 @@ gen:     ## regenerate gen/ from proto/, events/ and the declarations
 
 lock:    ## resolve the Python packages into requirements.lock
 	$(STOA) lock $(A)
+
+new:     ## write a new service: make new N=review A="--store mongo"
+	$(STOA) new $(N) $(A)

@@ -1,4 +1,4 @@
-"""No text of a request has control characters, unless its field says that it may have several lines.
+"""No text of a request has control characters, unless its field says that it may.
 
 That holds for every string, nested and repeated ones included, so that no field must remember it; one that
 differs says how by the option `stoa.text.v1.text`. Left out are fields that the server computes (OUTPUT_ONLY)
@@ -37,9 +37,12 @@ class _Rule:
 
     multi_line: bool = False
     not_blank: bool = False
+    verbatim: bool = False
 
     def judge(self, text: str, at: _Place, found: list[FieldViolation]) -> None:
         """Add what is wrong with a text, if anything is."""
+        if self.verbatim:
+            return
         control = (_CONTROL_IN_LINES if self.multi_line else _CONTROL).search(text)
         if control is not None:
             one_line = control[0] in _LINE_BREAKS
@@ -167,7 +170,7 @@ def _declared(field: FieldDescriptor) -> _Rule | None:
     if not field.GetOptions().HasExtension(text_pb2.text):
         return None
     text = _option(field, text_pb2.text)
-    return _Rule(text.multi_line, text.not_blank)
+    return _Rule(text.multi_line, text.not_blank, text.verbatim)
 
 
 def _is_uuid(field: FieldDescriptor) -> bool:

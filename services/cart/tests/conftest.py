@@ -26,7 +26,7 @@ from stoa_chassis.testing import SettableClock
 from stoa_chassis.uow import UnitOfWork
 from stoa_contracts.events import Payload
 from stoa_contracts.money import Money
-from stoa_events import CartItemAdded, OrderItem, OrderPlaced, ProductDeleted, ProductUpdated, ProductVariant
+from stoa_events import OrderItem, OrderPlaced, ProductDeleted, ProductUpdated, ProductVariant
 
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
 CURRENCY = "USD"
@@ -142,14 +142,6 @@ async def redis(redis_url: str) -> AsyncIterator[Redis]:
     """A client of the key-value store."""
     async with connect(redis_url) as client:
         yield client
-
-
-@pytest.fixture(scope="session")
-async def codec(schema_registry_url: str) -> EventCodec:
-    """The codec of the events that the service publishes."""
-    loaded = EventCodec(schema_registry_url)
-    await loaded.load(CartItemAdded)
-    return loaded
 
 
 @pytest.fixture

@@ -24,7 +24,6 @@ from stoa_chassis.testing import SettableClock
 from stoa_chassis.uow import UnitOfWork
 from stoa_contracts.events import Payload
 from stoa_contracts.money import Money
-from stoa_events import ProductCreated, ProductDeleted, ProductUpdated, ProductViewed
 
 V = TypeVar("V")
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
@@ -141,14 +140,6 @@ async def collection(mongo_url: str) -> AsyncIterator[AsyncCollection[Document]]
         name = f"test_{uuid4().hex}"
         yield await repository.open_products(client[name])
         await client.drop_database(name)
-
-
-@pytest.fixture(scope="session")
-async def codec(schema_registry_url: str) -> EventCodec:
-    """The codec of the events that the service publishes."""
-    loaded = EventCodec(schema_registry_url)
-    await loaded.load(ProductCreated, ProductUpdated, ProductDeleted, ProductViewed)
-    return loaded
 
 
 @pytest.fixture(scope="session")

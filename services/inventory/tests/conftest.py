@@ -1,15 +1,9 @@
 """Inventory on stores and a catalog in memory; tests marked `stack` put it on a real database."""
 
-from collections.abc import AsyncIterator
-
 import pytest
 
-from stoa_chassis.avro import EventCodec
 from stoa_chassis.memory import MemoryStore, memory_unit_of_work
-from stoa_chassis.migrations import service_migrations
-from stoa_chassis.postgres import Database
 from stoa_chassis.testing import SettableClock
-from stoa_events import InventoryLowStock, InventoryOutOfStock, InventoryReserved
 from stoa_inventory import testing
 from stoa_inventory.service import Inventory
 
@@ -39,16 +33,3 @@ def inventory(
         catalog,
         clock,
     )
-
-
-@pytest.fixture(scope="module")
-async def database(database_url: str) -> AsyncIterator[Database]:
-    async with Database.connect(database_url, service_migrations("inventory")) as database:
-        yield database
-
-
-@pytest.fixture(scope="module")
-async def codec(schema_registry_url: str) -> EventCodec:
-    codec = EventCodec(schema_registry_url)
-    await codec.load(InventoryReserved, InventoryOutOfStock, InventoryLowStock)
-    return codec

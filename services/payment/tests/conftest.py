@@ -1,20 +1,15 @@
 """The payment service on a store and a gateway in memory; tests marked `stack` put it on a real database."""
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
 
-from stoa_chassis.avro import EventCodec
 from stoa_chassis.due import Backoff
 from stoa_chassis.ids import new_id
 from stoa_chassis.memory import MemoryStore, memory_unit_of_work
-from stoa_chassis.migrations import service_migrations
-from stoa_chassis.postgres import Database
 from stoa_chassis.testing import SettableClock
 from stoa_contracts.money import Money
-from stoa_events import PaymentFailed, PaymentRefunded, PaymentSuccessful
 from stoa_payment import testing
 from stoa_payment.model import Payment, PaymentStatus, RetryPolicy
 from stoa_payment.service import Payments
@@ -86,16 +81,3 @@ def a_full_payment() -> Payment:
         failure_reason="none",
         attempts=3,
     )
-
-
-@pytest.fixture(scope="module")
-async def database(database_url: str) -> AsyncIterator[Database]:
-    async with Database.connect(database_url, service_migrations("payment")) as database:
-        yield database
-
-
-@pytest.fixture(scope="module")
-async def codec(schema_registry_url: str) -> EventCodec:
-    codec = EventCodec(schema_registry_url)
-    await codec.load(PaymentSuccessful, PaymentFailed, PaymentRefunded)
-    return codec

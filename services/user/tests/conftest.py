@@ -15,13 +15,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from stoa_chassis.avro import Event, EventCodec
 from stoa_chassis.clock import SystemClock
 from stoa_chassis.memory import MemoryStore, memory_unit_of_work
-from stoa_chassis.migrations import service_migrations
 from stoa_chassis.postgres import Database
 from stoa_chassis.postgres_uow import postgres_unit_of_work
 from stoa_chassis.testing import SettableClock
 from stoa_chassis.uow import UnitOfWork
 from stoa_contracts.events import Payload
-from stoa_events import UserProfileUpdated, UserRegistered
 from stoa_user import ports, repository, testing
 from stoa_user.model import STAFF, Address, AddressKind, LockoutPolicy, PostalAddress, SessionPolicy, User
 from stoa_user.passwords import Argon2Passwords
@@ -147,21 +145,6 @@ def in_memory(memory: MemoryStore[testing.Rows]) -> Store:
         testing.Attempts(lambda: memory),
         published,
     )
-
-
-@pytest.fixture(scope="module")
-async def database(database_url: str) -> AsyncIterator[Database]:
-    """The service's database, with its tables."""
-    async with Database.connect(database_url, service_migrations("user")) as connected:
-        yield connected
-
-
-@pytest.fixture(scope="module")
-async def codec(schema_registry_url: str) -> EventCodec:
-    """The codec of the events that the service publishes."""
-    loaded = EventCodec(schema_registry_url)
-    await loaded.load(UserRegistered, UserProfileUpdated)
-    return loaded
 
 
 @pytest.fixture

@@ -104,6 +104,15 @@ async def test_a_bad_field_is_named_and_its_value_not_repeated(
     assert field != "password" or value not in error.message
 
 
+async def test_a_password_may_hold_any_character(server: InProcessServer) -> None:
+    password = " \t\n\x00 \u0085\u200b é "
+    made = await register(server, password=password)
+    right = user_pb2.LoginRequest(email=made.email, password=password)
+    assert (await auth(server).Login(right)).tokens.access_token
+    wrong = user_pb2.LoginRequest(email=made.email, password=password.strip())
+    assert (await refusal(auth(server).Login(wrong))).code is Code.UNAUTHENTICATED
+
+
 @pytest.mark.parametrize("field", ["recipient", "line1", "line2", "city", "region", "postal_code", "country"])
 async def test_a_control_character_in_an_address_is_refused_by_name(
     server: InProcessServer, field: str

@@ -74,6 +74,10 @@ async def test_a_text_may_be_blank_unless_its_field_says_otherwise(echo: InProce
     assert (await echo.stub(EchoStub).Anyone(EchoRequest(title="", tags=["x "]))).text == ""
 
 
+async def test_a_text_is_taken_verbatim_where_its_field_says_so(echo: InProcessServer) -> None:
+    assert (await echo.stub(EchoStub).Anyone(EchoRequest(text="a", secret="\n\x00\u0085"))).text == "a"
+
+
 async def test_what_the_server_computes_is_not_read(echo: InProcessServer) -> None:
     assert (await echo.stub(EchoStub).Anyone(EchoRequest(text="a", thing=Thing(id="\n")))).text == "a"
 
