@@ -17,7 +17,7 @@ _PLAIN = {
     "admin_port": "port of Envoy's admin interface",
     "jwks_url": "the issuer's keys; empty: those of the user service",
     "jwt_issuer": "who signs good tokens",
-    "jwt_audience": "for whom good tokens are",
+    "jwt_audience": "the audience of valid tokens",
     "spiffe_prefix": "what the identities of services begin with",
     "trusted_hops": "how many proxies in front may say who the client is",
     "access_log": "a file; empty: standard output",

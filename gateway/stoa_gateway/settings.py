@@ -1,4 +1,4 @@
-"""What an edge is told about the place where it runs."""
+"""The settings of an edge: where it listens, where the services are, whose tokens it trusts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class RateLimits:
 
 @dataclass(frozen=True)
 class EdgeSettings:
-    """Where the edge listens, where the services are (name → host:port), and whom it trusts.
+    """Where the edge listens, where the services are (name → host:port), and which tokens it trusts.
 
     `tls_dir` has the edge's own cert.pem, key.pem and ca.pem; without it services are called in plaintext,
     for a mesh whose sidecars do mTLS. `jwks_url` is the issuer's key set, fetched again every `jwks_seconds`;

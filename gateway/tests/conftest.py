@@ -46,7 +46,7 @@ _CONTRACTS = (cart_pb2, catalog_pb2, inventory_pb2, order_pb2, payment_pb2, user
 _CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 
 
-class Refused(Exception):
+class ServiceError(Exception):
     """Makes the stand-in answer an error with details, as a service does."""
 
     def __init__(self, code: int, message: str, reason: str) -> None:
@@ -111,9 +111,9 @@ class Services(grpc.GenericRpcHandler):
             given = answer(request) if callable(answer) else answer
             if inspect.isawaitable(given):
                 given = await given
-        except Refused as refused:
-            details = (("grpc-status-details-bin", refused.status.SerializeToString()),)
-            await context.abort(_CODES[refused.status.code], refused.status.message, details)
+        except ServiceError as error:
+            details = (("grpc-status-details-bin", error.status.SerializeToString()),)
+            await context.abort(_CODES[error.status.code], error.status.message, details)
         return given.SerializeToString() if given else b""
 
     async def _health(self, _: bytes, __: object) -> bytes:

@@ -13,7 +13,7 @@ from stoa.catalog.v1 import catalog_pb2
 from stoa_chassis.testing import eventually
 from stoa_gateway import Limit, RateLimits
 
-from .conftest import SERVICES, Edge, Refused, knows_the_keys, reason, running
+from .conftest import SERVICES, Edge, ServiceError, knows_the_keys, reason, running
 
 GET_ORDER = "stoa.order.v1.OrderService/GetOrder"
 PLACE_ORDER = "stoa.order.v1.OrderService/PlaceOrder"
@@ -40,7 +40,7 @@ ORIGIN = "http://localhost:5173"
 )
 async def test_an_error_of_a_service_keeps_its_details(code: int, status: int, edge: Edge) -> None:
     def refuse(_: object) -> None:
-        raise Refused(code, "it is so – because", "BECAUSE")
+        raise ServiceError(code, "it is so – because", "BECAUSE")
 
     with edge.answering(CREATE_USER, refuse):
         answer = await edge.client.post("/api/v1/users", json={})
@@ -56,7 +56,7 @@ async def test_what_fails_for_a_moment_is_asked_again_if_that_is_safe(edge: Edge
         nonlocal tries
         tries += 1
         if tries == 1:
-            raise Refused(code_pb2.UNAVAILABLE, "not now", "NOT_NOW")
+            raise ServiceError(code_pb2.UNAVAILABLE, "not now", "NOT_NOW")
 
     with edge.answering(PLACE_ORDER, fail_once):
         answer = await edge.client.post("/api/v1/orders", json={}, headers=edge.bearer())

@@ -63,7 +63,7 @@ class Authority:
         write_atomically(self.folder / "ca.pem", certificate.public_bytes(serialization.Encoding.PEM))
 
     def ensure(self, service: str) -> bool:
-        """Issue the service's certificate if it has none or its validity ends soon; tells if it did."""
+        """Issue the service's certificate if it has none or its validity ends soon; return whether it did."""
         path = self.folder / service / "cert.pem"
         if path.exists():
             ends = x509.load_pem_x509_certificate(path.read_bytes()).not_valid_after_utc

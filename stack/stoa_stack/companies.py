@@ -21,7 +21,7 @@ class Company:
 
     `part` is the name of its fake in the stack and in the table of ports, `package` what is run. A service
     finds it by the setting `url_setting`, and has the secrets `shared` in common with it; by `api_key` the
-    company knows who calls. `environment` is all that the fake is told.
+    company knows who calls. `environment` configures the fake.
     """
 
     name: str

@@ -334,7 +334,7 @@ class Stage:
         self._console.print(Text.assemble(("    ✓ ", "green"), what), soft_wrap=True)
 
     def say(self, text: str) -> None:
-        """Show something that an answer told."""
+        """Show something that an answer said."""
         self._console.print(Text(f"      {text}"), soft_wrap=True)
 
     def summary(self) -> None:

@@ -35,7 +35,7 @@ def of(part: Part, files: Mapping[Path, bytes | None] | None = None) -> str:
     digest = hashlib.sha256()
     # The interpreter has several names in the virtual environment.
     command = ["python" if word == sys.executable else str(word) for word in part.command]
-    for word in (*command, part.told, *(f"{name}={value}" for name, value in sorted(part.env.items()))):
+    for word in (*command, part.declared, *(f"{name}={value}" for name, value in sorted(part.env.items()))):
         digest.update(word.encode() + b"\0")
     for path, content in sorted(files.items()):
         digest.update(str(path).encode() + (_digest(path) if content is None else _hash(content)))

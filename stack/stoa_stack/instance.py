@@ -17,13 +17,14 @@ from stoa_stack.files import private_folder, write_atomically
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 # What is set for the parts begins so; these say which instance is meant, and are no settings of it.
+DEFAULT_CURRENCY = "USD"
 _PREFIXES = ("STOA_", "GATEWAY_")
 _NAMES_THE_INSTANCE = frozenset({"STOA_STATE", "STOA_PORT_BASE", "STOA_EDGE_PORT", "STOA_INSTANCE"})
 
 
 @dataclass(frozen=True)
 class Instance:
-    """Where one stack keeps its state, which ports it takes and what it was told from outside.
+    """Where one stack keeps its state, which ports it takes and what its environment set.
 
     `settings` are the variables of the environment of `stoa up` that set something for the parts, `only` the
     parts that were asked for (none: all). `revision` tells one record of the instance from the next.
@@ -91,6 +92,11 @@ class Instance:
     def address(self, name: str) -> str:
         """`host:port` of a server."""
         return f"127.0.0.1:{self.port(name)}"
+
+    @property
+    def currency(self) -> str:
+        """What the shop sells in (ISO 4217)."""
+        return self.settings.get("STOA_CURRENCY") or DEFAULT_CURRENCY
 
     @property
     def edge_url(self) -> str:

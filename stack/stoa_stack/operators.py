@@ -1,4 +1,4 @@
-"""What operators' tools are told of an instance: `operator/` in its state folder.
+"""The settings of operators' tools for an instance: `operator/` in its state folder.
 
 One file for each setting, as a Job in a cluster gets them mounted: addresses, URLs whose accounts may read
 and change nothing, and a certificate of the identity `operator`. Only their owner can read them.

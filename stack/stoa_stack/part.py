@@ -21,7 +21,7 @@ class Part:
     0.
 
     A part that runs is started anew by `stoa apply` if its command, its `env`, the content of its `files` or
-    what it is `told` in another way would now be others, or if something has changed in its Python `packages`
+    what is `declared` of it would now be others, or if something has changed in its Python `packages`
     (with all that they import of the checkout's, those `apart` excepted) or in what else it `reads` when it
     starts: files and folders.
     """
@@ -36,7 +36,7 @@ class Part:
     env: Mapping[str, str] = field(default_factory=dict)
     packages: Sequence[str] = ()
     apart: Sequence[str] = ()
-    told: str = ""
+    declared: str = ""
     reads: Sequence[Path] = ()
     cwd: Path | None = None
     ports: Sequence[int] = ()

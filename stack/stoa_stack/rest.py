@@ -24,7 +24,7 @@ from stoa_rest import Operation, Operations, Tokens
 _TRIES = 8
 _TRY_AGAIN = (429, 503)
 _LONGEST_PAUSE = 5.0  # seconds, unless the server asks for more
-_PATIENCE = 30.0  # seconds: a program that is told to wait for longer gives up
+_LONGEST_WAIT = 30.0  # seconds: if the shop asks to wait for longer, the request is given up
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class Client(Operations):
         return self._account[0]
 
     def use(self, tokens: Tokens) -> None:
-        """Be from now on whom these tokens prove."""
+        """Send later requests with these tokens."""
         self.access_token, self.refresh_token = tokens["access_token"], tokens["refresh_token"]
         # Not verified: whoever gave us the token over this connection could tell us anything else as well.
         claims = json.loads(base64.urlsafe_b64decode(self.access_token.split(".")[1] + "=="))
@@ -134,7 +134,7 @@ class Client(Operations):
                 if not left:
                     raise
             except ApiError as error:
-                if not left or error.status not in _TRY_AGAIN or error.retry_after > _PATIENCE:
+                if not left or error.status not in _TRY_AGAIN or error.retry_after > _LONGEST_WAIT:
                     raise
                 wait = max(wait, error.retry_after)
             await asyncio.sleep(wait)

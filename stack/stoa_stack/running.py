@@ -52,7 +52,7 @@ def status(at: Instance, console: Console, *, as_json: bool) -> int:
 
 
 def _differences(at: Instance, current: Status | None) -> dict[str, str]:
-    """What `stoa apply` would change; nothing is told of a shop that is being started or stopped."""
+    """What `stoa apply` would change; nothing while the shop is being started or stopped."""
     if current is None or current.phase is not Phase.READY:
         return {}
     if not current.revision:
@@ -113,7 +113,7 @@ def _is_supervisor(process: psutil.Process) -> bool:
 
 
 def memory_mb(processes: list[psutil.Process]) -> float:
-    """Proportional set size where the system tells it: pages that processes share count once."""
+    """Proportional set size where the system reports it: pages that processes share count once."""
     total = 0.0
     for process in processes:
         with contextlib.suppress(psutil.Error):

@@ -12,7 +12,7 @@ import stoa_events
 from stoa_contracts.declarations import Service
 from stoa_stack.companies import COMPANIES
 from stoa_stack.credentials import Secrets, password, signing_key
-from stoa_stack.instance import Instance
+from stoa_stack.instance import DEFAULT_CURRENCY, Instance
 from stoa_stack.part import Part
 from stoa_stack.stores import store_of
 
@@ -25,7 +25,7 @@ _PASSED_TO_ALL = {
     "STOA_WORKERS": "1",
     "STOA_OTLP_ENDPOINT": "",
     "STOA_LOG_LEVEL": "INFO",
-    "STOA_CURRENCY": "USD",
+    "STOA_CURRENCY": DEFAULT_CURRENCY,
 }
 # Packages that list what all services have: a service counts as changed by its own entries only.
 _REGISTERS = ("stoa_services", "stoa_events")
@@ -51,7 +51,7 @@ def part(at: Instance, service: Service, *, contracts: str) -> Part:
         env=environment(at, service),
         packages=[service.package],
         apart=_REGISTERS,
-        told=repr(service),
+        declared=repr(service),
         reads=[secrets_folder(at, service.name), *_event_modules(service)],
         ports=[at.port(service.name), at.port(f"{service.name}-metrics")],
         url=f"grpcs://{at.address(service.name)}",
@@ -59,7 +59,7 @@ def part(at: Instance, service: Service, *, contracts: str) -> Part:
 
 
 def environment(at: Instance, service: Service) -> dict[str, str]:
-    """Everything a service is told from outside, secrets apart: those are files in STOA_SECRETS_DIR."""
+    """The environment of a service; its secrets are files in STOA_SECRETS_DIR."""
     _place_secrets(at, service)
     variables = {
         "PYTHONUNBUFFERED": "1",

@@ -13,7 +13,7 @@ from uuid import uuid4
 import httpx
 
 from stoa_rest import Address, Cart, Money, Operations, Order, Product
-from stoa_stack.instance import Instance
+from stoa_stack.instance import DEFAULT_CURRENCY, Instance
 from stoa_stack.rest import Client
 
 AnyClient = TypeVar("AnyClient", bound=Client)
@@ -59,13 +59,19 @@ async def open_account(client: AnyClient, name: str = "shopper") -> AnyClient:
     return await client.sign_in(email, password)
 
 
-def money(amount: Decimal | str) -> Money:
-    """An amount of US dollars as `google.type.Money` in JSON."""
+def money(amount: Decimal | str, currency: str) -> Money:
+    """An amount as `google.type.Money` in JSON."""
     cents = int(Decimal(amount) * 100)
-    return {"currency_code": "USD", "units": str(cents // 100), "nanos": cents % 100 * 10_000_000}
+    return {"currency_code": currency, "units": str(cents // 100), "nanos": cents % 100 * 10_000_000}
 
 
-def new_product(name: str = "Reading lamp", *, price: Decimal | str = "20", variants: int = 1) -> Product:
+def new_product(
+    name: str = "Reading lamp",
+    *,
+    price: Decimal | str = "20",
+    variants: int = 1,
+    currency: str = DEFAULT_CURRENCY,
+) -> Product:
     """A product that no shop has yet, since its SKUs are new."""
     sku = f"{name.split()[-1].upper()}-{uuid4().hex[:12]}"
     return {
@@ -79,7 +85,7 @@ def new_product(name: str = "Reading lamp", *, price: Decimal | str = "20", vari
             {
                 "sku": f"{sku}-{number}",
                 "attributes": {"colour": f"shade {number}"},
-                "price": money(price),
+                "price": money(price, currency),
             }
             for number in range(variants)
         ],

@@ -24,7 +24,7 @@ _PORT_BASES = range(20000, 32000, 1000)
 _GRACE_SECONDS = 120.0  # for a command that is told to end: a stack takes its time to stop
 _Handler = Callable[[int, FrameType | None], None] | signal.Handlers
 # Short waits, so that a payment that never answers in time can be watched to its end.
-IMPATIENT = {
+SHORT_WAITS = {
     "STOA_RATE_LIMITS": "off",
     "STOA_ORDER__PAYMENT_DEADLINE_SECONDS": "15",
     "GATEWAY_TIMEOUT_ANSWER_SECONDS": "20",
@@ -76,7 +76,7 @@ def _ending_in_order() -> Iterator[None]:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Let nobody end the block who is impatient: what it stops would be left behind."""
+    """Ignore signals to end within the block: what it stops would be left behind."""
     with _handling(dict.fromkeys((signal.SIGTERM, signal.SIGHUP, signal.SIGINT), signal.SIG_IGN)):
         yield
 

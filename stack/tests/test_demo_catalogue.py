@@ -10,7 +10,7 @@ from stoa.catalog.v1 import catalog_pb2
 from stoa_stack.demo_catalogue import demo_products
 from stoa_stack.demo_catalogue.products import slug
 
-PRODUCTS = demo_products()
+PRODUCTS = demo_products("USD")
 BODIES = [product.body for product in PRODUCTS]
 
 
@@ -51,7 +51,12 @@ def test_variants_of_a_product_differ_in_their_attributes() -> None:
 
 
 def test_the_catalogue_is_the_same_every_time() -> None:
-    assert demo_products() == PRODUCTS
+    assert demo_products("USD") == PRODUCTS
+
+
+def test_prices_are_in_the_currency_of_the_shop() -> None:
+    bodies = [product.body for product in demo_products("EUR")]
+    assert {variant["price"]["currency_code"] for body in bodies for variant in body["variants"]} == {"EUR"}
 
 
 def test_a_slug_is_plain_ascii() -> None:

@@ -114,13 +114,13 @@ class Gateway:
             await self.process.wait()
 
     async def charge(
-        self, key: str, token: str = "tok_visa", amount: int = 1000, patience: float = 20
+        self, key: str, token: str = "tok_visa", amount: int = 1000, within: float = 20
     ) -> httpx.Response:
         return await self.client.post(
             "/v1/charges",
             json={"amount": amount, "currency": "USD", "token": token, "metadata": {"order_id": key}},
             headers={"idempotency-key": key},
-            timeout=patience,
+            timeout=within,
         )
 
     async def refund(self, key: str, charge: str, amount: int) -> httpx.Response:
@@ -197,7 +197,7 @@ async def test_a_slow_card_is_pending_then_captured_after_the_caller_gave_up(
 ) -> None:
     key, began = new_key(), time.time()
     with pytest.raises(httpx.ReadTimeout):
-        await gateway.charge(key, "tok_timeout", patience=0.5)
+        await gateway.charge(key, "tok_timeout", within=0.5)
     (pending,) = (await gateway.client.get("/v1/charges", params={"idempotency_key": key})).json()["data"]
     assert pending["status"] == "pending"
     for _ in range(100):
@@ -317,7 +317,7 @@ async def test_what_was_answered_survives_kill_9_and_what_was_due_is_done_after(
         await gateway.start()
         assert (await gateway.charge("paid")).status_code == 200
         with pytest.raises(httpx.ReadTimeout):
-            await gateway.charge("slow", "tok_timeout", patience=0.3)
+            await gateway.charge("slow", "tok_timeout", within=0.3)
         await gateway.stop(signal.SIGKILL)
         receiver.refuse = 0
         await gateway.start()

@@ -15,7 +15,7 @@ from tests.shell import stoa
 pytestmark = pytest.mark.slow
 
 
-async def order_patiently(shopper: Customer, token: str) -> str:
+async def order_despite_faults(shopper: Customer, token: str) -> str:
     """Order as a client that means it: the same request again until it is answered, then wait for the end."""
     request_id = str(uuid4())
 
@@ -46,7 +46,7 @@ async def test_killed_in_the_middle_of_checkouts_every_order_settles(shop: Shop,
 
     async def shopping(number: int) -> str:
         await asyncio.sleep(number * 0.05)
-        return await order_patiently(shoppers[number], "tok_declined" if number % 6 == 5 else "tok_visa")
+        return await order_despite_faults(shoppers[number], "tok_declined" if number % 6 == 5 else "tok_visa")
 
     *outcomes, _ = await asyncio.gather(*(shopping(number) for number in range(24)), killer())
     outcome = Counter(outcomes)

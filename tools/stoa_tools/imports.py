@@ -93,7 +93,7 @@ def _of_operators(inside: Mapping[str, set[str]]) -> list[str]:
     return [
         _contract(
             "operators-services",
-            "Operators' tools know of a service what it tells of itself",
+            "Operators' tools know nothing of a service but its audit module",
             "forbidden",
             source_modules=[_OPERATORS],
             forbidden_modules=sorted(others),

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from stoa_stack.instance import CHECKOUT
-from stoa_stack.throwaway import IMPATIENT, run, throwaway
+from stoa_stack.throwaway import SHORT_WAITS, run, throwaway
 from stoa_tools import on_stack, workspace
 
 _PYTEST_CACHE = CHECKOUT / ".pytest_cache"
@@ -78,7 +78,7 @@ def test(console: Console) -> None:
     try:
         lint(console)
         run(console, "tests without servers", "pytest", "-q", "-m", "not stack and not upgrade")
-        with throwaway(console, on_stack.STATE, IMPATIENT) as at:
+        with throwaway(console, on_stack.STATE, SHORT_WAITS) as at:
             run(console, "tests on the stack", "pytest", "-q", "-m", "stack", env=on_stack.servers(at))
             run(console, "books", "stoa", "audit", "--wait", "90")
         run(console, "upgrade", "pytest", "-q", "tests/upgrade")

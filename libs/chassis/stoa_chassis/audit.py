@@ -1,4 +1,4 @@
-"""What a service tells its operators of itself.
+"""What operators' tools read of a service, which its `audit.py` provides.
 
 Its package may have a module `audit`, which `stoa audit` and `stoa sagas` find by its name. All of it is
 optional:
@@ -8,7 +8,7 @@ optional:
   that may only read.
 - `def findings(books) -> Iterable[Finding]` checks the rules that are the service's own. Rules that cross
   services stand in the audit, and work on the books that the services hand over.
-- `async def waiting(store) -> Iterable[Waiting]` tells what waits for something.
+- `async def waiting(store) -> Iterable[Waiting]` returns what waits for something.
 - `NOTED` are the topics whose events its group notes in its inbox, if these are not all that it consumes.
 """
 

@@ -1,4 +1,4 @@
-"""Work beside the server: started again when it fails, patient while something it needs is down."""
+"""Work beside the server: started again when it fails, tried again while something it needs is down."""
 
 import asyncio
 import time

@@ -13,10 +13,10 @@ def declaration(service: str) -> Service | None:
 
 
 def default_port(service: Service) -> int:
-    """Return where a service listens unless it is told otherwise."""
+    """Return the port of a service unless a setting names another."""
     return DEFAULT_PORT_BASE + service.port
 
 
 def default_metrics_port(service: Service) -> int:
-    """Return where the metrics of a service are served unless it is told otherwise."""
+    """Return the port of a service's metrics unless a setting names another."""
     return DEFAULT_PORT_BASE + service.metrics_port

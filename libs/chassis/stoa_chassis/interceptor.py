@@ -164,9 +164,9 @@ class _Call:
         self._server.running -= 1
         telemetry.RPC_IN_FLIGHT.dec()
         if isinstance(error, Exception) and not isinstance(error, grpc.aio.AbortError):
-            told = answer(error)
-            self._finish(told.code, told, error)
-            await abort(self._context, told)
+            reply = answer(error)
+            self._finish(reply.code, reply, error)
+            await abort(self._context, reply)
         self._finish(self._code_without_error(error))
 
     def _code_without_error(self, error: BaseException | None) -> Code:
@@ -177,7 +177,7 @@ class _Call:
         status = self._context.code()  # a servicer that aborted by hand
         return code_of(status) if isinstance(status, grpc.StatusCode) else Code.UNKNOWN
 
-    def _finish(self, code: Code, told: DomainError | None = None, error: Exception | None = None) -> None:
+    def _finish(self, code: Code, reply: DomainError | None = None, error: Exception | None = None) -> None:
         seconds = time.perf_counter() - self._started
         self._contract.count(code.name, seconds)
         caller = self._principal
@@ -187,20 +187,20 @@ class _Call:
             "ms": round(seconds * 1000, 2),
             "caller": caller and (caller.service or caller.subject),
         }
-        if told is None:
+        if reply is None:
             # A line costs as much as all else here; a read that went well is in the edge's log anyway.
             log = _log.debug if self._contract.reads and code is Code.OK else _log.info
             log("call", **facts)
-        elif told.code is Code.UNAVAILABLE:
-            _log.warning("call", **facts, reason=told.reason, cause=repr(error))
-        elif told is error:
-            _log.info("call", **facts, reason=told.reason, message=told.message)
+        elif reply.code is Code.UNAVAILABLE:
+            _log.warning("call", **facts, reason=reply.reason, cause=repr(error))
+        elif reply is error:
+            _log.info("call", **facts, reason=reply.reason, message=reply.message)
         else:
-            _log.error("call", **facts, reason=told.reason, exc_info=error)
+            _log.error("call", **facts, reason=reply.reason, exc_info=error)
         if self._span.is_recording():
             self._span.set_attribute("rpc.system", "grpc")
             self._span.set_attribute("rpc.grpc.status_code", code.value)
-            if error is not None and told is not error:
+            if error is not None and reply is not error:
                 self._span.record_exception(error)
                 self._span.set_status(StatusCode.ERROR)
         self._span.end()

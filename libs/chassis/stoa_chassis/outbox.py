@@ -13,7 +13,7 @@ from stoa_contracts.events import Payload
 
 
 class RecordsEvents(Protocol):
-    """An entity that notes what others must be told of."""
+    """An entity that records the events that its changes cause."""
 
     @property
     def events(self) -> MutableSequence[Any]:

@@ -88,7 +88,7 @@ class Database:
 
         Raises Unavailable if it doesn't, MigrationError if the migrations don't fit those that were applied.
         """
-        first = await _connect_patiently(url, connect_timeout)
+        first = await _connect(url, connect_timeout)
         try:
             if migrations is not None:
                 await migrate(first, migrations)
@@ -232,9 +232,9 @@ def _is_lost(connection: PoolConnectionProxy) -> bool:
         return True
 
 
-async def _connect_patiently(url: str, patience: float) -> asyncpg.Connection:
-    """Connect, with growing pauses between tries, for at most `patience` seconds."""
-    give_up = time.monotonic() + patience
+async def _connect(url: str, within: float) -> asyncpg.Connection:
+    """Connect, with growing pauses between tries, for at most `within` seconds."""
+    give_up = time.monotonic() + within
     pause = 0.1
     while True:
         try:

@@ -27,7 +27,7 @@ CHANNEL = "outbox"
 _BATCH = 500
 _STATEMENT_SECONDS = 30.0
 _CLOSING_SECONDS = 2.0
-_PATIENCE_SECONDS = 15.0
+_ACKNOWLEDGE_SECONDS = 15.0
 _PRUNE_SECONDS = 3600.0
 _PRUNE_BATCH = 5000
 _FIRST_PAUSE_SECONDS = 0.1
@@ -91,11 +91,11 @@ class OutboxRelay:
                     await _wait_for_turn(connection)
                     log.info("the outbox relay is active")
                     pause = _FIRST_PAUSE_SECONDS
-                    housekeeping = asyncio.create_task(self._keep_house())
+                    maintenance = asyncio.create_task(self._maintain())
                     try:
                         await self._relay(connection)
                     finally:
-                        housekeeping.cancel()
+                        maintenance.cancel()
             except CONNECTION_ERRORS as error:
                 log.warning("the outbox relay lost the database", error=repr(error))
             except Exception:
@@ -143,7 +143,7 @@ class OutboxRelay:
         records = [Record(row["topic"], row["key"], row["value"], row["headers"]) for row in rows]
         sending = asyncio.ensure_future(self._producer.send_batch(records))
         try:
-            while not (await asyncio.wait([sending], timeout=_PATIENCE_SECONDS))[0]:
+            while not (await asyncio.wait([sending], timeout=_ACKNOWLEDGE_SECONDS))[0]:
                 log.warning("the broker does not acknowledge", events=len(records))
         except asyncio.CancelledError:
             sending.cancel()
@@ -158,8 +158,8 @@ class OutboxRelay:
             OUTBOX_PUBLISHED.labels(records[position].topic).inc()
         return [rows[position]["id"] for position in acknowledged]
 
-    async def _keep_house(self) -> None:
-        """Report the backlog, also while the broker is down, and forget what was done long ago."""
+    async def _maintain(self) -> None:
+        """Report the backlog, also while the broker is down, and prune what is old."""
         prune_at = 0.0
         while True:
             try:

@@ -20,7 +20,7 @@ _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 class RpcServer:
-    """Serves added servicers; not ready until told so.
+    """Serves added servicers; not ready until `set_ready`.
 
     Health and reflection have no policy: the stack and the mesh ask them, and they tell nothing that is not
     in the contract.

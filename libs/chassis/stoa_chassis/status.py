@@ -31,7 +31,7 @@ _NOT_ADMITTED = frozenset({"SERVICE_NOT_ALLOWED", "PEER_UNKNOWN"})
 
 
 def answer(error: Exception) -> DomainError:
-    """Return what the caller is told about an exception: the domain error itself, an outage, or no detail."""
+    """Return what an exception is answered with: the domain error itself, an outage, or no detail."""
     if isinstance(error, RemoteError) and (error.code in _OUR_FAULT or error.reason in _NOT_ADMITTED):
         return Internal()
     if isinstance(error, DomainError):

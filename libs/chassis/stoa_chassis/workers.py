@@ -65,7 +65,7 @@ def supervise(name: str, count: int, metrics: tuple[str, int], drain_seconds: fl
 class _Supervisor:
     def __init__(self, count: int, drain_seconds: float) -> None:
         self._count = count
-        self._patience = drain_seconds + _MARGIN
+        self._stop_seconds = drain_seconds + _MARGIN
         self._stop = asyncio.Event()
         self._any_was_ready = False
         self._exit_code = 0
@@ -88,7 +88,7 @@ class _Supervisor:
             if self._stop.is_set():
                 return
             if not self._any_was_ready:
-                # Nothing ever worked: that is a start that failed, for whoever started us to see.
+                # Nothing ever worked: the start failed, which the exit code says.
                 self._exit_code = 1
                 self._stop.set()
                 return
@@ -123,7 +123,7 @@ class _Supervisor:
                 await asyncio.wait((ended, stopping), return_when=asyncio.FIRST_COMPLETED)
             if not ended.done():
                 process.terminate()
-                await asyncio.wait((ended,), timeout=self._patience)
+                await asyncio.wait((ended,), timeout=self._stop_seconds)
             if not ended.done():
                 _log.error("worker does not end, killing it", worker=index, pid=process.pid)
                 process.kill()

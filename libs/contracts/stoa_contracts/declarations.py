@@ -117,7 +117,7 @@ class Service:
 def read_all(checkout: Path, calls: Mapping[str, Collection[str]] | None = None) -> tuple[Service, ...]:
     """Read and check services/*/service.toml, in the order of their ports.
 
-    `calls` has whom each service calls, which the files don't say. Raises InvalidDeclaration.
+    `calls` maps each service to those that it calls, which the files don't say. Raises InvalidDeclaration.
     """
     topics = {path.stem for path in (checkout / "events").glob("*.*.avsc")}
     services = []

@@ -1,4 +1,4 @@
-"""Products and the variants that are sold: what staff may make of them, and what others are told of it.
+"""Products and the variants that are sold: what staff may make of them, and the events of it.
 
 A product is one aggregate with a version that grows with every change. The version is the etag that a writer
 must have read, and it travels in the events, so that whoever copies a product can tell an older state from a

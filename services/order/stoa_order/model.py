@@ -1,7 +1,7 @@
 """Orders: what may happen to one, and what follows from it.
 
 An order is event-sourced (Fowler, "Event Sourcing"): each decision appends facts to `changes`, and the state
-is nothing but the facts applied in turn. What other services are told is recorded in `events`.
+is nothing but the facts applied in turn. The events for other services are recorded in `events`.
 """
 
 from collections.abc import Iterable, Sequence

@@ -1,4 +1,4 @@
-"""Payments and refunds: what may happen to one, and what others are told of it.
+"""Payments and refunds: what may happen to one, and the events of it.
 
 A payment is asked for once per order and ends as succeeded or failed. Three may say so – the
 gateway's answer, its notice and an inquiry – in any order and more than once; the first one counts.
@@ -175,7 +175,7 @@ class Refund:
 
 @dataclass(slots=True)
 class Payment:
-    """What a buyer pays for an order. Its methods decide; `events` is what others are told.
+    """What a buyer pays for an order. Its methods decide and record `events`.
 
     `refunding` is what was promised back but is not back yet: with `refunded` it never exceeds `amount`. The
     token is kept only while the payment is pending: until then the charge may have to be asked for again.

@@ -108,13 +108,13 @@ class HttpGateway:
     @classmethod
     @asynccontextmanager
     async def connect(
-        cls, url: str, api_key: str, webhook_secret: str, patience: timedelta
+        cls, url: str, api_key: str, webhook_secret: str, request_timeout: timedelta
     ) -> AsyncIterator[Self]:
-        """Keep connections to the gateway; a request may take up to `patience`."""
+        """Keep connections to the gateway; a request may take up to `request_timeout`."""
         async with aiohttp.ClientSession(
             base_url=f"{url.rstrip('/')}/",
             headers={"authorization": f"Bearer {api_key}"},
-            timeout=aiohttp.ClientTimeout(total=patience.total_seconds()),
+            timeout=aiohttp.ClientTimeout(total=request_timeout.total_seconds()),
             connector=aiohttp.TCPConnector(limit=100, keepalive_timeout=60),
             cookie_jar=aiohttp.DummyCookieJar(),
             json_serialize_bytes=orjson.dumps,

@@ -29,7 +29,7 @@ from stoa_payment.ports import NoAnswer
 from stoa_payment.service import Payments, ProcessPayment, RefundPayment
 
 API_KEY, SECRET = "test-key", "test-secret"
-PATIENCE = timedelta(seconds=0.6)
+TIMEOUT = timedelta(seconds=0.6)
 RETRY = RetryPolicy(lease=timedelta(seconds=1.5), give_up_after=timedelta(hours=24))
 BACKOFF = Backoff(timedelta(seconds=0.05), timedelta(seconds=0.3))
 AMOUNT = Money(Decimal("20.00"), "USD")
@@ -101,7 +101,7 @@ async def mock(process: MockGateway) -> AsyncIterator[MockGateway]:
 
 @pytest.fixture
 async def adapter(mock: MockGateway) -> AsyncIterator[HttpGateway]:
-    async with HttpGateway.connect(mock.url, API_KEY, SECRET, PATIENCE) as adapter:
+    async with HttpGateway.connect(mock.url, API_KEY, SECRET, TIMEOUT) as adapter:
         yield adapter
 
 

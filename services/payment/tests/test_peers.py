@@ -30,7 +30,7 @@ from stoa_payment.ports import NoAnswer
 Answering: TypeAlias = Callable[[bytes, asyncio.StreamWriter], Awaitable[None]]
 
 NOW = datetime.now(UTC)
-PATIENCE = timedelta(seconds=0.3)
+TIMEOUT = timedelta(seconds=0.3)
 PAYMENT = Payment.begin(
     uuid4(),
     uuid4(),
@@ -91,7 +91,7 @@ async def speaking_to(answering: Answering) -> AsyncIterator[HttpGateway]:
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        async with HttpGateway.connect(f"http://127.0.0.1:{port}/shop", "key", "secret", PATIENCE) as gateway:
+        async with HttpGateway.connect(f"http://127.0.0.1:{port}/shop", "key", "secret", TIMEOUT) as gateway:
             yield gateway
 
 
@@ -211,7 +211,7 @@ async def test_a_signed_notice_that_makes_no_sense_is_the_senders_error() -> Non
 
 
 async def test_nobody_there_is_no_answer_and_soon_nobody_is_asked() -> None:
-    async with HttpGateway.connect("http://127.0.0.1:1", "key", "secret", PATIENCE) as gateway:
+    async with HttpGateway.connect("http://127.0.0.1:1", "key", "secret", TIMEOUT) as gateway:
         for _ in range(5):
             with pytest.raises(NoAnswer, match="Connect"):
                 await gateway.find(PAYMENT)

@@ -30,6 +30,7 @@ def main() -> int:
                 staff["password"],
                 customer["email"],
                 customer["password"],
+                at.currency,
             )
         )
     except (ApiError, httpx.TransportError) as error:

@@ -64,9 +64,14 @@ class Summary:
 
 
 async def load(
-    edge_url: str, staff_email: str, staff_password: str, customer_email: str, customer_password: str
+    edge_url: str,
+    staff_email: str,
+    staff_password: str,
+    customer_email: str,
+    customer_password: str,
+    currency: str,
 ) -> Summary:
-    """Load all products with their stock, and the demo customer with an address.
+    """Load all products with their stock, priced in `currency`, and the demo customer with an address.
 
     Raises ApiError if the shop won't have it, httpx.TransportError if there is none at `edge_url`.
     """
@@ -75,7 +80,7 @@ async def load(
     async with httpx.AsyncClient(base_url=edge_url, timeout=30, limits=limits) as http:
         anyone = Client(http)
         staff = await Client(http).sign_in(staff_email, staff_password)
-        products = demo_products()
+        products = demo_products(currency)
         variant_ids = await _variant_ids(anyone)
         missing = [product for product in products if not product.stock.keys() <= variant_ids.keys()]
         created = sum(await _each(lambda product: _create(staff, product, variant_ids), missing))

@@ -29,15 +29,15 @@ class DemoProduct:
     stock: dict[str, int]
 
 
-def demo_products() -> list[DemoProduct]:
-    """All products, a shelf after the other."""
+def demo_products(currency: str) -> list[DemoProduct]:
+    """All products, a shelf after the other, with the same numbers as prices in any currency."""
     shelves = tomllib.loads(_SHELVES.read_text("utf-8"))
     return [
         product
         for category in shelves["categories"]
         for shelf in category["subcategories"]
         for kind in shelf["kinds"]
-        for product in _products_of(category, shelf, *kind)
+        for product in _products_of(category, shelf, *kind, currency=currency)
     ]
 
 
@@ -48,22 +48,22 @@ def slug(text: str) -> str:
 
 
 def _products_of(
-    category: dict[str, Any], shelf: dict[str, Any], kind: str, opening: str
+    category: dict[str, Any], shelf: dict[str, Any], kind: str, opening: str, currency: str
 ) -> Iterator[DemoProduct]:
     # Seeded by kind, so that a change to one shelf leaves the products of the others as they were.
     random = Random(f"{category['name']}/{shelf['name']}/{kind}")
     for series in random.sample(category["series"], _PRODUCTS_OF_A_KIND):
-        yield _product(random, category, shelf, f"{series} {kind}", opening)
+        yield _product(random, category, shelf, f"{series} {kind}", opening, currency)
 
 
 def _product(
-    random: Random, category: dict[str, Any], shelf: dict[str, Any], name: str, opening: str
+    random: Random, category: dict[str, Any], shelf: dict[str, Any], name: str, opening: str, currency: str
 ) -> DemoProduct:
     material = random.choice(shelf["materials"])
     detail = random.choice(shelf["details"]).format(
         material=material, Material=material[0].upper() + material[1:]
     )
-    variants = list(_variants(random, category["code"], shelf, name))
+    variants = list(_variants(random, category["code"], shelf, name, currency))
     body: Product = {
         "name": name,
         "description": f"{opening} {detail} {random.choice(shelf['closings'])}",
@@ -85,7 +85,9 @@ def _product(
     return DemoProduct(body, stock)
 
 
-def _variants(random: Random, code: str, shelf: dict[str, Any], name: str) -> Iterator[Variant]:
+def _variants(
+    random: Random, code: str, shelf: dict[str, Any], name: str, currency: str
+) -> Iterator[Variant]:
     attributes: dict[str, Sequence[str]] = shelf["attributes"]
     # Where there are two attributes, two values of each make four variants already.
     count = 2 if len(attributes) > 1 else random.choice([1, 2, 3])
@@ -100,7 +102,7 @@ def _variants(random: Random, code: str, shelf: dict[str, Any], name: str) -> It
         yield {
             "sku": f"{code}-{slug(name)}-{slug(' '.join(values))}".upper(),
             "attributes": dict(zip(attributes, values, strict=True)),
-            "price": money(base + step),
+            "price": money(base + step, currency),
             "images": [f"/media/demo/{slug(name)}.jpg"],
         }
 

@@ -50,5 +50,5 @@ def part(at: Instance, cache: Cache) -> Part:
 
 
 def mongo_url(at: Instance) -> str:
-    """Where documents are stored: the instance's own server, or the one it was told to use."""
+    """Where documents are stored: the instance's own server, or the one that its environment names."""
     return at.mongo_url or f"mongodb://{at.address('mongo')}"

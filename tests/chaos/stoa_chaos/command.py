@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from stoa_stack.files import write_atomically
 from stoa_stack.instance import CHECKOUT, Instance
 from stoa_stack.shopping import Item, new_product, open_account, put_on_sale
 from stoa_stack.status import State, Status
-from stoa_stack.throwaway import IMPATIENT, throwaway
+from stoa_stack.throwaway import SHORT_WAITS, throwaway
 from stoa_stack.up import is_running, status_file
 
 _STATE = CHECKOUT / ".stoa-chaos"  # the instance that is broken when none is named
@@ -86,7 +87,7 @@ def command(console: Console, plan: Plan, *, here: bool, report_file: Path | Non
             return 2
         return _break(at, console, plan, report_file)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # also then the stack is stopped
-    with throwaway(console, _STATE, IMPATIENT) as at:
+    with throwaway(console, _STATE, SHORT_WAITS) as at:
         return _break(at, console, plan, report_file)
 
 
@@ -157,13 +158,10 @@ class _Sale:
 
 async def _stock_up(at: Instance, http: httpx.AsyncClient) -> _Sale:
     staff = await shopping.staff(at, http)
+    lantern = partial(new_product, "Storm lantern", variants=5, currency=at.currency)
     return _Sale(
         *[
-            [
-                item
-                for _ in range(products)
-                for item in await put_on_sale(staff, new_product("Storm lantern", variants=5), stock)
-            ]
+            [item for _ in range(products) for item in await put_on_sale(staff, lantern(), stock)]
             for products, stock in (_PLENTY, _SCARCE)
         ]
     )

@@ -150,7 +150,7 @@ class FaultInjector:
             try:
                 (await gateway.post("/admin/faults", json=faults)).raise_for_status()
             except httpx.HTTPError as error:
-                raise NotRunning(f"the gateway can't be told: {error!r}") from error
+                raise NotRunning(f"the gateway can't be reached: {error!r}") from error
             try:
                 yield
             finally:

@@ -17,7 +17,7 @@ from stoa_stack.rest import ApiError
 from stoa_stack.shopping import Item, NotSettled, open_account
 from stoa_stack.stores import store_of
 
-_PATIENCE = 180.0  # seconds
+_TIMEOUT = 180.0  # seconds
 _LOOK_EVERY = 0.2
 
 
@@ -37,7 +37,7 @@ class SteadyStateProbes:
         """Make accounts for them."""
         uncounted: Counter[str] = Counter()
         shoppers = [
-            Shopper(http, record, uncounted, patience=_PATIENCE, pause=_LOOK_EVERY, untidy=True)
+            Shopper(http, record, uncounted, timeout=_TIMEOUT, pause=_LOOK_EVERY, untidy=True)
             for _ in range(count)
         ]
         return cls([await open_account(shopper, "probe") for shopper in shoppers], item)
@@ -58,7 +58,7 @@ class SteadyStateProbes:
             self._free.put_nowait(shopper)
 
     async def _sells(self, shopper: Shopper, began: float) -> bool:
-        while time.monotonic() - began < _PATIENCE:
+        while time.monotonic() - began < _TIMEOUT:
             try:
                 await shopper.add(self._item, 1)
                 order = await shopper.settled(await shopper.place("tok_visa", str(uuid4())))

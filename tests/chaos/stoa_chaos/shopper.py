@@ -17,7 +17,7 @@ from stoa_stack import shopping
 from stoa_stack.rest import Answer, ApiError, Client
 from stoa_stack.shopping import ADDRESS, Item
 
-_PATIENCE = 120.0  # seconds that a shopper tries for before giving up
+_TIMEOUT = 120.0  # seconds that a shopper tries for before giving up
 _SETTLED_WITHIN = 180.0
 _TRY_AGAIN = (429, 503, 504)
 _BUSY = ("REQUEST_IN_PROGRESS", "CART_BUSY")
@@ -30,7 +30,7 @@ class GaveUp(Exception):
 
 
 class Shopper(Client):
-    """Somebody with an account, who tries each request for `patience` seconds, with a pause in between.
+    """Somebody with an account, who tries each request for `timeout` seconds, with a pause in between.
 
     Every answer is counted in `requests`, every order that is shown is noted in the record. `untidy` tells
     that several tabs may have left something in the cart, or taken it out.
@@ -42,7 +42,7 @@ class Shopper(Client):
         record: Record,
         requests: Counter[str],
         *,
-        patience: float = _PATIENCE,
+        timeout: float = _TIMEOUT,
         pause: float = 0.5,
         untidy: bool = False,
     ) -> None:
@@ -50,14 +50,14 @@ class Shopper(Client):
         self.record = record
         self.untidy = untidy
         self.requests = requests
-        self._patience = patience
+        self._timeout = timeout
         self._pause = pause
 
     async def exchange(
         self, operation: Operation, target: str, body: Mapping[str, Any] | None = None
     ) -> Answer:
         """Send a request until it is answered. Raises ApiError if the shop says no, and GaveUp."""
-        deadline = time.monotonic() + self._patience
+        deadline = time.monotonic() + self._timeout
         while True:
             try:
                 answer = await self._counted(operation, target, body)

@@ -174,7 +174,7 @@ def test_a_part_without_a_process_is_not_there(injector: FaultInjector) -> None:
 # ------------------------------------------------------------------------------- insisting
 
 
-def _shopper(*answers: httpx.Response | Exception, patience: float = 60) -> Shopper:
+def _shopper(*answers: httpx.Response | Exception, timeout: float = 60) -> Shopper:
     left = list(answers)
 
     def answer(_: httpx.Request) -> httpx.Response:
@@ -184,7 +184,7 @@ def _shopper(*answers: httpx.Response | Exception, patience: float = 60) -> Shop
         return given
 
     http = httpx.AsyncClient(base_url="http://shop", transport=httpx.MockTransport(answer))
-    return Shopper(http, Record(), Counter(), patience=patience, pause=0.001)
+    return Shopper(http, Record(), Counter(), timeout=timeout, pause=0.001)
 
 
 def _refused(status: int, reason: str) -> httpx.Response:
@@ -214,7 +214,7 @@ async def test_a_refusal_is_raised_and_an_internal_error_is_a_complaint() -> Non
 
 async def test_a_shopper_gives_up_after_a_time() -> None:
     with pytest.raises(GaveUp):
-        await _shopper(_refused(503, ""), patience=-1).list_categories()
+        await _shopper(_refused(503, ""), timeout=-1).list_categories()
 
 
 # ------------------------------------------------------------------------------- judging

@@ -16,7 +16,7 @@ from stoa_rest import Operation, Operations
 from stoa_stack.percentile import percentile
 from stoa_stack.shopping import NotSettled
 
-_PATIENCE = 60.0  # seconds for an answer
+_ANSWER_TIMEOUT = 60.0  # seconds
 _SHED = (429, 503)  # refused because of load, or for now
 
 
@@ -67,7 +67,7 @@ class Http(Operations):
         if self._connection is None or self._connection.lost:
             loop = asyncio.get_running_loop()
             _, self._connection = await loop.create_connection(_Connection, self._host, self._port)
-        async with asyncio.timeout(_PATIENCE):
+        async with asyncio.timeout(_ANSWER_TIMEOUT):
             status, body = await self._connection.exchange(request)
         if not 200 <= status < 300:
             raise BadAnswer(status, body)

@@ -95,7 +95,7 @@ class Shop:
 
     async def item(self, stock: int) -> Item:
         """A new product's only variant, with so many in stock."""
-        (item,) = await put_on_sale(self.staff, new_product("Bench lamp"), stock)
+        (item,) = await put_on_sale(self.staff, new_product("Bench lamp", currency=self.at.currency), stock)
         self._products.append(item.product_id)
         return item
 

@@ -49,7 +49,7 @@ class _Operation:
     in_path: list[str]
     query: list[_Field]
     body: str  # the TypedDict whose keys are the keyword arguments; empty: none
-    answer: str  # its annotation; None: nothing is told
+    answer: str  # its annotation; None: the answer has no content
 
     @property
     def method(self) -> str:

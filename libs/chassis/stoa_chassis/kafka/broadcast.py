@@ -1,7 +1,7 @@
 """Events for every process: for what each keeps in its own memory, such as a read model or a cache.
 
-The members of a consumer group share the events of their topics; here each process hears all of them, from
-now on. Nothing is committed and nothing parked, because what a process keeps in memory it can make anew:
+The members of a consumer group share the events of their topics; here each process receives all of them,
+from now on. Nothing is committed and nothing parked, because what a process keeps in memory it can make anew:
 `begin` is called whenever listening (re)starts, to look up what was missed.
 """
 
@@ -31,7 +31,7 @@ class Broadcast:
     """Calls a handler for each event that is published from now on, in order per partition.
 
     A handler that meets an outage is called again until it works. Another error is logged and the event
-    passed over: it would keep all that follow from being heard.
+    passed over: it would hold up all that follow.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Broadcast:
             await self._start(client)
             while True:
                 for message in await _finished(asyncio.to_thread(_poll, client)):
-                    await self._hear(message)
+                    await self._handle(message)
         finally:
             await _finished(asyncio.to_thread(client.close))
 
@@ -85,13 +85,13 @@ class Broadcast:
                 log.info("waiting to listen", topics=topics, error=repr(error))
             await asyncio.sleep(_PAUSE_SECONDS)
 
-    async def _hear(self, message: Message) -> None:
+    async def _handle(self, message: Message) -> None:
         topic, value = message.topic() or "", message.value()
         if (trouble := message.error()) is not None:
             log.warning("the broker reports an error", error=str(trouble))
             return
         if ADDRESSEE_HEADER in dict(message.headers() or ()):
-            return  # a dead letter that is replayed to a group: everyone here heard it the first time
+            return  # a dead letter that is replayed to a group: everyone here got it the first time
         while True:
             try:
                 event = await self._codec.decode(topic, value or b"")

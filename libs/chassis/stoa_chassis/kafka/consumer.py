@@ -351,14 +351,14 @@ class _Partition:
         return self.released.is_set()
 
 
-async def _release(partitions: Sequence[_Partition], patience: float) -> None:
-    """Stop working on partitions: what is being handled may take `patience` more seconds."""
+async def _release(partitions: Sequence[_Partition], grace: float) -> None:
+    """Stop working on partitions: what is being handled may take `grace` more seconds."""
     for partition in partitions:
         partition.released.set()
     tasks = [partition.task for partition in partitions if partition.task is not None]
     if not tasks:
         return
-    _, late = await asyncio.wait(tasks, timeout=patience)
+    _, late = await asyncio.wait(tasks, timeout=grace)
     for task in late:
         task.cancel()
     await asyncio.gather(*late, return_exceptions=True)

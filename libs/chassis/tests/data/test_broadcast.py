@@ -1,4 +1,4 @@
-"""Every process hears every event from when it starts to listen, and may look up what was before."""
+"""Every process receives every event from when it starts to listen, and may look up what was before."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -17,7 +17,7 @@ Background = Callable[[Callable[[], Awaitable[None]]], "asyncio.Future[None]"]
 
 
 class Board:
-    """A topic with somebody who publishes to it and listeners that note what they hear."""
+    """A topic with somebody who publishes to it and listeners that note what they receive."""
 
     def __init__(self, notes: Any, codec: EventCodec, producer: Producer, background: Background) -> None:
         self.notes, self.codec, self.producer, self._background = notes, codec, producer, background
@@ -32,23 +32,23 @@ class Board:
     async def listen(
         self, handler: Callable[[int], Awaitable[None]] | None = None, bootstrap: str = ""
     ) -> list[int]:
-        """Begin to listen; return the list that grows with what is heard."""
-        heard: list[int] = []
+        """Begin to listen; return the list that grows with what is received."""
+        received: list[int] = []
         listening = asyncio.Event()
 
-        async def hear(event: Event[Any]) -> None:
+        async def receive(event: Event[Any]) -> None:
             if handler is not None:
                 await handler(event.payload.line)
-            heard.append(event.payload.line)
+            received.append(event.payload.line)
 
         async def begin() -> None:
             listening.set()
 
         address = bootstrap or self.notes.bootstrap
-        self._background(Broadcast(address, {self.notes.payload: hear}, self.codec, begin).run)
+        self._background(Broadcast(address, {self.notes.payload: receive}, self.codec, begin).run)
         async with asyncio.timeout(20):
             await listening.wait()
-        return heard
+        return received
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def board(notes: Any, codec: EventCodec, producer: Producer, background: Backgro
     return Board(notes, codec, producer, background)
 
 
-async def test_every_listener_hears_everything_from_when_it_begins(board: Board) -> None:
+async def test_every_listener_receives_everything_from_when_it_begins(board: Board) -> None:
     await board.publish(1, 2)
     first = await board.listen()
     await board.publish(3)
@@ -69,15 +69,15 @@ async def test_every_listener_hears_everything_from_when_it_begins(board: Board)
 
 async def test_nothing_is_missed_while_the_broker_cannot_be_reached(board: Board, proxy: Any) -> None:
     network = await proxy(board.notes.bootstrap)
-    heard = await board.listen(bootstrap=network.address)
+    received = await board.listen(bootstrap=network.address)
     await board.publish(1)
-    await eventually(lambda: heard == [1])
+    await eventually(lambda: received == [1])
     await network.cut()
     await board.publish(2, 3)
     await asyncio.sleep(1)
-    assert heard == [1]
+    assert received == [1]
     await network.restore()
-    await eventually(lambda: sorted(heard) == [1, 2, 3])
+    await eventually(lambda: sorted(received) == [1, 2, 3])
 
 
 async def test_a_listener_that_starts_without_a_broker_begins_when_there_is_one(
@@ -89,9 +89,9 @@ async def test_a_listener_that_starts_without_a_broker_begins_when_there_is_one(
     await asyncio.sleep(0.5)
     assert not starting.done()
     await network.restore()
-    heard = await starting
+    received = await starting
     await board.publish(1)
-    await eventually(lambda: heard == [1])
+    await eventually(lambda: received == [1])
 
 
 async def test_an_outage_is_waited_out_and_an_error_passed_over(board: Board) -> None:
@@ -105,17 +105,17 @@ async def test_an_outage_is_waited_out_and_an_error_passed_over(board: Board) ->
             outages -= 1
             raise ConnectionError("works later")
 
-    heard = await board.listen(handle)
+    received = await board.listen(handle)
     book = uuid4()
     await board.producer.send(board.notes.topic, str(book), b"no event")
     await board.publish(1, 2, 3, book=book)
-    await eventually(lambda: heard == [2, 3])
+    await eventually(lambda: received == [2, 3])
     assert outages == 0
 
 
-async def test_what_is_replayed_to_a_group_is_not_heard_again(board: Board) -> None:
-    heard = await board.listen()
+async def test_what_is_replayed_to_a_group_is_not_received_again(board: Board) -> None:
+    received = await board.listen()
     book = uuid4()
     await board.publish(1, book=book, headers=replay_headers({}, "some group"))
     await board.publish(2, book=book)
-    await eventually(lambda: heard == [2])
+    await eventually(lambda: received == [2])

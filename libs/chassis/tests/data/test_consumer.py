@@ -30,7 +30,7 @@ from stoa_chassis.uow import UnitOfWork
 pytestmark = pytest.mark.stack
 Background = Callable[[Callable[[], Awaitable[None]]], "asyncio.Future[None]"]
 Handler = Callable[[Event[Any]], Awaitable[None]]
-IMPATIENT = RetryPolicy(tries=3, first_pause=0.02, longest_pause=0.05, longest_outage_pause=0.05)
+SHORT_PAUSES = RetryPolicy(tries=3, first_pause=0.02, longest_pause=0.05, longest_outage_pause=0.05)
 
 
 class Shop:
@@ -40,7 +40,7 @@ class Shop:
         self.notes, self.codec, self.producer, self._background = notes, codec, producer, background
 
     def consume(
-        self, handler: Handler, retry: RetryPolicy = IMPATIENT, bootstrap: str = ""
+        self, handler: Handler, retry: RetryPolicy = SHORT_PAUSES, bootstrap: str = ""
     ) -> "asyncio.Future[None]":
         address = bootstrap or self.notes.bootstrap
         handlers = {self.notes.payload: handler}
@@ -235,8 +235,8 @@ async def test_poison_is_parked_at_once_and_the_next_is_handled(
     async def handle(event: Event[Any]) -> None:
         handled.append(event.payload.line)
 
-    patient = RetryPolicy(first_pause=60, longest_pause=60, longest_outage_pause=60)
-    shop.consume(handle, patient)
+    long_pauses = RetryPolicy(first_pause=60, longest_pause=60, longest_outage_pause=60)
+    shop.consume(handle, long_pauses)
     book = uuid4()
     await shop.producer.send(notes.topic, str(book), poison)
     await shop.publish(book, 1)
@@ -278,8 +278,8 @@ async def test_retries_and_a_replayed_dead_letter_keep_the_correlation_id(shop: 
     broken = False
     headers = replay_headers(headers_of(letter), notes.group)
     await shop.producer.send(notes.topic, letter.key(), letter.value(), headers)
-    await eventually(lambda: len(seen) > IMPATIENT.tries)
-    assert seen == ["request-1"] * (IMPATIENT.tries + 1)
+    await eventually(lambda: len(seen) > SHORT_PAUSES.tries)
+    assert seen == ["request-1"] * (SHORT_PAUSES.tries + 1)
     assert headers["correlation_id"] == "request-1"
 
 
@@ -459,7 +459,7 @@ async def test_a_member_that_loses_a_partition_while_it_works_does_not_commit_fo
     book = uuid4()
     await shop.publish(book, 1, 2)
     await begun.wait()
-    slow.cancel()  # gives up the partition after its patience
+    slow.cancel()  # gives up the partition after its time of grace
     handled: list[int] = []
 
     async def handle(event: Event[Any]) -> None:

@@ -160,7 +160,7 @@ async def test_a_start_waits_for_a_server_that_is_not_up_yet(
     await asyncio.wait_for(starting, 20)
 
 
-async def test_a_start_gives_up_after_its_patience(empty_database: str, no_migrations: Path) -> None:
+async def test_a_start_gives_up_after_its_timeout(empty_database: str, no_migrations: Path) -> None:
     unreachable = "postgresql://nobody@127.0.0.1:1/nothing"
     with pytest.raises(Unavailable):
         async with Database.connect(unreachable, no_migrations, connect_timeout=0.3):
