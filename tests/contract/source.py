@@ -28,7 +28,10 @@ def constructed(package: Path, classes: Collection[str]) -> set[str]:
 
 
 def modules(package: Path) -> Iterator[ast.Module]:
-    """Yield the modules of a package, parsed. `testing.py` is none of what runs: it has examples for tests."""
+    """Yield the modules of a package, parsed. `testing.py` is none of what runs.
+
+    It has examples for tests.
+    """
     for path in sorted(set(package.rglob("*.py")) - {package / "testing.py"}):
         yield ast.parse(path.read_text(), str(path))
 
