@@ -36,8 +36,8 @@ def demo_products(currency: str) -> list[DemoProduct]:
         product
         for category in shelves["categories"]
         for shelf in category["subcategories"]
-        for kind in shelf["kinds"]
-        for product in _products_of(category, shelf, *kind, currency=currency)
+        for kind, opening in shelf["kinds"]
+        for product in _products_of(category, shelf, kind, opening, currency)
     ]
 
 
