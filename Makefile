@@ -3,7 +3,7 @@ STOA = @stack/bootstrap && .venv/bin/stoa
 S ?= order
 
 .DEFAULT_GOAL := help
-.PHONY: help up down status logs reset demo test model lint gen audit chaos bench profile soak lock
+.PHONY: help up down status logs reset demo test model lint gen audit chaos bench profile soak lock apply new
 
 help:    ## show this
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/ ##/' | awk -F ' *## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -13,6 +13,9 @@ up:      ## start everything, and print where it is
 
 down:    ## stop everything; its data stays
 	$(STOA) down
+
+apply:   ## bring what runs to what the checkout is now
+	$(STOA) apply
 
 status:  ## what runs, and what it takes
 	$(STOA) status
@@ -29,8 +32,8 @@ demo:    ## play a shopper
 audit:   ## check that the books of all stores balance
 	$(STOA) audit
 
-test:    ## everything a change must pass
-	$(STOA) test
+test:    ## everything a change must pass, or some tests: make test T="services/order -k cancel"
+	$(STOA) test $(T)
 
 chaos:   ## break everything while shoppers buy, then audit: make chaos A="--seed 7 --minutes 5"
 	$(STOA) chaos $(A)
@@ -47,11 +50,14 @@ model:   ## explore the order saga deeper than the tests do
 soak:    ## a moderate load for 20 minutes, to see what grows: make soak A="--minutes 5"
 	$(STOA) soak $(A)
 
-lint:    ## style, types, imports, contracts
-	$(STOA) lint
+lint:    ## style, types, imports, lock, contracts: or make lint T="types imports"
+	$(STOA) lint $(T)
 
-gen:     ## regenerate gen/ from proto/ and events/
+gen:     ## regenerate gen/ from proto/, events/ and the declarations
 	$(STOA) gen
 
-lock:    ## resolve the Python packages anew into requirements.lock
-	$(STOA) lock
+lock:    ## resolve the Python packages into requirements.lock
+	$(STOA) lock $(A)
+
+new:     ## write a new service: make new N=review A="--store mongo"
+	$(STOA) new $(N) $(A)

@@ -11,13 +11,14 @@ from typing import Any, NamedTuple
 
 from confluent_kafka import (
     Consumer,
-    ConsumerGroupTopicPartitions,
     KafkaError,
     KafkaException,
     Message,
     TopicPartition,
 )
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # re-exported
+
+from stoa_services import SERVICES
 
 _SECONDS = 10
 _BATCH = 1000
@@ -116,19 +117,27 @@ def partitions(bootstrap: str) -> dict[str, list[Position]]:
 
 
 def committed(bootstrap: str, groups: Iterable[str]) -> dict[str, dict[Position, int]]:
-    """Return what each group has committed: by partition, the offset that it goes on with.
+    """Return what each group has committed: by partition of what it consumes, the offset that it goes on
+    with.
 
-    Raises ConnectionError if Kafka does not answer.
+    Each group is asked as a member would ask, not by the administrator's call for it: librdkafka (2.16)
+    aborts the process when the broker goes away while that one is under way. Raises ConnectionError if Kafka
+    does not answer.
     """
-    admin = _admin(bootstrap)
     found = {}
+    topics = partitions(bootstrap)
     with _as_outage():
-        for group in groups:  # the client takes one group a request
-            asked = admin.list_consumer_group_offsets(
-                [ConsumerGroupTopicPartitions(group)], request_timeout=_SECONDS
-            )
-            partitions = asked[group].result().topic_partitions or []
-            found[group] = {Position(each.topic, each.partition): each.offset for each in partitions}
+        for group in groups:
+            consumed = SERVICES[group].consumes if group in SERVICES else ()
+            asked = [TopicPartition(*position) for topic in consumed for position in topics.get(topic, ())]
+            reader = Consumer({"bootstrap.servers": bootstrap, "group.id": group, "log_level": 2})
+            try:
+                answered = reader.committed(asked, timeout=_SECONDS) if asked else []
+            finally:
+                reader.close()
+            found[group] = {
+                Position(each.topic, each.partition): each.offset for each in answered if each.offset >= 0
+            }
     return found
 
 

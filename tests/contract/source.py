@@ -28,8 +28,11 @@ def constructed(package: Path, classes: Collection[str]) -> set[str]:
 
 
 def modules(package: Path) -> Iterator[ast.Module]:
-    """Yield the modules of a package, parsed."""
-    for path in sorted(package.rglob("*.py")):
+    """Yield the modules of a package, parsed. `testing.py` is none of what runs.
+
+    It has examples for tests.
+    """
+    for path in sorted(set(package.rglob("*.py")) - {package / "testing.py"}):
         yield ast.parse(path.read_text(), str(path))
 
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from stoa_contracts.declarations import Store
 from stoa_stack.terminal import console
 
 app = typer.Typer()
@@ -69,6 +70,22 @@ def run_tests(
         quality.some_tests(console(), context.args)
     else:
         quality.test(console())
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="what it keeps: one English noun in small letters")],
+    store: Annotated[Store, typer.Option(help="what keeps its data")] = Store.POSTGRES,
+) -> None:
+    """Write a new service: contract, event, code and tests, which run as they are.
+
+    With `--store opensearch` its repository is written on opensearch-py, which is added to the lock, and its
+    tests of that run where STOA_TEST_OPENSEARCH says. The local stack has no OpenSearch: it does not start
+    with a service that needs one.
+    """
+    from stoa_tools.new import command
+
+    raise typer.Exit(command.new(name, store, console()))
 
 
 @app.command()

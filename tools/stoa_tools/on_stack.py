@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping
 
 import pytest
+import typer
 from rich.console import Console
 
 from stoa_stack.instance import CHECKOUT, Instance
@@ -58,8 +59,11 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         return
     capture = session.config.pluginmanager.getplugin("capturemanager")
     assert capture is not None
-    with capture.global_and_fixture_disabled():
-        os.environ |= keep(console())
+    try:
+        with capture.global_and_fixture_disabled():
+            os.environ |= keep(console())
+    except typer.Exit:
+        pytest.exit("the stack that the tests need does not run", returncode=1)
 
 
 def _needs_stack(item: pytest.Item) -> bool:

@@ -68,7 +68,8 @@ async def test_top_counts_what_shoppers_do(shop: Shop) -> None:
 @pytest.mark.slow
 async def test_a_group_that_stands_still_is_shown_with_what_to_do(at: Instance) -> None:
     kafka, key = at.address("kafka"), str(uuid4())
-    AdminClient({"bootstrap.servers": kafka}).delete_topics(["order.dlq"])["order.dlq"].result()
+    admin = AdminClient({"bootstrap.servers": kafka})
+    admin.delete_topics(["order.dlq"])["order.dlq"].result()
     async with Producer(kafka) as producer:  # only order gets it, and has nowhere to park it
         await producer.send("inventory.reserved", key, b"no event", replay_headers({}, "order"))
 
