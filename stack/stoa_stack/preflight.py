@@ -6,11 +6,15 @@ import errno
 import platform
 import shutil
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]  # no types
 
+from stoa_contracts.declarations import InvalidDeclaration, Service, read_all
+from stoa_services import SERVICES
+from stoa_stack.instance import CHECKOUT
 from stoa_stack.part import Part
 
 DISK_GB = 2.0
@@ -37,6 +41,36 @@ def check_machine(state: Path, *, whole: bool) -> None:
     memory = psutil.virtual_memory().available / _GB
     if whole and memory < MEMORY_GB:
         raise NotPossible(f"{memory:.1f} GB of memory are available; {MEMORY_GB:.0f} GB are needed")
+
+
+def check_declarations(checkout: Path = CHECKOUT, generated: Mapping[str, Service] = SERVICES) -> None:
+    """Raise NotPossible if a service.toml is wrong or says something else than what was generated from it.
+
+    Services run with what was generated: one whose new topic is not there fails at the first event. The
+    services that a service calls are not compared, since no service.toml has them.
+    """
+    try:
+        services = read_all(checkout, {name: service.calls for name, service in generated.items()})
+    except InvalidDeclaration as problem:
+        raise NotPossible(str(problem)) from problem
+    declared = {service.name: service for service in services}
+    stale = [
+        f"services/{name}/service.toml {difference}"
+        for name in dict.fromkeys((*declared, *generated))
+        if (difference := _difference(declared.get(name), generated.get(name)))
+    ]
+    if stale:
+        raise NotPossible("\n".join([*stale, "`make gen` generates it anew."]))
+
+
+def _difference(declared: Service | None, generated: Service | None) -> str:
+    if declared is None:
+        return "is gone, but gen/ still has the service"
+    if generated is None:
+        return "is new, and gen/ does not have the service yet"
+    keys = [each.name for each in fields(Service)
+            if getattr(declared, each.name) != getattr(generated, each.name)]  # fmt: skip
+    return f"was edited, and gen/ has other values of {', '.join(keys)}" if keys else ""
 
 
 def check_ports(parts: Sequence[Part]) -> None:

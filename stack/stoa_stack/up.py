@@ -49,13 +49,14 @@ def up(only: Sequence[str], console: Console) -> int:
             return _follow(at, console, daemon=None)
         return apply(console, only)
     at = replace(at.configured(), only=tuple(only), revision=uuid.uuid4().hex)
-    if not _all_known(at, only, console):
-        return 2
-    from stoa_stack.parts import chosen
-
-    parts = chosen(at)
-    _stop_orphans(at, console)
     try:
+        preflight.check_declarations()
+        if not _all_known(at, only, console):
+            return 2
+        from stoa_stack.parts import chosen
+
+        parts = chosen(at)
+        _stop_orphans(at, console)
         preflight.check_machine(at.state, whole=not only)
         preflight.check_ports(parts)
     except preflight.NotPossible as problem:
@@ -82,12 +83,13 @@ def apply(console: Console, only: Sequence[str] = ()) -> int:
         return 1
     asked = tuple(dict.fromkeys((*at.only, *only))) if at.only else ()
     at = replace(at.adjusted(), only=asked, revision=uuid.uuid4().hex)
-    if not _all_known(at, only, console):
-        return 2
-    from stoa_stack.parts import chosen
-
-    parts = chosen(at)
     try:
+        preflight.check_declarations()
+        if not _all_known(at, only, console):
+            return 2
+        from stoa_stack.parts import chosen
+
+        parts = chosen(at)
         preflight.check_ports([part for part in parts if part.name not in status.parts])
     except preflight.NotPossible as problem:
         console.print(Text(str(problem), style="red"))

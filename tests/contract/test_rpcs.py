@@ -1,5 +1,7 @@
 """What every RPC must declare, so that nobody has to remember it."""
 
+import importlib
+import inspect
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -28,6 +30,25 @@ def test_every_rpc_says_who_may_call_it(rpc: Rpc) -> None:
 def test_a_policy_names_only_services_that_exist(rpc: Rpc) -> None:
     assert rpc.policy is not None
     assert set(rpc.policy.services) <= SERVICES.keys()
+
+
+def test_an_rpc_is_defined_by_the_servicer_of_its_service(rpc: Rpc) -> None:
+    api = importlib.import_module(f"stoa_{rpc.service}.api")
+    servicers = {
+        servicer: mro[: mro.index(base)]
+        for _, servicer in inspect.getmembers(api, inspect.isclass)
+        for mro in [inspect.getmro(servicer)]
+        for base in mro[1:]
+        if is_generated_for(rpc, base)
+    }
+    assert servicers, f"{api.__name__} has no servicer for {rpc.full_name}"
+    for servicer, own in servicers.items():
+        assert any(rpc.name in vars(each) for each in own), f"{servicer.__name__} does not define {rpc.name}"
+
+
+def is_generated_for(rpc: Rpc, base: type) -> bool:
+    package, service, _ = rpc.full_name.rsplit(".", 2)
+    return base.__name__ == f"{service}Servicer" and base.__module__.startswith(f"{package}.")
 
 
 def test_an_owner_is_a_uuid_of_the_request(contracts: Contracts, owned_rpc: Rpc) -> None:

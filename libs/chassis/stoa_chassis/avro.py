@@ -111,7 +111,10 @@ class EventCodec:
         """
         topic = event.topic
         if topic not in self._writer_ids:
-            raise LookupError(f"codec.load({type(event.payload).__name__}) was not called for {topic}")
+            raise LookupError(
+                f"{type(event.payload).__name__} was not loaded: name {topic} under `publishes` in the"
+                " service.toml of the service that publishes it, and run `stoa gen`"
+            )
         buffer = io.BytesIO()
         buffer.write(_HEADER.pack(_MAGIC, self._writer_ids[topic]))
         record = {

@@ -25,6 +25,11 @@ class Report:
     replayed: int = 0
     differed: list[UUID] = field(default_factory=list)
 
+    @property
+    def text(self) -> str:
+        """The report as a line of JSON."""
+        return orjson.dumps(self, default=str).decode()  # asyncpg's ids are a subclass, which orjson refuses
+
 
 async def replay(database: Database) -> Report:
     """Rebuild all projections. An order that is placed meanwhile projects itself."""
@@ -45,7 +50,7 @@ async def _main() -> None:
     settings = Settings.load("order")
     async with Database.connect(settings.database_url) as database:
         report = await replay(database)
-    sys.stdout.write(orjson.dumps(report).decode() + "\n")
+    sys.stdout.write(report.text + "\n")
 
 
 if __name__ == "__main__":

@@ -260,9 +260,9 @@ class TestWhatOthersAreTold:
             told = {field.name for field in fields(event)} - {"items", "shipping_address"}
             known = {"total_amount": order.amounts.total, "reason": order.history[-1].reason}
             for name in told:
-                value = getattr(event, name)
-                assert value
-                assert value == (known[name] if name in known else getattr(order, name))
+                value, where = getattr(event, name), f"{type(event).__name__}.{name}"
+                assert value, f"{where} is not filled"
+                assert value == (known[name] if name in known else getattr(order, name)), where
 
     def test_a_view_shows_every_field_of_an_order_but_what_is_its_own(self) -> None:
         own = {"version", "request_id", "stock_reserved", "saga", "changes", "events"}

@@ -97,7 +97,8 @@ async def test_an_event_cut_short_or_too_long_is_undecodable(notes: Any, codec: 
             await codec.decode(notes.topic, broken)
 
 
-async def test_an_event_that_was_not_loaded_can_not_be_encoded(notes: Any) -> None:
-    event = new_event(notes.payload(uuid4(), 1), SystemClock(), "c")
-    with pytest.raises(LookupError, match="load"):
-        EventCodec(notes.registry_url).encode(event)
+def test_an_event_that_was_not_loaded_is_refused_with_what_to_do() -> None:
+    order = OrderPlaced(order_id=uuid4(), user_id=uuid4(), items=(), total_amount=Money(Decimal(1), "USD"))
+    what_to_do = r"OrderPlaced was not loaded: name order\.placed under `publishes` .*run `stoa gen`"
+    with pytest.raises(LookupError, match=what_to_do):
+        EventCodec("http://127.0.0.1:9").encode(new_event(order, SystemClock(), "c"))
