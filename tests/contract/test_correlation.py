@@ -53,8 +53,15 @@ class Ordering:
         )
 
     async def place(self) -> OrderView:
+        command = PlaceOrder(
+            user_id=new_id(),
+            request_id="r",
+            destination=ADDRESS,
+            shipping_method="standard",
+            payment_token="tok_visa",
+        )
         with bound(REQUEST):
-            return await self.orders.place(PlaceOrder(new_id(), "r", ADDRESS, "standard", "tok_visa"))
+            return await self.orders.place(command)
 
     async def receive(self, payload: Answer, correlation: str = REQUEST) -> None:
         event = Event(new_id(), payload.TOPIC, 1, self.clock.now(), correlation, payload)
@@ -93,7 +100,9 @@ class Paying:
     async def charge(self, token: str = "tok_visa", fate: Fate = Fate.ANSWERED) -> Payment:
         self.gateway.fate = fate
         with bound(REQUEST):
-            command = ProcessPayment(new_id(), new_id(), Money(Decimal(20), "USD"), token)
+            command = ProcessPayment(
+                order_id=new_id(), user_id=new_id(), amount=Money(Decimal(20), "USD"), token=token
+            )
             payment = await self.payments.process(command)
         self.gateway.fate = Fate.ANSWERED
         return payment
@@ -199,12 +208,16 @@ async def a_charge_that_is_captured_after_it_was_given_up() -> Sequence[str]:
     return paying.published("payment.refunded")
 
 
+def a_refund(payment: Payment) -> RefundPayment:
+    return RefundPayment(payment_id=payment.payment_id, request_id="r", amount=None, reason="cancelled")
+
+
 async def a_refund_that_is_made_later() -> Sequence[str]:
     paying = Paying()
     payment = await paying.charge()
     paying.gateway.fate = Fate.UNREACHED
     with bound(REQUEST):
-        await paying.payments.refund(RefundPayment(payment.payment_id, "r", None, "cancelled"))
+        await paying.payments.refund(a_refund(payment))
     paying.gateway.fate = Fate.ANSWERED
     await paying.later(minutes=1)
     return paying.published("payment.refunded")
@@ -215,7 +228,7 @@ async def a_refund_of_which_a_notice_tells() -> Sequence[str]:
     payment = await paying.charge()
     paying.gateway.fate = Fate.LOST
     with bound(REQUEST):
-        await paying.payments.refund(RefundPayment(payment.payment_id, "r", None, "cancelled"))
+        await paying.payments.refund(a_refund(payment))
     await paying.notify()
     return paying.published("payment.refunded")
 

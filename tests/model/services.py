@@ -288,7 +288,13 @@ class OrderService:
 
     def place(self, state: OrderState) -> Outcome[OrderState]:
         """The buyer orders; sent twice it is one order."""
-        command = PlaceOrder(USER, "request", _ADDRESS, "standard", self._card)
+        command = PlaceOrder(
+            user_id=USER,
+            request_id="request",
+            destination=_ADDRESS,
+            shipping_method="standard",
+            payment_token=self._card,
+        )
         first_id = self._first_id + (0x8000 if state.rows.facts else 0)
         with _ids_from(first_id):
             return self._do(state, lambda orders, _: orders.place(command))
@@ -565,7 +571,11 @@ class PaymentService:
                 refund = payment_pb2.RefundPaymentRequest.FromString(message)
                 return PaymentServicer(payments).RefundPayment(refund, None)
             case UUID() as payment_id:
-                return payments.refund(RefundPayment(payment_id, "staff", _STAFF_REFUND, "kindness"))
+                return payments.refund(
+                    RefundPayment(
+                        payment_id=payment_id, request_id="staff", amount=_STAFF_REFUND, reason="kindness"
+                    )
+                )
             case Charge() | GatewayRefund() as subject:
                 return payments.receive_notice(*gateway.notice(subject))
             case _:

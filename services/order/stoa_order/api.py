@@ -26,11 +26,11 @@ class OrderServicer(order_pb2_grpc.OrderServiceServicer):
         """Order what is in the caller's cart."""
         order = await self._orders.place(
             PlaceOrder(
-                UUID(current_principal().user_id),
-                request.request_id,
-                _destination(request),
-                request.shipping_method or "standard",
-                request.payment_token,
+                user_id=UUID(current_principal().user_id),
+                request_id=request.request_id,
+                destination=_destination(request),
+                shipping_method=request.shipping_method or "standard",
+                payment_token=request.payment_token,
             )
         )
         return order_pb2.PlaceOrderResponse(order=_message(order))
@@ -84,7 +84,13 @@ def _destination(request: order_pb2.PlaceOrderRequest) -> Address | UUID:
         return UUID(request.address_id)
     sent = request.shipping_address
     return Address(
-        sent.recipient, sent.line1, sent.line2, sent.city, sent.region, sent.postal_code, sent.country
+        recipient=sent.recipient,
+        line1=sent.line1,
+        line2=sent.line2,
+        city=sent.city,
+        region=sent.region,
+        postal_code=sent.postal_code,
+        country=sent.country,
     )
 
 

@@ -204,7 +204,7 @@ class StatusChange:
 # The facts of an order's life, as the event store keeps them. They are never changed, only added to.
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Placed:
     """The buyer ordered."""
 
@@ -359,6 +359,7 @@ class Order:
     @classmethod
     def place(
         cls,
+        *,
         user_id: UUID,
         request_id: str,
         lines: tuple[Line, ...],
@@ -370,7 +371,15 @@ class Order:
         """Begin an order; it waits for stock, then for its payment."""
         order = cls(new_id())
         amounts = tariff.amounts(lines, shipping_method)
-        order._record(Placed(user_id, request_id, lines, amounts, shipping_address, shipping_method), now)
+        placed = Placed(
+            user_id=user_id,
+            request_id=request_id,
+            lines=lines,
+            amounts=amounts,
+            shipping_address=shipping_address,
+            shipping_method=shipping_method,
+        )
+        order._record(placed, now)
         order.events.append(
             OrderPlaced(
                 order_id=order.order_id,

@@ -26,7 +26,7 @@ from stoa_order.ports import AddressBook, Carts, Catalog, OrderViews, RequestTak
 from stoa_order.saga import Answer, Patience, plan, reactions
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PlaceOrder:
     """What a buyer asks for. `destination` is an address or the id of one in the buyer's address book."""
 
@@ -97,13 +97,13 @@ class Orders:
     @transactional
     async def _place(self, tx: Tx, command: PlaceOrder, lines: tuple[Line, ...], address: Address) -> Order:
         order = Order.place(
-            command.user_id,
-            command.request_id,
-            lines,
-            self._tariff,
-            address,
-            command.shipping_method,
-            self._clock.now(),
+            user_id=command.user_id,
+            request_id=command.request_id,
+            lines=lines,
+            tariff=self._tariff,
+            shipping_address=address,
+            shipping_method=command.shipping_method,
+            now=self._clock.now(),
         )
         await self._save(tx, order, command.payment_token)
         return order

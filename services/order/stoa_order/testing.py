@@ -246,7 +246,15 @@ def a_line(price: str = "19.90", quantity: int = 2) -> Line:
 
 def an_order(*lines: Line, user_id: UUID | None = None, request_id: str = "request") -> Order:
     """Return an order that was just placed."""
-    return Order.place(user_id or new_id(), request_id, lines or (a_line(),), TARIFF, ADDRESS, "express", NOW)
+    return Order.place(
+        user_id=user_id or new_id(),
+        request_id=request_id,
+        lines=lines or (a_line(),),
+        tariff=TARIFF,
+        shipping_address=ADDRESS,
+        shipping_method="express",
+        now=NOW,
+    )
 
 
 def a_confirmed_order() -> Order:

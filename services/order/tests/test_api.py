@@ -24,12 +24,14 @@ from stoa_contracts.money import Money
 from stoa_order.api import OrderServicer
 from stoa_order.model import Address, Line, Order, OrderNotFound, OrderView
 from stoa_order.service import PlaceOrder
+from stoa_order.testing import ADDRESS as KEPT_ADDRESS
 from stoa_order.testing import NOW, TARIFF, a_confirmed_order
 
 ADDRESS = address_pb2.Address(
     recipient="Ada", line1="1 Engine Row", city="London", postal_code="N1", country="GB"
 )
 BUYER = new_id()
+KEPT = new_id()
 
 
 @dataclass
@@ -37,18 +39,20 @@ class UseCases:
     """Orders kept in a list, in place of the database."""
 
     orders: list[Order] = field(default_factory=list)
+    commands: list[PlaceOrder] = field(default_factory=list)
 
     async def place(self, command: PlaceOrder) -> OrderView:
-        assert isinstance(command.destination, Address)
+        self.commands.append(command)
+        address = command.destination if isinstance(command.destination, Address) else KEPT_ADDRESS
         line = Line(new_id(), new_id(), new_id(), "Lamp", 2, Money(Decimal("19.99"), "USD"))
         order = Order.place(
-            command.user_id,
-            command.request_id,
-            (line,),
-            TARIFF,
-            command.destination,
-            command.shipping_method,
-            NOW,
+            user_id=command.user_id,
+            request_id=command.request_id,
+            lines=(line,),
+            tariff=TARIFF,
+            shipping_address=address,
+            shipping_method=command.shipping_method,
+            now=NOW,
         )
         self.orders.insert(0, order)
         return order.view
@@ -107,6 +111,55 @@ async def test_an_order_comes_back_as_the_contract_says(server: InProcessServer)
     assert (order.total_amount.units, order.total_amount.nanos) == (48, 80_000_000)
     assert order.created_at.ToDatetime(UTC) == NOW
     assert not order.HasField("payment")
+
+
+@pytest.mark.parametrize(
+    ("sent", "meant", "left_out"),
+    [
+        (
+            {
+                "shipping_address": address_pb2.Address(
+                    recipient="Ada Lovelace",
+                    line1="1 Engine Row",
+                    line2="Attic",
+                    city="London",
+                    region="Marylebone",
+                    postal_code="N1",
+                    country="GB",
+                )
+            },
+            Address(
+                recipient="Ada Lovelace",
+                line1="1 Engine Row",
+                line2="Attic",
+                city="London",
+                region="Marylebone",
+                postal_code="N1",
+                country="GB",
+            ),
+            "address_id",
+        ),
+        ({"address_id": str(KEPT)}, KEPT, "shipping_address"),
+    ],
+    ids=["an address", "the id of an address"],
+)
+async def test_every_field_of_a_request_arrives_in_its_place(
+    server: InProcessServer, use_cases: UseCases, sent: dict[str, Any], meant: Address | UUID, left_out: str
+) -> None:
+    message = order_pb2.PlaceOrderRequest(
+        request_id="a-request", shipping_method="express", payment_token="tok_mastercard", **sent
+    )
+    assert empty(message, "request") == {f"request.{left_out}"}  # the other of the two destinations
+    await server.stub(OrderServiceStub, as_user=BUYER).PlaceOrder(message)
+    assert use_cases.commands == [
+        PlaceOrder(
+            user_id=BUYER,
+            request_id="a-request",
+            destination=meant,
+            shipping_method="express",
+            payment_token="tok_mastercard",
+        )
+    ]
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,15 @@ def offer(line: CartLine, price: str | None = None) -> Offer:
 def placed(*cart: CartLine) -> Order:
     cart = cart or (cart_line(),)
     lines = check_offers(cart, [offer(line) for line in cart])
-    return Order.place(new_id(), "r1", lines, TARIFF, ADDRESS, "standard", NOW)
+    return Order.place(
+        user_id=new_id(),
+        request_id="r1",
+        lines=lines,
+        tariff=TARIFF,
+        shipping_address=ADDRESS,
+        shipping_method="standard",
+        now=NOW,
+    )
 
 
 def confirmed() -> Order:

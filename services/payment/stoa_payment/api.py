@@ -26,10 +26,10 @@ class PaymentServicer(payment_pb2_grpc.PaymentServiceServicer):
     ) -> payment_pb2.ProcessPaymentResponse:
         """Charge an order."""
         command = ProcessPayment(
-            UUID(request.order_id),
-            UUID(request.user_id),
-            from_proto(request.amount, "amount"),
-            request.payment_token,
+            order_id=UUID(request.order_id),
+            user_id=UUID(request.user_id),
+            amount=from_proto(request.amount, "amount"),
+            token=request.payment_token,
         )
         payment = await self._payments.process(command)
         return payment_pb2.ProcessPaymentResponse(payment=_payment_message(payment))
@@ -46,10 +46,10 @@ class PaymentServicer(payment_pb2_grpc.PaymentServiceServicer):
     ) -> payment_pb2.RefundPaymentResponse:
         """Give money back."""
         command = RefundPayment(
-            UUID(request.payment_id),
-            request.request_id,
-            from_proto(request.amount, "amount") if request.HasField("amount") else None,
-            request.reason,
+            payment_id=UUID(request.payment_id),
+            request_id=request.request_id,
+            amount=from_proto(request.amount, "amount") if request.HasField("amount") else None,
+            reason=request.reason,
         )
         refund = await self._payments.refund(command)
         return payment_pb2.RefundPaymentResponse(refund=_refund_message(refund))

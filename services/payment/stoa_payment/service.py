@@ -27,7 +27,7 @@ from stoa_payment.ports import Refunds as RefundStore
 _log = get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessPayment:
     """What the order service asks for."""
 
@@ -37,7 +37,7 @@ class ProcessPayment:
     token: str = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RefundPayment:
     """What is to be given back: an amount, or all that is left."""
 

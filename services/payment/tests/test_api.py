@@ -1,6 +1,8 @@
 """The payment service over gRPC: who may call, what is refused, what the messages say."""
 
 from collections.abc import AsyncIterator
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from typing import Any
 from uuid import uuid4
 
@@ -21,9 +23,10 @@ from stoa_chassis.errors import Code, RemoteError
 from stoa_chassis.memory import MemoryStore
 from stoa_chassis.testing import InProcessServer, serve_in_process
 from stoa_chassis.timestamps import to_timestamp
+from stoa_contracts.money import Money as Amount
 from stoa_payment import model, testing
 from stoa_payment.api import PaymentServicer
-from stoa_payment.service import Payments
+from stoa_payment.service import Payments, ProcessPayment, RefundPayment
 from stoa_payment.testing import FakeGateway
 
 
@@ -57,6 +60,91 @@ async def a_payment(order: PaymentServiceStub) -> Payment:
     return (await order.ProcessPayment(a_request())).payment
 
 
+def a_full_refund(payment: model.Payment) -> model.Refund:
+    return model.Refund(
+        refund_id=uuid4(),
+        payment_id=payment.payment_id,
+        request_id="r1",
+        amount=payment.refunded,
+        reason="broken",
+        status=model.RefundStatus.SUCCEEDED,
+        correlation_id="c",
+        created_at=payment.created_at,
+        updated_at=payment.updated_at,
+    )
+
+
+@dataclass
+class UseCases:
+    """Takes note of the commands, in place of charging and refunding; the answers are always the same."""
+
+    payment: model.Payment
+    commands: list[ProcessPayment | RefundPayment] = field(default_factory=list)
+
+    async def process(self, command: ProcessPayment) -> model.Payment:
+        self.commands.append(command)
+        return self.payment
+
+    async def refund(self, command: RefundPayment) -> model.Refund:
+        self.commands.append(command)
+        return a_full_refund(self.payment)
+
+
+@pytest.fixture
+def use_cases(a_full_payment: model.Payment) -> UseCases:
+    return UseCases(a_full_payment)
+
+
+@pytest.fixture
+async def noting(use_cases: Any) -> AsyncIterator[PaymentServiceStub]:
+    """The order service's stub of a server that only takes note of its commands."""
+    servicer = PaymentServicer(use_cases)
+    async with serve_in_process(add_PaymentServiceServicer_to_server, servicer, name="payment") as server:
+        yield server.stub(PaymentServiceStub, as_service="order")
+
+
+async def test_every_field_of_a_charge_arrives_in_its_place(
+    noting: PaymentServiceStub, use_cases: UseCases
+) -> None:
+    order_id, user_id = uuid4(), uuid4()
+    request = ProcessPaymentRequest(
+        order_id=str(order_id),
+        user_id=str(user_id),
+        amount=usd(12, 340_000_000),
+        payment_token="tok_mastercard",
+    )
+    assert len(request.ListFields()) == len(request.DESCRIPTOR.fields)
+    await noting.ProcessPayment(request)
+    assert use_cases.commands == [
+        ProcessPayment(
+            order_id=order_id,
+            user_id=user_id,
+            amount=Amount(Decimal("12.34"), "USD"),
+            token="tok_mastercard",
+        )
+    ]
+
+
+async def test_every_field_of_a_refund_arrives_in_its_place(
+    noting: PaymentServiceStub, use_cases: UseCases
+) -> None:
+    payment_id = uuid4()
+    request = RefundPaymentRequest(
+        payment_id=str(payment_id), request_id="a-request", amount=usd(2, 500_000_000), reason="broken"
+    )
+    assert len(request.ListFields()) == len(request.DESCRIPTOR.fields)
+    await noting.RefundPayment(request)
+    request.ClearField("amount")
+    await noting.RefundPayment(request)
+    part = RefundPayment(
+        payment_id=payment_id,
+        request_id="a-request",
+        amount=Amount(Decimal("2.50"), "USD"),
+        reason="broken",
+    )
+    assert use_cases.commands == [part, replace(part, amount=None)]
+
+
 async def test_a_payment_tells_all_about_itself_but_the_token(order: PaymentServiceStub) -> None:
     request = a_request()
     payment = (await order.ProcessPayment(request)).payment
@@ -73,18 +161,7 @@ async def test_nothing_of_a_payment_or_a_refund_is_left_out(
     server: InProcessServer, store: MemoryStore[testing.Rows], a_full_payment: model.Payment
 ) -> None:
     """Every field of the message has the value of the entity's field, which is not empty."""
-    stored = a_full_payment
-    given_back = model.Refund(
-        refund_id=uuid4(),
-        payment_id=stored.payment_id,
-        request_id="r1",
-        amount=stored.refunded,
-        reason="broken",
-        status=model.RefundStatus.SUCCEEDED,
-        correlation_id="c",
-        created_at=stored.created_at,
-        updated_at=stored.updated_at,
-    )
+    stored, given_back = a_full_payment, a_full_refund(a_full_payment)
     store.rows = testing.Rows((testing.payment_row(stored),), (testing.refund_row(given_back),))
     staff = server.stub(PaymentServiceStub, as_user=uuid4(), staff=True)
     payment_id = str(stored.payment_id)

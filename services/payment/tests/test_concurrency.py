@@ -43,11 +43,16 @@ def payments(
 
 
 def an_order() -> ProcessPayment:
-    return ProcessPayment(uuid4(), uuid4(), usd("20.00"), "tok_visa")
+    return ProcessPayment(order_id=uuid4(), user_id=uuid4(), amount=usd("20.00"), token="tok_visa")
 
 
 def give_back(payment: Payment, amount: str | None = None, request_id: str = "r1") -> RefundPayment:
-    return RefundPayment(payment.payment_id, request_id, usd(amount) if amount else None, "cancelled")
+    return RefundPayment(
+        payment_id=payment.payment_id,
+        request_id=request_id,
+        amount=usd(amount) if amount else None,
+        reason="cancelled",
+    )
 
 
 def usd(amount: str) -> Money:

@@ -120,7 +120,7 @@ def payments(store: MemoryStore[testing.Rows], adapter: HttpGateway) -> Payments
 
 
 def an_order(token: str = "tok_visa") -> ProcessPayment:
-    return ProcessPayment(uuid4(), uuid4(), AMOUNT, token)
+    return ProcessPayment(order_id=uuid4(), user_id=uuid4(), amount=AMOUNT, token=token)
 
 
 def a_payment(token: str = "tok_visa") -> Payment:
@@ -191,7 +191,9 @@ async def test_payments_and_refunds_outlive_a_gateway_that_dies(
     paid = await payments.process(an_order())
     await mock.kill()
     assert (await payments.process(an_order("tok_declined"))).status is PaymentStatus.PENDING
-    refund = await payments.refund(RefundPayment(paid.payment_id, "r1", None, ""))
+    refund = await payments.refund(
+        RefundPayment(payment_id=paid.payment_id, request_id="r1", amount=None, reason="")
+    )
     assert refund.status is RefundStatus.PENDING
     await payments.unsettled.work_off()
     await mock.start()

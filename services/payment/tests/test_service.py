@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from uuid import UUID, uuid4
@@ -39,11 +40,16 @@ Store = MemoryStore[Rows]
 
 
 def an_order(token: str = "tok_visa", amount: str = "20.00") -> ProcessPayment:
-    return ProcessPayment(uuid4(), uuid4(), usd(amount), token)
+    return ProcessPayment(order_id=uuid4(), user_id=uuid4(), amount=usd(amount), token=token)
 
 
 def give_back(payment: Payment, amount: str | None = None, request_id: str = "r1") -> RefundPayment:
-    return RefundPayment(payment.payment_id, request_id, usd(amount) if amount else None, "cancelled")
+    return RefundPayment(
+        payment_id=payment.payment_id,
+        request_id=request_id,
+        amount=usd(amount) if amount else None,
+        reason="cancelled",
+    )
 
 
 def usd(amount: str) -> Money:
@@ -125,10 +131,7 @@ async def test_asked_twenty_times_at_once_it_charges_once(
 async def test_another_amount_or_payer_for_the_same_order_is_refused(payments: Payments) -> None:
     order = an_order()
     await payments.process(order)
-    for other in (
-        ProcessPayment(order.order_id, order.user_id, usd("20.01"), "tok_visa"),
-        ProcessPayment(order.order_id, uuid4(), order.amount, "tok_visa"),
-    ):
+    for other in (replace(order, amount=usd("20.01")), replace(order, user_id=uuid4())):
         with pytest.raises(PaymentMismatch):
             await payments.process(other)
 
@@ -359,7 +362,7 @@ async def test_refunds_that_can_not_be_made_say_why(payments: Payments) -> None:
     with pytest.raises(RefundTooLarge):
         await payments.refund(give_back(payment, "20.01"))
     with pytest.raises(PaymentNotFound):
-        await payments.refund(RefundPayment(uuid4(), "r1", None, ""))
+        await payments.refund(RefundPayment(payment_id=uuid4(), request_id="r1", amount=None, reason=""))
     await payments.refund(give_back(payment, "1.00"))
     with pytest.raises(InvalidArgument):
         await payments.refund(give_back(payment, "2.00"))
