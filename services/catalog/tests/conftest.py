@@ -133,7 +133,7 @@ def in_memory(memory: MemoryStore[testing.Rows]) -> Store:
     )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # a later module of tests may kill the server, and the connection with it
 async def collection(mongo_url: str) -> AsyncIterator[AsyncCollection[Document]]:
     """The collection of products, empty at first."""
     async with connect(mongo_url) as client:
