@@ -48,7 +48,11 @@ def test_it_is_stopped_when_its_maker_is_told_to_end(tmp_path: Path, end: signal
     state = tmp_path / "state"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("STOA_")}
     maker = subprocess.Popen(
-        [sys.executable, "-c", _WAITING, state], stdout=subprocess.PIPE, text=True, env=environment
+        # What is started in the background inherits that SIGINT is ignored; a maker in a terminal does not.
+        ["env", "--default-signal=INT", sys.executable, "-c", _WAITING, state],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
     )
     assert maker.stdout is not None
     assert any("in the block" in line for line in maker.stdout)
