@@ -22,7 +22,7 @@ from stoa_order.saga import Patience, Step, plan, step_of
 # Sagas that other processes left behind are found this late.
 _SWEEP = timedelta(seconds=1)
 # Questions under way at once; those beyond it are asked when their sagas fall due.
-_CONCURRENCY = 32
+_CONCURRENCY = 64
 
 _log = get_logger(__name__)
 
