@@ -365,13 +365,13 @@ async def test_two_processes_never_take_up_the_same_saga_at_once(shop: ShopInMem
 
 
 async def test_so_much_is_asked_at_once_and_the_rest_when_it_falls_due(shop: ShopInMemory) -> None:
-    orders = [await shop.place(str(number)) for number in range(40)]
+    orders = [await shop.place(str(number)) for number in range(80)]
     for order in orders:
         await shop.orders.on_answer(Event(new_id(), "inventory.reserved", 1, NOW, "c", reserved(order)))
     await shop.engine.asked()
     first = {order_id for order_id, _ in shop.peers.charged}
-    assert first == {order.order_id for order in orders[:32]}
-    for order in orders[:32]:
+    assert first == {order.order_id for order in orders[:64]}
+    for order in orders[:64]:
         await shop.receive(paid(order))
     await shop.pass_time(seconds=5)
     assert {order_id for order_id, _ in shop.peers.charged} == {order.order_id for order in orders}
