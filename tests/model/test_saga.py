@@ -23,6 +23,8 @@ WHOLE = {
     "a card that is captured late": Scenario((1,), (SLOW,)),
     "nothing left": Scenario((0,), (GOOD,)),
     "consumers without an inbox": Scenario((1,), (GOOD,), remembers=False),
+    "one cart, and nothing left": Scenario((0,), (GOOD,), one_cart=True),
+    "a cart in two tabs, and nothing fails": Scenario((1,), (GOOD, GOOD), one_cart=True, faults=False),
 }
 # Of these as many as were asked for, the nearest first.
 FIRST = {
@@ -33,6 +35,10 @@ FIRST = {
     "two buyers of two variants": Scenario((2, 1), (Buyer((1, 1)), Buyer((2, 1)))),
     "two buyers, and nothing fails": Scenario((1,), (GOOD, GOOD), faults=False),
     "three buyers of two": Scenario((2,), (GOOD, GOOD, DECLINED)),
+    "a cart in two tabs": Scenario((2,), (GOOD, GOOD), one_cart=True),
+    "a cart in two tabs, and nothing left": Scenario((0,), (GOOD, GOOD), one_cart=True, adds=1),
+    "a cart that is ordered with another card": Scenario((2,), (DECLINED, GOOD), one_cart=True, adds=1),
+    "a cart whose consumer has no inbox": Scenario((0,), (GOOD, GOOD), one_cart=True, remembers=False),
 }
 
 

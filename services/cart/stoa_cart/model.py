@@ -168,10 +168,16 @@ class Cart:
 
     @property
     def version(self) -> str:
-        """Is another for other lines, quantities or prices."""
+        """Is another for other lines, quantities or prices, and for other claims that have lapsed.
+
+        Who has read the cart before one lapsed has not seen to it that its order was not placed.
+        """
         lines = blake2b(digest_size=12)
         for item in self.items:
             lines.update(b"%b %d %b;" % (item.item_id.bytes, item.quantity, str(item.price).encode()))
+        for claim in self.claims:
+            if claim.state is ClaimState.LAPSED:
+                lines.update(claim.order_id.bytes)
         return lines.hexdigest()
 
     def item(self, item_id: UUID) -> Item:

@@ -1,6 +1,6 @@
 """What may be in a cart, and at which prices."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
@@ -139,14 +139,15 @@ def test_every_change_that_an_order_could_mean_is_another_version() -> None:
     lamp, chair = new_id(), new_id()
     cart = cart_of({lamp: 1, chair: 2})
     versions = [cart.version]
-    for change in (
+    changes: list[Callable[[], object]] = [
         lambda: cart.set_quantity(cart.items[0].item_id, 2, PLENTY, NOW),
         lambda: cart.see({cart.items[0].product_id: {lamp: usd("1.01")}}),
         lambda: cart.add(offer(), 1, PLENTY, NOW),
         lambda: cart.remove(cart.items[0].item_id, NOW),
         lambda: cart.clear(NOW),
         lambda: cart.add(offer(chair), 2, PLENTY, NOW),
-    ):
+    ]
+    for change in changes:
         assert cart.version == versions[-1]
         change()
         versions.append(cart.version)

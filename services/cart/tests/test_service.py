@@ -253,6 +253,15 @@ async def test_the_claim_of_an_order_that_is_never_placed_lapses(service: CartSe
     assert again.order_id == order.order_id, "the same request is for the same order, however late"
 
 
+async def test_who_has_read_the_cart_before_a_claim_lapsed_has_to_read_it_again(service: CartService) -> None:
+    user, _ = await filled(service, 2)
+    seen = await service.checkout(user, "second")
+    await service.order(user, "first")
+    service.clock.advance(minutes=1)
+    with pytest.raises(CartChanged):
+        await service.carts.claim(user, "second", new_id(), seen.version)
+
+
 async def test_who_claims_what_had_lapsed_has_seen_that_it_was_not_placed(service: CartService) -> None:
     user, _ = await filled(service, 2)
     await service.order(user, "first")

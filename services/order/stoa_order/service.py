@@ -26,7 +26,6 @@ from stoa_order.model import (
     OrderView,
     Request,
     RequestInProgress,
-    Status,
     Tariff,
     check_offers,
 )
@@ -130,10 +129,10 @@ class Orders:
         if checkout.order_id is not None and await self._views.get(checkout.order_id):
             raise RequestTaken(f"order {checkout.order_id}")
         for order_id in checkout.lapsed:
-            order = await self._views.get(order_id)
-            if order is not None and order.status is not Status.CANCELLED:
+            # Also if that is cancelled since: its events are still to come, and would change the cart.
+            if await self._views.get(order_id):
                 raise CartChanged(
-                    f"what is in the cart was ordered already, as order {order_id}",
+                    f"what is in the cart was ordered as order {order_id}; try again in a moment",
                     metadata={"order_id": str(order_id)},
                 )
 
