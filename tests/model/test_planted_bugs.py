@@ -340,7 +340,7 @@ def test_an_order_that_is_stored_when_its_claim_has_lapsed_is_found(
 ) -> None:
     monkeypatch.setattr(service, "_CLAIM_RESERVE", -timedelta(hours=1))
     report = broken(TABS)
-    assert report.wrong == "2 are ordered, 1 were put into the cart"
+    assert report.wrong == "at rest, 1 are in the cart and 1 bought of 1"
     assert any("lapses" in step for step in report.trace), report
 
 
