@@ -21,7 +21,6 @@ import httpx
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
-from google.protobuf import any_pb2
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from google.rpc import error_details_pb2, status_pb2
@@ -49,10 +48,10 @@ _CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.Statu
 class ServiceError(Exception):
     """Makes the stand-in answer an error with details, as a service does."""
 
-    def __init__(self, code: int, message: str, reason: str) -> None:
-        detail = any_pb2.Any()
-        detail.Pack(error_details_pb2.ErrorInfo(reason=reason, domain="stoa"))
-        self.status = status_pb2.Status(code=code, message=message, details=[detail])
+    def __init__(self, code: int, message: str, reason: str, *details: Message) -> None:
+        self.status = status_pb2.Status(code=code, message=message)
+        for detail in (error_details_pb2.ErrorInfo(reason=reason, domain="stoa"), *details):
+            self.status.details.add().Pack(detail)
 
 
 @dataclass
