@@ -2,7 +2,6 @@
 
 import json
 import random
-import time
 from typing import Any
 from uuid import uuid4
 
@@ -265,10 +264,10 @@ async def test_the_worst_body_does_not_stall_the_edge(edge: Edge) -> None:
         b"{" + b",".join(b'"%06d":1' % n for n in range(95_000)) + b"}",
         b'{"specifications":{' + b",".join(b'"%06d":""' % n for n in range(80_000)) + b"}}",
     ):
-        began = time.perf_counter()
+        began = edge.cpu_seconds()
         answer = await create(edge, body)
         assert answer.status_code in (200, 400)
-        assert time.perf_counter() - began < 1.5, body[:30]
+        assert edge.cpu_seconds() - began < 1.5, body[:30]
 
 
 @pytest.mark.parametrize("media", ["text/plain", "application/x-www-form-urlencoded", "application/xml", ""])
