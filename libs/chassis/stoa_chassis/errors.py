@@ -113,23 +113,23 @@ class RequestIdReused(AlreadyExists):
 
     reason = "REQUEST_ID_REUSED"
 
-    def __init__(self, differing: Iterable[FieldViolation]) -> None:
+    def __init__(self, differing: Iterable[FieldViolation], key: str = "request_id") -> None:
         violations = tuple(differing)
         what = "; ".join(f"{each.field} {each.description}" for each in violations)
         super().__init__(
-            f"this request_id was used for another request: {what}. A new request needs a new request_id",
+            f"this {key} was used for another request: {what}. A new request needs a new {key}",
             violations=violations,
         )
 
 
-def check_same_request(first: T, again: T) -> None:
+def check_same_request(first: T, again: T, key: str = "request_id") -> None:
     """Make sure that an idempotency key comes again with what it first came with, field by field.
 
-    The two are values (dataclasses) of what was asked for, with the names that the request's fields have.
-    Raises RequestIdReused.
+    The two are values (dataclasses) of what was asked for, with the names that the request's fields have;
+    `key` is the name of the field that is the key. Raises RequestIdReused.
     """
     if differing := tuple(_differences(first, again)):
-        raise RequestIdReused(differing)
+        raise RequestIdReused(differing, key)
 
 
 def _differences(first: object, again: object, path: str = "") -> Iterator[FieldViolation]:

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
-from stoa_payment.model import Charge, GatewayRefund, Notice, Payment, Refund
+from stoa_payment.model import Charge, GatewayRefund, Notice, Payment, Refund, RequestKey
 
 
 class Payments(Protocol):
@@ -44,8 +44,8 @@ class Refunds(Protocol):
         """Read a refund, if there is one of that id."""
         ...
 
-    async def by_request(self, payment_id: UUID, request_id: str) -> Refund | None:
-        """Read the refund that a request led to, if it did."""
+    async def by_key(self, payment_id: UUID, key: RequestKey) -> Refund | None:
+        """Read the refund of a payment that was asked for under a key, if one was."""
         ...
 
     async def save(self, refund: Refund) -> None:

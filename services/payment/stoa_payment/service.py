@@ -17,7 +17,10 @@ from stoa_payment.model import (
     GatewayRefund,
     Payment,
     PaymentNotFound,
+    PaymentTerms,
     Refund,
+    RefundTerms,
+    RequestKey,
     RetryPolicy,
 )
 from stoa_payment.ports import NoAnswer, PaymentGateway, Tx, Unsettled
@@ -42,9 +45,14 @@ class RefundPayment:
     """What is to be given back: an amount, or all that is left."""
 
     payment_id: UUID
-    request_id: str
+    key: RequestKey
     amount: Money | None
     reason: str
+
+    @property
+    def terms(self) -> RefundTerms:
+        """What must be the same when the key comes again."""
+        return RefundTerms(self.amount, self.reason)
 
 
 class Payments:
@@ -79,21 +87,21 @@ class Payments:
     async def process(self, command: ProcessPayment) -> Payment:
         """Charge an order once; asked again it answers what became of it. The payment may still be pending.
 
-        Raises PaymentMismatch, InvalidArgument.
+        Raises InvalidArgument, and RequestIdReused if the order has a payment of another amount or payer.
         """
         payment = Payment.begin(
-            command.order_id,
-            command.user_id,
-            command.amount,
-            command.token,
-            correlation_id() or str(new_id()),
-            self._retry,
-            self._clock.now(),
+            order_id=command.order_id,
+            user_id=command.user_id,
+            amount=command.amount,
+            token=command.token,
+            correlation_id=correlation_id() or str(new_id()),
+            retry=self._retry,
+            now=self._clock.now(),
         )
         if not await self._payments.add(payment):
             known = await self._payments.of_order(command.order_id)
             assert known is not None
-            known.check_same(command.user_id, command.amount)
+            known.check_same(PaymentTerms(command.user_id, command.amount))
             return known
         try:
             charge = await self._gateway.charge(payment)
@@ -114,11 +122,12 @@ class Payments:
         return payment
 
     async def refund(self, command: RefundPayment) -> Refund:
-        """Give money back; the same request id gives it once. A refund that is still pending will be made.
+        """Give money back; the same key gives it once. A refund that is still pending will be made.
 
         Raises:
             PaymentNotFound, PaymentPending, PaymentNotMade, NothingToRefund, RefundTooLarge.
-            InvalidArgument: the currency is another, or the request id was used for another amount.
+            InvalidArgument: the currency is another.
+            RequestIdReused: the key was used for another amount, or another reason.
         """
         payment, refund, is_new = await self._promise(command)
         return await self._give_back(payment, refund) if is_new else refund
@@ -206,18 +215,17 @@ class Payments:
 
     @transactional
     async def _promise(self, tx: Tx, command: RefundPayment) -> tuple[Payment, Refund, bool]:
-        """Promise money back, unless the request did before; tell whether the refund is new."""
+        """Promise money back, unless its key did before; tell whether the refund is new."""
         payment = await tx.payments.lock(command.payment_id)
-        if known := await tx.refunds.by_request(command.payment_id, command.request_id):
-            known.check_same(command.amount)
+        if known := await tx.refunds.by_key(command.payment_id, command.key):
+            known.check_same(command.terms)
             return payment, known, False
         refund = payment.refund(
-            command.request_id,
-            command.amount,
-            command.reason,
-            correlation_id() or payment.correlation_id,
-            self._retry,
-            self._clock.now(),
+            command.terms,
+            key=command.key,
+            correlation_id=correlation_id() or payment.correlation_id,
+            retry=self._retry,
+            now=self._clock.now(),
         )
         await tx.refunds.add(refund)
         await tx.payments.save(payment)

@@ -29,6 +29,7 @@ from stoa_payment.model import (
     PaymentNotFound,
     PaymentStatus,
     Refund,
+    RequestKey,
 )
 
 T = TypeVar("T")
@@ -118,8 +119,8 @@ class Refunds:
     async def add(self, refund: Refund) -> None:
         """Store a new refund."""
         store = self._store()
-        keys = {(known.payment_id, known.request_id) for known in _refunds(store)}
-        store.check((refund.payment_id, refund.request_id) not in keys, "refunds_payment_id_request_id_key")
+        keys = {(known.payment_id, known.key) for known in _refunds(store)}
+        store.check((refund.payment_id, refund.key) not in keys, "refunds_key")
         _check_refund(store, refund)
         store.rows = replace(store.rows, refunds=(*store.rows.refunds, refund_row(refund)))
 
@@ -127,10 +128,10 @@ class Refunds:
         """Read a refund, if there is one of that id."""
         return next((each for each in _refunds(self._store()) if each.refund_id == refund_id), None)
 
-    async def by_request(self, payment_id: UUID, request_id: str) -> Refund | None:
-        """Read the refund that a request led to, if it did."""
+    async def by_key(self, payment_id: UUID, key: RequestKey) -> Refund | None:
+        """Read the refund of a payment that was asked for under a key, if one was."""
         for refund in _refunds(self._store()):
-            if (refund.payment_id, refund.request_id) == (payment_id, request_id):
+            if (refund.payment_id, refund.key) == (payment_id, key):
                 return refund
         return None
 

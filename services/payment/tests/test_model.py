@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stoa_chassis.errors import InvalidArgument
+from stoa_chassis.errors import InvalidArgument, RequestIdReused
 from stoa_contracts.money import Money
 from stoa_events import PaymentFailed, PaymentRefunded, PaymentSuccessful
 from stoa_payment.model import (
@@ -18,13 +18,15 @@ from stoa_payment.model import (
     GatewayRefund,
     NothingToRefund,
     Payment,
-    PaymentMismatch,
     PaymentNotMade,
     PaymentPending,
     PaymentStatus,
+    PaymentTerms,
     Refund,
     RefundStatus,
+    RefundTerms,
     RefundTooLarge,
+    RequestKey,
     RetryPolicy,
     check_token,
 )
@@ -39,7 +41,15 @@ def usd(amount: str) -> Money:
 
 
 def a_payment(amount: str = "20.00", token: str = "tok_visa") -> Payment:
-    return Payment.begin(uuid4(), uuid4(), usd(amount), token, "request-1", RETRY, NOW)
+    return Payment.begin(
+        order_id=uuid4(),
+        user_id=uuid4(),
+        amount=usd(amount),
+        token=token,
+        correlation_id="request-1",
+        retry=RETRY,
+        now=NOW,
+    )
 
 
 def a_charge(payment: Payment, status: ChargeStatus = ChargeStatus.SUCCEEDED) -> Charge:
@@ -55,7 +65,17 @@ def a_paid_payment(amount: str = "20.00") -> Payment:
 
 
 def refund(payment: Payment, amount: str | None = None, request_id: str = "r1") -> Refund:
-    return payment.refund(request_id, usd(amount) if amount else None, "cancelled", "request-2", RETRY, LATER)
+    return refund_of(payment, usd(amount) if amount else None, request_id)
+
+
+def refund_of(payment: Payment, amount: Money | None, request_id: str = "r1") -> Refund:
+    return payment.refund(
+        RefundTerms(amount, "cancelled"),
+        key=RequestKey("user", request_id),
+        correlation_id="request-2",
+        retry=RETRY,
+        now=LATER,
+    )
 
 
 def made(refund: Refund) -> GatewayRefund:
@@ -188,11 +208,14 @@ def test_money_that_comes_after_a_payment_was_given_up_goes_back_in_full() -> No
 
 def test_another_request_for_the_order_must_ask_for_the_same() -> None:
     payment = a_payment()
-    payment.check_same(payment.user_id, usd("20.00"))
-    with pytest.raises(PaymentMismatch):
-        payment.check_same(payment.user_id, usd("20.01"))
-    with pytest.raises(PaymentMismatch):
-        payment.check_same(uuid4(), usd("20.00"))
+    payment.check_same(PaymentTerms(payment.user_id, usd("20.00")))
+    for field, other in (
+        ("amount", PaymentTerms(payment.user_id, usd("20.01"))),
+        ("user_id", PaymentTerms(uuid4(), usd("20.00"))),
+    ):
+        with pytest.raises(RequestIdReused, match="this order_id was used") as refused:
+            payment.check_same(other)
+        assert [violation.field for violation in refused.value.violations] == [field]
 
 
 @pytest.mark.parametrize(
@@ -265,22 +288,38 @@ def test_there_is_nothing_to_refund_of_a_payment_that_was_not_made() -> None:
 
 def test_a_refund_is_in_the_currency_of_the_payment() -> None:
     with pytest.raises(InvalidArgument) as refused:
-        a_paid_payment().refund("r1", Money(Decimal(5), "EUR"), "", "request-2", RETRY, LATER)
+        refund_of(a_paid_payment(), Money(Decimal(5), "EUR"))
     assert refused.value.violations[0].field == "amount.currency_code"
 
 
 @pytest.mark.parametrize("amount", ["0", "-1"])
 def test_nothing_can_not_be_refunded(amount: str) -> None:
     with pytest.raises(InvalidArgument):
-        a_paid_payment().refund("r1", usd(amount), "", "request-2", RETRY, LATER)
+        refund_of(a_paid_payment(), usd(amount))
 
 
 def test_a_repeated_refund_must_ask_for_the_same() -> None:
+    part, rest = refund(a_paid_payment(), "5.00"), refund(a_paid_payment("5.00"))
+    part.check_same(RefundTerms(usd("5.00"), "cancelled"))
+    rest.check_same(RefundTerms(None, "cancelled"))
+    for promised, other, said in (
+        (part, RefundTerms(usd("6.00"), "cancelled"), "was 5.00 USD the first time, now it is 6.00 USD"),
+        (part, RefundTerms(None, "cancelled"), "was 5.00 USD the first time, now it is left out"),
+        (rest, RefundTerms(usd("5.00"), "cancelled"), "was left out the first time, now it is 5.00 USD"),
+        (part, RefundTerms(usd("5.00"), "broken"), "is not what it was the first time"),
+    ):
+        with pytest.raises(RequestIdReused) as refused:
+            promised.check_same(other)
+        assert [violation.description for violation in refused.value.violations] == [said]
+
+
+def test_a_refund_that_did_not_note_what_was_asked_for_is_the_same_as_its_amount_and_as_all_that_was_left() -> None:
     promised = refund(a_paid_payment(), "5.00")
-    promised.check_same(usd("5.00"))
-    promised.check_same(None)
-    with pytest.raises(InvalidArgument):
-        promised.check_same(usd("6.00"))
+    promised.of_rest = None
+    promised.check_same(RefundTerms(usd("5.00"), "cancelled"))
+    promised.check_same(RefundTerms(None, "cancelled"))
+    with pytest.raises(RequestIdReused):
+        promised.check_same(RefundTerms(usd("6.00"), "cancelled"))
 
 
 @given(st.lists(st.decimals("0.01", "30", places=2), max_size=8))
@@ -289,7 +328,7 @@ def test_whatever_is_asked_for_no_more_is_given_back_than_was_paid(amounts: list
     given_back = usd("0")
     for number, amount in enumerate(amounts):
         try:
-            promised = payment.refund(f"r{number}", Money(amount, "USD"), "", "c", RETRY, LATER)
+            promised = refund_of(payment, Money(amount, "USD"), f"r{number}")
         except (RefundTooLarge, NothingToRefund):
             continue
         if number % 2:

@@ -32,13 +32,13 @@ Answering: TypeAlias = Callable[[bytes, asyncio.StreamWriter], Awaitable[None]]
 NOW = datetime.now(UTC)
 TIMEOUT = timedelta(seconds=0.3)
 PAYMENT = Payment.begin(
-    uuid4(),
-    uuid4(),
-    Money(Decimal("12.34"), "USD"),
-    "tok_visa",
-    "a-request",
-    RetryPolicy(timedelta(1), timedelta(1)),
-    NOW,
+    order_id=uuid4(),
+    user_id=uuid4(),
+    amount=Money(Decimal("12.34"), "USD"),
+    token="tok_visa",
+    correlation_id="a-request",
+    retry=RetryPolicy(timedelta(1), timedelta(1)),
+    now=NOW,
 )
 CHARGE = {
     "id": "ch_1",

@@ -13,7 +13,7 @@ import pytest
 from stoa_chassis.auth import Principal
 from stoa_chassis.avro import Event
 from stoa_chassis.context import bound
-from stoa_chassis.errors import InvalidArgument
+from stoa_chassis.errors import InvalidArgument, RequestIdReused
 from stoa_chassis.memory import MemoryStore
 from stoa_chassis.testing import SettableClock, eventually
 from stoa_contracts.events import Payload
@@ -26,12 +26,12 @@ from stoa_payment.model import (
     GatewayRefund,
     NothingToRefund,
     Payment,
-    PaymentMismatch,
     PaymentNotFound,
     PaymentPending,
     PaymentStatus,
     RefundStatus,
     RefundTooLarge,
+    RequestKey,
 )
 from stoa_payment.service import Payments, ProcessPayment, RefundPayment
 from stoa_payment.testing import ChargeRequest, FakeGateway, Fate, Rows, payment_of, refund_of
@@ -43,10 +43,12 @@ def an_order(token: str = "tok_visa", amount: str = "20.00") -> ProcessPayment:
     return ProcessPayment(order_id=uuid4(), user_id=uuid4(), amount=usd(amount), token=token)
 
 
-def give_back(payment: Payment, amount: str | None = None, request_id: str = "r1") -> RefundPayment:
+def give_back(
+    payment: Payment, amount: str | None = None, request_id: str = "r1", namespace: str = "user"
+) -> RefundPayment:
     return RefundPayment(
         payment_id=payment.payment_id,
-        request_id=request_id,
+        key=RequestKey(namespace, request_id),
         amount=usd(amount) if amount else None,
         reason="cancelled",
     )
@@ -132,7 +134,7 @@ async def test_another_amount_or_payer_for_the_same_order_is_refused(payments: P
     order = an_order()
     await payments.process(order)
     for other in (replace(order, amount=usd("20.01")), replace(order, user_id=uuid4())):
-        with pytest.raises(PaymentMismatch):
+        with pytest.raises(RequestIdReused):
             await payments.process(other)
 
 
@@ -362,10 +364,38 @@ async def test_refunds_that_can_not_be_made_say_why(payments: Payments) -> None:
     with pytest.raises(RefundTooLarge):
         await payments.refund(give_back(payment, "20.01"))
     with pytest.raises(PaymentNotFound):
-        await payments.refund(RefundPayment(payment_id=uuid4(), request_id="r1", amount=None, reason=""))
-    await payments.refund(give_back(payment, "1.00"))
-    with pytest.raises(InvalidArgument):
-        await payments.refund(give_back(payment, "2.00"))
+        await payments.refund(RefundPayment(payment_id=uuid4(), key=RequestKey("user", "r1"), amount=None, reason=""))
+
+
+async def test_a_key_that_comes_again_with_other_terms_is_refused_and_nothing_changes(
+    payments: Payments, store: Store, gateway: FakeGateway
+) -> None:
+    payment = await payments.process(an_order())
+    await payments.refund(give_back(payment, "10.00"))
+    before = store.rows
+    for amount in (None, "2.00"):
+        with pytest.raises(RequestIdReused) as refused:
+            await payments.refund(give_back(payment, amount))
+        assert [violation.field for violation in refused.value.violations] == ["amount"]
+    with pytest.raises(RequestIdReused) as refused:
+        await payments.refund(replace(give_back(payment, "10.00"), reason="broken"))
+    assert [violation.field for violation in refused.value.violations] == ["reason"]
+    assert store.rows == before
+    assert given_back(gateway, payment.order_id) == [usd("10.00")]
+
+
+async def test_a_service_that_uses_a_key_of_staff_is_not_answered_with_theirs(
+    payments: Payments, store: Store, gateway: FakeGateway
+) -> None:
+    payment = await payments.process(an_order())
+    cancel = f"cancel-{payment.order_id}"
+    part = await payments.refund(give_back(payment, "5.00", cancel))
+    rest = await payments.refund(give_back(payment, None, cancel, "service:order"))
+    assert (part.amount, rest.amount) == (usd("5.00"), usd("15.00"))
+    assert await payments.refund(give_back(payment, "5.00", cancel)) == part
+    assert await payments.refund(give_back(payment, None, cancel, "service:order")) == rest
+    assert stored(store, payment.order_id).status is PaymentStatus.REFUNDED
+    assert sorted(given_back(gateway, payment.order_id)) == [usd("5.00"), usd("15.00")]
 
 
 @pytest.mark.parametrize("fate", [Fate.LOST, Fate.LINGERS, Fate.UNREACHED])
