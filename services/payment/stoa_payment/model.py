@@ -112,11 +112,25 @@ class GatewayRefund:
 
 
 @dataclass(frozen=True, slots=True)
+class OutsideRefund:
+    """A refund that the gateway has made and we did not ask for: somebody gave money back at the gateway."""
+
+    gateway_refund_id: str
+    charge_id: str
+    amount: Money
+
+    @property
+    def key(self) -> "RequestKey":
+        """The key that it has here, so that it is taken over once."""
+        return RequestKey("gateway", self.gateway_refund_id)
+
+
+@dataclass(frozen=True, slots=True)
 class Notice:
     """What the gateway told us unasked; `subject` is None if it concerns no payment of ours."""
 
     notice_id: str
-    subject: Charge | GatewayRefund | None
+    subject: Charge | GatewayRefund | OutsideRefund | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -363,6 +377,27 @@ class Payment:
             next_check_at=now + retry.lease,
             now=now,
         )
+
+    def refund_outside(self, outside: OutsideRefund, now: datetime) -> Refund:
+        """Take over money that was given back at the gateway without us.
+
+        Raises ChargeMismatch if less than this is left of the payment: a person has to look.
+        """
+        if (left := self._left()).currency != outside.amount.currency or outside.amount > left:
+            raise ChargeMismatch(
+                f"{outside.amount} of payment {self.payment_id} were given back at the gateway, of {left}"
+            )
+        refund = self._promise(
+            outside.amount,
+            "given back at the gateway",
+            key=outside.key,
+            of_rest=False,
+            correlation_id=self.correlation_id,
+            next_check_at=now,
+            now=now,
+        )
+        self.refund_made(refund, GatewayRefund(outside.gateway_refund_id, refund.refund_id), now)
+        return refund
 
     def refund_made(self, refund: Refund, made: GatewayRefund, now: datetime) -> None:
         """Take over that the gateway has given the money back; again, it changes nothing."""

@@ -24,6 +24,10 @@ class Payments(Protocol):
         """Read the payment of an order, if it has one."""
         ...
 
+    async def of_charge(self, charge_id: str) -> Payment | None:
+        """Read the payment that a charge of the gateway made, if one did."""
+        ...
+
     async def lock(self, payment_id: UUID) -> Payment:
         """Read a payment that nobody else may change until the transaction ends. Raises PaymentNotFound."""
         ...

@@ -44,6 +44,11 @@ class Payments:
         row = await self._read("order_id = $1", order_id)
         return _payment(row) if row else None
 
+    async def of_charge(self, charge_id: str) -> Payment | None:
+        """Read the payment that a charge of the gateway made, if one did."""
+        row = await self._read("gateway_charge_id = $1", charge_id)
+        return _payment(row) if row else None
+
     async def lock(self, payment_id: UUID) -> Payment:
         """Read a payment that nobody else may change until the transaction ends. Raises PaymentNotFound."""
         return _found(await self._read("payment_id = $1 FOR UPDATE", payment_id))
@@ -54,7 +59,7 @@ class Payments:
         await _PAYMENTS.update(self._queries, _payment_row(payment))
         self._outbox.collect(payment)
 
-    async def _read(self, condition: str, key: UUID) -> asyncpg.Record | None:
+    async def _read(self, condition: str, key: UUID | str) -> asyncpg.Record | None:
         return await self._queries.fetchrow(f"SELECT * FROM payments WHERE {condition}", key)
 
 

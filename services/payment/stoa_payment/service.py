@@ -15,6 +15,7 @@ from stoa_payment.model import (
     Charge,
     ChargeStatus,
     GatewayRefund,
+    OutsideRefund,
     Payment,
     PaymentNotFound,
     PaymentTerms,
@@ -135,7 +136,7 @@ class Payments:
     async def receive_notice(self, body: bytes, signature: str) -> None:
         """Take over what the gateway tells us unasked; what we know already changes nothing.
 
-        Raises BadSignature, InvalidArgument.
+        Raises BadSignature, InvalidArgument, ChargeMismatch.
         """
         notice = self._gateway.read_notice(body, signature, self._clock.now())
         match notice.subject:
@@ -149,6 +150,11 @@ class Payments:
                 if refund is not None and refund.is_pending:
                     with bound(refund.correlation_id, deadline()):
                         await self._refund_made(refund, made)
+            case OutsideRefund() as outside:
+                payment = await self._payments.of_charge(outside.charge_id)
+                if payment is not None:
+                    with bound(payment.correlation_id, deadline()):
+                        await self._take_over_refund(payment.payment_id, outside)
 
     async def bring_on(self, work: Payment | Refund) -> None:
         """Bring a payment or a refund on as far as the gateway lets us.
@@ -206,6 +212,14 @@ class Payments:
             if late is not None:
                 await tx.refunds.add(late)
         return payment
+
+    @transactional
+    async def _take_over_refund(self, tx: Tx, payment_id: UUID, outside: OutsideRefund) -> None:
+        """Take over what was given back at the gateway, once."""
+        payment = await tx.payments.lock(payment_id)
+        if await tx.refunds.by_key(payment_id, outside.key) is None:
+            await tx.refunds.add(payment.refund_outside(outside, self._clock.now()))
+            await tx.payments.save(payment)
 
     @transactional
     async def _give_up(self, tx: Tx, payment_id: UUID) -> None:

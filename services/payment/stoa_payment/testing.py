@@ -25,6 +25,7 @@ from stoa_payment.model import (
     ChargeStatus,
     GatewayRefund,
     Notice,
+    OutsideRefund,
     Payment,
     PaymentNotFound,
     PaymentStatus,
@@ -96,6 +97,10 @@ class Payments:
     async def of_order(self, order_id: UUID) -> Payment | None:
         """Read the payment of an order, if it has one."""
         return next((each for each in _payments(self._store()) if each.order_id == order_id), None)
+
+    async def of_charge(self, charge_id: str) -> Payment | None:
+        """Read the payment that a charge of the gateway made, if one did."""
+        return next((each for each in _payments(self._store()) if each.charge_id == charge_id), None)
 
     async def lock(self, payment_id: UUID) -> Payment:
         """Read a payment that nobody else may change until the transaction ends. Raises PaymentNotFound."""
@@ -409,7 +414,7 @@ class FakeGateway:
         request = RefundRequest(refund.refund_id, payment.charge_id, refund.amount)
         return _answered(await self.send("refund", request, lambda bank: bank.made(refund.refund_id)))
 
-    def notice(self, subject: Charge | GatewayRefund | None) -> tuple[bytes, str]:
+    def notice(self, subject: Charge | GatewayRefund | OutsideRefund | None) -> tuple[bytes, str]:
         """Make a notice of the gateway. Returns its body and its signature."""
         body = f"evt_{len(self._notices) + 1}".encode()
         self._notices[body] = Notice(body.decode(), subject)

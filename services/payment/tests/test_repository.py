@@ -141,6 +141,13 @@ async def test_what_was_stored_is_read_as_it_was(store: Store) -> None:
     assert await store.payments.of_order(payment.order_id) == payment
 
 
+async def test_a_payment_is_found_by_its_charge(store: Store) -> None:
+    payment = await paid(store)
+    await paid(store)
+    assert await store.payments.of_charge(payment.charge_id or "") == payment
+    assert await store.payments.of_charge("ch_unknown") is None
+
+
 async def test_no_field_of_a_payment_is_lost(store: Store, a_full_payment: Payment) -> None:
     """Each field has a value in one of the two: some only a pending payment has, some only a settled one."""
     pending = a_payment(attempts=1)

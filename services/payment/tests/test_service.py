@@ -22,13 +22,16 @@ from stoa_events import PaymentFailed, PaymentRefunded, PaymentSuccessful
 from stoa_payment.model import (
     BadSignature,
     Charge,
+    ChargeMismatch,
     ChargeStatus,
     GatewayRefund,
     NothingToRefund,
+    OutsideRefund,
     Payment,
     PaymentNotFound,
     PaymentPending,
     PaymentStatus,
+    Refund,
     RefundStatus,
     RefundTooLarge,
     RequestKey,
@@ -313,6 +316,99 @@ async def test_a_notice_says_that_a_refund_was_made(
     assert topics(store, payment.order_id) == ["payment.successful", "payment.refunded"]
     clock.advance(seconds=15)
     assert await payments.unsettled.work_off() == 0
+
+
+async def test_a_notice_that_comes_while_a_refund_is_asked_for_and_its_answer_count_once(
+    payments: Payments, store: Store, gateway: FakeGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    payment = await payments.process(an_order())
+    ask = gateway.refund
+
+    async def ask_and_be_told_first(of: Payment, refund: Refund) -> GatewayRefund:
+        made = await ask(of, refund)
+        await payments.receive_notice(*gateway.notice(made))
+        return made
+
+    monkeypatch.setattr(gateway, "refund", ask_and_be_told_first)
+    refund = await payments.refund(give_back(payment, "5.00"))
+    assert (refund.status, refund.amount) == (RefundStatus.SUCCEEDED, usd("5.00"))
+    assert stored(store, payment.order_id).refunded == usd("5.00")
+    assert topics(store, payment.order_id) == ["payment.successful", "payment.refunded"]
+
+
+async def test_notices_that_come_after_all_is_settled_are_taken_and_change_nothing(
+    payments: Payments, store: Store, gateway: FakeGateway
+) -> None:
+    payment = await payments.process(an_order())
+    charged = gateway.notice(gateway.bank.find(str(payment.order_id)))
+    refund = await payments.refund(give_back(payment))
+    refunded = gateway.notice(gateway.bank.made(refund.refund_id))
+    before, said = store.rows, list(store.published)
+    for notice in (charged, refunded, charged):
+        await payments.receive_notice(*notice)
+    assert (store.rows, store.published) == (before, said)
+
+
+async def test_what_was_given_back_at_the_gateway_is_taken_over_once_and_the_rest_can_be_refunded(
+    payments: Payments, store: Store, gateway: FakeGateway
+) -> None:
+    with bound("the-order-request"):
+        payment = await payments.process(an_order())
+    by_hand = OutsideRefund("re_hand", payment.charge_id or "", usd("5.00"))
+    with bound("the-webhook-request"):
+        for _ in range(2):
+            await payments.receive_notice(*gateway.notice(by_hand))
+    known = stored(store, payment.order_id)
+    assert (known.status, known.refunded) == (PaymentStatus.PARTIALLY_REFUNDED, usd("5.00"))
+    refunded = events(store, payment.order_id)[1:]
+    assert [(event.topic, event.correlation_id) for event in refunded] == [
+        ("payment.refunded", "the-order-request")
+    ]
+    assert (await payments.refund(give_back(payment))).amount == usd("15.00")
+    assert stored(store, payment.order_id).status is PaymentStatus.REFUNDED
+
+
+async def test_what_was_given_back_at_the_gateway_of_charges_that_are_not_ours_is_ignored(
+    payments: Payments, store: Store, gateway: FakeGateway
+) -> None:
+    await payments.process(an_order())
+    before = store.rows
+    await payments.receive_notice(*gateway.notice(OutsideRefund("re_x", "ch_x", usd("5.00"))))
+    assert store.rows == before
+
+
+async def test_more_given_back_at_the_gateway_than_can_be_is_refused_until_a_person_has_looked(
+    payments: Payments, store: Store, gateway: FakeGateway
+) -> None:
+    payment = await payments.process(an_order())
+    before = store.rows
+    with pytest.raises(ChargeMismatch):
+        await payments.receive_notice(
+            *gateway.notice(OutsideRefund("re_hand", payment.charge_id or "", usd("20.01")))
+        )
+    assert store.rows == before
+
+
+async def test_a_refund_carries_the_correlation_id_of_its_request_or_of_its_payment(
+    payments: Payments, store: Store
+) -> None:
+    with bound("the-order-request"):
+        payment = await payments.process(an_order())
+    await payments.refund(give_back(payment, "1.00", "r1"))
+    with bound("the-refund-request"):
+        await payments.refund(give_back(payment, "1.00", "r2"))
+    assert [refund.correlation_id for refund in map(refund_of, store.rows.refunds)] == [
+        "the-order-request",
+        "the-refund-request",
+    ]
+
+
+async def test_a_payment_that_nothing_asked_for_by_name_gets_a_correlation_id_of_its_own(
+    payments: Payments,
+) -> None:
+    first, second = await payments.process(an_order()), await payments.process(an_order())
+    assert first.correlation_id
+    assert first.correlation_id != second.correlation_id
 
 
 async def test_only_the_payer_and_staff_see_a_payment(payments: Payments) -> None:
