@@ -325,7 +325,9 @@ def test_an_order_that_goes_on_when_all_its_money_was_given_back_is_found(
 ) -> None:
     def note(order: Order, answer: PaymentRefunded, now: datetime) -> None:
         confirmed = order.status is Status.CONFIRMED
-        order.on_payment_refunded(replace(answer, fully_refunded=not confirmed and answer.fully_refunded), now)
+        order.on_payment_refunded(
+            replace(answer, fully_refunded=not confirmed and answer.fully_refunded), now
+        )
 
     assert isinstance(CHARGE.compensation, Step)
     refund = replace(CHARGE.compensation, answers={PaymentRefunded: note})

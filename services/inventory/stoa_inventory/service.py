@@ -58,9 +58,7 @@ class Inventory:
         return await self._of_sold(variant_id, lambda: self._set_threshold(variant_id, threshold))
 
     @transactional
-    async def on_product_changed(
-        self, tx: Tx, event: Event[ProductCreated] | Event[ProductUpdated]
-    ) -> None:
+    async def on_product_changed(self, tx: Tx, event: Event[ProductCreated] | Event[ProductUpdated]) -> None:
         """Count the variants that a product has now, and no more those that it had."""
         product = event.payload
         if await tx.stocks.note_version(product.product_id, product.version):

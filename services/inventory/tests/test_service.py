@@ -362,7 +362,7 @@ async def test_a_product_that_is_known_to_be_deleted_before_it_is_known_to_be_th
         await shop.inventory.adjust(lamp, 1, "delivery", "r")
 
 
-@pytest.mark.parametrize("order", permutations(range(4)))
+@pytest.mark.parametrize("order", list(permutations(range(4))))
 async def test_in_whatever_order_the_versions_of_a_product_come_the_last_one_counts(
     shop: Shop, order: tuple[int, ...]
 ) -> None:

@@ -463,8 +463,8 @@ class Order:
     def on_payment_refunded(self, event: PaymentRefunded, now: datetime) -> None:
         """Take note that money was given back.
 
-        Without any left an order ends: one that still waits for it will get none, and one that is confirmed is
-        not sent for nothing.
+        Without any left an order ends: one that still waits for it will get none, and one that is confirmed
+        is not sent for nothing.
         """
         status = PaymentStatus.REFUNDED if event.fully_refunded else PaymentStatus.PARTIALLY_REFUNDED
         if self.payment and self.payment.status in (status, PaymentStatus.REFUNDED):

@@ -194,8 +194,8 @@ class PaymentTerms:
 class Refund:
     """Money that is given back.
 
-    `of_rest` is whether all that was left was asked for rather than an amount; None if it was made by a version
-    that did not note it.
+    `of_rest` is whether all that was left was asked for rather than an amount; None in those that are older
+    than the field.
     """
 
     refund_id: UUID

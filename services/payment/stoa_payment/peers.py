@@ -183,7 +183,9 @@ class HttpGateway:
         )
         refunded = _parsed(_Refund, answer)
         if not refunded.is_made:
-            _log.warning("the gateway has not made a refund", refund_id=refund.refund_id, status=refunded.status)
+            _log.warning(
+                "the gateway has not made a refund", refund_id=refund.refund_id, status=refunded.status
+            )
             raise NoAnswer(f"the refund is {refunded.status}")
         return GatewayRefund(refunded.id, refund.refund_id)
 

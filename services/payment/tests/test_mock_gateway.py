@@ -209,9 +209,7 @@ async def test_payments_and_refunds_outlive_a_gateway_that_dies(
     paid = await payments.process(an_order())
     await mock.kill()
     assert (await payments.process(an_order("tok_declined"))).status is PaymentStatus.PENDING
-    refund = await payments.refund(
-        RefundPayment(payment_id=paid.payment_id, key=KEY, amount=None, reason="")
-    )
+    refund = await payments.refund(RefundPayment(payment_id=paid.payment_id, key=KEY, amount=None, reason=""))
     assert refund.status is RefundStatus.PENDING
     await payments.unsettled.work_off()
     await mock.start()

@@ -225,7 +225,14 @@ def test_another_request_for_the_order_must_ask_for_the_same() -> None:
 
 @pytest.mark.parametrize(
     "token",
-    ["4242424242424242", "4242 4242 4242 4242", "4242-4242-4242-4242", "4242.4242.4242.4242", "3" * 13, "3" * 19],
+    [
+        "4242424242424242",
+        "4242 4242 4242 4242",
+        "4242-4242-4242-4242",
+        "4242.4242.4242.4242",
+        "3" * 13,
+        "3" * 19,
+    ],
 )
 def test_a_card_number_is_refused_and_not_repeated(token: str) -> None:
     with pytest.raises(InvalidArgument) as refused:
@@ -320,7 +327,7 @@ def test_a_repeated_refund_must_ask_for_the_same() -> None:
         assert [violation.description for violation in refused.value.violations] == [said]
 
 
-def test_a_refund_that_did_not_note_what_was_asked_for_is_the_same_as_its_amount_and_as_all_that_was_left() -> None:
+def test_a_refund_that_is_older_than_the_note_of_what_was_asked_for_takes_both() -> None:
     promised = refund(a_paid_payment(), "5.00")
     promised.of_rest = None
     promised.check_same(RefundTerms(usd("5.00"), "cancelled"))
@@ -590,11 +597,14 @@ def test_each_error_has_its_code_and_reason(error: type[DomainError], code: Code
     "words", [PaymentStatus, RefundStatus, ChargeStatus], ids=lambda words: str(words.__name__)
 )
 def test_what_is_stored_and_told_of_a_status_does_not_change(words: type[StrEnum]) -> None:
-    assert set(words) == {
-        PaymentStatus: {"pending", "succeeded", "failed", "partially_refunded", "refunded"},
-        RefundStatus: {"pending", "succeeded"},
-        ChargeStatus: {"pending", "succeeded", "failed"},
-    }[words]
+    assert (
+        set(words)
+        == {
+            PaymentStatus: {"pending", "succeeded", "failed", "partially_refunded", "refunded"},
+            RefundStatus: {"pending", "succeeded"},
+            ChargeStatus: {"pending", "succeeded", "failed"},
+        }[words]
+    )
 
 
 @given(st.lists(st.decimals("0.01", "30", places=2), max_size=8))

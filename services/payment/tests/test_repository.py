@@ -108,8 +108,11 @@ def key(request_id: str = "request", namespace: str = "user") -> RequestKey:
     return RequestKey(namespace, request_id)
 
 
+KEY = key()
+
+
 def promised(
-    payment: Payment, amount: int | None = None, *, key: RequestKey = key(), reason: str = ""
+    payment: Payment, amount: int | None = None, *, key: RequestKey = KEY, reason: str = ""
 ) -> Refund:
     """Promise a part back, or all that is left."""
     terms = RefundTerms(None if amount is None else Money(Decimal(amount), "USD"), reason)

@@ -460,7 +460,9 @@ async def test_refunds_that_can_not_be_made_say_why(payments: Payments) -> None:
     with pytest.raises(RefundTooLarge):
         await payments.refund(give_back(payment, "20.01"))
     with pytest.raises(PaymentNotFound):
-        await payments.refund(RefundPayment(payment_id=uuid4(), key=RequestKey("user", "r1"), amount=None, reason=""))
+        await payments.refund(
+            RefundPayment(payment_id=uuid4(), key=RequestKey("user", "r1"), amount=None, reason="")
+        )
 
 
 async def test_a_key_that_comes_again_with_other_terms_is_refused_and_nothing_changes(
