@@ -23,6 +23,7 @@ WHOLE = {
     "a declined card": Scenario((1,), (DECLINED,)),
     "a card that is captured late": Scenario((1,), (SLOW,)),
     "nothing left": Scenario((0,), (GOOD,)),
+    "staff refund all meanwhile": Scenario((1,), (GOOD,), staff=(StaffRefund.ALL,)),
     "consumers without an inbox": Scenario((1,), (GOOD,), remembers=False),
 }
 # Of these as many as were asked for, the nearest first.
@@ -33,7 +34,6 @@ FIRST = {
     "staff send the request id of the saga": Scenario(
         (1,), (GOOD,), staff=(StaffRefund.PART_WITH_THE_SAGAS_KEY,)
     ),
-    "staff refund all meanwhile": Scenario((1,), (GOOD,), staff=(StaffRefund.ALL,)),
     "staff refund a part, and all that is left": Scenario(
         (1,), (GOOD,), staff=(StaffRefund.PART, StaffRefund.ALL)
     ),

@@ -339,7 +339,7 @@ async def test_a_variant_that_comes_back_is_counted_again_and_low_if_it_is(shop:
 
 async def test_an_older_version_of_a_product_changes_nothing(shop: Shop) -> None:
     product_id, kept, removed = new_id(), new_id(), new_id()
-    history = [
+    history: list[Payload] = [
         created(shop, product_id, kept, removed),
         updated(shop, product_id, 2, kept, removed),
         updated(shop, product_id, 3, kept),
