@@ -154,7 +154,7 @@ EVERY_KIND_OF_ANSWER = [
     ("OPTIONS", "/api/v1/products", {}, b"", 204),
     ("GET", "/api/v1/products?x=1", {}, b"", 400),
     ("GET", "/api/v1/products/a%00b", {}, b"", 400),
-    ("GET", f"/api/v1/orders/{uuid4()}", {}, b"", 401),
+    ("GET", "/api/v1/orders/0198c3a2", {}, b"", 401),
     ("GET", "/api/v1/products", {"authorization": "Bearer x"}, b"", 401),
     ("GET", "/nowhere", {}, b"", 404),
     ("DELETE", "/api/v1/products", {}, b"", 405),
@@ -201,7 +201,7 @@ async def test_a_long_answer_is_compressed(coding: str, edge: Edge) -> None:
     assert "Accept-Encoding" in answer.headers["vary"]
 
 
-@pytest.mark.parametrize("path", ["/api/v1/products", f"/api/v1/orders/{uuid4()}", "/nowhere", "/healthz"])
+@pytest.mark.parametrize("path", ["/api/v1/products", "/api/v1/orders/0198c3a2", "/nowhere", "/healthz"])
 async def test_no_answer_tells_what_it_need_not(path: str, edge: Edge) -> None:
     headers = (await edge.client.get(path, headers=edge.bearer())).headers
     assert headers["x-content-type-options"] == "nosniff"
