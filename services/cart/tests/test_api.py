@@ -120,6 +120,18 @@ async def test_items_are_changed_and_taken_out_by_their_id(server: InProcessServ
     assert (gone.code, gone.reason) == (Code.NOT_FOUND, "CART_ITEM_NOT_FOUND")
 
 
+async def test_ids_are_the_same_in_capitals(server: InProcessServer) -> None:
+    me = server.stub(CartServiceStub, as_user=SHOPPER)
+    await me.AddCartItem(adding())
+    shouted = adding(variant_id=str(LAMP).upper(), product_id=str(LAMP_PRODUCT).upper(), quantity=1)
+    shouted.user_id = shouted.user_id.upper()
+    cart = (await me.AddCartItem(shouted)).cart
+    [item] = cart.items
+    assert (cart.user_id, item.variant_id, item.quantity) == (str(SHOPPER), str(LAMP), 3)
+    remove = cart_pb2.RemoveCartItemRequest(user_id=str(SHOPPER), item_id=item.item_id.upper())
+    assert not (await me.RemoveCartItem(remove)).cart.items
+
+
 async def test_a_cleared_cart_is_empty(server: InProcessServer) -> None:
     shopper = server.stub(CartServiceStub, as_user=SHOPPER)
     await shopper.AddCartItem(adding())

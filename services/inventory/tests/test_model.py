@@ -196,7 +196,14 @@ def test_what_is_promised_cannot_be_taken_off_the_count() -> None:
 
 def test_a_count_that_does_not_fit_is_refused() -> None:
     with pytest.raises(StockTooLarge):
-        adjust(stock(2**31 - 1), 1)
+        adjust(stock(1_000_000_000), 1)
+
+
+def test_what_comes_back_fits_on_a_full_shelf() -> None:
+    full = stock(999_999_000)
+    adjust(full, 1000)
+    full.take_back(1_000_000_000, new_id(), NOW)
+    assert full.stock_count < 2**31
 
 
 @given(
