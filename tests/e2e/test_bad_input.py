@@ -9,7 +9,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from stoa_rest import ADD_CART_ITEM, GET_CART, UPDATE_PRODUCT
+from stoa_rest import ADD_CART_ITEM, GET_CART, UPDATE_PRODUCT, UserAddress
 from stoa_stack.rest import ApiError
 from stoa_stack.shopping import ADDRESS, new_product
 from tests.e2e.shop import Customer, Shop, order_body, refusal
@@ -71,10 +71,16 @@ WRONG_BODIES = [
     ("ada", "POST", "/api/v1/orders", body_of_order(shipping_address=None), "destination"),
     ("ada", "POST", "/api/v1/orders", body_of_order(shipping_address=without(ADDRESS, "city")), "city"),
     ("ada", "POST", "/api/v1/orders", body_of_order(shipping_address={**ADDRESS, "country": "u"}), "country"),
+    ("ada", "POST", "/api/v1/orders", body_of_order(shipping_address=ADDRESS | {"country": "XX"}), "country"),
+    ("ada", "POST", "/api/v1/orders", body_of_order(shipping_address=ADDRESS | {"region": "XX"}), "region"),
+    ("ada", "POST", "/api/v1/orders", body_of_order(shipping_address=without(ADDRESS, "region")), "region"),
     ("ada", "POST", "/api/v1/orders", body_of_order(shipping_method="teleport"), "shipping_method"),
     ("ada", "POST", "/api/v1/orders", body_of_order(total_amount=usd("1")["price"]), "total_amount"),
     ("ada", "POST", "/api/v1/orders", body_of_order(shipping_address=None, address_id=ID), "address_id"),
     ("ada", "POST", ADDRESSES, without(ADDRESS, "line1"), "line1"),
+    ("ada", "POST", ADDRESSES, {**ADDRESS, "country": "XX"}, "country"),
+    ("ada", "POST", ADDRESSES, {**ADDRESS, "postal_code": "0410"}, "postal_code"),
+    ("ada", "POST", ADDRESSES, {**ADDRESS, "city": " \u00a0 "}, "city"),
     ("ada", "POST", ADDRESSES, {**ADDRESS, "recipient": "x" * 300}, "recipient"),
     ("ada", "POST", ADDRESSES, {**ADDRESS, "recipient": "nul\u0000byte"}, "recipient"),
     ("ada", "PATCH", "/api/v1/users/{user_id}", {"email": "nowhere"}, "email"),
@@ -92,7 +98,11 @@ WRONG_BODIES = [
     ("staff", "POST", "/api/v1/products", {**new_product(), "tags": ["x" * 60]}, "tags"),
     ("staff", "POST", ADJUSTMENTS, {"delta": 0, "reason": "x", "request_id": "a"}, "delta"),
     ("staff", "POST", ADJUSTMENTS, {"delta": 5, "request_id": "a"}, "reason"),
+    ("staff", "POST", ADJUSTMENTS, {"reason": "x", "request_id": "a"}, "delta"),
     ("staff", "PUT", f"/api/v1/inventory/{ID}/threshold", {"threshold": -1}, "threshold"),
+    ("staff", "PUT", f"/api/v1/inventory/{ID}/threshold", {}, "threshold"),
+    ("staff", "PUT", f"/api/v1/inventory/{ID}/threshold", {"threshold": None}, "threshold"),
+    ("staff", "PUT", f"/api/v1/inventory/{ID}/threshold", None, "threshold"),
     ("staff", "POST", f"/api/v1/payments/{ID}/refunds", {"reason": "x"}, "request_id"),
 ]  # fmt: skip
 
@@ -272,6 +282,32 @@ async def test_a_webhook_with_a_wrong_signature_is_refused(shop: Shop) -> None:
         headers={"content-type": "application/json", "x-gateway-signature": "t=1,v1=00"},
     )
     assert response.status_code in (400, 401, 403), response.text
+
+
+async def test_what_is_typed_is_put_in_order(shop: Shop) -> None:
+    bob = await shop.shopper()
+    in_hong_kong: UserAddress = {
+        "recipient": " Rene\u0301 Chan ",
+        "line1": "8 Nathan Road\t",
+        "region": "Kowloon",
+        "country": "HK",
+    }
+    kept = await bob.create_address(bob.user_id, **in_hong_kong)
+    assert (kept["recipient"], kept["line1"]) == ("Ren\u00e9 Chan", "8 Nathan Road")
+    product = new_product()
+    sku = product["variants"][0]["sku"]
+    await shop.staff.create_product(**product)
+    for typed in (f"{sku} ", sku.lower(), sku.upper()):
+        again = {**product, "variants": [{**product["variants"][0], "sku": typed}]}
+        assert (await refusal(shop.staff, "POST", "/api/v1/products", again)).status == 409
+
+
+async def test_a_threshold_of_zero_can_be_set(shop: Shop) -> None:
+    item = await shop.item()
+    path = f"/api/v1/inventory/{item.variant_id}/threshold"
+    response = await shop.staff.send("PUT", path, json={"threshold": 0})
+    assert response.is_success, response.text
+    assert response.json()["threshold"] == 0
 
 
 async def test_a_taken_email_and_a_taken_sku_are_conflicts(shop: Shop, ada: Customer) -> None:

@@ -4,7 +4,8 @@ The constraints are those of `buf.validate`. A field that the server computes an
 part of a resource that it read and changed) is ignored, as AIP-203 has it for OUTPUT_ONLY; one that a client
 must not send, such as the price of a cart's line, says so by a constraint of its own.
 
-What a text may look like is checked beside them, without a constraint in each field: see texts.py.
+Texts are put in order before, and what a text may look like is checked without a constraint in each field:
+see texts.py.
 """
 
 from typing import cast
@@ -34,16 +35,18 @@ class RequestCheck:
             raise ContractError(f"{request_type.DESCRIPTOR.full_name}: {error}") from error
 
     def __call__(self, request: Message) -> None:
-        """Raise InvalidArgument naming each field that is wrong."""
+        """Put the texts of a request in order, and raise InvalidArgument naming each field that is wrong."""
+        unfit = self._texts.tidy(request)
         try:
             broken = _validator.collect_violations(request)
         except protovalidate.EvaluationError as error:
             # A rule of ours that this request breaks: for us to mend, but what it says can't be trusted.
             _log.error("constraint failed to evaluate", request=request.DESCRIPTOR.full_name, exc_info=error)
             raise InvalidArgument("", "the request can't be checked") from error
-        unfit = self._texts.violations(request)
         if broken or unfit:
-            raise InvalidArgument.of([*(_violation(violation) for violation in broken), *unfit])
+            violations = [_violation(violation) for violation in broken]
+            named = {violation.field for violation in violations}
+            raise InvalidArgument.of([*violations, *(each for each in unfit if each.field not in named)])
 
 
 def _violation(violation: protovalidate.Violation) -> FieldViolation:

@@ -26,6 +26,7 @@ ADDRESS: dict[str, Any] = {
     "recipient": "Ann Lee",
     "line1": "1 Elm Street",
     "city": "Boston",
+    "region": "MA",
     "postal_code": "02108",
     "country": "US",
 }
