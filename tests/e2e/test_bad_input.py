@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
+from uuid import uuid4
 
 import jwt
 import pytest
@@ -167,6 +168,55 @@ async def test_malformed_json_is_refused(ada: Customer, body: str) -> None:
     )
     assert response.status_code == 400, response.text
     assert response.json()["code"] == 3
+
+
+async def test_json_is_read_as_json_however_it_is_written(shop: Shop) -> None:
+    body = json.dumps(USER | {"email": f"{uuid4()}@example.com"}).replace("email", r"em\u0061il")
+    response = await shop.nobody().send(
+        "POST", "/api/v1/users", content=body, headers={"content-type": "application/json"}
+    )
+    assert response.status_code == 200, response.text
+    assert response.json()["email"].endswith("@example.com")
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [
+        ("/api/v1/products", {"cookie": "; ".join(f"c{n}={'x' * 1000}" for n in range(32))}, 200),
+        (f"/api/v1/products?tag={'x' * 15_000}", {}, 400),
+        (f"/api/v1/products/{'x' * 15_000}", {}, 400),
+        (f"/api/v1/products?tag={'x' * 20_000}", {}, 414),
+        ("/api/v1/products", {"traceparent": "x" * 10_000}, 431),
+        ("/api/v1/products", {"cookie": "x" * 80_000}, 431),
+    ],
+)
+async def test_what_no_service_reads_is_dropped_and_what_is_too_large_refused(
+    shop: Shop, path: str, headers: Mapping[str, str], status: int
+) -> None:
+    response = await shop.nobody().send("GET", path, headers=headers)
+    assert response.status_code == status, response.text[:500]
+    assert "metadata" not in response.text
+    assert "x-envoy" not in response.text
+
+
+async def test_the_edge_answers_browsers_as_they_expect(shop: Shop, ada: Customer) -> None:
+    origin = {"origin": "http://localhost:5173"}
+    mine = GET_CART.target(ada.user_id)
+    got = await ada.send("GET", mine, headers={"accept-encoding": "identity"})
+    head = await ada.send("HEAD", mine)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-length"] == str(len(got.content))
+    options = await shop.nobody().send("OPTIONS", mine)
+    assert (options.status_code, options.headers["allow"]) == (204, "DELETE, GET, HEAD, OPTIONS")
+    shouted = Customer(shop.http, authorization=f"BEARER {ada.access_token}")
+    assert (await shouted.send("GET", mine)).status_code == 200
+    refused = await shop.nobody().send("GET", mine, headers=origin)
+    assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (401, origin["origin"])
+    assert "origin" in refused.headers["vary"]
+    stranger = {"origin": "http://evil.example", "access-control-request-method": "PUT"}
+    preflight = await shop.nobody().send("OPTIONS", mine, headers=stranger)
+    assert preflight.status_code == 200
+    assert "access-control-allow-origin" not in preflight.headers
 
 
 async def test_a_huge_body_is_refused(ada: Customer) -> None:
