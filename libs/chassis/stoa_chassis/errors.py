@@ -4,11 +4,15 @@ They know the gRPC code that they map to, but nothing of gRPC, so that a model m
 `google.rpc.Status` lives in `status.py`, in one place.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
 from typing import Self
+
+
+# So many wrong fields a message tells; the violations name more.
+_TOLD = 5
 
 
 class Code(Enum):
@@ -66,6 +70,12 @@ class DomainError(Exception):
         self.retry_after = retry_after
         super().__init__(self.message)
 
+    def rename_fields(self, rename: Callable[[str], str]) -> None:
+        """Give the wrong fields the names that they have where the error is answered."""
+        self.violations = tuple(
+            FieldViolation(rename(violation.field), violation.description) for violation in self.violations
+        )
+
 
 class NotFound(DomainError):
     """The thing does not exist, or the caller may not know that it does."""
@@ -88,17 +98,26 @@ class InvalidArgument(DomainError):
     reason = "INVALID_ARGUMENT"
 
     def __init__(self, field: str, description: str) -> None:
-        super().__init__(f"{field}: {description}", violations=(FieldViolation(field, description),))
+        violations = (FieldViolation(field, description),)
+        super().__init__(_told(violations), violations=violations)
 
     @classmethod
     def of(cls, violations: Iterable[FieldViolation]) -> Self:
         """Make one error of several violations (at least one)."""
         first, *others = violations
         error = cls(first.field, first.description)
-        error.violations = (first, *others)
-        error.message = "; ".join(f"{v.field}: {v.description}" for v in error.violations)
-        error.args = (error.message,)
+        error._tell((first, *others))
         return error
+
+    def rename_fields(self, rename: Callable[[str], str]) -> None:
+        """Give the wrong fields the names that they have where the error is answered."""
+        super().rename_fields(rename)
+        self._tell(self.violations)
+
+    def _tell(self, violations: tuple[FieldViolation, ...]) -> None:
+        self.violations = violations
+        self.message = _told(violations)
+        self.args = (self.message,)
 
 
 class FailedPrecondition(DomainError):
@@ -167,3 +186,12 @@ class RemoteError(DomainError):
         self.code = code
         self.reason = reason
         super().__init__(message, metadata=metadata, violations=violations, retry_after=retry_after)
+
+
+def _told(violations: Sequence[FieldViolation]) -> str:
+    """Say what is wrong in one line."""
+    told = "; ".join(
+        f"{violation.field}: {violation.description}" if violation.field else violation.description
+        for violation in violations[:_TOLD]
+    )
+    return told if len(violations) <= _TOLD else f"{told}; and {len(violations) - _TOLD} more"

@@ -4,7 +4,8 @@ The constraints are those of `buf.validate`. A field that the server computes an
 part of a resource that it read and changed) is ignored, as AIP-203 has it for OUTPUT_ONLY; one that a client
 must not send, such as the price of a cart's line, says so by a constraint of its own.
 
-What a text may look like is checked beside them, without a constraint in each field: see texts.py.
+What a text may look like is checked beside them, without a constraint in each field: see texts.py. What is said
+of a field that is wrong is in wording.py.
 """
 
 from typing import cast
@@ -14,9 +15,10 @@ from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 
 from stoa_chassis.auth import ContractError
-from stoa_chassis.errors import FieldViolation, InvalidArgument
+from stoa_chassis.errors import InvalidArgument
 from stoa_chassis.telemetry import get_logger
 from stoa_chassis.texts import TextCheck
+from stoa_chassis.wording import Wording
 
 _log = get_logger(__name__)
 _validator = protovalidate.Validator()
@@ -26,15 +28,17 @@ class RequestCheck:
     """The checks of one request type, compiled once."""
 
     def __init__(self, request_type: type[Message]) -> None:
-        """Compile. Raises ContractError if a constraint in the proto does not work."""
-        self._texts = TextCheck(cast(Descriptor, request_type.DESCRIPTOR))
+        """Compile. Raises ContractError if a constraint in the proto does not work, or has no words."""
+        type_ = cast(Descriptor, request_type.DESCRIPTOR)
+        self._texts = TextCheck(type_)
+        self._wording = Wording(type_)
         try:
             _validator.collect_violations(request_type())
         except (protovalidate.CompilationError, protovalidate.EvaluationError) as error:
             raise ContractError(f"{request_type.DESCRIPTOR.full_name}: {error}") from error
 
     def __call__(self, request: Message) -> None:
-        """Raise InvalidArgument naming each field that is wrong."""
+        """Raise InvalidArgument naming each field that is wrong, once."""
         try:
             broken = _validator.collect_violations(request)
         except protovalidate.EvaluationError as error:
@@ -43,19 +47,5 @@ class RequestCheck:
             raise InvalidArgument("", "the request can't be checked") from error
         unfit = self._texts.violations(request)
         if broken or unfit:
-            raise InvalidArgument.of([*(_violation(violation) for violation in broken), *unfit])
-
-
-def _violation(violation: protovalidate.Violation) -> FieldViolation:
-    proto = violation.proto
-    return FieldViolation(_path(proto.field), proto.message or proto.rule_id)
-
-
-def _path(field: protovalidate.FieldPathPb | None) -> str:
-    """Return a path as in `items[0].quantity` or `labels["color"]`; "" is the request as a whole."""
-    parts = []
-    for element in field.elements if field else ():
-        key = element.subscript.value if element.subscript else None
-        text = f'"{key}"' if isinstance(key, str) else str(key)
-        parts.append(element.field_name if key is None else f"{element.field_name}[{text}]")
-    return ".".join(parts)
+            wrong = {violation.field: violation for violation in (*self._wording.violations(broken), *unfit)}
+            raise InvalidArgument.of(wrong.values())

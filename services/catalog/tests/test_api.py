@@ -215,6 +215,12 @@ async def test_prices_for_services_are_no_public_method(
         (entry,) = (await stub.BatchGetVariants(request)).variants
         assert (entry.product_id, entry.product_name) == (created.product_id, "Lamp")
         assert entry.variant == created.variants[0]
+    await staff.DeleteProduct(DeleteProductRequest(product_id=created.product_id))
+    answer = await server.stub(CatalogServiceStub, as_service="order").BatchGetVariants(request)
+    (gone,) = answer.withdrawn
+    assert not answer.variants
+    assert (gone.product_id, gone.product_name) == (created.product_id, "Lamp")
+    assert gone.variant_id == created.variants[0].variant_id
     for stub in (nobody, staff, server.stub(CatalogServiceStub, as_service="payment")):
         with pytest.raises(RemoteError) as refused:
             await stub.BatchGetVariants(request)
