@@ -10,7 +10,6 @@ from datetime import timedelta
 from enum import Enum
 from typing import Self
 
-
 # So many wrong fields a message tells; the violations name more.
 _TOLD = 5
 

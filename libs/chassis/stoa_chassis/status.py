@@ -3,9 +3,9 @@
 ErrorInfo carries the reason for machines, BadRequest names each wrong field, RetryInfo says when to come
 back. The edge turns the same status into JSON, so a browser sees what a service sees.
 
-A status travels in headers, whose size is limited: a gRPC client drops answers with more than 8 kB of them, and
-Envoy resets the connection for more than 60 kB, with the calls of everybody else on it. What an error says can
-grow with what a client sends, so all of it is cut to size here, whichever error it is.
+A status travels in headers, whose size is limited: a gRPC client may drop an answer with more than 8 kB of
+them, and Envoy resets the connection for more than 60 kB, with the calls of everybody else on it. What an
+error says can grow with what a client sends, so all of it is cut to size here, whichever error it is.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,8 +28,8 @@ _GRPC_CODE = {code: grpc.StatusCode[code.name] for code in Code}
 _DOMAIN_CODE = {status: code for code, status in _GRPC_CODE.items()}
 _RETRY_AFTER = timedelta(seconds=1)
 
-# In bytes of UTF-8. Headers carry the message percent-encoded, in up to three times its size, and the status in
-# base64, in 4/3 of it: together less than 7 kB.
+# In bytes of UTF-8. Headers carry the message percent-encoded, in up to three times its size, and the status
+# in base64, in 4/3 of it: together less than 7 kB.
 _MAX_MESSAGE = 600
 _MAX_STATUS = 3_600
 _MAX_METADATA = 1_200

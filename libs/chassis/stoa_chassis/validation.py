@@ -4,8 +4,8 @@ The constraints are those of `buf.validate`. A field that the server computes an
 part of a resource that it read and changed) is ignored, as AIP-203 has it for OUTPUT_ONLY; one that a client
 must not send, such as the price of a cart's line, says so by a constraint of its own.
 
-What a text may look like is checked beside them, without a constraint in each field: see texts.py. What is said
-of a field that is wrong is in wording.py.
+What a text may look like is checked beside them, without a constraint in each field: see texts.py. What is
+said of a field that is wrong is in wording.py.
 """
 
 from typing import cast

@@ -1,8 +1,9 @@
 """What is wrong with a field, in words for the person who filled it in.
 
-protovalidate knows which rule a value breaks, but its own words are the rule's: a regular expression, "must be
-in list [, standard]", two sentences for one empty text. Here each rule has words, and each field one sentence,
-the most telling. What a pattern admits is said where it is declared, by the option `stoa.text.v1.text.form`.
+protovalidate knows which rule a value breaks, but its own words are the rule's: a regular expression, "must
+be in list [, standard]", two sentences for one empty text. Here each rule has words, and each field one
+sentence, the most telling. What a pattern admits is said where it is declared, by the option
+`stoa.text.v1.text.form`.
 
 A constraint for which there are no words keeps its server from starting, like a method without a policy.
 """
@@ -46,7 +47,9 @@ class Wording:
     def _place(self, path: protovalidate.FieldPathPb | None) -> "_Place":
         type_: Descriptor | None = self._type
         parts: list[str] = []
-        field, key, choices = None, None, ()
+        field: FieldDescriptor | None = None
+        key = None
+        choices: tuple[str, ...] = ()
         for element in path.elements if path else ():
             assert type_ is not None
             if element.field_name in type_.oneofs_by_name:
@@ -64,7 +67,7 @@ class Wording:
 def as_sent(field: str, body: str) -> str:
     """Name a field of a request, given by its path, as whoever sent it through REST knows it.
 
-    `body` is which field the HTTP body is, as `google.api.http` has it: what is in that goes without its name.
+    `body` says which field the HTTP body is (`google.api.http`): what is in that goes without its name.
     """
     if body in ("", "*"):
         return field

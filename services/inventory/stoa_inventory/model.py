@@ -137,7 +137,9 @@ class Stock:
         """
         delta = adjustment.delta
         if self.stock_count + delta < self.reserved_count:
-            promised = f", of which {self.reserved_count} are promised to orders" if self.reserved_count else ""
+            promised = (
+                f", of which {self.reserved_count} are promised to orders" if self.reserved_count else ""
+            )
             raise StockReserved(
                 f"{-delta} can't be taken away: there are {self.stock_count} in stock{promised}",
                 metadata={"stock_count": str(self.stock_count), "reserved_count": str(self.reserved_count)},

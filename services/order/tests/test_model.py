@@ -141,7 +141,9 @@ class TestPlacing:
         order = placed(*cart)
         order.lines = tuple(replace(line, name=name) for line in order.lines)
         lacking = [item for line in cart for item in out_of_stock(placed(line)).items]
-        order.on_inventory_out_of_stock(InventoryOutOfStock(order_id=order.order_id, items=tuple(lacking)), NOW)
+        order.on_inventory_out_of_stock(
+            InventoryOutOfStock(order_id=order.order_id, items=tuple(lacking)), NOW
+        )
         short = "x" * 79 + "…"
         assert order.history[-1].reason == (
             f"out of stock: {short} (0 of 1), {short} (0 of 1), {short} (0 of 1) and 97 more"
