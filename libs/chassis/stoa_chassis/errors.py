@@ -49,6 +49,7 @@ class DomainError(Exception):
 
     A service declares each of its own once, as a subclass of one of the ready-made bases below, with its
     `reason`. `metadata` names the things concerned (ids, amounts), never secrets: the caller gets it.
+    `unnamed` is how many fields are wrong beyond those that `violations` name.
     """
 
     code: Code = Code.UNKNOWN
@@ -66,6 +67,7 @@ class DomainError(Exception):
         self.message = message or self.reason.replace("_", " ").lower()
         self.metadata: dict[str, str] = dict(metadata or {})
         self.violations: tuple[FieldViolation, ...] = tuple(violations)
+        self.unnamed = 0
         self.retry_after = retry_after
         super().__init__(self.message)
 
@@ -101,10 +103,11 @@ class InvalidArgument(DomainError):
         super().__init__(_told(violations), violations=violations)
 
     @classmethod
-    def of(cls, violations: Iterable[FieldViolation]) -> Self:
+    def of(cls, violations: Iterable[FieldViolation], unnamed: int = 0) -> Self:
         """Make one error of several violations (at least one)."""
         first, *others = violations
         error = cls(first.field, first.description)
+        error.unnamed = unnamed
         error._tell((first, *others))
         return error
 
@@ -115,7 +118,7 @@ class InvalidArgument(DomainError):
 
     def _tell(self, violations: tuple[FieldViolation, ...]) -> None:
         self.violations = violations
-        self.message = _told(violations)
+        self.message = _told(violations, self.unnamed)
         self.args = (self.message,)
 
 
@@ -187,10 +190,11 @@ class RemoteError(DomainError):
         super().__init__(message, metadata=metadata, violations=violations, retry_after=retry_after)
 
 
-def _told(violations: Sequence[FieldViolation]) -> str:
+def _told(violations: Sequence[FieldViolation], unnamed: int = 0) -> str:
     """Say what is wrong in one line."""
     told = "; ".join(
         f"{violation.field}: {violation.description}" if violation.field else violation.description
         for violation in violations[:_TOLD]
     )
-    return told if len(violations) <= _TOLD else f"{told}; and {len(violations) - _TOLD} more"
+    more = max(0, len(violations) - _TOLD) + unnamed
+    return f"{told}; and {more} more" if more else told

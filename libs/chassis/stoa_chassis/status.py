@@ -8,7 +8,7 @@ them, and Envoy resets the connection for more than 60 kB, with the calls of eve
 error says can grow with what a client sends, so all of it is cut to size here, whichever error it is.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, NoReturn, TypeVar
 
@@ -69,7 +69,7 @@ def to_status(error: DomainError) -> status_pb2.Status:
         delay.FromTimedelta(retry_after)
         status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=delay))
     if error.violations:
-        status.details.add().Pack(_bad_request(error.violations, _MAX_STATUS - status.ByteSize()))
+        status.details.add().Pack(_bad_request(error, _MAX_STATUS - status.ByteSize()))
     return status
 
 
@@ -112,11 +112,11 @@ def code_of(status: grpc.StatusCode) -> Code:
     return _DOMAIN_CODE[status]
 
 
-def _bad_request(violations: Sequence[FieldViolation], room: int) -> error_details_pb2.BadRequest:
+def _bad_request(error: DomainError, room: int) -> error_details_pb2.BadRequest:
     """Name as many wrong fields as there is room for, in bytes, and say how many there are beyond."""
     bad_request = error_details_pb2.BadRequest()
     room -= _FRAME
-    for violation in violations[:_MAX_VIOLATIONS]:
+    for violation in error.violations[:_MAX_VIOLATIONS]:
         named = bad_request.FieldViolation(
             field=_shortened(violation.field, _MAX_FIELD),
             description=_shortened(violation.description, _MAX_DESCRIPTION),
@@ -125,9 +125,8 @@ def _bad_request(violations: Sequence[FieldViolation], room: int) -> error_detai
         if room < 0:
             break
         bad_request.field_violations.append(named)
-    if more := len(violations) - len(bad_request.field_violations):
-        rest = "1 more field is wrong" if more == 1 else f"{more} more fields are wrong"
-        bad_request.field_violations.add(description=rest)
+    if more := len(error.violations) - len(bad_request.field_violations) + error.unnamed:
+        bad_request.field_violations.add(description=f"and {more} more")
     return bad_request
 
 

@@ -8,12 +8,13 @@ sentence, the most telling. What a pattern admits is said where it is declared, 
 A constraint for which there are no words keeps its server from starting, like a method without a policy.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import protovalidate
 from buf.validate import validate_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import Message
 
 from stoa.text.v1 import text_pb2
 from stoa_chassis.auth import ContractError
@@ -38,11 +39,16 @@ class Wording:
         """Return what to say of broken constraints, one sentence for each field."""
         told: dict[str, tuple[int, str]] = {}
         for violation in broken:
-            place = self._place(violation.proto.field)
-            complaint = _complaint(violation, place)
+            proto = violation.proto  # made anew each time that it is asked for
+            place = self._place(proto.field)
+            complaint = _complaint(violation, proto, place)
             if place.path not in told or complaint[0] < told[place.path][0]:
                 told[place.path] = complaint
         return [FieldViolation(path, words) for path, (_, words) in told.items()]
+
+    def too_long(self, request: Message) -> list[FieldViolation]:
+        """Return what to say of lists and maps that are longer than they may be."""
+        return list(_too_long(request, ""))
 
     def _place(self, path: protovalidate.FieldPathPb | None) -> "_Place":
         type_: Descriptor | None = self._type
@@ -58,8 +64,7 @@ class Wording:
                 break
             field = type_.fields_by_name[element.field_name]
             key = element.subscript.value if element.subscript else None
-            text = f'"{key}"' if isinstance(key, str) else str(key)
-            parts.append(field.name if key is None else f"{field.name}[{text}]")
+            parts.append(field.name if key is None else f"{field.name}[{_subscript(key)}]")
             type_ = _value(field).message_type
         return _Place(".".join(parts), field, key is not None, choices)
 
@@ -85,8 +90,9 @@ class _Place(NamedTuple):
     """The fields of which one must be given."""
 
 
-def _complaint(violation: protovalidate.Violation, place: _Place) -> tuple[int, str]:
-    proto = violation.proto
+def _complaint(
+    violation: protovalidate.Violation, proto: protovalidate.ViolationPb, place: _Place
+) -> tuple[int, str]:
     rules = proto.rule.elements if proto.rule else []
     if place.choices:
         return _MISSING, f"is missing: give {_either(place.choices)}"
@@ -108,6 +114,25 @@ def _complaint(violation: protovalidate.Violation, place: _Place) -> tuple[int, 
 def _named(words: str, of_key: bool) -> str:
     """Say it of the name under which a value of a map goes, if it is that which is wrong."""
     return f"its name {words}" if of_key else words
+
+
+def _too_long(message: Message, path: str) -> Iterator[FieldViolation]:
+    for field, given in message.ListFields():
+        if not field.is_repeated:
+            if field.message_type is not None:
+                yield from _too_long(given, f"{path}{field.name}.")
+            continue
+        kind, rule = ("map", "max_pairs") if _is_map(field) else ("repeated", "max_items")
+        rules = getattr(_option(field, validate_pb2.field), kind)
+        if rules.HasField(rule) and len(given) > getattr(rules, rule):
+            yield FieldViolation(f"{path}{field.name}", _WORDS[kind][rule](rules))
+        elif _value(field).message_type is not None:
+            for key, element in given.items() if kind == "map" else enumerate(given):
+                yield from _too_long(element, f"{path}{field.name}[{_subscript(key)}].")
+
+
+def _subscript(key: object) -> str:
+    return f'"{key}"' if isinstance(key, str) else str(key)
 
 
 def _check_type(type_: Descriptor, seen: set[str]) -> None:

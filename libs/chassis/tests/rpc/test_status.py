@@ -155,9 +155,10 @@ def test_what_is_left_out_is_counted() -> None:
     assert len(kept) > 20
     assert int(kept.pop("omitted")) == 500 - len(kept)
     assert (len(violations), violations[49]) == (51, FieldViolation("field[49]", "is missing"))
-    assert violations[50] == FieldViolation("", "550 more fields are wrong")
-    one_more = details(errors.NotFound(violations=[FieldViolation("a", "b")] * 51))[1]
-    assert one_more[50] == FieldViolation("", "1 more field is wrong")
+    assert violations[50] == FieldViolation("", "and 550 more")
+    some = InvalidArgument.of([FieldViolation("a", "b")] * 51, unnamed=4)
+    assert details(some)[1][50] == FieldViolation("", "and 5 more")
+    assert some.message.endswith("; and 50 more")
     assert len(details(errors.NotFound(violations=[FieldViolation("a", "b")] * 50))[1]) == 50
 
 
@@ -211,5 +212,5 @@ async def test_hundreds_of_wrong_fields_neither_break_the_answer_nor_the_connect
         await stub.Anyone(EchoRequest(by_name=names))
     assert (refused.value.code, refused.value.reason) == (Code.INVALID_ARGUMENT, "INVALID_ARGUMENT")
     assert refused.value.violations[0].field.startswith('by_name["')
-    assert "more fields are wrong" in refused.value.violations[-1].description
+    assert refused.value.violations[-1].description.startswith("and 5")
     assert len(await asyncio.gather(*slow)) == 20

@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 from chassis_example.echo_pb2 import (
     EchoRequest,
+    Nest,
+    NestRequest,
     NoFormRequest,
     NoMessageRequest,
     NoWordsRequest,
@@ -158,3 +160,19 @@ async def test_a_field_of_the_body_goes_without_the_name_of_the_body(echo: InPro
     with pytest.raises(RemoteError) as refused:
         await echo.stub(EchoStub).Anyone(EchoRequest(thing=Thing(size=11)))
     assert [violation.field for violation in refused.value.violations] == ["thing.size"]
+
+
+def test_a_list_that_is_too_long_is_all_that_is_said() -> None:
+    assert said(tags=["x", "x", "long"], code="us") == [("tags", "must have at most 2 entries")]
+    assert said(labels={"x": "", "y": ""}, code="us") == [("labels", "must have at most 1 entry")]
+    nested = NestRequest(nests={"a": Nest(), "b": Nest(eggs=["x"] * 3)}, list=[Nest(eggs=["x"] * 4)])
+    with pytest.raises(InvalidArgument) as refused:
+        RequestCheck(NestRequest)(nested)
+    assert {violation.field for violation in refused.value.violations} == {'nests["b"].eggs', "list[0].eggs"}
+
+
+def test_no_more_than_a_hundred_wrong_fields_are_put_into_words() -> None:
+    request = EchoRequest(things=[Thing(size=11) for _ in range(250)])
+    with pytest.raises(InvalidArgument) as refused:
+        RequestCheck(EchoRequest)(request)
+    assert (len(refused.value.violations), refused.value.unnamed) == (100, 150)
