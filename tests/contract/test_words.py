@@ -23,7 +23,7 @@ from stoa.inventory.v1 import inventory_pb2
 from stoa.order.v1 import order_pb2
 from stoa.text.v1 import text_pb2
 from stoa.user.v1 import user_pb2
-from stoa_chassis.errors import InvalidArgument
+from stoa_chassis.errors import InvalidArgument, subscript
 from stoa_chassis.validation import RequestCheck
 from stoa_chassis.wording import as_sent
 from stoa_contracts.descriptors import Rpc
@@ -178,7 +178,7 @@ def spoilers(field: FieldDescriptor) -> Iterator[tuple[str, str, Callable[[Any],
                 yield "", "cel", partial(copy, name=name, value=money)
     if is_map(field):
         for wrong in wrong_values(rules.map.keys, "string"):
-            yield f'["{wrong}"]', "keys", partial(update, name=name, values={wrong: "x"})
+            yield subscript(wrong), "keys", partial(update, name=name, values={wrong: "x"})
         for wrong in wrong_values(rules.map.values, "string"):
             yield '["x"]', "values", partial(update, name=name, values={"x": wrong})
         too_many = range(rules.map.max_pairs + 1)

@@ -116,7 +116,8 @@ async def test_a_wrong_field_is_named(
 
 async def test_a_field_goes_by_the_name_that_it_has_in_the_body(shop: Shop, ada: Customer) -> None:
     for caller, method, path, body, told in [
-        (ada, "PATCH", f"/api/v1/users/{ada.user_id}", {"first_name": ""}, {"first_name": "must not be empty"}),
+        (ada, "PATCH", f"/api/v1/users/{ada.user_id}", {"first_name": ""},
+         {"first_name": "must not be empty"}),
         (ada, "POST", CART.format(user_id=ada.user_id), without(ITEM, "variant_id"),
          {"variant_id": "is missing"}),
         (ada, "POST", CART.format(user_id=ada.user_id), {**ITEM, "quantity": "2" * 20},

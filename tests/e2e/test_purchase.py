@@ -145,6 +145,7 @@ async def test_a_price_that_changed_since_the_cart_was_seen_is_an_error_that_nam
         await ada.order()
     assert refused.value.reason == "PRICE_CHANGED"
     assert item.variant_id in refused.value.metadata
+    assert f"{dearer['name']} now costs 12.00 USD instead of 10.00 USD" in refused.value.message
 
     async def seen() -> bool:
         cart = await ada.get_cart(ada.user_id)
@@ -159,10 +160,12 @@ async def test_a_product_that_was_taken_off_sale_cannot_be_ordered(shop: Shop) -
     item = await shop.item()
     ada = await shop.shopper()
     await ada.add(item)
+    name = (await shop.nobody().get_product(item.product_id))["name"]
     await shop.staff.delete_product(item.product_id)
     with pytest.raises(ApiError) as refused:
         await ada.order()
     assert refused.value.reason == "ITEMS_UNAVAILABLE"
+    assert refused.value.message == f"no longer on sale: {name}"
 
 
 async def test_an_empty_cart_cannot_be_ordered(shop: Shop) -> None:

@@ -12,6 +12,7 @@ from typing import Self
 
 # So many wrong fields a message tells; the violations name more.
 _TOLD = 5
+_LONGEST_KEY = 64  # characters
 
 
 class Code(Enum):
@@ -42,6 +43,13 @@ class FieldViolation:
 
     field: str
     description: str
+
+
+def subscript(key: object) -> str:
+    """Write which element of a field is meant, as in `[0]` or `["color"]`; a long name is cut."""
+    if not isinstance(key, str):
+        return f"[{key}]"
+    return f'["{key}"]' if len(key) <= _LONGEST_KEY else f'["{key[:_LONGEST_KEY]}…"]'
 
 
 class DomainError(Exception):

@@ -18,7 +18,7 @@ from google.protobuf.message import Message
 
 from stoa.text.v1 import text_pb2
 from stoa_chassis.auth import ContractError
-from stoa_chassis.errors import FieldViolation
+from stoa_chassis.errors import FieldViolation, subscript
 
 _Words = Callable[[Any], str]
 """Says what a value must be, given the rules for its type (as `StringRules`)."""
@@ -64,7 +64,7 @@ class Wording:
                 break
             field = type_.fields_by_name[element.field_name]
             key = element.subscript.value if element.subscript else None
-            parts.append(field.name if key is None else f"{field.name}[{_subscript(key)}]")
+            parts.append(field.name if key is None else f"{field.name}{subscript(key)}")
             type_ = _value(field).message_type
         return _Place(".".join(parts), field, key is not None, choices)
 
@@ -128,11 +128,7 @@ def _too_long(message: Message, path: str) -> Iterator[FieldViolation]:
             yield FieldViolation(f"{path}{field.name}", _WORDS[kind][rule](rules))
         elif _value(field).message_type is not None:
             for key, element in given.items() if kind == "map" else enumerate(given):
-                yield from _too_long(element, f"{path}{field.name}[{_subscript(key)}].")
-
-
-def _subscript(key: object) -> str:
-    return f'"{key}"' if isinstance(key, str) else str(key)
+                yield from _too_long(element, f"{path}{field.name}{subscript(key)}.")
 
 
 def _check_type(type_: Descriptor, seen: set[str]) -> None:

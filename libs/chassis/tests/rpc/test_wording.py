@@ -176,3 +176,9 @@ def test_no_more_than_a_hundred_wrong_fields_are_put_into_words() -> None:
     with pytest.raises(InvalidArgument) as refused:
         RequestCheck(EchoRequest)(request)
     assert (len(refused.value.violations), refused.value.unnamed) == (100, 150)
+
+
+def test_a_name_is_not_told_at_its_full_length() -> None:
+    short, words = "k" * 64, "its name must be at most 3 characters"
+    assert said(labels={short: "x"}) == [(f'labels["{short}"]', words)]
+    assert said(labels={f"{short}k": "x"}) == [(f'labels["{short}…"]', words)]
