@@ -224,6 +224,49 @@ async def test_orders_are_listed_newest_first_in_pages(shop: Shop) -> None:
     assert not rest["next_page_token"]
 
 
+async def test_an_order_stays_what_it_was_whatever_becomes_of_its_product_and_its_address(shop: Shop) -> None:
+    item = await shop.item(price="10", stock=5)
+    ada = await shop.shopper()
+    address = await ada.create_address(ada.user_id, **ADDRESS)
+    await ada.add(item, 2)
+    order = await ada.settled(
+        await ada.place_order(
+            request_id=str(uuid4()), address_id=address["address_id"], payment_token="tok_visa"
+        )
+    )
+    product = await shop.staff.get_product(item.product_id)
+    product["variants"][0]["price"]["units"] = "99"
+    product["name"] = "Another lamp"
+    await shop.staff.update_product(item.product_id, **product)
+    address["city"] = "Elsewhere"
+    await ada.update_address(ada.user_id, address["address_id"], **address)
+    assert await ada.get_order(order["order_id"]) == order
+
+    await shop.staff.delete_product(item.product_id)
+    await ada.delete_address(ada.user_id, address["address_id"])
+    assert await ada.get_order(order["order_id"]) == order
+    await ada.cancel_order(order["order_id"])
+    given_back = await eventually(lambda: _payment_is(ada, order, "refunded"))
+    assert [line["name"] for line in given_back["items"]] == [line["name"] for line in order["items"]]
+    assert given_back["total_amount"] == order["total_amount"]
+    payment = await ada.get_payment(order["payment"]["payment_id"])
+    assert payment["refunded_amount"] == order["total_amount"]
+
+
+async def test_an_order_that_is_cancelled_ten_times_at_once_is_paid_back_once(shop: Shop) -> None:
+    item = await shop.item(stock=5)
+    ada = await shop.shopper()
+    await ada.add(item)
+    order = await ada.settled(await ada.order())
+    answers = await asyncio.gather(*(ada.cancel_order(order["order_id"]) for _ in range(10)))
+    assert {answer["status"] for answer in answers} == {"cancelled"}
+    found = await eventually(lambda: _payment_is(ada, order, "refunded"))
+    assert [change["status"] for change in found["status_history"]] == ["pending", "confirmed", "cancelled"]
+    payment = await ada.get_payment(order["payment"]["payment_id"])
+    assert payment["refunded_amount"] == order["total_amount"]
+    assert await eventually(lambda: _stock_is(shop, item, 5, 0))
+
+
 async def test_tokens_are_refreshed_once_and_reuse_ends_the_session(shop: Shop) -> None:
     ada = await shop.shopper()
     new = await ada.refresh(refresh_token=ada.refresh_token)
