@@ -4,14 +4,21 @@ They know the gRPC code that they map to, but nothing of gRPC, so that a model m
 `google.rpc.Status` lives in `status.py`, in one place.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
 from datetime import timedelta
+from decimal import Decimal
 from enum import Enum
-from typing import Self
+from types import NoneType
+from typing import Self, TypeVar
+from uuid import UUID
+
+from stoa_contracts.money import Money
+
+T = TypeVar("T")
 
 # So many wrong fields a message tells; the violations name more.
-_TOLD = 5
+_MOST_TOLD = 5
 _LONGEST_KEY = 64  # characters
 
 
@@ -130,6 +137,51 @@ class InvalidArgument(DomainError):
         self.args = (self.message,)
 
 
+class RequestIdReused(AlreadyExists):
+    """An idempotency key came again with another request; `violations` name the fields that differ."""
+
+    reason = "REQUEST_ID_REUSED"
+
+    def __init__(self, differing: Iterable[FieldViolation], key: str = "request_id") -> None:
+        violations = tuple(differing)
+        what = "; ".join(f"{each.field} {each.description}" for each in violations)
+        super().__init__(
+            f"this {key} was used for another request: {what}. A new request needs a new {key}",
+            violations=violations,
+        )
+
+
+def check_same_request(first: T, again: T, key: str = "request_id") -> None:
+    """Make sure that an idempotency key comes again with what it first came with, field by field.
+
+    The two are values (dataclasses) of what was asked for, with the names that the request's fields have;
+    `key` is the name of the field that is the key. Raises RequestIdReused.
+    """
+    if differing := tuple(_differences(first, again)):
+        raise RequestIdReused(differing, key)
+
+
+def _differences(first: object, again: object, path: str = "") -> Iterator[FieldViolation]:
+    if first == again:
+        return
+    if isinstance(first, _TOLD) and isinstance(again, _TOLD):
+        yield FieldViolation(path, f"was {_said(first)} the first time, now it is {_said(again)}")
+    elif is_dataclass(first) and type(first) is type(again):
+        for part in fields(first):
+            name = f"{path}.{part.name}" if path else part.name
+            yield from _differences(getattr(first, part.name), getattr(again, part.name), name)
+    else:
+        yield FieldViolation(path, "is not what it was the first time")
+
+
+# A text may be personal or secret, and who sends a key again need not be who sent it first.
+_TOLD = (int, Decimal, UUID, Money, NoneType)
+
+
+def _said(value: object) -> str:
+    return "left out" if value is None else str(value)
+
+
 class FailedPrecondition(DomainError):
     """The system is not in the state that the request needs; retrying alone won't help."""
 
@@ -202,7 +254,7 @@ def _told(violations: Sequence[FieldViolation], unnamed: int = 0) -> str:
     """Say what is wrong in one line."""
     told = "; ".join(
         f"{violation.field}: {violation.description}" if violation.field else violation.description
-        for violation in violations[:_TOLD]
+        for violation in violations[:_MOST_TOLD]
     )
-    more = max(0, len(violations) - _TOLD) + unnamed
+    more = max(0, len(violations) - _MOST_TOLD) + unnamed
     return f"{told}; and {more} more" if more else told
