@@ -18,10 +18,12 @@ local JSON = "^application/json%s*$"
 local byte, char, find, match, sub = string.byte, string.char, string.find, string.match, string.sub
 local QUOTE, SLASH, COMMA, COLON, OPEN_LIST, CLOSE_LIST, OPEN, CLOSE = 34, 92, 44, 58, 91, 93, 123, 125
 
+-- The digits of the smallest and the largest whole number of a kind: what has more than 53 bits is no number of Lua.
 local LIMITS = {
-  int32 = {-2147483648, 2147483647}, uint32 = {0, 4294967295},
-  int64 = {-9223372036854775808, 9223372036854775807}, uint64 = {0, 18446744073709551615},
+  int32 = {"2147483648", "2147483647"}, uint32 = {"0", "4294967295"},
+  int64 = {"9223372036854775808", "9223372036854775807"}, uint64 = {"0", "18446744073709551615"},
 }
+local TIME = "^%d%d%d%d%-[01]%d%-[0-3]%dT[0-2]%d:[0-5]%d:[0-6]%d%.?%d*[Z+-][%d:]*$"
 local FLOATS = {NaN = true, Infinity = true, ["-Infinity"] = true}
 
 -- The check in progress. There is one at a time: it never waits for anything.
@@ -171,16 +173,26 @@ local function scan_word(at)
   fail("a value is missing")
 end
 
+-- Whether a whole number is within the limits of its kind; one with an exponent or a point is compared roughly.
+local function is_within(limits, literal, number)
+  local digits = match(literal, "^-?0*(%d*)$")
+  local limit = limits[find(literal, "^-") and 1 or 2]
+  if not digits then return math.abs(number) < tonumber(limit) end
+  return #digits < #limit or #digits == #limit and digits <= limit
+end
+
 -- Says what is wrong with a scalar, written as `literal` in a "string", a "number" or a "word".
 local function complain(kind, form, literal)
   local limits, values = LIMITS[kind], enums[kind]
   if limits then
     local number = (form == "number" or find(literal, "^-?%d+$")) and tonumber(literal)
     if not number or number ~= math.floor(number) then return "must be a whole number" end
-    if number < limits[1] or number > limits[2] then return "is out of range" end
+    if not is_within(limits, literal, number) then return "is out of range" end
   elseif values then
     local fits = form == "string" and values[literal] or form == "number" and find(literal, "^-?%d+$")
-    if not fits then return "must be one of " .. values[1] end
+    if not fits then return "must be " .. values[1] end
+  elseif kind == "time" then
+    if form ~= "string" or not find(literal, TIME) then return "must be a time, such as 2026-01-31T12:00:00Z" end
   elseif kind == "number" then
     local number = form ~= "word" and find(literal, "^-?%d") and find(literal, "^[%d.eE+-]+$") and tonumber(literal)
     if not number and not (form == "string" and FLOATS[literal]) then return "must be a number" end
@@ -282,8 +294,11 @@ function read_value(at, kind, how)
   local form, literal, stop = "string", "", nil
   if char == QUOTE then
     stop = scan_string(at)
-    -- No scalar but a string is written this long, and what a string says is not looked at.
-    if kind ~= "string" and stop < at + 400 then literal = read_string(at + 1, stop) end
+    if kind ~= "string" then
+      -- No other scalar is written this long, escaped or not; one that is cut is none.
+      literal = stop < at + 400 and read_string(at + 1, stop) or sub(text, at + 1, at + 65)
+      if #literal > 64 then literal = sub(literal, 1, 64) .. "..." end
+    end
     stop = stop + 2
   elseif char and find(text, "^[tfn]", at) then
     form = "word"
@@ -429,7 +444,6 @@ function envoy_on_request(handle)
     return refuse(handle, "415", "UNSUPPORTED_MEDIA_TYPE", "the body must be application/json, not encoded")
   end
   text, depth = buffer:getBytes(0, buffer:length()), 0
-  if shape.prefix then enter(shape.prefix) end
   local reason, message = try(check_body, shape)
   text = ""
   if reason then refuse(handle, "400", reason, message) end
