@@ -107,9 +107,12 @@ class Place:
     floor: int
 
 
+TEN = Money(Decimal(10), "USD")
+
+
 @dataclass(frozen=True)
 class Asked:
-    amount: Money | None = Money(Decimal(10), "USD")
+    amount: Money | None = TEN
     reason: str = "broken"
     quantity: int = 1
     place: Place | UUID | None = Place("Oslo", 2)
