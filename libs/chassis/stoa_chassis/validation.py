@@ -4,8 +4,8 @@ The constraints are those of `buf.validate`. A field that the server computes an
 part of a resource that it read and changed) is ignored, as AIP-203 has it for OUTPUT_ONLY; one that a client
 must not send, such as the price of a cart's line, says so by a constraint of its own.
 
-What a text may look like is checked beside them, without a constraint in each field: see texts.py. What is
-said of a field that is wrong is in wording.py.
+Texts are put in order before, and what a text may look like is checked without a constraint in each field:
+see texts.py. What is said of a field that is wrong is in wording.py.
 """
 
 from typing import cast
@@ -39,14 +39,14 @@ class RequestCheck:
             raise ContractError(f"{request_type.DESCRIPTOR.full_name}: {error}") from error
 
     def __call__(self, request: Message) -> None:
-        """Raise InvalidArgument naming each field that is wrong, once."""
+        """Put the texts of a request in order, and raise InvalidArgument naming each wrong field, once."""
+        unfit = self._texts.tidy(request)
         try:
             broken = self._broken(request)
         except protovalidate.EvaluationError as error:
             # A rule of ours that this request breaks: for us to mend, but what it says can't be trusted.
             _log.error("constraint failed to evaluate", request=request.DESCRIPTOR.full_name, exc_info=error)
             raise InvalidArgument("", "the request can't be checked") from error
-        unfit = self._texts.violations(request)
         if broken or unfit:
             named = broken[:_MOST_NAMED]
             wrong = {violation.field: violation for violation in (*self._wording.violations(named), *unfit)}

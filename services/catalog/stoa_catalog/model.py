@@ -5,6 +5,7 @@ must have read, and it travels in the events, so that whoever copies a product c
 newer one.
 """
 
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -63,6 +64,14 @@ class Details:
     brand: str = ""
     tags: tuple[str, ...] = ()
     specifications: Mapping[str, str] = field(default_factory=dict)
+
+
+def sku_key(sku: str) -> str:
+    """Return what makes a SKU unique: it is the same however it is capitalised.
+
+    One that was stored before texts were put in order is the same as it is now.
+    """
+    return unicodedata.normalize("NFC", sku).strip().casefold()
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +170,9 @@ class Product:
         return [Withdrawn(self.product_id, self.details.name, each.variant_id) for each in self.variants]
 
     def update(self, details: Details, drafts: Sequence[VariantDraft], etag: str, now: datetime) -> None:
-        """Become what is asked. A variant keeps its id when the draft has it; the others are new or gone.
+        """Become what is asked. A variant keeps its id when its draft has it, or has none and the same SKU.
+
+        The others are new or gone.
 
         Nothing happens if the product is that already, whatever the etag: so an update whose answer got lost
         can be sent again.
@@ -178,7 +189,7 @@ class Product:
             )
         _check(details, drafts, known={variant.variant_id for variant in self.variants})
         self.details = details
-        self.variants = tuple(draft.as_variant() for draft in drafts)
+        self.variants = tuple(draft.as_variant(known) for draft, known in self._known(drafts))
         self._changed(now)
         self.events.append(self._updated())
 
@@ -202,6 +213,18 @@ class Product:
             and len(drafts) == len(self.variants)
             and all(draft.describes(variant) for draft, variant in zip(drafts, self.variants, strict=True))
         )
+
+    def _known(self, drafts: Sequence[VariantDraft]) -> Iterator[tuple[VariantDraft, UUID | None]]:
+        """Yield each draft with the id of the variant that has its SKU, unless another draft has that id.
+
+        Who sends a product without the ids, as it was created, means the same things: what orders, carts and
+        the warehouse know them by must not change.
+        """
+        by_sku = {sku_key(variant.sku): variant.variant_id for variant in self.variants}
+        claimed = {draft.variant_id for draft in drafts}
+        for draft in drafts:
+            known = by_sku.get(sku_key(draft.sku))
+            yield draft, None if known in claimed else known
 
     def _changed(self, now: datetime) -> None:
         self.version += 1
@@ -271,9 +294,10 @@ def _check(details: Details, drafts: Sequence[VariantDraft], known: Iterable[UUI
             )
         if draft.variant_id is not None:
             free_ids.discard(draft.variant_id)
-        if draft.sku in skus:
+        key = sku_key(draft.sku)
+        if key in skus:
             violations.append(FieldViolation(_path(at, "sku"), "is there twice"))
-        skus.add(draft.sku)
+        skus.add(key)
     if sum(len(text.encode()) for text in _texts(details, drafts)) > MAX_TEXT:
         violations.append(FieldViolation("product", f"must not hold more than {MAX_TEXT:,} bytes of text"))
     if violations:

@@ -80,6 +80,22 @@ async def test_a_deleted_product_is_gone_and_frees_its_skus(catalog: Catalog[Pro
     assert again.product_id != product.product_id
 
 
+async def test_a_variant_that_was_removed_is_gone_and_frees_its_sku(catalog: Catalog[Product]) -> None:
+    product = await catalog.assortment.create(details(), [draft(), draft()])
+    removed, kept = product.variants
+    changed = await catalog.assortment.update(
+        product.product_id, details(), as_drafts(product)[1:], product.etag
+    )
+    found = await catalog.browsing.with_variants([removed.variant_id, kept.variant_id])
+    assert [variant_id for variant_id, _ in found] == [kept.variant_id]
+    other = await catalog.assortment.create(details(), [draft(sku=removed.sku)])
+    assert other.variants[0].variant_id != removed.variant_id
+    both = [*as_drafts(changed), draft(sku=removed.sku)]
+    with pytest.raises(SkuTaken):
+        await catalog.assortment.update(product.product_id, details(), both, changed.etag)
+    await catalog.assortment.delete(product.product_id)
+
+
 async def test_what_never_was_cannot_be_deleted(catalog: Catalog[Product]) -> None:
     with pytest.raises(ProductNotFound):
         await catalog.assortment.delete(new_id())

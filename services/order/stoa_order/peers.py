@@ -7,6 +7,7 @@ from stoa.cart.v1 import cart_pb2, cart_pb2_grpc
 from stoa.catalog.v1 import catalog_pb2, catalog_pb2_grpc
 from stoa.payment.v1 import payment_pb2, payment_pb2_grpc
 from stoa.user.v1 import user_pb2, user_pb2_grpc
+from stoa_chassis import postal
 from stoa_chassis.errors import Code, InvalidArgument, RemoteError
 from stoa_chassis.money_proto import from_proto, to_proto
 from stoa_order.model import Address, CartLine, Offer, Order, Withdrawn
@@ -63,7 +64,11 @@ class AddressBook:
         self._stub = stub
 
     async def address(self, user_id: UUID, address_id: UUID) -> Address:
-        """Return one of a user's addresses. Raises InvalidArgument if there is no such one."""
+        """Return one of a user's addresses.
+
+        Raises InvalidArgument if there is no such one, and for one from before addresses were compared with
+        what their country wants that does not fit.
+        """
         try:
             response = await self._stub.GetAddress(
                 user_pb2.GetAddressRequest(user_id=str(user_id), address_id=str(address_id))
@@ -73,6 +78,10 @@ class AddressBook:
                 raise InvalidArgument("address_id", "is not in your address book") from error
             raise
         found = response.address
+        if wrong := [f"{part.replace('_', ' ')} {complaint}" for part, complaint in postal.complaints(found)]:
+            raise InvalidArgument(
+                "address_id", f"please correct the address in your address book: {'; '.join(wrong)}"
+            )
         return Address(
             found.recipient,
             found.line1,

@@ -73,7 +73,7 @@ class AddressBook(Protocol):
     """The addresses that users keep."""
 
     async def address(self, user_id: UUID, address_id: UUID) -> Address:
-        """Return one of a user's addresses. Raises InvalidArgument if there is no such one."""
+        """Return one of a user's addresses. Raises InvalidArgument if there is none that can be sent to."""
         ...
 
 

@@ -26,6 +26,7 @@ ADDRESS: dict[str, Any] = {
     "recipient": "Ann Lee",
     "line1": "1 Elm Street",
     "city": "Boston",
+    "region": "MA",
     "postal_code": "02108",
     "country": "US",
 }
@@ -217,6 +218,7 @@ async def test_addresses_come_in_pages_whose_tokens_can_not_be_made_up(server: I
     request = user_pb2.ListAddressesRequest(user_id=owner, page_size=2)
     first = await me.ListAddresses(request)
     request.page_token = first.next_page_token
+    request.user_id = owner.upper()
     second = await me.ListAddresses(request)
     assert [a.city for a in (*first.addresses, *second.addresses)] == ["Avon", "Cork", "Bath"]
     assert second.next_page_token == ""

@@ -156,7 +156,7 @@ class Variant(_message.Message):
     variant_id: _builtins.str
     """Which one it is, given by the shop. Kept over updates."""
     sku: _builtins.str
-    """The stock keeping unit."""
+    """The stock keeping unit: of this variant alone, without regard to case."""
     @_builtins.property
     def attributes(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """What tells it from its siblings: colour, size, …"""
