@@ -1,9 +1,11 @@
 """What must not go through: each gets a 4xx with a Status that names the field, and changes nothing."""
 
+import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
+from uuid import uuid4
 
 import jwt
 import pytest
@@ -68,7 +70,7 @@ WRONG_BODIES = [
     ("ada", "POST", "/api/v1/orders", body_of_order(request_id="x" * 200), "request_id"),
     ("ada", "POST", "/api/v1/orders", body_of_order(payment_token=None), "payment_token"),
     ("ada", "POST", "/api/v1/orders", body_of_order(payment_token="4242424242424242"), "payment_token"),
-    ("ada", "POST", "/api/v1/orders", body_of_order(shipping_address=None), "destination"),
+    ("ada", "POST", "/api/v1/orders", body_of_order(shipping_address=None), "shipping_address"),
     ("ada", "POST", "/api/v1/orders", body_of_order(shipping_address=without(ADDRESS, "city")), "city"),
     ("ada", "POST", "/api/v1/orders", body_of_order(shipping_address={**ADDRESS, "country": "u"}), "country"),
     ("ada", "POST", "/api/v1/orders", body_of_order(shipping_address=ADDRESS | {"country": "XX"}), "country"),
@@ -123,6 +125,46 @@ async def test_a_wrong_field_is_named(
     assert any(field in named for named in refused.violations), refused
 
 
+async def test_a_field_goes_by_the_name_that_it_has_in_the_body(shop: Shop, ada: Customer) -> None:
+    for caller, method, path, body, told in [
+        (ada, "PATCH", f"/api/v1/users/{ada.user_id}", {"first_name": ""},
+         {"first_name": "must not be empty"}),
+        (ada, "POST", CART.format(user_id=ada.user_id), without(ITEM, "variant_id"),
+         {"variant_id": "is missing"}),
+        (ada, "POST", CART.format(user_id=ada.user_id), {**ITEM, "quantity": "2" * 20},
+         {"quantity": "is out of range"}),
+        (shop.staff, "POST", "/api/v1/products", variant(sku=""), {"variants[0].sku": "is missing"}),
+        (shop.staff, "PUT", UPDATE_PRODUCT.target(ID), new_product(),
+         {"etag": "is missing: it must be that of the version you read"}),
+    ]:  # fmt: skip
+        refused = await refusal(caller, method, path, body)
+        assert (refused.status, refused.violations) == (400, told)
+        assert refused.message == "; ".join(f"{field}: {words}" for field, words in told.items())
+
+
+async def test_hundreds_of_wrong_fields_are_one_answer_that_touches_nobody_else(shop: Shop) -> None:
+    """What is said of them goes into headers of the connection that everybody's calls are on."""
+    attributes = {f"{number} {'é' * 40}": "" for number in range(30)}
+    one = dict(new_product()["variants"][0])
+    broken = new_product() | {"variants": [one | {"attributes": attributes} for _ in range(20)]}
+    ids = "&".join(f"product_ids=lamp{number}" for number in range(500))
+    few = "&".join(f"product_ids={'é' * 20}{number}" for number in range(100))
+    others = [asyncio.create_task(shop.staff.create_product(**new_product())) for _ in range(30)]
+    for _ in range(5):
+        refused = await refusal(shop.staff, "POST", "/api/v1/products", broken)
+        assert (refused.status, refused.reason) == (400, "INVALID_ARGUMENT")
+        assert len(refused.violations) > 10
+        assert refused.violations[""].startswith("and 5")
+        refused = await refusal(shop.nobody(), "GET", f"/api/v1/products:batchGet?{few}")
+        assert (refused.status, refused.violations["product_ids[0]"]) == (400, "must be a UUID")
+        refused = await refusal(shop.nobody(), "GET", f"/api/v1/products:batchGet?{ids}")
+        assert (refused.status, refused.violations) == (
+            400,
+            {"product_ids": "must have at most 100 entries"},
+        )
+    assert len({product["product_id"] for product in await asyncio.gather(*others)}) == 30
+
+
 @pytest.mark.parametrize(
     ("path", "field"),
     [
@@ -167,6 +209,55 @@ async def test_malformed_json_is_refused(ada: Customer, body: str) -> None:
     )
     assert response.status_code == 400, response.text
     assert response.json()["code"] == 3
+
+
+async def test_json_is_read_as_json_however_it_is_written(shop: Shop) -> None:
+    body = json.dumps(USER | {"email": f"{uuid4()}@example.com"}).replace("email", r"em\u0061il")
+    response = await shop.nobody().send(
+        "POST", "/api/v1/users", content=body, headers={"content-type": "application/json"}
+    )
+    assert response.status_code == 200, response.text
+    assert response.json()["email"].endswith("@example.com")
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [
+        ("/api/v1/products", {"cookie": "; ".join(f"c{n}={'x' * 1000}" for n in range(32))}, 200),
+        (f"/api/v1/products?tag={'x' * 15_000}", {}, 400),
+        (f"/api/v1/products/{'x' * 15_000}", {}, 400),
+        (f"/api/v1/products?tag={'x' * 20_000}", {}, 414),
+        ("/api/v1/products", {"traceparent": "x" * 10_000}, 431),
+        ("/api/v1/products", {"cookie": "x" * 80_000}, 431),
+    ],
+)
+async def test_what_no_service_reads_is_dropped_and_what_is_too_large_refused(
+    shop: Shop, path: str, headers: Mapping[str, str], status: int
+) -> None:
+    response = await shop.nobody().send("GET", path, headers=headers)
+    assert response.status_code == status, response.text[:500]
+    assert "metadata" not in response.text
+    assert "x-envoy" not in response.text
+
+
+async def test_the_edge_answers_browsers_as_they_expect(shop: Shop, ada: Customer) -> None:
+    origin = {"origin": "http://localhost:5173"}
+    mine = GET_CART.target(ada.user_id)
+    got = await ada.send("GET", mine, headers={"accept-encoding": "identity"})
+    head = await ada.send("HEAD", mine)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-length"] == str(len(got.content))
+    options = await shop.nobody().send("OPTIONS", mine)
+    assert (options.status_code, options.headers["allow"]) == (204, "DELETE, GET, HEAD, OPTIONS")
+    shouted = Customer(shop.http, authorization=f"BEARER {ada.access_token}")
+    assert (await shouted.send("GET", mine)).status_code == 200
+    refused = await shop.nobody().send("GET", mine, headers=origin)
+    assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (401, origin["origin"])
+    assert "origin" in refused.headers["vary"]
+    stranger = {"origin": "http://evil.example", "access-control-request-method": "PUT"}
+    preflight = await shop.nobody().send("OPTIONS", mine, headers=stranger)
+    assert preflight.status_code == 200
+    assert "access-control-allow-origin" not in preflight.headers
 
 
 async def test_a_huge_body_is_refused(ada: Customer) -> None:

@@ -28,7 +28,7 @@ from google.protobuf.message import Message
 from stoa.text.v1 import text_pb2
 from stoa_chassis import postal
 from stoa_chassis.auth import ContractError
-from stoa_chassis.errors import FieldViolation
+from stoa_chassis.errors import FieldViolation, subscript
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _CONTROL_IN_LINES = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
@@ -174,7 +174,7 @@ def _path(place: _Place | None) -> str:
     if place is None:
         return ""
     parent, name, index = place
-    key = "" if index is None else f'["{index}"]' if isinstance(index, str) else f"[{index}]"
+    key = "" if index is None else subscript(index)
     return f"{_path(parent)}.{name}{key}" if parent else f"{name}{key}"
 
 

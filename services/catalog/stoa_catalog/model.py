@@ -125,6 +125,15 @@ class Rating:
     count: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Withdrawn:
+    """A variant of a product that was taken off sale, and what that was called."""
+
+    product_id: UUID
+    product_name: str
+    variant_id: UUID
+
+
 @dataclass(slots=True)
 class Product:
     """A product, as it is now; `events` are its changes that are not published yet."""
@@ -153,6 +162,13 @@ class Product:
         """The name of this version."""
         return str(self.version)
 
+    @property
+    def withdrawn(self) -> Sequence[Withdrawn]:
+        """Its variants, if it was taken off sale."""
+        if self.deleted_at is None:
+            return ()
+        return [Withdrawn(self.product_id, self.details.name, each.variant_id) for each in self.variants]
+
     def update(self, details: Details, drafts: Sequence[VariantDraft], etag: str, now: datetime) -> None:
         """Become what is asked. A variant keeps its id when its draft has it, or has none and the same SKU.
 
@@ -161,8 +177,10 @@ class Product:
         Nothing happens if the product is that already, whatever the etag: so an update whose answer got lost
         can be sent again.
 
-        Raises EtagMismatch, ProductNotFound after a deletion, InvalidArgument naming the variant.
+        Raises EtagMismatch, ProductNotFound after a deletion, InvalidArgument naming the variant or the etag.
         """
+        if not etag:
+            raise InvalidArgument("product.etag", "is missing: it must be that of the version you read")
         if self.deleted_at is not None:
             raise ProductNotFound(f"product {self.product_id} not found")
         if self._is(details, drafts):
@@ -283,7 +301,7 @@ def _check(details: Details, drafts: Sequence[VariantDraft], known: Iterable[UUI
             violations.append(FieldViolation(_path(at, "sku"), "is there twice"))
         skus.add(key)
     if sum(len(text.encode()) for text in _texts(details, drafts)) > MAX_TEXT:
-        violations.append(FieldViolation("product", f"must not hold more than {MAX_TEXT} bytes of text"))
+        violations.append(FieldViolation("product", f"must not hold more than {MAX_TEXT:,} bytes of text"))
     if violations:
         raise InvalidArgument.of(violations)
 

@@ -215,6 +215,12 @@ async def test_prices_for_services_are_no_public_method(
         (entry,) = (await stub.BatchGetVariants(request)).variants
         assert (entry.product_id, entry.product_name) == (created.product_id, "Lamp")
         assert entry.variant == created.variants[0]
+    await staff.DeleteProduct(DeleteProductRequest(product_id=created.product_id))
+    answer = await server.stub(CatalogServiceStub, as_service="order").BatchGetVariants(request)
+    (gone,) = answer.withdrawn
+    assert not answer.variants
+    assert (gone.product_id, gone.product_name) == (created.product_id, "Lamp")
+    assert gone.variant_id == created.variants[0].variant_id
     for stub in (nobody, staff, server.stub(CatalogServiceStub, as_service="payment")):
         with pytest.raises(RemoteError) as refused:
             await stub.BatchGetVariants(request)
@@ -242,7 +248,7 @@ async def test_an_update_needs_the_etag_of_the_latest_version(
     assert refused.value.reason == "ETAG_MISMATCH"
     with pytest.raises(RemoteError) as refused:
         await put("", "Other lamp")
-    assert (refused.value.code, fields_of(refused)) == (Code.INVALID_ARGUMENT, ["product"])
+    assert (refused.value.code, fields_of(refused)) == (Code.INVALID_ARGUMENT, ["etag"])
     # The answer of the first may have got lost.
     assert await put(created.etag, "Better lamp") == updated
     read = (await nobody.GetProduct(GetProductRequest(product_id=created.product_id))).product
@@ -253,28 +259,28 @@ async def test_a_wrong_field_of_a_product_is_named(staff: CatalogServiceStub) ->
     taken = (await create(staff)).variants[0].sku
     sku = uuid4().hex
     for wrong, code, field in [
-        (lamp(name=""), Code.INVALID_ARGUMENT, "product.name"),
-        (lamp(Variant(sku=sku, price=price(0))), Code.INVALID_ARGUMENT, "product.variants[0].price"),
-        (lamp(Variant(sku=sku, price=price(1, 1))), Code.INVALID_ARGUMENT, "product.variants[0].price"),
+        (lamp(name=""), Code.INVALID_ARGUMENT, "name"),
+        (lamp(Variant(sku=sku, price=price(0))), Code.INVALID_ARGUMENT, "variants[0].price"),
+        (lamp(Variant(sku=sku, price=price(1, 1))), Code.INVALID_ARGUMENT, "variants[0].price"),
         (
             lamp(Variant(sku=sku, price=price(1, 0, "EUR"))),
             Code.INVALID_ARGUMENT,
-            "product.variants[0].price",
+            "variants[0].price",
         ),
         (
             lamp(Variant(sku=sku, price=price(1), variant_id=str(new_id()))),
             Code.INVALID_ARGUMENT,
-            "product.variants[0].variant_id",
+            "variants[0].variant_id",
         ),
         (
             lamp(Variant(sku=sku, price=price(1)), Variant(sku=sku, price=price(1))),
             Code.INVALID_ARGUMENT,
-            "product.variants[1].sku",
+            "variants[1].sku",
         ),
         (
             lamp(Variant(sku=sku, price=price(1)), Variant(sku=taken, price=price(1))),
             Code.ALREADY_EXISTS,
-            "product.variants[1].sku",
+            "variants[1].sku",
         ),
     ]:
         with pytest.raises(RemoteError) as refused:

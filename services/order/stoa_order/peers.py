@@ -10,7 +10,7 @@ from stoa.user.v1 import user_pb2, user_pb2_grpc
 from stoa_chassis import postal
 from stoa_chassis.errors import Code, InvalidArgument, RemoteError
 from stoa_chassis.money_proto import from_proto, to_proto
-from stoa_order.model import Address, CartLine, Offer, Order
+from stoa_order.model import Address, CartLine, Offer, Order, Withdrawn
 
 
 class Carts:
@@ -38,19 +38,22 @@ class Catalog:
     def __init__(self, stub: catalog_pb2_grpc.CatalogServiceStub) -> None:
         self._stub = stub
 
-    async def offers(self, variant_ids: Sequence[UUID]) -> Sequence[Offer]:
-        """Return today's offers; variants that are not on sale are left out."""
+    async def offers(self, variant_ids: Sequence[UUID]) -> Sequence[Offer | Withdrawn]:
+        """Return today's offers, and what is known of variants that are not on sale."""
         response = await self._stub.BatchGetVariants(
             catalog_pb2.BatchGetVariantsRequest(variant_ids=[str(variant_id) for variant_id in variant_ids])
         )
         return [
-            Offer(
-                UUID(entry.product_id),
-                UUID(entry.variant.variant_id),
-                entry.product_name,
-                from_proto(entry.variant.price, "price"),
-            )
-            for entry in response.variants
+            *(
+                Offer(
+                    UUID(entry.product_id),
+                    UUID(entry.variant.variant_id),
+                    entry.product_name,
+                    from_proto(entry.variant.price, "price"),
+                )
+                for entry in response.variants
+            ),
+            *(Withdrawn(UUID(entry.variant_id), entry.product_name) for entry in response.withdrawn),
         ]
 
 

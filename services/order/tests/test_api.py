@@ -169,7 +169,7 @@ async def test_every_field_of_a_request_arrives_in_its_place(
         ({"request_id": "two words"}, {"request_id"}),
         ({"payment_token": "4242424242424242"}, {"payment_token"}),
         ({"shipping_method": "teleport"}, {"shipping_method"}),
-        ({"shipping_address": None}, {"destination"}),
+        ({"shipping_address": None}, {"shipping_address"}),
         (
             {"shipping_address": address_pb2.Address(recipient="Ada", country="England")},
             {"shipping_address.line1", "shipping_address.country"},

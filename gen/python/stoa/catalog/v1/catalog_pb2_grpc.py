@@ -110,7 +110,7 @@ class CatalogServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def BatchGetVariants(self, request, context):
-        """Reads several variants with today's prices. Those that do not exist are left out.
+        """Reads several variants with today's prices, and names those that were taken off sale with their product.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -24,7 +24,7 @@ class CatalogServiceStub:
     BatchGetProducts: _aio.UnaryUnaryMultiCallable[_catalog_pb2.BatchGetProductsRequest, _catalog_pb2.BatchGetProductsResponse]
     """Reads several products. Those that do not exist are left out."""
     BatchGetVariants: _aio.UnaryUnaryMultiCallable[_catalog_pb2.BatchGetVariantsRequest, _catalog_pb2.BatchGetVariantsResponse]
-    """Reads several variants with today's prices. Those that do not exist are left out."""
+    """Reads several variants with today's prices, and names those that were taken off sale with their product."""
     ListCategories: _aio.UnaryUnaryMultiCallable[_catalog_pb2.ListCategoriesRequest, _catalog_pb2.ListCategoriesResponse]
     """Lists the categories with their subcategories and how many products each holds."""
     CreateProduct: _aio.UnaryUnaryMultiCallable[_catalog_pb2.CreateProductRequest, _catalog_pb2.CreateProductResponse]
@@ -71,7 +71,7 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _catalog_pb2.BatchGetVariantsRequest,
         context: _aio.ServicerContext[_catalog_pb2.BatchGetVariantsRequest, _abc.Awaitable[_catalog_pb2.BatchGetVariantsResponse]],
     ) -> _abc.Awaitable[_catalog_pb2.BatchGetVariantsResponse]:
-        """Reads several variants with today's prices. Those that do not exist are left out."""
+        """Reads several variants with today's prices, and names those that were taken off sale with their product."""
 
     @_abc_1.abstractmethod
     def ListCategories(

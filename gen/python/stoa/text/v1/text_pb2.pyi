@@ -32,22 +32,26 @@ class Text(_message.Message):
     MULTI_LINE_FIELD_NUMBER: _builtins.int
     NOT_BLANK_FIELD_NUMBER: _builtins.int
     VERBATIM_FIELD_NUMBER: _builtins.int
+    FORM_FIELD_NUMBER: _builtins.int
     multi_line: _builtins.bool
     """It may have several lines: line breaks and tabs are allowed."""
     not_blank: _builtins.bool
     """It must show something: more than invisible characters. An empty one is for `min_len` to refuse."""
     verbatim: _builtins.bool
     """It is taken as it is, with any character: a secret, such as a password or a token."""
+    form: _builtins.str
+    """What a `pattern` of its constraint admits, for people; it goes on after "must be". No pattern is without it."""
     def __init__(
         self,
         *,
         multi_line: _builtins.bool = ...,
         not_blank: _builtins.bool = ...,
         verbatim: _builtins.bool = ...,
+        form: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["multi_line", b"multi_line", "not_blank", b"not_blank", "verbatim", b"verbatim"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["form", b"form", "multi_line", b"multi_line", "not_blank", b"not_blank", "verbatim", b"verbatim"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
