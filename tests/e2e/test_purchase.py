@@ -8,7 +8,7 @@ import pytest
 
 from stoa_rest import Money, Order
 from stoa_stack.rest import ApiError
-from stoa_stack.shopping import ADDRESS, Item
+from stoa_stack.shopping import ADDRESS, Item, money
 from tests.e2e.shop import Customer, Shop, eventually
 
 
@@ -116,6 +116,50 @@ async def test_cancelling_a_confirmed_order_refunds_it_and_releases_its_stock(sh
     await eventually(lambda: _stock_is(shop, item, 4, 0))
     again = await ada.cancel_order(order["order_id"])
     assert again["status"] == "cancelled"
+
+
+async def test_a_part_that_staff_gave_back_does_not_keep_the_rest_whatever_its_request_id(shop: Shop) -> None:
+    ada = await shop.shopper()
+    await ada.add(await shop.item(), 3)
+    order = await ada.settled(await ada.order())
+    payment_id, five = order["payment"]["payment_id"], money("5", "USD")
+    request_id = f"cancel-{order['order_id']}"
+    part = await shop.staff.refund_payment(payment_id, request_id=request_id, amount=five, reason="scratched")
+    assert part["amount"] == five
+    with pytest.raises(ApiError) as refused:
+        await shop.staff.refund_payment(payment_id, request_id=request_id, reason="scratched")
+    assert (refused.value.status, refused.value.reason) == (409, "REQUEST_ID_REUSED")
+    await ada.cancel_order(order["order_id"])
+    await eventually(lambda: _payment_is(ada, order, "refunded"))
+    payment = await ada.get_payment(payment_id)
+    assert payment["refunded_amount"] == order["total_amount"]
+
+
+async def test_an_order_that_staff_refund_in_full_is_cancelled_and_its_stock_released(shop: Shop) -> None:
+    item = await shop.item(stock=4)
+    ada = await shop.shopper()
+    await ada.add(item, 3)
+    order = await ada.settled(await ada.order())
+    payment_id = order["payment"]["payment_id"]
+    await shop.staff.refund_payment(payment_id, request_id="part", amount=money("5", "USD"), reason="late")
+    await shop.staff.refund_payment(payment_id, request_id="rest", reason="very late")
+    await eventually(lambda: _stock_is(shop, item, 4, 0))
+    cancelled = await ada.get_order(order["order_id"])
+    assert (cancelled["status"], cancelled["payment"]["status"]) == ("cancelled", "refunded")
+
+
+async def test_what_is_taken_off_sale_is_not_counted_any_more(shop: Shop) -> None:
+    item = await shop.item(stock=1)
+    assert (await shop.staff.get_inventory(item.variant_id))["on_sale"] is True
+    await shop.staff.delete_product(item.product_id)
+
+    async def gone() -> bool:
+        return not (await shop.staff.get_inventory(item.variant_id)).get("on_sale")
+
+    assert await eventually(gone)
+    with pytest.raises(ApiError) as refused:
+        await shop.staff.adjust_inventory(item.variant_id, delta=1, reason="delivery", request_id="r")
+    assert refused.value.reason == "VARIANT_WITHDRAWN"
 
 
 @pytest.mark.slow
