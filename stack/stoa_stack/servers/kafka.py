@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import secrets
 import subprocess
-import uuid
 from pathlib import Path
 
 from stoa_stack.fetch import KAFKA, Cache
@@ -37,6 +37,7 @@ share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 share.coordinator.state.topic.num.partitions=4
 group.initial.rebalance.delay.ms=0
+group.min.session.timeout.ms=1000
 broker.session.timeout.ms=5000
 broker.heartbeat.interval.ms=1000
 log.cleaner.dedupe.buffer.size=16777216
@@ -99,11 +100,24 @@ def part(at: Instance, cache: Cache) -> Part:
     )
 
 
+def cluster_id() -> str:
+    """A fresh id of a cluster: 16 bytes in base64url, as Kafka writes an id.
+
+    It begins with a letter, since the first bit is 0: no program takes it for an option.
+    """
+    first, *others = secrets.token_bytes(16)
+    return base64.urlsafe_b64encode(bytes([first & 0x7F, *others])).decode().rstrip("=")
+
+
 def _format(jars: Path, folder: Path) -> None:
-    cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-    tool = [str(java.JAVA), *java.flags(heap_mb=128), "-cp", f"{jars}/*", "kafka.tools.StorageTool"]
+    tool = [str(java.JAVA), *java.flags(heap_mb=128), "-cp", f"{jars}/*", "kafka.tools.StorageTool", "format"]
     result = subprocess.run(
-        [*tool, "format", "--ignore-formatted", "-t", cluster, "-c", str(folder / "server.properties")],
+        [
+            *tool,
+            "--ignore-formatted",
+            f"--cluster-id={cluster_id()}",
+            f"--config={folder / 'server.properties'}",
+        ],
         capture_output=True,
         text=True,
         check=False,

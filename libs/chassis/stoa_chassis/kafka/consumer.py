@@ -41,6 +41,20 @@ _POLL_MESSAGES = 100
 _PAUSE_ABOVE = 200  # messages of a partition in memory
 _RESUME_BELOW = 50
 _RELEASE_SECONDS = 5.0
+_HEARTBEATS = 4  # in the time after which a member counts as dead
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """How a process belongs to its group.
+
+    A member with an `instance` (static membership) keeps its partitions until it is back from a restart,
+    however it ended, and has them at once. Of two with the same instance the later one counts. A member that
+    gives no sign of life for `session_seconds` loses its partitions to the others.
+    """
+
+    instance: str = ""
+    session_seconds: float = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +97,10 @@ class Consumer:
         producer: Producer,
         retry: RetryPolicy | None = None,
         concurrency: int = 16,
+        membership: Membership | None = None,
     ) -> None:
+        membership = membership or Membership()
+        session = int(membership.session_seconds * 1000)
         self._group = group
         self._handlers = dict(handlers)
         self._codec = codec
@@ -108,15 +125,16 @@ class Consumer:
             "fetch.error.backoff.ms": 100,
             "fetch.queue.backoff.ms": 50,
             "queued.min.messages": 1000,
-            # So long the group waits for a member that was killed, also for one that rejoins after an outage
-            # of the broker: the least that brokers allow. (The library's own thread sends the heartbeats.)
-            "session.timeout.ms": 6000,
-            "heartbeat.interval.ms": 2000,
+            # The library's own thread sends the heartbeats. By their answers members learn of a rebalance.
+            "session.timeout.ms": session,
+            "heartbeat.interval.ms": session // _HEARTBEATS,
             "topic.metadata.refresh.interval.ms": 30_000,
-            "reconnect.backoff.max.ms": 2000,
+            "reconnect.backoff.max.ms": 500,
             "socket.keepalive.enable": True,
             "log_level": 2,
         }
+        if membership.instance:
+            self._config["group.instance.id"] = membership.instance
 
     async def run(self) -> None:
         """Consume until cancelled; then finish what is being handled, commit and leave the group.
@@ -189,6 +207,8 @@ class Consumer:
         found = []
         for message in messages:
             if (error := message.error()) is not None:
+                if error.fatal():  # such as another member with our instance
+                    raise KafkaException(error)
                 log.warning("the consumer reports an error", group=self._group, error=str(error))
                 continue
             partition = self._partitions.get((message.topic() or "", message.partition() or 0))
