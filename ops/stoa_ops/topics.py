@@ -18,7 +18,7 @@ from confluent_kafka import (
     Message,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient  # type: ignore[attr-defined]  # re-exported
+from confluent_kafka.admin import AdminClient
 
 from stoa_services import SERVICES
 

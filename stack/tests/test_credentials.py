@@ -14,7 +14,7 @@ _LETTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
 _HEXADECIMAL = frozenset("0123456789abcdef")
 
 
-@pytest.fixture(params=range(0, 256), ids="{:02x}".format)
+@pytest.fixture(params=range(256), ids="{:02x}".format)
 def dice(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """Random bytes that are all the same; of 62 and 63 base64url makes `-` and `_`."""
     value: int = request.param

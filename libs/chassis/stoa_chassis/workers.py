@@ -25,7 +25,7 @@ _MARGIN = 15.0  # seconds a worker has beyond its drain time before it is killed
 
 
 class WorkerSide:
-    """The worker's end of the socket to its parent; `index` tells it from its siblings, after a restart too."""
+    """The worker's end of the socket to its parent; one that replaces another has its `index`."""
 
     def __init__(self, link: socket.socket, index: int) -> None:
         self.index = index

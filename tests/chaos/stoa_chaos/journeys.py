@@ -1,8 +1,8 @@
 """What shoppers do: journeys drawn from a seed, and how one is played through the edge.
 
 A shopper means it: what is answered "try again" or not at all is sent again, with the same request id. What
-no trouble excuses is a complaint: two orders for one request, one cart that is sold twice or does not come back
-when its order fails, an answer taken back, a wrong password that opens an account, an internal error.
+no trouble excuses is a complaint: two orders for one request, one cart that is sold twice or does not come
+back when its order fails, an answer taken back, a wrong password that opens an account, an internal error.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from stoa_chaos.shopper import GaveUp, Shopper
 from stoa_rest import Order, OrderItem
 from stoa_stack.rest import ApiError
 from stoa_stack.shopping import Item, NotSettled
+
 
 class Habit(StrEnum):
     """How a shopper orders."""

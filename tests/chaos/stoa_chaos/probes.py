@@ -37,8 +37,7 @@ class SteadyStateProbes:
         """Make accounts for them."""
         uncounted: Counter[str] = Counter()
         shoppers = [
-            Shopper(http, record, uncounted, timeout=_TIMEOUT, pause=_LOOK_EVERY)
-            for _ in range(count)
+            Shopper(http, record, uncounted, timeout=_TIMEOUT, pause=_LOOK_EVERY) for _ in range(count)
         ]
         return cls([await open_account(shopper, "probe") for shopper in shoppers], item)
 

@@ -227,7 +227,10 @@ class Report:
 
     def _recoveries(self) -> Table:
         table = Table(
-            title="An order settles again after the end of a fault", title_justify="left", box=None, pad_edge=False
+            title="An order settles again after the end of a fault",
+            title_justify="left",
+            box=None,
+            pad_edge=False,
         )
         for heading in ("fault", "target", "times", "median s", "worst s", "aim s"):
             table.add_column(heading, justify="left" if heading in ("fault", "target") else "right")

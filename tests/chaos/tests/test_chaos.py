@@ -245,9 +245,11 @@ async def test_a_shopper_gives_up_after_a_time() -> None:
 
 
 class _Shop:
-    """A shop in a handler: a cart, its orders, cards that are refused or not; and what may be wrong with it."""
+    """A shop in a handler: a cart, its orders, cards that are refused; and what may be wrong with it."""
 
-    def __init__(self, *, sells_twice: bool = False, loses_carts: bool = False, doubles: bool = False) -> None:
+    def __init__(
+        self, *, sells_twice: bool = False, loses_carts: bool = False, doubles: bool = False
+    ) -> None:
         self._sells_twice, self._loses_carts, self._doubles = sells_twice, loses_carts, doubles
         self._cart: dict[str, int] = {}
         self._orders: dict[str, dict[str, Any]] = {}  # by request

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import random
 import threading
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -41,7 +42,9 @@ _POLL_MESSAGES = 100
 _PAUSE_ABOVE = 200  # messages of a partition in memory
 _RESUME_BELOW = 50
 _RELEASE_SECONDS = 5.0
-_HEARTBEATS = 4  # in the time after which a member counts as dead
+_COMMIT_AGAIN_SECONDS = 0.5
+_LONGEST_HEARTBEAT_MILLISECONDS = 1000
+_HEARTBEATS = 4  # at least so many in the time after which a member counts as dead
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +130,7 @@ class Consumer:
             "queued.min.messages": 1000,
             # The library's own thread sends the heartbeats. By their answers members learn of a rebalance.
             "session.timeout.ms": session,
-            "heartbeat.interval.ms": session // _HEARTBEATS,
+            "heartbeat.interval.ms": min(session // _HEARTBEATS, _LONGEST_HEARTBEAT_MILLISECONDS),
             "topic.metadata.refresh.interval.ms": 30_000,
             "reconnect.backoff.max.ms": 500,
             "socket.keepalive.enable": True,
@@ -160,11 +163,11 @@ class Consumer:
     def _consume(self, loop: asyncio.AbstractEventLoop, ended: "asyncio.Future[None]") -> None:
         error: Exception | None = None
         try:
-            client = confluent_kafka.Consumer(self._config)
+            client = confluent_kafka.Consumer({**self._config, "on_commit": self._note_commit})
             try:
                 self._consume_with(client, loop)
+                self._finish(client, loop)
             finally:
-                # Revokes all partitions, which finishes and commits them.
                 client.close()
                 self._partitions.clear()
         except Exception as caught:
@@ -197,6 +200,42 @@ class Consumer:
                 loop.call_soon_threadsafe(self._accept, self._sorted(messages))
             self._store(client, self._partitions.values())
             self._throttle(client)
+
+    def _finish(self, client: confluent_kafka.Consumer, loop: asyncio.AbstractEventLoop) -> None:
+        """Finish what is being handled, and commit it before we cease to be a member.
+
+        The commit that closing makes would be refused in the middle of a rebalance, as of a generation that
+        has passed, and nobody would try again. Here the rebalance is taken part in until a commit counts.
+        """
+        asyncio.run_coroutine_threadsafe(
+            _release(list(self._partitions.values()), _RELEASE_SECONDS), loop
+        ).result()
+        deadline = time.monotonic() + _RELEASE_SECONDS
+        while time.monotonic() < deadline:
+            self._store(client, self._partitions.values())
+            uncommitted = [
+                TopicPartition(partition.topic, partition.number, partition.next_offset)
+                for partition in self._partitions.values()
+                if partition.next_offset not in (None, partition.committed)
+            ]
+            if not uncommitted:
+                return
+            with contextlib.suppress(KafkaException):  # it is tried again
+                client.commit(offsets=uncommitted)
+            again = time.monotonic() + _COMMIT_AGAIN_SECONDS
+            while time.monotonic() < again and not all(map(self._is_committed, uncommitted)):
+                client.poll(_POLL_SECONDS_WHEN_PAUSED)  # what comes now is for whoever is next
+        log.warning("what was handled could not be committed and will come again", group=self._group)
+
+    def _is_committed(self, position: TopicPartition) -> bool:
+        partition = self._partitions.get((position.topic, position.partition))
+        return partition is None or partition.committed == position.offset
+
+    def _note_commit(self, _: object, positions: list[TopicPartition]) -> None:
+        for each in positions:
+            partition = self._partitions.get((each.topic, each.partition))
+            if partition is not None and each.error is None:
+                partition.committed = each.offset
 
     def _leaving(self, partitions: Iterable[TopicPartition]) -> "list[_Partition]":
         keys = [(each.topic, each.partition) for each in partitions]
@@ -361,6 +400,7 @@ class _Partition:
         self.released = asyncio.Event()
         # The thread's.
         self.stored: int | None = None
+        self.committed: int | None = None
         self.paused = False
 
     async def released_within(self, seconds: float) -> bool:
