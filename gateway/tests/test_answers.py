@@ -152,7 +152,7 @@ async def test_a_long_answer_is_compressed(coding: str, edge: Edge) -> None:
     assert "Accept-Encoding" in answer.headers["vary"]
 
 
-@pytest.mark.parametrize("path", ["/api/v1/products", f"/api/v1/orders/{uuid4()}", "/nowhere", "/healthz"])
+@pytest.mark.parametrize("path", ["/api/v1/products", "/api/v1/orders/0198c3a2", "/nowhere", "/healthz"])
 async def test_no_answer_tells_what_it_need_not(path: str, edge: Edge) -> None:
     headers = (await edge.client.get(path, headers=edge.bearer())).headers
     assert headers["x-content-type-options"] == "nosniff"

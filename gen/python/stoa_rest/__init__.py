@@ -258,6 +258,9 @@ class Inventory(TypedDict, total=False):
     threshold: int
     """Fewer available than this count as low."""
 
+    on_sale: bool
+    """Whether the variant is sold. One that is not any more is never low, and can't be adjusted."""
+
 
 class Jwk(TypedDict, total=False):
     """A JSON Web Key for elliptic curves (RFC 7518, section 6.2)."""

@@ -6,7 +6,8 @@ passes on the user's token; `anyone`, `customer`, `staff` and `owner` say which 
 alternative that matches is enough, and whatever is not declared is refused.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from operator import attrgetter
@@ -78,6 +79,14 @@ class Principal:
             raise TokenMissing("please sign in")
         return self.subject
 
+    @property
+    def key_namespace(self) -> str:
+        """Return whose the idempotency keys are that the caller chooses.
+
+        A key is stored with it, so that those of a service and those that people send never meet.
+        """
+        return f"service:{self.service}" if self.service is not None else "user"
+
     def may_act_for(self, user_id: str) -> bool:
         """Tell whether the caller may see and change what belongs to this user.
 
@@ -93,6 +102,16 @@ _principal: ContextVar[Principal] = ContextVar("stoa_principal", default=NOBODY)
 def current_principal() -> Principal:
     """Return who makes the call that is being handled; NOBODY outside of a call."""
     return _principal.get()
+
+
+@contextmanager
+def acting_as(principal: Principal) -> Iterator[None]:
+    """Let what is done within be done for a caller, as in a call that was admitted; for tests."""
+    before = _principal.set(principal)
+    try:
+        yield
+    finally:
+        _principal.reset(before)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,11 +4,18 @@ They know the gRPC code that they map to, but nothing of gRPC, so that a model m
 `google.rpc.Status` lives in `status.py`, in one place.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass
 from datetime import timedelta
+from decimal import Decimal
 from enum import Enum
-from typing import Self
+from types import NoneType
+from typing import Self, TypeVar
+from uuid import UUID
+
+from stoa_contracts.money import Money
+
+T = TypeVar("T")
 
 
 class Code(Enum):
@@ -99,6 +106,51 @@ class InvalidArgument(DomainError):
         error.message = "; ".join(f"{v.field}: {v.description}" for v in error.violations)
         error.args = (error.message,)
         return error
+
+
+class RequestIdReused(AlreadyExists):
+    """An idempotency key came again with another request; `violations` name the fields that differ."""
+
+    reason = "REQUEST_ID_REUSED"
+
+    def __init__(self, differing: Iterable[FieldViolation], key: str = "request_id") -> None:
+        violations = tuple(differing)
+        what = "; ".join(f"{each.field} {each.description}" for each in violations)
+        super().__init__(
+            f"this {key} was used for another request: {what}. A new request needs a new {key}",
+            violations=violations,
+        )
+
+
+def check_same_request(first: T, again: T, key: str = "request_id") -> None:
+    """Make sure that an idempotency key comes again with what it first came with, field by field.
+
+    The two are values (dataclasses) of what was asked for, with the names that the request's fields have;
+    `key` is the name of the field that is the key. Raises RequestIdReused.
+    """
+    if differing := tuple(_differences(first, again)):
+        raise RequestIdReused(differing, key)
+
+
+def _differences(first: object, again: object, path: str = "") -> Iterator[FieldViolation]:
+    if first == again:
+        return
+    if isinstance(first, _TOLD) and isinstance(again, _TOLD):
+        yield FieldViolation(path, f"was {_said(first)} the first time, now it is {_said(again)}")
+    elif is_dataclass(first) and type(first) is type(again):
+        for part in fields(first):
+            name = f"{path}.{part.name}" if path else part.name
+            yield from _differences(getattr(first, part.name), getattr(again, part.name), name)
+    else:
+        yield FieldViolation(path, "is not what it was the first time")
+
+
+# A text may be personal or secret, and who sends a key again need not be who sent it first.
+_TOLD = (int, Decimal, UUID, Money, NoneType)
+
+
+def _said(value: object) -> str:
+    return "left out" if value is None else str(value)
 
 
 class FailedPrecondition(DomainError):

@@ -82,6 +82,9 @@ class Status(StrEnum):
     CANCELLED = "cancelled"
 
 
+_CANCELLABLE = (Status.PENDING, Status.CONFIRMED)  # nothing of it has left the warehouse
+
+
 class PaymentStatus(StrEnum):
     """What became of the money."""
 
@@ -458,13 +461,17 @@ class Order:
             self._cancel(f"payment failed: {event.reason.replace('_', ' ')}", now)
 
     def on_payment_refunded(self, event: PaymentRefunded, now: datetime) -> None:
-        """Take note that money was given back; an order that still waits for it will get none, and ends."""
+        """Take note that money was given back.
+
+        Without any left an order ends: one that still waits for it will get none, and one that is confirmed
+        is not sent for nothing.
+        """
         status = PaymentStatus.REFUNDED if event.fully_refunded else PaymentStatus.PARTIALLY_REFUNDED
         if self.payment and self.payment.status in (status, PaymentStatus.REFUNDED):
             return
         brand, last4 = (self.payment.brand, self.payment.last4) if self.payment else ("", "")
         self._settle(Payment(event.payment_id, status, brand, last4), now)
-        if self.status is Status.PENDING and event.fully_refunded:
+        if event.fully_refunded and self.status in _CANCELLABLE:
             self._cancel("payment refunded", now)
 
     def give_up_on_stock(self, now: datetime) -> None:
@@ -485,7 +492,7 @@ class Order:
         """
         if self.status is Status.CANCELLED:
             return
-        if self.status not in (Status.PENDING, Status.CONFIRMED):
+        if self.status not in _CANCELLABLE:
             raise NotCancellable(f"a {self.status} order can't be cancelled")
         self._cancel(reason, now)
 

@@ -217,6 +217,47 @@ class TestTheSaga:
         assert step_of(order) is None
         assert kinds(order) == [OrderPlaced, OrderCancelled]
 
+    def test_a_confirmed_order_of_which_all_is_given_back_is_cancelled(self) -> None:
+        order = confirmed()
+        assert order.payment
+        given_back = refunded(order, order.payment.payment_id)
+        order.on_payment_refunded(given_back, NOW)
+        assert order.status is Status.CANCELLED
+        assert order.history[-1].reason == "payment refunded"
+        assert kinds(order) == [OrderPlaced, OrderConfirmed, OrderCancelled]
+        assert step_of(order) is None
+        before = order.version
+        order.on_payment_refunded(given_back, NOW)
+        order.cancel("changed my mind", NOW)
+        assert order.version == before
+
+    def test_parts_that_add_up_to_all_cancel_with_the_last(self) -> None:
+        order = confirmed()
+        assert order.payment
+        for _ in range(2):
+            order.on_payment_refunded(refunded(order, order.payment.payment_id, fully=False), NOW)
+            assert order.status is Status.CONFIRMED
+        order.on_payment_refunded(refunded(order, order.payment.payment_id), NOW)
+        assert order.status is Status.CANCELLED
+
+    @pytest.mark.parametrize("status", [Status.SHIPPED, Status.DELIVERED, Status.RETURNED])
+    def test_what_has_left_the_warehouse_is_not_cancelled_by_a_refund(self, status: Status) -> None:
+        order = confirmed()
+        order.status = status
+        assert order.payment
+        order.on_payment_refunded(refunded(order, order.payment.payment_id), NOW)
+        assert order.status is status
+        assert kinds(order) == [OrderPlaced, OrderConfirmed]
+
+    def test_a_cancellation_that_meets_a_refund_of_all_keeps_its_reason(self) -> None:
+        order = confirmed()
+        order.cancel("changed my mind", NOW)
+        assert order.payment
+        order.on_payment_refunded(refunded(order, order.payment.payment_id), NOW)
+        assert order.history[-1].reason == "changed my mind"
+        assert step_of(order) is None
+        assert kinds(order) == [OrderPlaced, OrderConfirmed, OrderCancelled]
+
     def test_stock_that_arrives_for_a_cancelled_order_changes_nothing(self) -> None:
         order = placed()
         order.give_up_on_stock(NOW)

@@ -21,6 +21,7 @@ from stoa_chassis.auth import (
     PeerUnknown,
     Policy,
     Principal,
+    acting_as,
     current_principal,
     no_identity,
     sidecar_identity,
@@ -72,6 +73,18 @@ async def test_a_servicer_sees_who_calls(echo: InProcessServer) -> None:
     assert (await echo.stub(EchoStub).Anyone(who)).text == "None None []"
     assert (await echo.stub(EchoStub, as_user=ANN).Anyone(who)).text == "ann None ['customer']"
     assert (await echo.stub(EchoStub, as_service="order").Internal(who)).text == "None order []"
+    assert current_principal() is NOBODY
+
+
+def test_keys_that_a_service_chooses_and_those_that_users_send_are_in_different_namespaces() -> None:
+    callers = [Principal(service="order"), Principal(service="user"), Principal(ANN), NOBODY]
+    assert [caller.key_namespace for caller in callers] == ["service:order", "service:user", "user", "user"]
+
+
+def test_a_test_acts_as_a_caller_for_as_long_as_it_says() -> None:
+    order = Principal(service="order")
+    with acting_as(order):
+        assert current_principal() is order
     assert current_principal() is NOBODY
 
 
