@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import confluent_kafka
-from confluent_kafka import KafkaException, Message, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 from opentelemetry.trace import SpanKind
 
 from stoa_chassis import telemetry
@@ -246,7 +246,7 @@ class Consumer:
         found = []
         for message in messages:
             if (error := message.error()) is not None:
-                if error.fatal():  # such as another member with our instance
+                if error.fatal() or error.code() == KafkaError._FATAL:  # as of another with our instance
                     raise KafkaException(error)
                 log.warning("the consumer reports an error", group=self._group, error=str(error))
                 continue
