@@ -84,12 +84,12 @@ async def test_no_log_tells_who_somebody_is_or_what_only_they_know(shop: Shop, s
     item = await shop.item()
     for card in ("tok_visa", "tok_declined"):
         await ada.add(item)
-        body = {**order_body(card), "shipping_address": address}
+        placed = {**order_body(card), "shipping_address": address}
         await refusal(
-            ada, "POST", "/api/v1/orders", {**body, "shipping_address": {**address, "country": "XX"}}
+            ada, "POST", "/api/v1/orders", {**placed, "shipping_address": {**address, "country": "XX"}}
         )
-        order = (await ada.send("POST", "/api/v1/orders", json=body)).json()
-        await refusal(ada, "POST", "/api/v1/orders", {**body, "payment_token": person["street"]})
+        order = (await ada.send("POST", "/api/v1/orders", json=placed)).json()
+        await refusal(ada, "POST", "/api/v1/orders", {**placed, "payment_token": person["street"]})
         await ada.settled(order)
         cancel = f"/api/v1/orders/{order['order_id']}/cancel"
         answer = await ada.send("PUT", cancel, json={"reason": f"{person['first name']} changed her mind"})
