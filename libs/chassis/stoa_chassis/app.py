@@ -402,8 +402,8 @@ def run(name: str, settings_type: type[S], compose: Compose[S]) -> None:
             _refuse_taken_port(settings)
         if settings.workers > 1 and worker is None:
             sys.exit(supervise(name, settings.workers, metrics, settings.drain_seconds))
-        if worker is not None and settings.group_instance_id:
-            settings.group_instance_id += f"-{worker.index}"
+        if worker is not None:
+            settings.become_worker(worker.index)
         telemetry.configure_tracing(name, settings.otlp_endpoint)
         if worker is None:
             telemetry.serve_metrics(*metrics)

@@ -79,6 +79,11 @@ class ServiceSettings(BaseSettings):
                 settings.metrics_port = default_metrics_port(declared)
         return settings
 
+    def become_worker(self, index: int) -> None:
+        """Be the settings of one of several workers of a process: what names the process names the worker."""
+        if self.group_instance_id:
+            self.group_instance_id += f"-{index}"
+
     @classmethod
     def settings_customise_sources(
         cls,
