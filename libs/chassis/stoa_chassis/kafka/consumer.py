@@ -42,6 +42,7 @@ _POLL_MESSAGES = 100
 _PAUSE_ABOVE = 200  # messages of a partition in memory
 _RESUME_BELOW = 50
 _RELEASE_SECONDS = 5.0
+_LAST_COMMIT_SECONDS = 3.0  # in all
 _COMMIT_AGAIN_SECONDS = 0.5
 _LONGEST_HEARTBEAT_MILLISECONDS = 1000
 _HEARTBEATS = 4  # at least so many in the time after which a member counts as dead
@@ -210,7 +211,7 @@ class Consumer:
         asyncio.run_coroutine_threadsafe(
             _release(list(self._partitions.values()), _RELEASE_SECONDS), loop
         ).result()
-        deadline = time.monotonic() + _RELEASE_SECONDS
+        deadline = time.monotonic() + _LAST_COMMIT_SECONDS
         while time.monotonic() < deadline:
             self._store(client, self._partitions.values())
             uncommitted = [
@@ -231,10 +232,10 @@ class Consumer:
         partition = self._partitions.get((position.topic, position.partition))
         return partition is None or partition.committed == position.offset
 
-    def _note_commit(self, _: object, positions: list[TopicPartition]) -> None:
+    def _note_commit(self, refused: KafkaError | None, positions: list[TopicPartition]) -> None:
         for each in positions:
             partition = self._partitions.get((each.topic, each.partition))
-            if partition is not None and each.error is None:
+            if partition is not None and refused is None and each.error is None:
                 partition.committed = each.offset
 
     def _leaving(self, partitions: Iterable[TopicPartition]) -> "list[_Partition]":
