@@ -18,6 +18,7 @@ from google.protobuf.message import Message
 
 from stoa.auth.v1 import policy_pb2
 from stoa_chassis.errors import PermissionDenied
+from stoa_chassis.ids import same_id
 from stoa_chassis.status import CallContext
 from stoa_chassis.tokens import TokenInvalid, TokenMissing, TokenVerifier
 
@@ -79,6 +80,10 @@ class Principal:
             raise TokenMissing("please sign in")
         return self.subject
 
+    def is_user(self, user_id: str) -> bool:
+        """Tell whether the caller is this user."""
+        return self.subject is not None and same_id(self.subject, user_id)
+
     @property
     def key_namespace(self) -> str:
         """Return whose the idempotency keys are that the caller chooses.
@@ -92,7 +97,7 @@ class Principal:
 
         True for the user, for staff, and for a service, which the method's policy has admitted by name.
         """
-        return self.service is not None or self.is_staff or self.subject == user_id
+        return self.service is not None or self.is_staff or self.is_user(user_id)
 
 
 NOBODY = Principal()
@@ -236,7 +241,7 @@ def check_request(policy: Policy, principal: Principal, request: Message) -> Non
         return
     if not policy.owner:
         raise StaffOnly("only staff may do this")
-    if attrgetter(policy.owner)(request) != principal.subject:
+    if not principal.is_user(attrgetter(policy.owner)(request)):
         raise NotOwner(f"{policy.owner} is not yours")
 
 

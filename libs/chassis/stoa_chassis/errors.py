@@ -4,7 +4,7 @@ They know the gRPC code that they map to, but nothing of gRPC, so that a model m
 `google.rpc.Status` lives in `status.py`, in one place.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import timedelta
 from decimal import Decimal
@@ -16,6 +16,10 @@ from uuid import UUID
 from stoa_contracts.money import Money
 
 T = TypeVar("T")
+
+# So many wrong fields a message tells; the violations name more.
+_MOST_TOLD = 5
+_LONGEST_KEY = 64  # characters
 
 
 class Code(Enum):
@@ -48,11 +52,19 @@ class FieldViolation:
     description: str
 
 
+def subscript(key: object) -> str:
+    """Write which element of a field is meant, as in `[0]` or `["color"]`; a long name is cut."""
+    if not isinstance(key, str):
+        return f"[{key}]"
+    return f'["{key}"]' if len(key) <= _LONGEST_KEY else f'["{key[:_LONGEST_KEY]}…"]'
+
+
 class DomainError(Exception):
     """Base of all errors that a caller may see.
 
     A service declares each of its own once, as a subclass of one of the ready-made bases below, with its
     `reason`. `metadata` names the things concerned (ids, amounts), never secrets: the caller gets it.
+    `unnamed` is how many fields are wrong beyond those that `violations` name.
     """
 
     code: Code = Code.UNKNOWN
@@ -70,8 +82,15 @@ class DomainError(Exception):
         self.message = message or self.reason.replace("_", " ").lower()
         self.metadata: dict[str, str] = dict(metadata or {})
         self.violations: tuple[FieldViolation, ...] = tuple(violations)
+        self.unnamed = 0
         self.retry_after = retry_after
         super().__init__(self.message)
+
+    def rename_fields(self, rename: Callable[[str], str]) -> None:
+        """Give the wrong fields the names that they have where the error is answered."""
+        self.violations = tuple(
+            FieldViolation(rename(violation.field), violation.description) for violation in self.violations
+        )
 
 
 class NotFound(DomainError):
@@ -95,17 +114,27 @@ class InvalidArgument(DomainError):
     reason = "INVALID_ARGUMENT"
 
     def __init__(self, field: str, description: str) -> None:
-        super().__init__(f"{field}: {description}", violations=(FieldViolation(field, description),))
+        violations = (FieldViolation(field, description),)
+        super().__init__(_told(violations), violations=violations)
 
     @classmethod
-    def of(cls, violations: Iterable[FieldViolation]) -> Self:
+    def of(cls, violations: Iterable[FieldViolation], unnamed: int = 0) -> Self:
         """Make one error of several violations (at least one)."""
         first, *others = violations
         error = cls(first.field, first.description)
-        error.violations = (first, *others)
-        error.message = "; ".join(f"{v.field}: {v.description}" for v in error.violations)
-        error.args = (error.message,)
+        error.unnamed = unnamed
+        error._tell((first, *others))
         return error
+
+    def rename_fields(self, rename: Callable[[str], str]) -> None:
+        """Give the wrong fields the names that they have where the error is answered."""
+        super().rename_fields(rename)
+        self._tell(self.violations)
+
+    def _tell(self, violations: tuple[FieldViolation, ...]) -> None:
+        self.violations = violations
+        self.message = _told(violations, self.unnamed)
+        self.args = (self.message,)
 
 
 class RequestIdReused(AlreadyExists):
@@ -219,3 +248,13 @@ class RemoteError(DomainError):
         self.code = code
         self.reason = reason
         super().__init__(message, metadata=metadata, violations=violations, retry_after=retry_after)
+
+
+def _told(violations: Sequence[FieldViolation], unnamed: int = 0) -> str:
+    """Say what is wrong in one line."""
+    told = "; ".join(
+        f"{violation.field}: {violation.description}" if violation.field else violation.description
+        for violation in violations[:_MOST_TOLD]
+    )
+    more = max(0, len(violations) - _MOST_TOLD) + unnamed
+    return f"{told}; and {more} more" if more else told

@@ -16,7 +16,7 @@ from stoa_events import (
     InventoryReservedItem,
 )
 
-_MAX = 2**31 - 1  # what a column and a message hold
+_MAX = 1_000_000_000  # leaves room, in what a column and a message hold, for all that may come back
 
 
 class VariantNotFound(NotFound):
@@ -26,7 +26,7 @@ class VariantNotFound(NotFound):
 
 
 class StockReserved(FailedPrecondition):
-    """The stock can't go below what is promised to orders; the metadata says how much that is."""
+    """The stock can't go below what is promised to orders, or zero; the metadata says how much that is."""
 
     reason = "STOCK_RESERVED"
 
@@ -150,12 +150,15 @@ class Stock:
         self._check_on_sale()
         delta = adjustment.delta
         if self.stock_count + delta < self.reserved_count:
+            promised = (
+                f", of which {self.reserved_count} are promised to orders" if self.reserved_count else ""
+            )
             raise StockReserved(
-                f"{self.reserved_count} of {self.stock_count} are promised to orders",
+                f"{-delta} can't be taken away: there are {self.stock_count} in stock{promised}",
                 metadata={"stock_count": str(self.stock_count), "reserved_count": str(self.reserved_count)},
             )
         if self.stock_count + delta > _MAX:
-            raise StockTooLarge(f"the stock can't be more than {_MAX}")
+            raise StockTooLarge(f"the stock can't be more than {_MAX:,}")
         self._move(MovementKind.ADJUSTED, now, stock=delta, request_id=request_id, reason=adjustment.reason)
 
     def set_threshold(self, threshold: int, now: datetime) -> None:

@@ -114,6 +114,20 @@ async def test_an_adjustment_answers_with_the_stock_after_it_and_counts_once(
     assert (too_many.code, too_many.reason) == (Code.FAILED_PRECONDITION, "STOCK_RESERVED")
 
 
+async def test_a_number_that_is_absent_is_not_zero(staff: InventoryServiceStub, lamp: str) -> None:
+    for call, field in (
+        (staff.SetThreshold(inventory_pb2.SetThresholdRequest(variant_id=lamp)), "threshold"),
+        (staff.AdjustInventory(adjustment(lamp, delta=None)), "delta"),
+    ):
+        error = await refusal(call)
+        assert error.code is Code.INVALID_ARGUMENT
+        assert [violation.field for violation in error.violations] == [field]
+    found = (await staff.GetInventory(inventory_pb2.GetInventoryRequest(variant_id=lamp))).inventory
+    assert (found.threshold, found.stock_count) == (5, 10)
+    never = inventory_pb2.SetThresholdRequest(variant_id=lamp, threshold=0)
+    assert (await staff.SetThreshold(never)).inventory.threshold == 0
+
+
 async def test_a_threshold_makes_a_variant_scarce(staff: InventoryServiceStub, lamp: str) -> None:
     request = inventory_pb2.SetThresholdRequest(variant_id=lamp, threshold=11)
     assert (await staff.SetThreshold(request)).inventory.threshold == 11

@@ -207,7 +207,7 @@ async def test_nothing_of_a_payment_or_a_refund_is_left_out(
         ({"amount": usd(0)}, "amount"),
         ({"amount": usd(-1)}, "amount"),
         ({"amount": usd(1, 5_000_000)}, "amount.nanos"),
-        ({"amount": Money(currency_code="dollars", units=1)}, "amount"),
+        ({"amount": Money(currency_code="dollars", units=1)}, "amount.currency_code"),
         ({"amount": usd(10**10)}, "amount"),
         ({"payment_token": ""}, "payment_token"),
         ({"payment_token": "4242424242424242"}, "payment_token"),

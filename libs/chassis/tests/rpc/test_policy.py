@@ -27,6 +27,7 @@ from stoa_chassis.auth import (
     sidecar_identity,
 )
 from stoa_chassis.errors import Code, PermissionDenied, RemoteError, Unauthenticated
+from stoa_chassis.ids import new_id
 from stoa_chassis.testing import SPIFFE_PREFIX, InProcessServer, TokenMint, serve_in_process
 from stoa_chassis.tokens import StaticKeys, TokenVerifier
 
@@ -66,6 +67,19 @@ async def test_a_method_admits_exactly_whom_its_policy_names(echo: InProcessServ
 async def test_an_owner_must_be_named_in_full(echo: InProcessServer) -> None:
     with pytest.raises(RemoteError, match="user_id is not yours"):
         await echo.stub(EchoStub, as_user=ANN).Owner(EchoRequest())
+
+
+async def test_an_owner_is_known_by_the_id_whatever_its_case(echo: InProcessServer) -> None:
+    user_id = str(new_id())
+    mine = EchoRequest(user_id=user_id.upper(), thing=Thing(owner_id=user_id.upper()))
+    stub = echo.stub(EchoStub, as_user=user_id)
+    await stub.Owner(mine)
+    await stub.NestedOwner(mine)
+    with pytest.raises(RemoteError, match="user_id is not yours"):
+        await echo.stub(EchoStub, as_user=str(new_id())).Owner(mine)
+    # Who is no UUID is known by the name as it is written.
+    with pytest.raises(RemoteError, match="user_id is not yours"):
+        await echo.stub(EchoStub, as_user=ANN).Owner(EchoRequest(user_id=ANN.upper()))
 
 
 async def test_a_servicer_sees_who_calls(echo: InProcessServer) -> None:
@@ -200,6 +214,8 @@ async def test_a_server_does_not_start_with_a_contract_that_it_cannot_keep(
 def test_who_may_act_for_a_user() -> None:
     assert Principal(ANN).may_act_for(ANN)
     assert not Principal(ANN).may_act_for(BOB)
+    user_id = str(new_id())
+    assert Principal(user_id).may_act_for(user_id.upper())
     assert Principal(ANN, frozenset({"staff"})).may_act_for(BOB)
     assert Principal(service="order").may_act_for(BOB)
     assert not NOBODY.may_act_for(ANN)
