@@ -179,7 +179,7 @@ class Cart(TypedDict, total=False):
     """What is in it, in the order it was put in."""
 
     subtotal: Money
-    """The sum of price times quantity."""
+    """The sum of price times quantity of the items that can be bought."""
 
     updated_at: str
     """When it was last changed."""
@@ -202,6 +202,9 @@ class CartItem(TypedDict, total=False):
 
     price: Money
     """What one costs."""
+
+    available: bool
+    """Whether it is on sale. What is not can only be removed, and does not count."""
 
 
 class CartItemPatch(TypedDict, total=False):
