@@ -55,6 +55,7 @@ class Claims:
 
     subject: str
     roles: frozenset[str]
+    session_id: str = ""
 
 
 class KeySource(Protocol):
@@ -168,7 +169,7 @@ class TokenVerifier:
         roles = payload.get("roles", [])
         if not payload["sub"] or not isinstance(roles, list):
             raise TokenInvalid("the token is not valid")
-        claims = Claims(payload["sub"], frozenset(str(role) for role in roles))
+        claims = Claims(payload["sub"], frozenset(str(role) for role in roles), str(payload.get("sid") or ""))
         return _Good(float(payload["exp"]) + self._leeway, kid, claims)
 
 
