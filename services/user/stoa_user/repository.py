@@ -323,7 +323,7 @@ class Attempts:
         await self._queries.execute(
             """
             DELETE FROM sign_in_origins
-            WHERE greatest(last_failed_at, signed_in_at) < greatest($1, $2)
+            WHERE greatest(last_failed_at, signed_in_at) < greatest($1::timestamptz, $2::timestamptz)
                 AND (last_failed_at < $1 OR last_failed_at IS NULL)
                 AND (signed_in_at < $2 OR signed_in_at IS NULL)
             """,

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import fields, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -40,8 +40,8 @@ SHIPPING = AddressKind.SHIPPING
 SALT = b"salt" * 8
 
 
-async def added(store: Store) -> User:
-    user = a_user()
+async def added(store: Store, user: User | None = None) -> User:
+    user = user or a_user()
     await store.uow.run(lambda tx: tx.users.add(user))
     return user
 
@@ -69,6 +69,19 @@ async def started(store: Store, user_id: UUID) -> tuple[Session, RefreshToken]:
     token = session.issue(str(uuid4()), POLICY, NOW)
     await store.uow.run(lambda tx: tx.sessions.add(session, token))
     return session, token
+
+
+async def rotated(
+    store: Store,
+    session: Session,
+    used: RefreshToken,
+    issued: RefreshToken,
+    *,
+    graceless_before: datetime = NOW,
+) -> None:
+    await store.uow.run(
+        lambda tx: tx.sessions.rotate(session, used, issued, graceless_before=graceless_before)
+    )
 
 
 async def locked(store: Store, digest: bytes) -> tuple[Session, RefreshToken] | None:
@@ -113,7 +126,7 @@ async def test_an_email_in_unicode_is_found_in_any_form_and_read_as_it_was_writt
     for same in (user.email, f"j\u00d6.{name}@xn--bcher-kva.example"):
         assert await store.users.by_email(same) == user
         with pytest.raises(EmailTaken):
-            await store.uow.run(lambda tx, same=same: tx.users.add(replace(a_user(), email=same)))
+            await added(store, replace(a_user(), email=same))
     moved = replace(user, email=f"{name}@xn--bcher-kva.example")
     await store.uow.run(lambda tx: tx.users.save(moved))
     assert await store.users.get(user.user_id) == moved
@@ -323,7 +336,7 @@ async def test_a_used_token_stays_and_the_next_belongs_to_the_same_session(store
     session, first = await started(store, (await added(store)).user_id)
     session.use(first, SALT, POLICY, NOW)
     second = session.issue(str(uuid4()), POLICY, NOW + timedelta(days=1))
-    await store.uow.run(lambda tx: tx.sessions.rotate(session, first, second, graceless_before=NOW))
+    await rotated(store, session, first, second)
     assert await locked(store, first.digest) == (session, first)
     assert await locked(store, second.digest) == (session, second)
 
@@ -336,25 +349,16 @@ async def test_salts_go_when_the_grace_of_their_tokens_is_over_and_only_in_their
         await started(store, user.user_id),
         await started(store, user.user_id),
     )
+    other.use(foreign, SALT, POLICY, NOW)
+    await rotated(store, other, foreign, other.issue(str(uuid4()), POLICY, NOW))
     used = []
     for seconds in range(3):
         now = NOW + timedelta(seconds=seconds)
-        for family, each in ((session, token), (other, foreign)):
-            family.use(each, SALT, POLICY, now)
-        follows = session.issue(str(uuid4()), POLICY, now)
-        before = NOW + timedelta(seconds=1 if seconds == 2 else -1)
-        if seconds == 0:
-            issued = other.issue(str(uuid4()), POLICY, now)
-            await store.uow.run(
-                lambda tx, issued=issued: tx.sessions.rotate(other, foreign, issued, graceless_before=NOW)
-            )
-        await store.uow.run(
-            lambda tx, used=token, follows=follows, before=before: tx.sessions.rotate(
-                session, used, follows, graceless_before=before
-            )
-        )
+        session.use(token, SALT, POLICY, now)
         used.append(token)
-        token = follows
+        token = session.issue(str(uuid4()), POLICY, now)
+        before = NOW + timedelta(seconds=1) if seconds == 2 else NOW
+        await rotated(store, session, used[-1], token, graceless_before=before)
     assert await locked(store, used[0].digest) == (session, replace(used[0], successor_salt=None))
     assert await locked(store, used[1].digest) == (session, used[1])
     assert await locked(store, used[2].digest) == (session, used[2])
@@ -407,7 +411,7 @@ async def test_a_token_that_breaks_a_rule_is_not_stored(store: Store) -> None:
         await store.uow.run(lambda tx: tx.sessions.add(session, another.issue("x", POLICY, NOW)))
     issued = another.issue("y", POLICY, NOW)
     with pytest.raises(REFUSED, match="refresh_tokens_session_id_fkey"):
-        await store.uow.run(lambda tx: tx.sessions.rotate(another, token, issued, graceless_before=NOW))
+        await rotated(store, another, token, issued)
 
 
 # ------------------------------------------------------------------------------------------------ attempts
@@ -423,6 +427,10 @@ async def counted(store: Store, key: AttemptsKey, attempts: SignInAttempts) -> N
         await tx.attempts.save(key, attempts)
 
     await store.uow.run(count)
+
+
+async def seen(store: Store, key: AttemptsKey, attempts: SignInAttempts) -> None:
+    await store.uow.run(lambda tx: tx.attempts.succeeded(key, attempts))
 
 
 async def test_failures_are_read_as_they_were_stored_by_account_and_origin(store: Store) -> None:
@@ -446,7 +454,7 @@ async def test_where_an_owner_signed_in_is_kept_when_failures_follow(store: Stor
         if failed:
             await counted(store, key, SignInAttempts(failed, strangers))
         signed_in = SignInAttempts(Failures(), Failures(), NOW)
-        await store.uow.run(lambda tx, seen=signed_in: tx.attempts.succeeded(key, seen))
+        await seen(store, key, signed_in)
         read = await store.attempts.get(key)
         assert read == replace(signed_in, strangers=strangers if failed else Failures())
     again = SignInAttempts(Failures(1, NOW), Failures(6, NOW), None)
@@ -462,8 +470,8 @@ async def test_old_failures_and_origins_are_dropped(store: Store) -> None:
         if failed:
             await counted(store, key, SignInAttempts(Failures(1, failed), Failures(2, failed)))
         if signed_in:
-            seen = SignInAttempts(Failures(1, failed) if failed else Failures(), signed_in_at=signed_in)
-            await store.uow.run(lambda tx, key=key, seen=seen: tx.attempts.succeeded(key, seen))
+            failures = Failures(1, failed) if failed else Failures()
+            await seen(store, key, SignInAttempts(failures, signed_in_at=signed_in))
     edge = old + timedelta(microseconds=1)
     await store.uow.run(lambda tx: tx.attempts.prune(edge, edge))
     for (failed, signed_in), key in cases.items():

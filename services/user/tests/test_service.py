@@ -191,11 +191,10 @@ async def test_staff_changes_an_email_with_its_own_password_and_ends_all_session
     user = await service.register()
     staff = await service.accounts.ensure_staff(new_email(), "the password of staff")
     token = (await service.sessions.sign_in(user.email, PASSWORD)).refresh_token
-    by = {"by": staff.user_id, "session_id": uuid4()}
+    by, new = staff.user_id, new_email()
     with pytest.raises(CurrentPasswordWrong):
-        await service.change_email(user.user_id, new_email(), **by)
-    new = new_email()
-    await service.change_email(user.user_id, new, password="the password of staff", **by)
+        await service.change_email(user.user_id, new, by=by, session_id=uuid4())
+    await service.change_email(user.user_id, new, by=by, session_id=uuid4(), password="the password of staff")
     assert (await service.accounts.get(user.user_id)).email == new
     with pytest.raises(InvalidRefreshToken):
         await service.sessions.refresh(token)
