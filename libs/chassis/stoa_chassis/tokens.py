@@ -113,7 +113,7 @@ class RemoteKeys:
         try:
             self._keys = _parse(json.loads(await asyncio.to_thread(self._read)))
             self._fetched_at = time.monotonic()
-        except (OSError, ValueError, AttributeError, jwt.PyJWTError) as error:
+        except (OSError, ValueError, AttributeError, TypeError, jwt.PyJWTError) as error:
             _log.warning("signing keys not fetched, keeping the old ones", url=self._url, cause=str(error))
         finally:
             self._tried_at = time.monotonic()
