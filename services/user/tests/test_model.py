@@ -20,6 +20,7 @@ from stoa_user.model import (
     AddressNotFound,
     AttemptsKey,
     CurrentPasswordNeeded,
+    CurrentPasswordWrong,
     EmailTaken,
     Failures,
     InvalidCredentials,
@@ -118,6 +119,7 @@ def test_roles_are_added_and_a_password_is_replaced_at_their_time() -> None:
         " ann@xn--bcher-kva.example\t",
         "ann@XN--BCHER-KVA.example",
         "ann@b\u00fccher\u3002example",
+        "ann@\uff42\u00fccher.example",
     ],
 )
 def test_an_email_has_one_form_however_it_is_written(same: str) -> None:
@@ -166,6 +168,7 @@ def test_only_another_address_is_a_move() -> None:
 
 
 def test_errors_have_the_reasons_that_clients_know_them_by() -> None:
+    assert CurrentPasswordWrong().message == "current_password: is wrong"
     errors = (EmailTaken(), InvalidCredentials(), InvalidRefreshToken(), CurrentPasswordNeeded())
     assert [(error.reason, error.code, error.message) for error in errors] == [
         ("EMAIL_TAKEN", Code.ALREADY_EXISTS, "email: belongs to another account"),
