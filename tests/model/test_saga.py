@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.model.explorer import Report, explore
+from tests.model.services import StaffRefund
 from tests.model.shop import Buyer, Scenario, Shop
 
 _STATES = int(os.environ.get("STOA_MODEL_STATES", "60000"))
@@ -22,13 +23,20 @@ WHOLE = {
     "a declined card": Scenario((1,), (DECLINED,)),
     "a card that is captured late": Scenario((1,), (SLOW,)),
     "nothing left": Scenario((0,), (GOOD,)),
+    "staff refund all meanwhile": Scenario((1,), (GOOD,), staff=(StaffRefund.ALL,)),
     "consumers without an inbox": Scenario((1,), (GOOD,), remembers=False),
 }
 # Of these as many as were asked for, the nearest first.
 FIRST = {
     "two use cases of payment at once": Scenario((1,), (GOOD,), tasks=2),
     "two at once, captured late": Scenario((1,), (SLOW,), tasks=2),
-    "staff refund a part meanwhile": Scenario((1,), (GOOD,), staff=True),
+    "staff refund a part meanwhile": Scenario((1,), (GOOD,), staff=(StaffRefund.PART,)),
+    "staff send the request id of the saga": Scenario(
+        (1,), (GOOD,), staff=(StaffRefund.PART_WITH_THE_SAGAS_KEY,)
+    ),
+    "staff refund a part, and all that is left": Scenario(
+        (1,), (GOOD,), staff=(StaffRefund.PART, StaffRefund.ALL)
+    ),
     "two buyers of the last one": Scenario((1,), (GOOD, SLOW)),
     "two buyers of two variants": Scenario((2, 1), (Buyer((1, 1)), Buyer((2, 1)))),
     "two buyers, and nothing fails": Scenario((1,), (GOOD, GOOD), faults=False),

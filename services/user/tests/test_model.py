@@ -325,13 +325,6 @@ def test_what_changed_in_a_book_is_known_and_nothing_else() -> None:
     assert book.removed == {first, second, third}
 
 
-def test_blanks_around_the_parts_of_an_address_do_not_count() -> None:
-    parts = {
-        part.name: f"  {value}\t" for part in fields(SOMEWHERE) if (value := getattr(SOMEWHERE, part.name))
-    }
-    assert PostalAddress(**parts) == SOMEWHERE
-
-
 def test_an_unknown_address_can_be_neither_replaced_nor_removed() -> None:
     book, _ = a_book(SHIPPING)
     with pytest.raises(AddressNotFound):
