@@ -83,6 +83,24 @@ async def test_a_taken_email_already_exists_and_is_named(server: InProcessServer
 
 
 @pytest.mark.parametrize(
+    "name",
+    [
+        "O`Toole",
+        "O\u2019Toole",
+        "\u0418\u0432\u0430\u043d",
+        "M\u00fcller-L\u00fcdenscheidt",
+        "X",
+        "\U0001f600",
+        "Jo\u00e3o d'Arc 3rd.",
+        "{{var this}} <b>",
+    ],
+)
+async def test_people_are_called_as_they_say(server: InProcessServer, name: str) -> None:
+    made = await register(server, first_name=name, last_name=name)
+    assert (made.first_name, made.last_name) == (name, name)
+
+
+@pytest.mark.parametrize(
     ("field", "value"),
     [
         ("email", "nowhere"),

@@ -472,6 +472,22 @@ async def test_a_session_lasts_while_it_is_used_but_not_for_ever(service: UserSe
         await service.sessions.refresh(token)
 
 
+async def test_signing_out_ends_no_other_session(service: UserService) -> None:
+    user = await service.register()
+    here, elsewhere = [(await service.sessions.sign_in(user.email, PASSWORD)).refresh_token for _ in range(2)]
+    await service.sessions.sign_out(here)
+    await service.sessions.refresh(elsewhere)
+
+
+async def test_another_name_ends_no_session(service: UserService) -> None:
+    user = await service.register()
+    token = (await service.sessions.sign_in(user.email, PASSWORD)).refresh_token
+    await service.accounts.change_profile(
+        user.user_id, ProfileChange(first_name="Anne"), Requester(user.user_id)
+    )
+    await service.sessions.refresh(token)
+
+
 async def test_signing_out_ends_the_session_and_is_forgiving(service: UserService) -> None:
     user = await service.register()
     token = (await service.sessions.sign_in(user.email, PASSWORD)).refresh_token
