@@ -414,17 +414,6 @@ async def test_an_order_that_is_cancelled_ten_times_at_once_is_paid_back_once(sh
     assert await eventually(lambda: _stock_is(shop, item, 5, 0))
 
 
-async def test_tokens_are_refreshed_once_and_reuse_ends_the_session(shop: Shop) -> None:
-    ada = await shop.shopper()
-    new = await ada.refresh(refresh_token=ada.refresh_token)
-    with pytest.raises(ApiError) as refused:
-        await ada.refresh(refresh_token=ada.refresh_token)
-    assert refused.value.status == 401
-    with pytest.raises(ApiError):
-        await ada.refresh(refresh_token=new["refresh_token"])
-    await ada.renew()
-
-
 async def _stock_is(shop: Shop, item: Item, stock: int, reserved: int) -> bool:
     return await shop.stock(item) == (stock, reserved)
 
