@@ -235,7 +235,7 @@ async def test_what_no_service_reads_is_dropped_and_what_is_too_large_refused(
 ) -> None:
     response = await shop.nobody().send("GET", path, headers=headers)
     assert response.status_code == status, response.text[:500]
-    assert "metadata" not in response.text
+    assert "metadata size" not in response.text
     assert "x-envoy" not in response.text
 
 
