@@ -58,6 +58,7 @@ async def test_a_resource_comes_without_a_wrapper_and_with_its_empty_fields(edge
         "reserved_count": 0,
         "available": 3,
         "threshold": 0,
+        "on_sale": False,
     }
 
 
@@ -285,11 +286,11 @@ async def test_json_means_the_same_however_it_is_written(edge: Edge) -> None:
 @pytest.mark.parametrize(
     ("body", "field", "problem"),
     [
-        (r'{"name": "x", "n\u0061me": "y"}', "product.name", "is given twice"),
-        (r'{"specifications": {"a": "", "\u0061": ""}}', 'product.specifications["a"]', "is given twice"),
-        (r'{"n\u0061m": "x"}', "product.nam", "unknown field"),
-        (r'{"n\\u0061me": "x"}', r"product.n\u0061me", "unknown field"),
-        (r'{"rating": {"count": "1\u002e5"}}', "product.rating.count", "must be a whole number"),
+        (r'{"name": "x", "n\u0061me": "y"}', "name", "is given twice"),
+        (r'{"specifications": {"a": "", "\u0061": ""}}', 'specifications["a"]', "is given twice"),
+        (r'{"n\u0061m": "x"}', "nam", "unknown field"),
+        (r'{"n\\u0061me": "x"}', r"n\u0061me", "unknown field"),
+        (r'{"rating": {"count": "1\u002e5"}}', "rating.count", "must be a whole number"),
     ],
 )
 async def test_a_name_counts_as_what_it_stands_for(body: str, field: str, problem: str, edge: Edge) -> None:

@@ -179,7 +179,7 @@ class Cart(TypedDict, total=False):
     """What is in it, in the order it was put in."""
 
     subtotal: Money
-    """The sum of price times quantity."""
+    """The sum of price times quantity of the items that can be bought."""
 
     updated_at: str
     """When it was last changed."""
@@ -202,6 +202,9 @@ class CartItem(TypedDict, total=False):
 
     price: Money
     """What one costs."""
+
+    available: bool
+    """Whether it is on sale. What is not can only be removed, and does not count."""
 
 
 class CartItemPatch(TypedDict, total=False):
@@ -792,7 +795,7 @@ class Operations(ABC):
         return cast(Cart, await self.call(ADD_CART_ITEM, target, body))
 
     async def adjust_inventory(self, variant_id: str, /, **body: Unpack[AdjustInventoryBody]) -> Inventory:
-        """Adds to the stock of a variant or takes from it. The same `request_id` counts once."""
+        """Adds to the stock of a variant or takes from it. The same `request_id` counts once; with another delta or reason it"""
         target = ADJUST_INVENTORY.target(variant_id)
         return cast(Inventory, await self.call(ADJUST_INVENTORY, target, body))
 
@@ -922,7 +925,7 @@ class Operations(ABC):
         return cast(Tokens, await self.call(REFRESH, target, body))
 
     async def refund_payment(self, payment_id: str, /, **body: Unpack[RefundPaymentBody]) -> Refund:
-        """Gives money back: all that is left of a payment, or a part. The same `request_id` refunds once."""
+        """Gives money back: all that is left of a payment, or a part. The same `request_id` refunds once; with another amount"""
         target = REFUND_PAYMENT.target(payment_id)
         return cast(Refund, await self.call(REFUND_PAYMENT, target, body))
 

@@ -33,7 +33,7 @@ from stoa_chassis.testing import InProcessServer, serve_in_process
 from stoa_chassis.timestamps import to_timestamp
 from stoa_contracts.money import Money
 
-from .conftest import CURRENCY, NOW, CartService, a_full_cart
+from .conftest import CLAIM_FOR, CURRENCY, NOW, CartService, a_full_cart, deleted
 
 Memory = MemoryStore[Rows]
 SHOPPER = new_id()
@@ -89,6 +89,7 @@ async def test_nothing_of_a_cart_is_left_out(server: InProcessServer, memory: Me
                 variant_id=str(item.variant_id),
                 quantity=item.quantity,
                 price=to_proto(item.price),
+                available=True,
             )
             for item in stored.items
         ],
@@ -118,6 +119,18 @@ async def test_items_are_changed_and_taken_out_by_their_id(server: InProcessServ
         assert not left.items
     gone = await refusal(shopper.UpdateCartItem(cart_pb2.UpdateCartItemRequest(**key, item=patch)))
     assert (gone.code, gone.reason) == (Code.NOT_FOUND, "CART_ITEM_NOT_FOUND")
+
+
+async def test_ids_are_the_same_in_capitals(server: InProcessServer) -> None:
+    me = server.stub(CartServiceStub, as_user=SHOPPER)
+    await me.AddCartItem(adding())
+    shouted = adding(variant_id=str(LAMP).upper(), product_id=str(LAMP_PRODUCT).upper(), quantity=1)
+    shouted.user_id = shouted.user_id.upper()
+    cart = (await me.AddCartItem(shouted)).cart
+    [item] = cart.items
+    assert (cart.user_id, item.variant_id, item.quantity) == (str(SHOPPER), str(LAMP), 3)
+    remove = cart_pb2.RemoveCartItemRequest(user_id=str(SHOPPER), item_id=item.item_id.upper())
+    assert not (await me.RemoveCartItem(remove)).cart.items
 
 
 async def test_a_cleared_cart_is_empty(server: InProcessServer) -> None:
@@ -189,7 +202,7 @@ async def test_without_a_token_there_is_no_cart(server: InProcessServer) -> None
 
 
 async def test_only_the_order_service_reads_a_cart_for_checkout(server: InProcessServer) -> None:
-    request = cart_pb2.GetCartForCheckoutRequest(user_id=str(SHOPPER))
+    request = cart_pb2.GetCartForCheckoutRequest(user_id=str(SHOPPER), request_id="r")
     cart = (await server.stub(CartServiceStub, as_service="order").GetCartForCheckout(request)).cart
     assert cart.user_id == str(SHOPPER)
     for caller in (
@@ -198,6 +211,78 @@ async def test_only_the_order_service_reads_a_cart_for_checkout(server: InProces
         server.stub(CartServiceStub, as_service="payment"),
     ):
         assert (await refusal(caller.GetCartForCheckout(request))).code is Code.PERMISSION_DENIED
+        assert (await refusal(caller.ClaimCart(claiming("0")))).code is Code.PERMISSION_DENIED
+
+
+def claiming(version: str, request_id: str = "r", order_id: UUID | None = None) -> cart_pb2.ClaimCartRequest:
+    return cart_pb2.ClaimCartRequest(
+        user_id=str(SHOPPER), request_id=request_id, order_id=str(order_id or new_id()), version=version
+    )
+
+
+async def test_a_cart_is_claimed_once_and_a_checkout_says_by_which_request(
+    server: InProcessServer, service: CartService
+) -> None:
+    shopper = server.stub(CartServiceStub, as_user=SHOPPER)
+    order = server.stub(CartServiceStub, as_service="order")
+    checkout = cart_pb2.GetCartForCheckoutRequest(user_id=str(SHOPPER), request_id="r")
+    await shopper.AddCartItem(adding())
+    found = await order.GetCartForCheckout(checkout)
+    assert (len(found.cart.items), found.order_id, list(found.lapsed_order_ids)) == (1, "", [])
+    first = claiming(found.version)
+    for again in (first, claiming(found.version)):
+        claimed = await order.ClaimCart(again)
+        assert (claimed.order_id, claimed.ttl.ToTimedelta()) == (first.order_id, CLAIM_FOR)
+    assert not (await shopper.GetCart(cart_pb2.GetCartRequest(user_id=str(SHOPPER)))).cart.items
+    repeated = await order.GetCartForCheckout(checkout)
+    assert (repeated.order_id, repeated.version) == (first.order_id, found.version)
+    assert repeated.cart.items == found.cart.items
+    empty = await refusal(order.ClaimCart(claiming(found.version, "another")))
+    assert (empty.code, empty.reason) == (Code.ABORTED, "CART_EMPTY")
+    await shopper.AddCartItem(adding(quantity=1))
+    changed = await refusal(order.ClaimCart(claiming(found.version, "another")))
+    assert (changed.code, changed.reason) == (Code.ABORTED, "CART_CHANGED")
+    service.clock.advance(minutes=1)
+    checkout.request_id = "another"
+    lapsed = await order.GetCartForCheckout(checkout)
+    assert (lapsed.order_id, list(lapsed.lapsed_order_ids)) == ("", [first.order_id])
+
+
+@pytest.mark.parametrize(
+    ("changes", "fields"),
+    [
+        ({"request_id": ""}, {"request_id"}),
+        ({"request_id": "two words"}, {"request_id"}),
+        ({"order_id": "one"}, {"order_id"}),
+        ({"version": ""}, {"version"}),
+        ({"version": "v" * 65}, {"version"}),
+    ],
+)
+async def test_a_bad_claim_is_refused_naming_the_field(
+    server: InProcessServer, changes: dict[str, str], fields: set[str]
+) -> None:
+    request = claiming("0")
+    for name, value in changes.items():
+        setattr(request, name, value)
+    error = await refusal(server.stub(CartServiceStub, as_service="order").ClaimCart(request))
+    assert {violation.field for violation in error.violations} == fields
+
+
+async def test_what_is_not_on_sale_any_more_is_marked_and_can_only_be_removed(
+    server: InProcessServer, service: CartService
+) -> None:
+    shopper = server.stub(CartServiceStub, as_user=SHOPPER)
+    await shopper.AddCartItem(adding())
+    await service.handle(deleted(Offer(LAMP_PRODUCT, LAMP, PRICE), version=2))
+    cart = (await shopper.GetCart(cart_pb2.GetCartRequest(user_id=str(SHOPPER)))).cart
+    [item] = cart.items
+    assert (item.available, cart.subtotal.units, cart.subtotal.nanos) == (False, 0, 0)
+    key = {"user_id": str(SHOPPER), "item_id": item.item_id}
+    for quantity in (1, 3):
+        patch = cart_pb2.CartItemPatch(quantity=quantity)
+        error = await refusal(shopper.UpdateCartItem(cart_pb2.UpdateCartItemRequest(**key, item=patch)))
+        assert (error.code, error.reason) == (Code.FAILED_PRECONDITION, "ITEM_UNAVAILABLE")
+    assert not (await shopper.RemoveCartItem(cart_pb2.RemoveCartItemRequest(**key))).cart.items
 
 
 async def test_a_busy_cart_asks_to_try_again(
@@ -217,7 +302,7 @@ async def test_while_the_store_is_down_the_service_is_unavailable_and_says_when_
     outbox = RedisOutbox(redis, "test:outbox", EventCodec("http://127.0.0.1:1"), Producer("127.0.0.1:1"))
     uow = redis_unit_of_work(redis, outbox, "test:inbox", open_tx(CURRENCY), CartBusy)
     shelf = Shelf(CURRENCY)
-    carts = Carts(uow, CartReader(redis, CURRENCY), PriceBook(redis), shelf, shelf, SystemClock())
+    carts = Carts(uow, CartReader(redis, CURRENCY), PriceBook(redis), shelf, shelf, SystemClock(), CLAIM_FOR)
     async with serve_in_process(add_CartServiceServicer_to_server, CartServicer(carts)) as server:
         request = cart_pb2.ClearCartRequest(user_id=str(SHOPPER))
         error = await refusal(server.stub(CartServiceStub, as_user=SHOPPER).ClearCart(request))

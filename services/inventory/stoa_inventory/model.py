@@ -16,7 +16,7 @@ from stoa_events import (
     InventoryReservedItem,
 )
 
-_MAX = 2**31 - 1  # what a column and a message hold
+_MAX = 1_000_000_000  # leaves room, in what a column and a message hold, for all that may come back
 
 
 class VariantNotFound(NotFound):

@@ -145,6 +145,16 @@ async def test_an_order_that_was_cancelled_before_it_was_placed_reserves_nothing
     assert shop.answers(order.order_id) == []
 
 
+async def test_an_order_that_was_refused_stays_so_when_more_comes_in(shop: Shop) -> None:
+    lamp = await shop.variant(0)
+    order = placed((lamp, 1))
+    await shop.handle(order)
+    await shop.inventory.adjust(lamp, 5, "delivery", "later")
+    await shop.handle(order, cancelled(order.order_id))
+    assert shop.counts(lamp) == (5, 0)
+    assert shop.answers(order.order_id) == ["inventory.out_of_stock"]
+
+
 async def test_placing_and_cancelling_in_any_order_leave_nothing_reserved(shop: Shop) -> None:
     lamp = await shop.variant(100)
     orders = [placed((lamp, 1)) for _ in range(20)]
