@@ -25,6 +25,8 @@ WHOLE = {
     "nothing left": Scenario((0,), (GOOD,)),
     "staff refund all meanwhile": Scenario((1,), (GOOD,), staff=(StaffRefund.ALL,)),
     "consumers without an inbox": Scenario((1,), (GOOD,), remembers=False),
+    "one cart, and nothing left": Scenario((0,), (GOOD,), one_cart=True),
+    "a cart in two tabs, and nothing fails": Scenario((1,), (GOOD, GOOD), one_cart=True, faults=False),
 }
 # Of these as many as were asked for, the nearest first.
 FIRST = {
@@ -41,6 +43,10 @@ FIRST = {
     "two buyers of two variants": Scenario((2, 1), (Buyer((1, 1)), Buyer((2, 1)))),
     "two buyers, and nothing fails": Scenario((1,), (GOOD, GOOD), faults=False),
     "three buyers of two": Scenario((2,), (GOOD, GOOD, DECLINED)),
+    "a cart in two tabs": Scenario((2,), (GOOD, GOOD), one_cart=True),
+    "a cart in two tabs, and nothing left": Scenario((0,), (GOOD, GOOD), one_cart=True, adds=1),
+    "a cart that is ordered with another card": Scenario((2,), (DECLINED, GOOD), one_cart=True, adds=1),
+    "a cart whose consumer has no inbox": Scenario((0,), (GOOD, GOOD), one_cart=True, remembers=False),
 }
 
 
