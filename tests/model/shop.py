@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 
 from stoa_inventory.service import Inventory
 from stoa_payment import testing as payment_memory
-from stoa_payment.model import PaymentStatus
+from stoa_payment.model import ChargeStatus, PaymentStatus
 from stoa_payment.service import Payments
 from stoa_payment.testing import Bank, Fate
-from tests.model.rules import broken_at_rest, broken_now
+from tests.model.rules import broken_at_rest, broken_now, cancelled_for_nothing, outcome
 from tests.model.services import (
     BRING_ON,
+    CHANGED_MY_MIND,
     GIVE_UP,
     TO_INVENTORY,
     TOPICS,
@@ -64,6 +65,25 @@ class Scenario:
     faults: bool = True
     remembers: bool = True
     staff: bool = False
+    payment_answers: bool = True
+
+    def hindrances(self, buyer: Buyer) -> tuple[str, ...]:
+        """How the reasons begin for which a buyer's order may be cancelled.
+
+        Deadlines may pass, and payment may give up on the gateway, at any time.
+        """
+        bought = [sum(quantities) for quantities in zip(*(each.basket for each in self.buyers), strict=True)]
+        scarce = any(wanted > there for wanted, there in zip(bought, self.stock, strict=True))
+        refused = payment_memory.CARDS[buyer.card].status is ChargeStatus.FAILED
+        return (
+            CHANGED_MY_MIND,
+            "stock could not be reserved in time",
+            "payment timed out",
+            "payment failed: gateway unavailable",
+            *(["out of stock: "] if scarce else ()),
+            *(["payment failed: "] if refused else ()),
+            *(["payment refunded"] if self.staff else ()),
+        )
 
 
 class Effect(NamedTuple):
@@ -334,6 +354,10 @@ class Shop:
         for question_number in sorted(messages.questions):
             question = self._things[question_number]
             rest = messages.without(question_number)
+            if not self.scenario.payment_answers:
+                after = (order, payment_number, self._number(rest))
+                yield Move(f"{whose}the question to payment gets lost: {question.kind}", after, "", True)
+                continue
             if room:
                 yield begin(f"payment is asked: {question.kind}", question.kind, question, rest, due=True)
             if room and faults:
@@ -421,7 +445,8 @@ class Shop:
                 break
             labels.append(step.label)
             after, problem = step.after, step.problem
-        if not problem and after != move_from and _OVERDUE in move.label:
+        answered = self.scenario.payment_answers
+        if not problem and answered and after != move_from and _OVERDUE in move.label:
             problem = "an order waits for its deadline though everybody has answered"
         return Move("; ".join(labels), after, problem, True)
 
@@ -446,8 +471,20 @@ class Shop:
                 (order.order_id, *(self._things[part] for part in self._of(state, number)[:2]))
                 for number, order in enumerate(self._orders)
             ]
-            self._broken_at_rest[state] = broken_at_rest(orders, self._things[state[-1]])
+            refused = (self._cancelled_for_nothing(number, state) for number in range(len(orders)))
+            wrong = broken_at_rest(orders, self._things[state[-1]])
+            self._broken_at_rest[state] = wrong or next(filter(None, refused), "")
         return self._broken_at_rest[state]
+
+    def outcome(self, state: State) -> tuple[str, ...]:
+        """Where each order stands; "" for one that was not placed."""
+        orders = enumerate(self._orders)
+        return tuple(outcome(o.order_id, self._things[self._of(state, number)[0]]) for number, o in orders)
+
+    def _cancelled_for_nothing(self, number: int, state: State) -> str:
+        order: OrderState = self._things[self._of(state, number)[0]]
+        hindrances = self.scenario.hindrances(self.scenario.buyers[number])
+        return cancelled_for_nothing(self._orders[number].order_id, order, hindrances)
 
 
 _CLAIM = "an instance claims the saga "

@@ -23,6 +23,16 @@ WHOLE = {
     "a card that is captured late": Scenario((1,), (SLOW,)),
     "nothing left": Scenario((0,), (GOOD,)),
     "consumers without an inbox": Scenario((1,), (GOOD,), remembers=False),
+    "a payment service that never answers": Scenario((1,), (GOOD,), payment_answers=False),
+}
+# How the orders of a scenario can end, beside not having been placed: no other way, and each of these.
+ENDS = {
+    "a good card": {"confirmed", "cancelled"},
+    "a declined card": {"cancelled"},
+    "a card that is captured late": {"confirmed", "cancelled"},
+    "nothing left": {"cancelled"},
+    "consumers without an inbox": {"confirmed", "cancelled"},
+    "a payment service that never answers": {"cancelled"},
 }
 # Of these as many as were asked for, the nearest first.
 FIRST = {
@@ -34,6 +44,17 @@ FIRST = {
     "two buyers, and nothing fails": Scenario((1,), (GOOD, GOOD), faults=False),
     "three buyers of two": Scenario((2,), (GOOD, GOOD, DECLINED)),
 }
+# Ends that must be among those of these: who has a good card gets what there is.
+BOUGHT, REFUSED = "confirmed", "cancelled"
+REACHED = {
+    "two use cases of payment at once": {(BOUGHT,), (REFUSED,)},
+    "two at once, captured late": {(BOUGHT,), (REFUSED,)},
+    "staff refund a part meanwhile": {(BOUGHT,), (REFUSED,)},
+    "two buyers of the last one": {(BOUGHT, REFUSED), (REFUSED, BOUGHT)},
+    "two buyers of two variants": {(BOUGHT, REFUSED), (REFUSED, BOUGHT)},
+    "two buyers, and nothing fails": {(BOUGHT, REFUSED), (REFUSED, BOUGHT)},
+    "three buyers of two": {(BOUGHT, BOUGHT, REFUSED)},
+}
 
 
 @pytest.mark.parametrize("name", WHOLE)
@@ -44,6 +65,7 @@ def test_every_promise_holds_in_all_states_of(
     note(name, report)
     assert not report.wrong, str(report)
     assert report.complete
+    assert report.outcomes == {(end,) for end in (*ENDS[name], "")}
 
 
 @pytest.mark.parametrize("name", FIRST)
@@ -53,3 +75,4 @@ def test_every_promise_holds_in_the_first_states_of(
     report = explore(shop(FIRST[name]), _STATES)
     note(name, report)
     assert not report.wrong, str(report)
+    assert REACHED[name] <= report.outcomes
