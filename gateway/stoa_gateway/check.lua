@@ -1,17 +1,29 @@
 -- Checks a request against the contract before Envoy transcodes it, since Envoy drops unknown fields of a body
--- silently and says little about what is wrong with the others; and takes the resource out of its response, since
--- Envoy has no `response_body`. `messages` and `shapes` are generated above this.
+-- silently and says little about what is wrong with the others, and drops the headers that no service reads; takes the
+-- resource out of its response, since Envoy has no `response_body`, and says in a header what an error says of
+-- retrying. `messages` and `shapes` are generated above this.
 
 local MAX_DEPTH = 32
 local MAX_VIOLATIONS = 20
+local MAX_PATH = 16384 -- bytes, with the query
+-- What services read of the headers, and what is needed to pass a request on. The rest, such as the cookies of other
+-- applications on the domain, ends here: gRPC refuses a call with more than 8 KiB of them, and names them.
+local FORWARDED = {
+  [":authority"] = true, authorization = true, ["content-length"] = true, ["content-type"] = true,
+  ["x-request-id"] = true, traceparent = true, ["x-gateway-signature"] = true,
+}
+local MAX_FORWARDED = 7000 -- bytes, counted as HTTP/2 does
+local HEADER_OVERHEAD = 32
 local JSON = "^application/json%s*$"
-local byte, find, match, sub = string.byte, string.find, string.match, string.sub
+local byte, char, find, match, sub = string.byte, string.char, string.find, string.match, string.sub
 local QUOTE, SLASH, COMMA, COLON, OPEN_LIST, CLOSE_LIST, OPEN, CLOSE = 34, 92, 44, 58, 91, 93, 123, 125
 
+-- The digits of the smallest and the largest whole number of a kind: what has more than 53 bits is no number of Lua.
 local LIMITS = {
-  int32 = {-2147483648, 2147483647}, uint32 = {0, 4294967295},
-  int64 = {-9223372036854775808, 9223372036854775807}, uint64 = {0, 18446744073709551615},
+  int32 = {"2147483648", "2147483647"}, uint32 = {"0", "4294967295"},
+  int64 = {"9223372036854775808", "9223372036854775807"}, uint64 = {"0", "18446744073709551615"},
 }
+local TIME = "^%d%d%d%d%-[01]%d%-[0-3]%dT[0-2]%d:[0-5]%d:[0-6]%d%.?%d*[Z+-][%d:]*$"
 local FLOATS = {NaN = true, Infinity = true, ["-Infinity"] = true}
 
 -- The check in progress. There is one at a time: it never waits for anything.
@@ -100,6 +112,44 @@ local function scan_string(at)
   end
 end
 
+local ESCAPED = {b = "\b", f = "\f", n = "\n", r = "\r", t = "\t"}
+
+-- Returns the UTF-8 of a code point.
+local function encode(point)
+  if point < 0x80 then return char(point) end
+  if point < 0x800 then return char(0xC0 + math.floor(point / 0x40), 0x80 + point % 0x40) end
+  local last, middle = 0x80 + point % 0x40, 0x80 + math.floor(point / 0x40) % 0x40
+  if point < 0x10000 then return char(0xE0 + math.floor(point / 0x1000), middle, last) end
+  return char(0xF0 + math.floor(point / 0x40000), 0x80 + math.floor(point / 0x1000) % 0x40, middle, last)
+end
+
+-- Returns what the content of a string, which has been scanned, stands for.
+local function read_string(from, to)
+  local content = sub(text, from, to)
+  local slash = find(content, "\\", 1, true)
+  if not slash then return content end
+  local parts, at = {}, 1
+  while slash do
+    local kind = sub(content, slash + 1, slash + 1)
+    local meant = ESCAPED[kind] or kind
+    parts[#parts + 1] = sub(content, at, slash - 1)
+    at = slash + 2
+    if kind == "u" then
+      local point = tonumber(sub(content, at, at + 3), 16)
+      at = at + 4
+      if point >= 0xD800 and point <= 0xDFFF then
+        -- The other half of the pair follows.
+        point = 0x10000 + (point - 0xD800) * 0x400 + tonumber(sub(content, at + 2, at + 5), 16) - 0xDC00
+        at = at + 6
+      end
+      meant = encode(point)
+    end
+    parts[#parts + 1] = meant
+    slash = find(content, "\\", at, true)
+  end
+  return table.concat(parts) .. sub(content, at)
+end
+
 -- Returns where the number ends.
 local function scan_number(at)
   local _, stop = find(text, "^-?%d+", at)
@@ -123,16 +173,26 @@ local function scan_word(at)
   fail("a value is missing")
 end
 
+-- Whether a whole number is within the limits of its kind; one with an exponent or a point is compared roughly.
+local function is_within(limits, literal, number)
+  local digits = match(literal, "^-?0*(%d*)$")
+  local limit = limits[find(literal, "^-") and 1 or 2]
+  if not digits then return math.abs(number) < tonumber(limit) end
+  return #digits < #limit or #digits == #limit and digits <= limit
+end
+
 -- Says what is wrong with a scalar, written as `literal` in a "string", a "number" or a "word".
 local function complain(kind, form, literal)
   local limits, values = LIMITS[kind], enums[kind]
   if limits then
     local number = (form == "number" or find(literal, "^-?%d+$")) and tonumber(literal)
     if not number or number ~= math.floor(number) then return "must be a whole number" end
-    if number < limits[1] or number > limits[2] then return "is out of range" end
+    if not is_within(limits, literal, number) then return "is out of range" end
   elseif values then
     local fits = form == "string" and values[literal] or form == "number" and find(literal, "^-?%d+$")
-    if not fits then return "must be one of " .. values[1] end
+    if not fits then return "must be " .. values[1] end
+  elseif kind == "time" then
+    if form ~= "string" or not find(literal, TIME) then return "must be a time, such as 2026-01-31T12:00:00Z" end
   elseif kind == "number" then
     local number = form ~= "word" and find(literal, "^-?%d") and find(literal, "^[%d.eE+-]+$") and tonumber(literal)
     if not number and not (form == "string" and FLOATS[literal]) then return "must be a number" end
@@ -187,7 +247,7 @@ local function read_object(at, fields, map)
   while true do
     if byte(text, at) ~= QUOTE then fail("a name is missing") end
     local stop = scan_string(at)
-    local name = sub(text, at + 1, stop)
+    local name = read_string(at + 1, stop)
     at = skip(stop + 2)
     if byte(text, at) ~= COLON then fail("a colon is missing") end
     at = skip(read_member(skip(at + 1), name, fields, map, seen))
@@ -234,8 +294,11 @@ function read_value(at, kind, how)
   local form, literal, stop = "string", "", nil
   if char == QUOTE then
     stop = scan_string(at)
-    -- No scalar but a string is written this long.
-    literal = sub(text, at + 1, math.min(stop, at + 64))
+    if kind ~= "string" then
+      -- No other scalar is written this long, escaped or not; one that is cut is none.
+      literal = stop < at + 400 and read_string(at + 1, stop) or sub(text, at + 1, at + 65)
+      if #literal > 64 then literal = sub(literal, 1, 64) .. "..." end
+    end
     stop = stop + 2
   elseif char and find(text, "^[tfn]", at) then
     form = "word"
@@ -269,7 +332,7 @@ end
 local function unescape(part)
   local plain = string.gsub(part, "+", " ")
   if find(string.gsub(plain, "%%%x%x", ""), "%%") then return nil end
-  return (string.gsub(plain, "%%(%x%x)", function(hex) return string.char(tonumber(hex, 16)) end))
+  return (string.gsub(plain, "%%(%x%x)", function(hex) return char(tonumber(hex, 16)) end))
 end
 
 local function check_query(query, shape)
@@ -334,12 +397,37 @@ local function is_json(headers)
   return (not media or match(string.lower(match(media, "^[^;]*")), JSON)) and (not coding or coding == "identity")
 end
 
+-- Drops the headers that no service reads; returns whether the rest may be passed on.
+local function drop_unread(headers)
+  local unread, size = {}, 0
+  for name, value in pairs(headers) do
+    if FORWARDED[name] then
+      size = size + #name + #value + HEADER_OVERHEAD
+    elseif byte(name) ~= COLON then
+      unread[#unread + 1] = name
+    end
+  end
+  for _, name in ipairs(unread) do headers:remove(name) end
+  return size <= MAX_FORWARDED
+end
+
 function envoy_on_request(handle)
-  local shape = shapes[handle:metadata():get("rpc")]
+  local route = handle:metadata()
+  local shape = shapes[route:get("rpc")]
   if not shape then return end
   local headers = handle:headers()
-  local path, query = match(headers:get(":path"), "^([^?]*)%??(.*)$")
+  local json = shape.body and is_json(headers)
   violations = {}
+  if not drop_unread(headers) then
+    return refuse(handle, "431", "HEADERS_TOO_LARGE", "the headers of the request are too large")
+  end
+  local target = headers:get(":path")
+  if #target > MAX_PATH then
+    return refuse(handle, "414", "PATH_TOO_LONG", "the path and the query exceed " .. MAX_PATH .. " bytes")
+  end
+  -- The contract knows GET; what is not wanted of its answer is left out of the response.
+  if route:get("head") then headers:replace(":method", "GET") end
+  local path, query = match(target, "^([^?]*)%??(.*)$")
   if find(path, "%", 1, true) and not is_utf8(unescape(path) or "\255") then
     return refuse(handle, "400", "MALFORMED_REQUEST", "the path is not UTF-8, percent-encoded")
   end
@@ -349,7 +437,6 @@ function envoy_on_request(handle)
     if reason then return refuse(handle, "400", reason, message) end
   end
   if not shape.body then return end
-  local json = is_json(headers)
   local buffer = handle:body() -- waits for it; other requests are checked meanwhile
   violations = {}
   if not buffer or buffer:length() == 0 then return end
@@ -357,19 +444,40 @@ function envoy_on_request(handle)
     return refuse(handle, "415", "UNSUPPORTED_MEDIA_TYPE", "the body must be application/json, not encoded")
   end
   text, depth = buffer:getBytes(0, buffer:length()), 0
-  if shape.prefix then enter(shape.prefix) end
   local reason, message = try(check_body, shape)
   text = ""
   if reason then refuse(handle, "400", reason, message) end
 end
 
-function envoy_on_response(handle)
-  local wrapper = handle:metadata():get("unwrap")
-  if not wrapper or handle:headers():get(":status") ~= "200" then return end
-  local body = handle:body()
-  if not body then return end
-  local text = body:getBytes(0, body:length())
+-- Returns the resource that is the answer's only field, or the answer as it is.
+local function unwrap(answer, wrapper)
   local prefix = '{"' .. wrapper .. '":'
-  if sub(text, 1, #prefix) ~= prefix then return end
-  handle:headers():replace("content-length", body:setBytes(sub(text, #prefix + 1, -2)))
+  return sub(answer, 1, #prefix) == prefix and sub(answer, #prefix + 1, -2) or answer
+end
+
+-- Returns the whole seconds after which an error says to try again, if it does.
+local function retry_seconds(answer)
+  local _, info = find(answer, '"type.googleapis.com/google.rpc.RetryInfo"', 1, true)
+  local seconds = info and match(answer, '"retry_?[dD]elay": ?"([%d.]+)s"', info)
+  return seconds and string.format("%d", math.max(1, math.ceil(tonumber(seconds))))
+end
+
+function envoy_on_response(handle)
+  local route, status = handle:metadata(), handle:headers():get(":status")
+  local wrapper, head, is_error = route:get("unwrap"), route:get("head"), status >= "400"
+  if not (wrapper or head or is_error) then return end
+  local body = handle:body() -- waits for it; what was got from the handle before is gone
+  if not body then return end
+  local headers, answer = handle:headers(), body:getBytes(0, body:length())
+  if is_error then
+    local seconds = not headers:get("retry-after") and retry_seconds(answer)
+    if seconds then headers:replace("retry-after", seconds) end
+  elseif wrapper then
+    answer = unwrap(answer, wrapper)
+    if not head then headers:replace("content-length", body:setBytes(answer)) end
+  end
+  if head then
+    body:setBytes("")
+    headers:replace("content-length", #answer)
+  end
 end

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from itertools import groupby
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -37,7 +38,7 @@ def render(settings: EdgeSettings, folder: Path) -> dict[str, bytes]:
     config = _template("envoy.yaml.j2").render(
         edge=settings,
         folder=folder,
-        routes=routes,
+        served=_served(routes),
         pages=pages,
         allowed=_allowed_methods(routes, pages),
         services=services,
@@ -81,6 +82,13 @@ def _template(name: str) -> jinja2.Template:
     return environment.get_template(name)
 
 
+def _served(routes: list[EdgeRoute]) -> list[tuple[EdgeRoute, str]]:
+    """The routes with the methods that lead to them: what can be read answers HEAD too, after all others."""
+    return [(each, each.route.verb) for each in routes] + [
+        (each, "HEAD") for each in routes if each.route.verb == "GET"
+    ]
+
+
 def _pages(settings: EdgeSettings) -> list[dict[str, str]]:
     """What the edge answers by itself."""
     links = {"name": "stoa", "products": "/api/v1/products", "categories": "/api/v1/categories"}
@@ -98,7 +106,13 @@ def _page(path: str, content_type: str, **body: str) -> dict[str, str]:
 def _allowed_methods(routes: list[EdgeRoute], pages: list[dict[str, str]]) -> list[tuple[str, str]]:
     """The paths, as patterns, and the methods that each has: for answers that a method is not allowed."""
     by_path = sorted(routes, key=lambda each: (each.route.path.count("{"), each.regex))
-    return [(re.escape(page["path"]), "GET, HEAD") for page in pages] + [
-        (regex, ", ".join(sorted(each.route.verb for each in group)))
+    return [(re.escape(page["path"]), _methods(["GET"])) for page in pages] + [
+        (regex, _methods(each.route.verb for each in group))
         for regex, group in groupby(by_path, key=lambda each: each.regex)
     ]
+
+
+def _methods(verbs: Iterable[str]) -> str:
+    """What a header says of a path that has these verbs: the edge knows HEAD and OPTIONS by itself."""
+    known = {*verbs, "OPTIONS"}
+    return ", ".join(sorted(known | {"HEAD"} if "GET" in known else known))

@@ -32,7 +32,8 @@ def replies(max_body_bytes: int) -> list[Reply]:
             _details("grpc_json_transcode_failure", 400),
             code_pb2.INVALID_ARGUMENT,
             "MALFORMED_REQUEST",
-            "%LOCAL_REPLY_BODY%",
+            # What the check before has not found; Envoy says it in terms of its own types, without the field.
+            "a value of the request is not of the kind that its field takes",
             400,
         ),
         _on(404, code_pb2.NOT_FOUND, "ROUTE_NOT_FOUND", "there is nothing at this path"),
@@ -75,7 +76,7 @@ def replies(max_body_bytes: int) -> list[Reply]:
 
 def _tokens() -> list[Reply]:
     refused = "response.code_details.startsWith('jwt_authn_access_denied')"
-    invalid = (code_pb2.UNAUTHENTICATED, "TOKEN_INVALID", "the token is not valid: %LOCAL_REPLY_BODY%", 401)
+    invalid = (code_pb2.UNAUTHENTICATED, "TOKEN_INVALID", "the token is not valid, please sign in again", 401)
     return [
         Reply(
             _details("Jwt_is_missing", 401), code_pb2.UNAUTHENTICATED, "TOKEN_MISSING", "please sign in", 401

@@ -32,9 +32,8 @@ def lua_tables(routes: Iterable[EdgeRoute]) -> str:
     shapes = []
     for each in routes:
         body = tables.fields(each.body_fields()) if each.takes_json else "nil"
-        prefix = "nil" if each.route.body in ("", "*") else _text(each.route.body)
         query = tables.fields(each.query_fields())
-        shapes.append(f"  [{_text(each.name)}] = {{body = {body}, prefix = {prefix}, query = {query}}},")
+        shapes.append(f"  [{_text(each.name)}] = {{body = {body}, query = {query}}},")
     return "\n".join([*tables.lua("messages"), *tables.lua("enums"), "local shapes = {", *shapes, "}"])
 
 
@@ -66,7 +65,10 @@ class _Tables:
         message, enum = field.message_type, field.enum_type
         if enum is not None:
             names = [value.name for value in enum.values]
-            values = [_text(", ".join(names)), *(f"{name} = true" for name in names)]
+            # The first one stands for leaving the field out, which needs not be said.
+            *others, last = names[1:] or names
+            told = f"{', '.join(others)} or {last}" if others else last
+            values = [_text(told), *(f"{name} = true" for name in names)]
             self._known["enums"][enum.full_name] = "{" + ", ".join(values) + "}"
         elif message is not None and _kind(field) == message.full_name:
             messages = self._known["messages"]
@@ -101,6 +103,8 @@ def _kind(field: FieldDescriptor) -> str:
     message = field.message_type
     if message is None:
         return _KINDS[field.cpp_type]
+    if message.full_name == "google.protobuf.Timestamp":
+        return "time"
     if message.full_name in TEXT:
         return "string"
     if message.full_name in _ANYTHING:

@@ -19,9 +19,9 @@ import envoy  # type: ignore[import-untyped]  # no types
 import grpc
 import httpx
 import jwt
+import psutil  # type: ignore[import-untyped]  # no types
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
-from google.protobuf import any_pb2
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from google.rpc import error_details_pb2, status_pb2
@@ -49,10 +49,10 @@ _CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.Statu
 class ServiceError(Exception):
     """Makes the stand-in answer an error with details, as a service does."""
 
-    def __init__(self, code: int, message: str, reason: str) -> None:
-        detail = any_pb2.Any()
-        detail.Pack(error_details_pb2.ErrorInfo(reason=reason, domain="stoa"))
-        self.status = status_pb2.Status(code=code, message=message, details=[detail])
+    def __init__(self, code: int, message: str, reason: str, *details: Message) -> None:
+        self.status = status_pb2.Status(code=code, message=message)
+        for detail in (error_details_pb2.ErrorInfo(reason=reason, domain="stoa"), *details):
+            self.status.details.add().Pack(detail)
 
 
 @dataclass
@@ -149,6 +149,7 @@ class Edge:
     services: Services
     issuer: Issuer
     log: Path
+    process: psutil.Process
 
     def bearer(self, subject: str = "", **changes: Any) -> dict[str, str]:
         """Return the headers of somebody who is signed in."""
@@ -162,6 +163,11 @@ class Edge:
             yield
         finally:
             del self.services.answers[rpc]
+
+    def cpu_seconds(self) -> float:
+        """Return how much work Envoy has done."""
+        times = self.process.cpu_times()
+        return float(times.user + times.system)
 
     async def logged(self, request_id: str) -> dict[str, Any]:
         """Return the line of the access log about a request."""
@@ -221,7 +227,7 @@ async def running(folder: Path, **changes: Any) -> AsyncIterator[Edge]:
             async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{settings.port}", timeout=10) as client:
                 if not await _is_up(client, process):
                     raise AssertionError(log.read_text())
-                yield Edge(settings.port, client, services, issuer, log)
+                yield Edge(settings.port, client, services, issuer, log, psutil.Process(process.pid))
         finally:
             with suppress(ProcessLookupError):
                 process.terminate()

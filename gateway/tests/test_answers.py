@@ -7,9 +7,11 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from google.rpc import code_pb2
+from google.protobuf.duration_pb2 import Duration
+from google.rpc import code_pb2, error_details_pb2
 
 from stoa.catalog.v1 import catalog_pb2
+from stoa.inventory.v1 import inventory_pb2
 from stoa_chassis.testing import eventually
 from stoa_gateway import Limit, RateLimits
 
@@ -17,6 +19,7 @@ from .conftest import SERVICES, Edge, ServiceError, knows_the_keys, reason, runn
 
 GET_ORDER = "stoa.order.v1.OrderService/GetOrder"
 PLACE_ORDER = "stoa.order.v1.OrderService/PlaceOrder"
+GET_INVENTORY = "stoa.inventory.v1.InventoryService/GetInventory"
 LIST_PRODUCTS = "stoa.catalog.v1.CatalogService/ListProducts"
 CREATE_USER = "stoa.user.v1.UserService/CreateUser"
 ORIGIN = "http://localhost:5173"
@@ -122,6 +125,7 @@ async def test_a_browser_of_a_known_origin_may_call(edge: Edge) -> None:
     preflight = await edge.client.options(f"/api/v1/orders/{uuid4()}/cancel", headers=asked)
     assert preflight.status_code == 200
     assert preflight.headers["access-control-allow-origin"] == ORIGIN
+    assert "origin" in preflight.headers["vary"]
     assert "PUT" in preflight.headers["access-control-allow-methods"]
     assert "authorization" in preflight.headers["access-control-allow-headers"]
     for headers in ({}, edge.bearer(), {"authorization": "Bearer x"}):
@@ -132,12 +136,57 @@ async def test_a_browser_of_a_known_origin_may_call(edge: Edge) -> None:
 
 async def test_a_browser_of_another_origin_may_not(edge: Edge) -> None:
     asked = {"origin": "http://evil.example", "access-control-request-method": "PUT"}
-    assert (
-        "access-control-allow-origin"
-        not in (await edge.client.options("/api/v1/orders", headers=asked)).headers
-    )
-    answer = await edge.client.get("/api/v1/products", headers={"origin": "http://evil.example"})
-    assert "access-control-allow-origin" not in answer.headers
+    for path in ("/api/v1/orders", "/nowhere"):
+        preflight = await edge.client.options(path, headers=asked)
+        assert preflight.status_code == 200
+        assert "access-control-allow-origin" not in preflight.headers
+        assert "origin" in preflight.headers["vary"]
+    for path in ("/api/v1/products", "/healthz", "/nowhere"):
+        answer = await edge.client.get(path, headers={"origin": "http://evil.example"})
+        assert not [name for name in answer.headers if name.startswith("access-control")]
+        assert "origin" in answer.headers["vary"]
+
+
+EVERY_KIND_OF_ANSWER = [
+    # method, path, headers, body, status
+    ("GET", "/api/v1/products", {}, b"", 200),
+    ("GET", "/healthz", {}, b"", 200),
+    ("OPTIONS", "/api/v1/products", {}, b"", 204),
+    ("GET", "/api/v1/products?x=1", {}, b"", 400),
+    ("GET", "/api/v1/products/a%00b", {}, b"", 400),
+    ("GET", "/api/v1/orders/0198c3a2", {}, b"", 401),
+    ("GET", "/api/v1/products", {"authorization": "Bearer x"}, b"", 401),
+    ("GET", "/nowhere", {}, b"", 404),
+    ("DELETE", "/api/v1/products", {}, b"", 405),
+    ("POST", "/api/v1/auth/login", {}, b" " * 2_000_000, 413),
+    ("GET", f"/api/v1/products?tag={'x' * 17_000}", {}, b"", 414),
+    ("POST", "/api/v1/auth/login", {"content-type": "text/plain"}, b"x", 415),
+    ("GET", "/api/v1/products", {"authorization": f"Basic {'x' * 8000}"}, b"", 401),
+    ("GET", "/api/v1/products", {"traceparent": "x" * 8000}, b"", 431),
+]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "body", "status"),
+    EVERY_KIND_OF_ANSWER,
+    ids=[f"{status} {method} {path[:30]}" for method, path, _, _, status in EVERY_KIND_OF_ANSWER],
+)
+async def test_a_known_origin_may_read_every_answer(
+    method: str, path: str, headers: dict[str, str], body: bytes, status: int, edge: Edge
+) -> None:
+    headers = headers | {"origin": ORIGIN}
+    answer = await edge.client.request(method, path, headers=headers, content=body)
+    assert answer.status_code == status, answer.text
+    assert answer.headers.get_list("access-control-allow-origin") == [ORIGIN]
+    assert answer.headers["access-control-expose-headers"] == "x-request-id, retry-after"
+    assert "origin" in answer.headers["vary"]
+
+
+async def test_without_known_origins_no_answer_differs_by_it(tmp_path: Path) -> None:
+    async with running(tmp_path, cors_origins=()) as edge:
+        answer = await edge.client.get("/nowhere", headers={"origin": ORIGIN})
+        assert "access-control-allow-origin" not in answer.headers
+        assert "vary" not in answer.headers
 
 
 @pytest.mark.parametrize("coding", ["gzip", "br"])
@@ -152,7 +201,7 @@ async def test_a_long_answer_is_compressed(coding: str, edge: Edge) -> None:
     assert "Accept-Encoding" in answer.headers["vary"]
 
 
-@pytest.mark.parametrize("path", ["/api/v1/products", f"/api/v1/orders/{uuid4()}", "/nowhere", "/healthz"])
+@pytest.mark.parametrize("path", ["/api/v1/products", "/api/v1/orders/0198c3a2", "/nowhere", "/healthz"])
 async def test_no_answer_tells_what_it_need_not(path: str, edge: Edge) -> None:
     headers = (await edge.client.get(path, headers=edge.bearer())).headers
     assert headers["x-content-type-options"] == "nosniff"
@@ -179,9 +228,114 @@ async def test_the_edge_says_what_there_is(edge: Edge) -> None:
     assert "openapi: 3" in description.text
 
 
-async def test_too_long_headers_are_refused(edge: Edge) -> None:
-    answer = await edge.client.get("/api/v1/products", headers={"x-long": "x" * 40_000})
-    assert (answer.status_code, reason(answer)) == (431, "HEADERS_TOO_LARGE")
+async def test_what_no_service_reads_does_not_reach_one(edge: Edge) -> None:
+    unread = {
+        "cookie": "; ".join(f"other_{n}={'x' * 1000}" for n in range(32)),
+        "user-agent": "x" * 2000,
+        "referer": "http://localhost/" + "x" * 2000,
+        "x-forwarded-for": ", ".join(["192.0.2.1"] * 200),
+        "baggage": "x" * 2000,
+        "tracestate": "x" * 2000,
+    }
+    read = edge.bearer() | {"traceparent": f"00-{uuid4().hex}-{uuid4().hex[:16]}-01"}
+    path = f"/api/v1/orders/{'x' * 15_000}"
+    answer = await edge.client.get(path, headers=unread | read)
+    assert answer.status_code == 200, answer.text
+    got = edge.services.last.metadata
+    assert {name: got[name] for name in read} == read
+    assert got.keys() == {*read, "x-request-id"}
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "status", "expected"),
+    [
+        ("/api/v1/products", {"x-long": "x" * 70_000}, 431, "HEADERS_TOO_LARGE"),
+        ("/api/v1/products", {"traceparent": "x" * 8_000}, 431, "HEADERS_TOO_LARGE"),
+        (f"/api/v1/products/{'x' * 17_000}", {}, 414, "PATH_TOO_LONG"),
+        (f"/api/v1/products?tag={'x' * 17_000}", {}, 414, "PATH_TOO_LONG"),
+    ],
+)
+async def test_what_is_truly_too_large_is_refused_by_the_edge(
+    path: str, headers: dict[str, str], status: int, expected: str, edge: Edge
+) -> None:
+    calls = len(edge.services.calls)
+    answer = await edge.client.get(path, headers=headers)
+    assert (answer.status_code, reason(answer)) == (status, expected)
+    assert not any(name in answer.text for name in ("traceparent", "x-envoy", ":path", "metadata"))
+    assert len(edge.services.calls) == calls
+
+
+@pytest.mark.parametrize("seconds", ["0.2", "1", "1.000000001", "37"])
+async def test_every_error_that_says_when_to_try_again_says_so_in_a_header(seconds: str, edge: Edge) -> None:
+    whole, _, fraction = seconds.partition(".")
+    delay = Duration(seconds=int(whole), nanos=int(fraction.ljust(9, "0") or "0"))
+    expected = str(int(whole) + bool(fraction))
+    for code in (code_pb2.RESOURCE_EXHAUSTED, code_pb2.UNAVAILABLE, code_pb2.ABORTED):
+
+        def refuse(_: object, code: int = code) -> None:
+            raise ServiceError(code, "not now", "NOT_NOW", error_details_pb2.RetryInfo(retry_delay=delay))
+
+        with edge.answering(CREATE_USER, refuse):
+            answer = await edge.client.post("/api/v1/users", json={})
+        assert reason(answer) == "NOT_NOW"
+        assert answer.json()["details"][1]["@type"] == "type.googleapis.com/google.rpc.RetryInfo"
+        assert answer.headers["retry-after"] == expected
+
+
+async def test_an_error_that_says_nothing_of_trying_again_has_no_header_for_it(edge: Edge) -> None:
+    def refuse(_: object) -> None:
+        told = '"type.googleapis.com/google.rpc.RetryInfo","retry_delay":"5s"'
+        raise ServiceError(code_pb2.INVALID_ARGUMENT, told, "BECAUSE")
+
+    with edge.answering(CREATE_USER, refuse):
+        answer = await edge.client.post("/api/v1/users", json={})
+    assert "retry-after" not in answer.headers
+
+
+async def test_head_answers_as_get_does_without_the_body(edge: Edge) -> None:
+    products = [catalog_pb2.Product(name="Lamp", description="x" * 500) for _ in range(20)]
+    stock = inventory_pb2.Inventory(variant_id=str(uuid4()), stock_count=3, available=3)
+    plain = edge.bearer() | {"accept-encoding": "identity"}
+    with (
+        edge.answering(LIST_PRODUCTS, catalog_pb2.ListProductsResponse(products=products)),
+        edge.answering(GET_INVENTORY, inventory_pb2.GetInventoryResponse(inventory=stock)),
+    ):
+        for path in ("/api/v1/products", f"/api/v1/inventory/{stock.variant_id}", "/healthz", "/nowhere"):
+            get = await edge.client.get(path, headers=plain)
+            for coding in ("identity", "gzip"):
+                head = await edge.client.head(path, headers=plain | {"accept-encoding": coding})
+                assert (head.status_code, head.content) == (get.status_code, b"")
+                varying = {"date", "x-request-id", "vary"}
+                expected = {name: value for name, value in get.headers.items() if name not in varying}
+                assert {n: v for n, v in head.headers.items() if n not in varying} == expected
+
+
+async def test_head_is_refused_as_get_is(edge: Edge) -> None:
+    def refuse(_: object) -> None:
+        delay = Duration(seconds=3)
+        raise ServiceError(
+            code_pb2.NOT_FOUND, "no such order", "GONE", error_details_pb2.RetryInfo(retry_delay=delay)
+        )
+
+    mine = f"/api/v1/orders/{uuid4()}"
+    head = await edge.client.head(mine)
+    assert (head.status_code, head.content) == (401, b"")
+    with edge.answering(GET_ORDER, refuse):
+        head = await edge.client.head(mine, headers=edge.bearer())
+    assert (head.status_code, head.content, head.headers["retry-after"]) == (404, b"", "3")
+    assert int(head.headers["content-length"]) > 50
+    # The connection is still in step.
+    assert (await edge.client.get("/healthz")).json() == {"status": "ok"}
+    assert (await edge.client.head("/api/v1/products?x=1")).status_code == 400
+    login = await edge.client.head("/api/v1/auth/login")
+    assert (login.status_code, login.headers["allow"]) == (405, "OPTIONS, POST")
+
+
+async def test_the_access_log_knows_head(edge: Edge) -> None:
+    request_id = str(uuid4())
+    await edge.client.head("/api/v1/products", headers={"x-request-id": request_id})
+    entry = await edge.logged(request_id)
+    assert (entry["method"], entry["path"], entry["rpc"]) == ("HEAD", "/api/v1/products", LIST_PRODUCTS)
 
 
 async def _until_refused(edge: Edge, method: str, path: str, **request: Any) -> int:

@@ -132,6 +132,11 @@ def a_cancelled_order_that_was_not_refunded(books: Told) -> None:
     books.charges[1] = replace(books.charges[1], refunded=Decimal(0))
 
 
+def a_confirmed_order_without_its_money(books: Told) -> None:
+    books.payments[0] = replace(books.payments[0], status="refunded", refunded=PRICE, made=PRICE)
+    books.charges[0] = replace(books.charges[0], refunded=PRICE)
+
+
 def a_refund_that_never_reached_the_gateway(books: Told) -> None:
     books.charges[1] = replace(books.charges[1], refunded=Decimal(0))
 
@@ -205,6 +210,7 @@ RULES: dict[Callable[[Told], None], str] = {
     a_confirmed_order_that_was_never_charged: "a confirmed order is charged once",
     a_confirmed_order_that_was_charged_too_much: "a confirmed order is charged once",
     a_cancelled_order_that_was_not_refunded: "a cancelled order is refunded in full",
+    a_confirmed_order_without_its_money: "an order that is refunded in full is cancelled",
     a_refund_that_never_reached_the_gateway: "the gateway's ledger agrees",
     a_confirmed_order_without_its_stock: "orders have the stock that they wait for, and no others",
     stock_that_a_cancelled_order_still_holds: "orders have the stock that they wait for, and no others",

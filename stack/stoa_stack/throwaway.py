@@ -22,6 +22,7 @@ from stoa_stack.instance import CHECKOUT, Instance
 # Below 32768, where the system takes the ports of outgoing connections from.
 _PORT_BASES = range(20000, 32000, 1000)
 _GRACE_SECONDS = 120.0  # for a command that is told to end: a stack takes its time to stop
+_reserved: list[socket.socket] = []
 _Handler = Callable[[int, FrameType | None], None] | signal.Handlers
 # Short waits, so that a payment that never answers in time can be watched to its end.
 SHORT_WAITS = {
@@ -95,9 +96,12 @@ def _handling(handlers: Mapping[signal.Signals, _Handler]) -> Iterator[None]:
 
 
 def free_port_base() -> int:
-    """The first base of which nobody listens on any port; raises typer.Exit if there is none."""
+    """The first base of which nobody listens on any port; raises typer.Exit if there is none.
+
+    It is this process's from then on, so that two that look at the same moment get two.
+    """
     for base in _PORT_BASES:
-        if not any(_taken(base + offset) for offset in range(_PORT_BASES.step)):
+        if not any(_taken(base + offset) for offset in range(_PORT_BASES.step)) and _reserve(base):
             return base
     typer.echo(f"No port base from {_PORT_BASES[0]} to {_PORT_BASES[-1]} is free.", err=True)
     raise typer.Exit(1)
@@ -106,6 +110,19 @@ def free_port_base() -> int:
 def _taken(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _reserve(base: int) -> bool:
+    """Listen on the last port, which no part has, as long as this process lives; False if another does."""
+    sign = socket.socket()
+    try:
+        sign.bind(("127.0.0.1", base + _PORT_BASES.step - 1))
+        sign.listen()
+    except OSError:
+        sign.close()
+        return False
+    _reserved.append(sign)
+    return True
 
 
 def run(console: Console, title: str, *command: str, env: Mapping[str, str] | None = None) -> None:

@@ -27,7 +27,7 @@ from stoa_order.saga import Answer, Patience
 from stoa_order.service import Orders, PlaceOrder
 from stoa_order.testing import ADDRESS, TARIFF, FakePeers, paid, reserved
 from stoa_payment import testing as payments_in_memory
-from stoa_payment.model import Payment, RetryPolicy
+from stoa_payment.model import Payment, RequestKey, RetryPolicy
 from stoa_payment.service import Payments, ProcessPayment, RefundPayment
 from stoa_payment.testing import FakeGateway, Fate
 
@@ -209,7 +209,9 @@ async def a_charge_that_is_captured_after_it_was_given_up() -> Sequence[str]:
 
 
 def a_refund(payment: Payment) -> RefundPayment:
-    return RefundPayment(payment_id=payment.payment_id, request_id="r", amount=None, reason="cancelled")
+    return RefundPayment(
+        payment_id=payment.payment_id, key=RequestKey("user", "r"), amount=None, reason="cancelled"
+    )
 
 
 async def a_refund_that_is_made_later() -> Sequence[str]:

@@ -1,73 +1,117 @@
-"""The reasons by which clients tell refusals apart: each is one error's, and some test knows it."""
+"""The reasons that clients branch on, with their codes: a reason that changes breaks them."""
 
-import re
+import importlib
+import pkgutil
 from collections.abc import Iterator
-from functools import cache
-from importlib import import_module
-from pathlib import Path
 
-import pytest
+import stoa_chassis
+from stoa_chassis.errors import Code, DomainError, RemoteError
+from stoa_gateway.replies import replies
+from stoa_services import SERVICES
 
-from stoa_chassis import errors
-from stoa_chassis.errors import DomainError, RemoteError
-from stoa_stack.instance import CHECKOUT
-from stoa_tools import workspace
-
-_PACKAGES = {
-    package.name: CHECKOUT / member.folder / package
-    for member in workspace.members()
-    for package in member.packages
-    if member.is_service or member.folder.parts[0] == "libs"
+OF_SERVICES = {
+    "ADDRESS_BOOK_FULL": Code.FAILED_PRECONDITION,
+    "ADDRESS_NOT_FOUND": Code.NOT_FOUND,
+    "BAD_SIGNATURE": Code.UNAUTHENTICATED,
+    "CART_BUSY": Code.ABORTED,
+    "CART_EMPTY": Code.FAILED_PRECONDITION,
+    "CART_FULL": Code.FAILED_PRECONDITION,
+    "CART_ITEM_NOT_FOUND": Code.NOT_FOUND,
+    "CHARGE_MISMATCH": Code.FAILED_PRECONDITION,
+    "EMAIL_TAKEN": Code.ALREADY_EXISTS,
+    "ETAG_MISMATCH": Code.ABORTED,
+    "FOREIGN_CURRENCY": Code.FAILED_PRECONDITION,
+    "INVALID_CREDENTIALS": Code.UNAUTHENTICATED,
+    "INVALID_REFRESH_TOKEN": Code.UNAUTHENTICATED,
+    "ITEMS_UNAVAILABLE": Code.FAILED_PRECONDITION,
+    "NOTHING_TO_REFUND": Code.FAILED_PRECONDITION,
+    "NOT_RESERVED": Code.FAILED_PRECONDITION,
+    "ORDER_NOT_CANCELLABLE": Code.FAILED_PRECONDITION,
+    "ORDER_NOT_FOUND": Code.NOT_FOUND,
+    "OUT_OF_STOCK": Code.FAILED_PRECONDITION,
+    "PAYMENT_FAILED": Code.FAILED_PRECONDITION,
+    "PAYMENT_MISMATCH": Code.FAILED_PRECONDITION,
+    "PAYMENT_NOT_FOUND": Code.NOT_FOUND,
+    "PAYMENT_PENDING": Code.FAILED_PRECONDITION,
+    "PRICE_CHANGED": Code.FAILED_PRECONDITION,
+    "PRODUCT_NOT_FOUND": Code.NOT_FOUND,
+    "REFUND_TOO_LARGE": Code.FAILED_PRECONDITION,
+    "REQUEST_ID_REUSED": Code.ALREADY_EXISTS,
+    "REQUEST_IN_PROGRESS": Code.ABORTED,
+    "SIGN_IN_BUSY": Code.RESOURCE_EXHAUSTED,
+    "SIGN_IN_LOCKED": Code.RESOURCE_EXHAUSTED,
+    "SKU_TAKEN": Code.ALREADY_EXISTS,
+    "STOCK_RESERVED": Code.FAILED_PRECONDITION,
+    "STOCK_TOO_LARGE": Code.FAILED_PRECONDITION,
+    "USER_NOT_FOUND": Code.NOT_FOUND,
+    "VARIANT_NOT_FOUND": Code.NOT_FOUND,
+}
+OF_THE_CHASSIS = {
+    "CONCURRENT_CHANGES": Code.ABORTED,
+    "DEADLINE_EXCEEDED": Code.DEADLINE_EXCEEDED,
+    "DEPENDENCY_DOWN": Code.UNAVAILABLE,
+    "INTERNAL": Code.INTERNAL,
+    "KEYS_UNAVAILABLE": Code.UNAVAILABLE,
+    "NOT_OWNER": Code.PERMISSION_DENIED,
+    "OVERLOADED": Code.RESOURCE_EXHAUSTED,
+    "PEER_UNKNOWN": Code.PERMISSION_DENIED,
+    "SERVICES_ONLY": Code.PERMISSION_DENIED,
+    "SERVICE_NOT_ALLOWED": Code.PERMISSION_DENIED,
+    "STAFF_ONLY": Code.PERMISSION_DENIED,
+    "TOKEN_EXPIRED": Code.UNAUTHENTICATED,
+    "TOKEN_INVALID": Code.UNAUTHENTICATED,
+    "TOKEN_MISSING": Code.UNAUTHENTICATED,
+    "UNIMPLEMENTED": Code.UNIMPLEMENTED,
+}
+OF_THE_EDGE = {
+    "BODY_TOO_LARGE": (413, Code.INVALID_ARGUMENT),
+    "HEADERS_TOO_LARGE": (431, Code.INVALID_ARGUMENT),
+    "INTERNAL": (500, Code.INTERNAL),
+    "KEYS_UNAVAILABLE": (503, Code.UNAVAILABLE),
+    "MALFORMED_REQUEST": (400, Code.INVALID_ARGUMENT),
+    "METHOD_NOT_ALLOWED": (405, Code.UNIMPLEMENTED),
+    "OVERLOADED": (429, Code.RESOURCE_EXHAUSTED),
+    "RATE_LIMITED": (429, Code.RESOURCE_EXHAUSTED),
+    "REQUEST_TIMEOUT": (408, Code.DEADLINE_EXCEEDED),
+    "ROUTE_NOT_FOUND": (404, Code.NOT_FOUND),
+    "TOKEN_EXPIRED": (401, Code.UNAUTHENTICATED),
+    "TOKEN_INVALID": (401, Code.UNAUTHENTICATED),
+    "TOKEN_MISSING": (401, Code.UNAUTHENTICATED),
+    "UPSTREAM_TIMEOUT": (504, Code.DEADLINE_EXCEEDED),
 }
 
 
-def _refusals() -> dict[str, type[DomainError]]:
-    """All domain errors of the services and the libraries, by the names of their classes."""
-    for name, folder in _PACKAGES.items():
-        for path in folder.glob("*.py"):
-            if re.search(r"^class \w+\(\w+\):", path.read_text(), re.MULTILINE) and path.stem != "__main__":
-                import_module(f"{name}.{path.stem}")
-    found = [kind for kind in _below(DomainError) if kind.__module__.split(".")[0] in _PACKAGES]
-    return {f"{kind.__module__}.{kind.__name__}": kind for kind in found if kind is not RemoteError}
+def test_the_reasons_of_services_are_these() -> None:
+    assert {each.reason: each.code for name in SERVICES for each in declared(f"stoa_{name}")} == OF_SERVICES
 
 
-def _below(kind: type[DomainError]) -> Iterator[type[DomainError]]:
-    for each in kind.__subclasses__():
-        yield each
-        yield from _below(each)
+def test_the_reasons_of_the_chassis_are_these() -> None:
+    ready_made = {code.name for code in Code}  # the bases, whose reasons are their codes
+    own = {each.reason: each.code for each in declared(stoa_chassis.__name__)}
+    assert {reason: code for reason, code in own.items() if reason in OF_THE_CHASSIS} == OF_THE_CHASSIS
+    assert own.keys() - OF_THE_CHASSIS.keys() <= ready_made
+    assert all(code.name == reason for reason, code in own.items() if reason in ready_made)
 
 
-REFUSALS = _refusals()
+def test_the_reasons_of_the_edge_are_these() -> None:
+    told = {reply.reason: (reply.http, Code(reply.code)) for reply in replies(1) if reply.http != 502}
+    assert told | {"UPSTREAM_UNAVAILABLE": (503, Code.UNAVAILABLE)} == OF_THE_EDGE | {
+        "UPSTREAM_UNAVAILABLE": (503, Code.UNAVAILABLE)
+    }
 
 
-@cache
-def _text_of_tests() -> str:
-    folders = [CHECKOUT / "tests", *CHECKOUT.glob("libs/*/tests"), *CHECKOUT.glob("services/*/tests")]
-    files = (path for folder in folders for path in folder.rglob("*.py") if path != Path(__file__))
-    return "\n".join(path.read_text() for path in files)
+def declared(package: str) -> Iterator[type[DomainError]]:
+    """The errors that the modules of a package declare."""
+    top = importlib.import_module(package)
+    for found in pkgutil.walk_packages(top.__path__, f"{package}."):
+        if not found.name.endswith(("__main__", ".testing", ".testing_stores")):
+            importlib.import_module(found.name)
+    yield from (each for each in subclasses(DomainError) if each.__module__.startswith(f"{package}."))
 
 
-@cache
-def _text_of_sources() -> str:
-    return "\n".join(path.read_text() for folder in _PACKAGES.values() for path in folder.rglob("*.py"))
-
-
-def test_a_reason_is_one_error_s_alone() -> None:
-    reasons = [kind.reason for kind in REFUSALS.values()]
-    assert sorted(reasons) == sorted(set(reasons))
-    assert all("reason" in vars(kind) for kind in REFUSALS.values())
-    assert all(re.fullmatch(r"[A-Z][A-Z_]*[A-Z]", reason) for reason in reasons)
-
-
-@pytest.mark.parametrize("name", REFUSALS)
-def test_some_test_knows_each_reason(name: str) -> None:
-    """Whoever renames a reason breaks the clients that decide by it, and should be told so by a test."""
-    assert f'"{REFUSALS[name].reason}"' in _text_of_tests()
-
-
-@pytest.mark.parametrize(
-    "name", [name for name, kind in REFUSALS.items() if kind.__module__ != errors.__name__]
-)
-def test_some_code_makes_each_refusal(name: str) -> None:
-    kind = REFUSALS[name].__name__
-    assert re.search(rf"(?<!class )\b{kind}(\.\w+)?\(", _text_of_sources())
+def subclasses(of: type[DomainError]) -> Iterator[type[DomainError]]:
+    """All classes derived from one, but RemoteError: its reason is another's."""
+    for each in of.__subclasses__():
+        if each is not RemoteError:
+            yield each
+        yield from subclasses(each)

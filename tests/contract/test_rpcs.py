@@ -6,12 +6,25 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from google.api import field_behavior_pb2
+from google.protobuf import descriptor_pool
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
 
+from stoa_chassis.errors import InvalidArgument
+from stoa_chassis.validation import RequestCheck
 from stoa_contracts.descriptors import Contracts, Rpc
 from stoa_services import SERVICES
 from stoa_stack.instance import CHECKOUT
-from stoa_tools.gen.json_schema import OUTPUT_ONLY
+
+OPTIONAL, REQUIRED, OUTPUT_ONLY = (
+    field_behavior_pb2.OPTIONAL,
+    field_behavior_pb2.REQUIRED,
+    field_behavior_pb2.OUTPUT_ONLY,
+)
+MESSAGE = FieldDescriptor.CPPTYPE_MESSAGE
 
 NUMBERS = ("int32", "int64", "uint32", "uint64", "sint32", "sint64", "fixed32", "fixed64", "float", "double")
 NUMBER_RULES = {getattr(FieldDescriptorProto, f"TYPE_{name.upper()}"): name for name in NUMBERS}
@@ -88,6 +101,57 @@ def test_a_read_says_that_it_may_be_repeated(rpc: Rpc) -> None:
 def test_everything_a_request_can_carry_is_bounded(contracts: Contracts, rpc: Rpc) -> None:
     name = rpc.request.full_name
     assert list(unbounded(contracts, name, name.rpartition(".")[2], set())) == []
+
+
+def test_a_required_field_that_is_absent_is_refused(rpc: Rpc) -> None:
+    for message in messages(request_of(rpc)):
+        required = {field.name for field in message.DESCRIPTOR.fields if REQUIRED in behaviors(field)}
+        assert required <= refused_when_empty(message), message.DESCRIPTOR.full_name
+
+
+def test_a_number_of_a_request_says_what_comes_of_its_absence(rpc: Rpc) -> None:
+    """Without it an absent number is taken for zero, and nobody can tell that from what was sent."""
+    for message in messages(request_of(rpc)):
+        for field in message.DESCRIPTOR.fields:
+            if field.is_repeated or field.cpp_type in (FieldDescriptor.CPPTYPE_STRING, MESSAGE):
+                continue
+            says = set(behaviors(field)) & {REQUIRED, OPTIONAL, OUTPUT_ONLY}
+            assert says, f"{field.full_name} is neither REQUIRED nor OPTIONAL"
+            if REQUIRED in says:
+                assert field.has_presence, f"{field.full_name} is to be `optional`, so that it can be absent"
+
+
+def request_of(rpc: Rpc) -> type[Message]:
+    """The class of an RPC's requests, as its service uses it."""
+    importlib.import_module(rpc.request.file.name.removesuffix(".proto").replace("/", ".") + "_pb2")
+    return GetMessageClass(descriptor_pool.Default().FindMessageTypeByName(rpc.request.full_name))
+
+
+def messages(type_: type[Message], seen: set[str] | None = None) -> Iterator[type[Message]]:
+    """A type and those of ours that are part of it, as far as a client fills them."""
+    seen = set() if seen is None else seen
+    descriptor: Any = type_.DESCRIPTOR
+    if descriptor.full_name in seen or not descriptor.full_name.startswith("stoa."):
+        return
+    seen.add(descriptor.full_name)
+    if not descriptor.GetOptions().map_entry:
+        yield type_
+    for field in descriptor.fields:
+        if field.message_type is not None and OUTPUT_ONLY not in behaviors(field):
+            yield from messages(GetMessageClass(field.message_type), seen)
+
+
+def behaviors(field: Any) -> list[int]:
+    return list(field.GetOptions().Extensions[field_behavior_pb2.field_behavior])
+
+
+def refused_when_empty(type_: type[Message]) -> set[str]:
+    """The fields that are named when a message without any is sent."""
+    try:
+        RequestCheck(type_)(type_())
+    except InvalidArgument as refused:
+        return {violation.field for violation in refused.violations}
+    return set()
 
 
 def test_no_field_could_hold_a_card_number(contracts: Contracts) -> None:

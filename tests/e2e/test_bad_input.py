@@ -1,15 +1,17 @@
 """What must not go through: each gets a 4xx with a Status that names the field, and changes nothing."""
 
+import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
+from uuid import uuid4
 
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from stoa_rest import ADD_CART_ITEM, GET_CART, UPDATE_PRODUCT
+from stoa_rest import ADD_CART_ITEM, GET_CART, UPDATE_PRODUCT, UserAddress
 from stoa_stack.rest import ApiError
 from stoa_stack.shopping import ADDRESS, new_product
 from tests.e2e.shop import Customer, Shop, order_body, refusal
@@ -68,13 +70,19 @@ WRONG_BODIES = [
     ("ada", "POST", "/api/v1/orders", body_of_order(request_id="x" * 200), "request_id"),
     ("ada", "POST", "/api/v1/orders", body_of_order(payment_token=None), "payment_token"),
     ("ada", "POST", "/api/v1/orders", body_of_order(payment_token="4242424242424242"), "payment_token"),
-    ("ada", "POST", "/api/v1/orders", body_of_order(shipping_address=None), "destination"),
+    ("ada", "POST", "/api/v1/orders", body_of_order(shipping_address=None), "shipping_address"),
     ("ada", "POST", "/api/v1/orders", body_of_order(shipping_address=without(ADDRESS, "city")), "city"),
     ("ada", "POST", "/api/v1/orders", body_of_order(shipping_address={**ADDRESS, "country": "u"}), "country"),
+    ("ada", "POST", "/api/v1/orders", body_of_order(shipping_address=ADDRESS | {"country": "XX"}), "country"),
+    ("ada", "POST", "/api/v1/orders", body_of_order(shipping_address=ADDRESS | {"region": "XX"}), "region"),
+    ("ada", "POST", "/api/v1/orders", body_of_order(shipping_address=without(ADDRESS, "region")), "region"),
     ("ada", "POST", "/api/v1/orders", body_of_order(shipping_method="teleport"), "shipping_method"),
     ("ada", "POST", "/api/v1/orders", body_of_order(total_amount=usd("1")["price"]), "total_amount"),
     ("ada", "POST", "/api/v1/orders", body_of_order(shipping_address=None, address_id=ID), "address_id"),
     ("ada", "POST", ADDRESSES, without(ADDRESS, "line1"), "line1"),
+    ("ada", "POST", ADDRESSES, {**ADDRESS, "country": "XX"}, "country"),
+    ("ada", "POST", ADDRESSES, {**ADDRESS, "postal_code": "0410"}, "postal_code"),
+    ("ada", "POST", ADDRESSES, {**ADDRESS, "city": " \u00a0 "}, "city"),
     ("ada", "POST", ADDRESSES, {**ADDRESS, "recipient": "x" * 300}, "recipient"),
     ("ada", "POST", ADDRESSES, {**ADDRESS, "recipient": "nul\u0000byte"}, "recipient"),
     ("ada", "PATCH", "/api/v1/users/{user_id}", {"email": "nowhere"}, "email"),
@@ -92,7 +100,11 @@ WRONG_BODIES = [
     ("staff", "POST", "/api/v1/products", {**new_product(), "tags": ["x" * 60]}, "tags"),
     ("staff", "POST", ADJUSTMENTS, {"delta": 0, "reason": "x", "request_id": "a"}, "delta"),
     ("staff", "POST", ADJUSTMENTS, {"delta": 5, "request_id": "a"}, "reason"),
+    ("staff", "POST", ADJUSTMENTS, {"reason": "x", "request_id": "a"}, "delta"),
     ("staff", "PUT", f"/api/v1/inventory/{ID}/threshold", {"threshold": -1}, "threshold"),
+    ("staff", "PUT", f"/api/v1/inventory/{ID}/threshold", {}, "threshold"),
+    ("staff", "PUT", f"/api/v1/inventory/{ID}/threshold", {"threshold": None}, "threshold"),
+    ("staff", "PUT", f"/api/v1/inventory/{ID}/threshold", None, "threshold"),
     ("staff", "POST", f"/api/v1/payments/{ID}/refunds", {"reason": "x"}, "request_id"),
 ]  # fmt: skip
 
@@ -111,6 +123,46 @@ async def test_a_wrong_field_is_named(
     refused = await refusal(caller, method, path.format(user_id=ada.user_id), body)
     assert refused.status == 400, refused
     assert any(field in named for named in refused.violations), refused
+
+
+async def test_a_field_goes_by_the_name_that_it_has_in_the_body(shop: Shop, ada: Customer) -> None:
+    for caller, method, path, body, told in [
+        (ada, "PATCH", f"/api/v1/users/{ada.user_id}", {"first_name": ""},
+         {"first_name": "must not be empty"}),
+        (ada, "POST", CART.format(user_id=ada.user_id), without(ITEM, "variant_id"),
+         {"variant_id": "is missing"}),
+        (ada, "POST", CART.format(user_id=ada.user_id), {**ITEM, "quantity": "2" * 20},
+         {"quantity": "is out of range"}),
+        (shop.staff, "POST", "/api/v1/products", variant(sku=""), {"variants[0].sku": "is missing"}),
+        (shop.staff, "PUT", UPDATE_PRODUCT.target(ID), new_product(),
+         {"etag": "is missing: it must be that of the version you read"}),
+    ]:  # fmt: skip
+        refused = await refusal(caller, method, path, body)
+        assert (refused.status, refused.violations) == (400, told)
+        assert refused.message == "; ".join(f"{field}: {words}" for field, words in told.items())
+
+
+async def test_hundreds_of_wrong_fields_are_one_answer_that_touches_nobody_else(shop: Shop) -> None:
+    """What is said of them goes into headers of the connection that everybody's calls are on."""
+    attributes = {f"{number} {'é' * 40}": "" for number in range(30)}
+    one = dict(new_product()["variants"][0])
+    broken = new_product() | {"variants": [one | {"attributes": attributes} for _ in range(20)]}
+    ids = "&".join(f"product_ids=lamp{number}" for number in range(500))
+    few = "&".join(f"product_ids={'é' * 20}{number}" for number in range(100))
+    others = [asyncio.create_task(shop.staff.create_product(**new_product())) for _ in range(30)]
+    for _ in range(5):
+        refused = await refusal(shop.staff, "POST", "/api/v1/products", broken)
+        assert (refused.status, refused.reason) == (400, "INVALID_ARGUMENT")
+        assert len(refused.violations) > 10
+        assert refused.violations[""].startswith("and 5")
+        refused = await refusal(shop.nobody(), "GET", f"/api/v1/products:batchGet?{few}")
+        assert (refused.status, refused.violations["product_ids[0]"]) == (400, "must be a UUID")
+        refused = await refusal(shop.nobody(), "GET", f"/api/v1/products:batchGet?{ids}")
+        assert (refused.status, refused.violations) == (
+            400,
+            {"product_ids": "must have at most 100 entries"},
+        )
+    assert len({product["product_id"] for product in await asyncio.gather(*others)}) == 30
 
 
 @pytest.mark.parametrize(
@@ -157,6 +209,55 @@ async def test_malformed_json_is_refused(ada: Customer, body: str) -> None:
     )
     assert response.status_code == 400, response.text
     assert response.json()["code"] == 3
+
+
+async def test_json_is_read_as_json_however_it_is_written(shop: Shop) -> None:
+    body = json.dumps(USER | {"email": f"{uuid4()}@example.com"}).replace("email", r"em\u0061il")
+    response = await shop.nobody().send(
+        "POST", "/api/v1/users", content=body, headers={"content-type": "application/json"}
+    )
+    assert response.status_code == 200, response.text
+    assert response.json()["email"].endswith("@example.com")
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [
+        ("/api/v1/products", {"cookie": "; ".join(f"c{n}={'x' * 1000}" for n in range(32))}, 200),
+        (f"/api/v1/products?tag={'x' * 15_000}", {}, 400),
+        (f"/api/v1/products/{'x' * 15_000}", {}, 400),
+        (f"/api/v1/products?tag={'x' * 20_000}", {}, 414),
+        ("/api/v1/products", {"traceparent": "x" * 10_000}, 431),
+        ("/api/v1/products", {"cookie": "x" * 80_000}, 431),
+    ],
+)
+async def test_what_no_service_reads_is_dropped_and_what_is_too_large_refused(
+    shop: Shop, path: str, headers: Mapping[str, str], status: int
+) -> None:
+    response = await shop.nobody().send("GET", path, headers=headers)
+    assert response.status_code == status, response.text[:500]
+    assert "metadata size" not in response.text
+    assert "x-envoy" not in response.text
+
+
+async def test_the_edge_answers_browsers_as_they_expect(shop: Shop, ada: Customer) -> None:
+    origin = {"origin": "http://localhost:5173"}
+    mine = GET_CART.target(ada.user_id)
+    got = await ada.send("GET", mine, headers={"accept-encoding": "identity"})
+    head = await ada.send("HEAD", mine)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-length"] == str(len(got.content))
+    options = await shop.nobody().send("OPTIONS", mine)
+    assert (options.status_code, options.headers["allow"]) == (204, "DELETE, GET, HEAD, OPTIONS")
+    shouted = Customer(shop.http, authorization=f"BEARER {ada.access_token}")
+    assert (await shouted.send("GET", mine)).status_code == 200
+    refused = await shop.nobody().send("GET", mine, headers=origin)
+    assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (401, origin["origin"])
+    assert "origin" in refused.headers["vary"]
+    stranger = {"origin": "http://evil.example", "access-control-request-method": "PUT"}
+    preflight = await shop.nobody().send("OPTIONS", mine, headers=stranger)
+    assert preflight.status_code == 200
+    assert "access-control-allow-origin" not in preflight.headers
 
 
 async def test_a_huge_body_is_refused(ada: Customer) -> None:
@@ -272,6 +373,32 @@ async def test_a_webhook_with_a_wrong_signature_is_refused(shop: Shop) -> None:
         headers={"content-type": "application/json", "x-gateway-signature": "t=1,v1=00"},
     )
     assert response.status_code in (400, 401, 403), response.text
+
+
+async def test_what_is_typed_is_put_in_order(shop: Shop) -> None:
+    bob = await shop.shopper()
+    in_hong_kong: UserAddress = {
+        "recipient": " Rene\u0301 Chan ",
+        "line1": "8 Nathan Road\t",
+        "region": "Kowloon",
+        "country": "HK",
+    }
+    kept = await bob.create_address(bob.user_id, **in_hong_kong)
+    assert (kept["recipient"], kept["line1"]) == ("Ren\u00e9 Chan", "8 Nathan Road")
+    product = new_product()
+    sku = product["variants"][0]["sku"]
+    await shop.staff.create_product(**product)
+    for typed in (f"{sku} ", sku.lower(), sku.upper()):
+        again = {**product, "variants": [{**product["variants"][0], "sku": typed}]}
+        assert (await refusal(shop.staff, "POST", "/api/v1/products", again)).status == 409
+
+
+async def test_a_threshold_of_zero_can_be_set(shop: Shop) -> None:
+    item = await shop.item()
+    path = f"/api/v1/inventory/{item.variant_id}/threshold"
+    response = await shop.staff.send("PUT", path, json={"threshold": 0})
+    assert response.is_success, response.text
+    assert response.json()["threshold"] == 0
 
 
 async def test_a_taken_email_and_a_taken_sku_are_conflicts(shop: Shop, ada: Customer) -> None:

@@ -53,6 +53,7 @@ async def test_the_policy_holds(
         assert stranger == 403
     if policy.owner:
         assert await answer(bob, method, path, bob.user_id) not in (401, 403)
+        assert await answer(bob, method, path, bob.user_id.upper()) not in (401, 403)
     if policy.staff:
         assert staff not in (401, 403)
     elif not policy.customer:

@@ -145,6 +145,7 @@ async def test_a_price_that_changed_since_the_cart_was_seen_is_an_error_that_nam
         await ada.order()
     assert refused.value.reason == "PRICE_CHANGED"
     assert item.variant_id in refused.value.metadata
+    assert f"{dearer['name']} now costs 12.00 USD instead of 10.00 USD" in refused.value.message
 
     async def seen() -> bool:
         cart = await ada.get_cart(ada.user_id)
@@ -159,10 +160,12 @@ async def test_a_product_that_was_taken_off_sale_cannot_be_ordered(shop: Shop) -
     item = await shop.item()
     ada = await shop.shopper()
     await ada.add(item)
+    name = (await shop.nobody().get_product(item.product_id))["name"]
     await shop.staff.delete_product(item.product_id)
     with pytest.raises(ApiError) as refused:
         await ada.order()
     assert refused.value.reason == "ITEMS_UNAVAILABLE"
+    assert refused.value.message == f"no longer on sale: {name}"
 
 
 async def test_an_empty_cart_cannot_be_ordered(shop: Shop) -> None:
@@ -219,6 +222,49 @@ async def test_orders_are_listed_newest_first_in_pages(shop: Shop) -> None:
     rest = await ada.list_user_orders(ada.user_id, page_size=2, page_token=first["next_page_token"])
     assert [order["order_id"] for order in first["orders"] + rest["orders"]] == placed[::-1]
     assert not rest["next_page_token"]
+
+
+async def test_an_order_stays_what_it_was_whatever_becomes_of_its_product_and_its_address(shop: Shop) -> None:
+    item = await shop.item(price="10", stock=5)
+    ada = await shop.shopper()
+    address = await ada.create_address(ada.user_id, **ADDRESS)
+    await ada.add(item, 2)
+    order = await ada.settled(
+        await ada.place_order(
+            request_id=str(uuid4()), address_id=address["address_id"], payment_token="tok_visa"
+        )
+    )
+    product = await shop.staff.get_product(item.product_id)
+    product["variants"][0]["price"]["units"] = "99"
+    product["name"] = "Another lamp"
+    await shop.staff.update_product(item.product_id, **product)
+    address["city"] = "Elsewhere"
+    await ada.update_address(ada.user_id, address["address_id"], **address)
+    assert await ada.get_order(order["order_id"]) == order
+
+    await shop.staff.delete_product(item.product_id)
+    await ada.delete_address(ada.user_id, address["address_id"])
+    assert await ada.get_order(order["order_id"]) == order
+    await ada.cancel_order(order["order_id"])
+    given_back = await eventually(lambda: _payment_is(ada, order, "refunded"))
+    assert [line["name"] for line in given_back["items"]] == [line["name"] for line in order["items"]]
+    assert given_back["total_amount"] == order["total_amount"]
+    payment = await ada.get_payment(order["payment"]["payment_id"])
+    assert payment["refunded_amount"] == order["total_amount"]
+
+
+async def test_an_order_that_is_cancelled_ten_times_at_once_is_paid_back_once(shop: Shop) -> None:
+    item = await shop.item(stock=5)
+    ada = await shop.shopper()
+    await ada.add(item)
+    order = await ada.settled(await ada.order())
+    answers = await asyncio.gather(*(ada.cancel_order(order["order_id"]) for _ in range(10)))
+    assert {answer["status"] for answer in answers} == {"cancelled"}
+    found = await eventually(lambda: _payment_is(ada, order, "refunded"))
+    assert [change["status"] for change in found["status_history"]] == ["pending", "confirmed", "cancelled"]
+    payment = await ada.get_payment(order["payment"]["payment_id"])
+    assert payment["refunded_amount"] == order["total_amount"]
+    assert await eventually(lambda: _stock_is(shop, item, 5, 0))
 
 
 async def test_tokens_are_refreshed_once_and_reuse_ends_the_session(shop: Shop) -> None:

@@ -28,7 +28,8 @@ def _stock(stock: StockState) -> str:
     for (_, variant_id), (quantity, status) in stock.rows.reservations:
         if status is HoldStatus.HELD:
             promised[variant_id] += quantity
-    for variant_id, (_, count, reserved, _, _) in stock.rows.stocks:
+    for variant_id, _ in stock.rows.stocks:
+        count, reserved = stock.rows.counts(variant_id)
         if not 0 <= reserved <= count:
             return f"oversold: {reserved} of {count} are reserved"
         if reserved != promised[variant_id]:

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
+from enum import StrEnum
 from typing import Any, Generic, TypeVar
 from unittest.mock import patch
 from uuid import UUID
@@ -24,13 +25,14 @@ import structlog
 from google.protobuf.message import Message
 
 from stoa.payment.v1 import payment_pb2
-from stoa_chassis.auth import Principal
+from stoa_chassis.auth import STAFF, Principal, acting_as
 from stoa_chassis.avro import Event
 from stoa_chassis.context import bound, correlation_id
 from stoa_chassis.due import Backoff, DueStore, Unfinished
 from stoa_chassis.errors import DomainError
 from stoa_chassis.inbox import AlreadyProcessed
 from stoa_chassis.memory import MemoryStore, memory_unit_of_work
+from stoa_chassis.money_proto import to_proto
 from stoa_chassis.outbox import Outbox
 from stoa_chassis.validation import RequestCheck
 from stoa_contracts.events import Payload
@@ -60,7 +62,7 @@ from stoa_payment import testing as payment_memory
 from stoa_payment.api import PaymentServicer
 from stoa_payment.model import Charge, GatewayRefund, Payment, Refund, RetryPolicy
 from stoa_payment.ports import Tx as PaymentTx
-from stoa_payment.service import Payments, RefundPayment
+from stoa_payment.service import Payments
 from stoa_payment.testing import Bank, Fate
 from tests.model import levelled
 from tests.model.levelled import LONGEST_WAIT, NOW
@@ -432,8 +434,16 @@ class Task:
     next_step: str = ""
 
 
+class StaffRefund(StrEnum):
+    """What staff may give back on their own."""
+
+    PART = "refund a part by staff"
+    PART_WITH_THE_SAGAS_KEY = "refund a part by staff, with the request id of the saga"
+    ALL = "refund all by staff"
+
+
 BRING_ON, GIVE_UP = "bring it on", "see whether to give up"
-_NAMES = ("charge", "refund", "refund by staff", "notice", BRING_ON, GIVE_UP)
+_NAMES = ("charge", "refund", "notice", BRING_ON, GIVE_UP, *StaffRefund)
 # What nobody asks for, so that nobody says under which correlation id.
 _LATE = ("notice", BRING_ON, GIVE_UP)
 
@@ -524,6 +534,17 @@ class PaymentService:
             for work in claimed
         ]
 
+    def by_staff(self, what: StaffRefund, payment_id: UUID) -> Question:
+        """What staff ask to give something back."""
+        request_ids = {StaffRefund.PART_WITH_THE_SAGAS_KEY: f"cancel-{self._order_id}"}
+        request = payment_pb2.RefundPaymentRequest(
+            payment_id=str(payment_id),
+            request_id=request_ids.get(what, what.name),
+            amount=None if what is StaffRefund.ALL else to_proto(_STAFF_REFUND),
+            reason="kindness",
+        )
+        return Question("refund", request.SerializeToString(deterministic=True))
+
     def _go_on(self, state: PaymentState, task: Task, fate: Fate | None) -> Outcome[PaymentState]:
         store = MemoryStore(state.rows)
         run = Run(store, state.bank, task.past, fate)
@@ -531,8 +552,11 @@ class PaymentService:
         correlation = _correlation_of(self._order_id)
         tasks, error = state.tasks, ""
         drive = self._loop.run_until_complete if isinstance(task.argument, PaymentDue | RefundDue) else _drive
+        by_staff = task.name in tuple(StaffRefund)
+        caller = Principal("staff", frozenset({STAFF})) if by_staff else Principal(service="order")
+        late = task.name in _LATE
         try:
-            with _ids_from(task.first_id), bound("" if task.name in _LATE else correlation):
+            with _ids_from(task.first_id), bound("" if late else correlation), acting_as(caller):
                 drive(self._use_case(run, task, clock))
         except Suspended as suspended:
             tasks = tuple(
@@ -571,12 +595,6 @@ class PaymentService:
             case Question("refund", message):
                 refund = payment_pb2.RefundPaymentRequest.FromString(message)
                 return PaymentServicer(payments).RefundPayment(refund, None)
-            case UUID() as payment_id:
-                return payments.refund(
-                    RefundPayment(
-                        payment_id=payment_id, request_id="staff", amount=_STAFF_REFUND, reason="kindness"
-                    )
-                )
             case Charge() | GatewayRefund() as subject:
                 return payments.receive_notice(*gateway.notice(subject))
             case _:

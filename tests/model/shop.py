@@ -29,6 +29,7 @@ from tests.model.services import (
     PaymentDue,
     PaymentService,
     PaymentState,
+    StaffRefund,
     StockState,
     Task,
     stocked,
@@ -56,7 +57,8 @@ class Scenario:
 
     `tasks` is how many use cases of payment may be under way at once for an order; `faults` whether messages
     come twice or get lost, processes die and the gateway fails to answer; `remembers` whether consumers have
-    an inbox; `staff` whether staff may give a part of the money back on their own.
+    an inbox; `staff` what staff may give back on their own; `payment_answers` whether there is a payment
+    service at all: without it each question gets lost.
     """
 
     stock: tuple[int, ...]
@@ -64,7 +66,7 @@ class Scenario:
     tasks: int = 1
     faults: bool = True
     remembers: bool = True
-    staff: bool = False
+    staff: tuple[StaffRefund, ...] = ()
     payment_answers: bool = True
 
     def hindrances(self, buyer: Buyer) -> tuple[str, ...]:
@@ -399,10 +401,9 @@ class Shop:
             yield BRING_ON, due
             if isinstance(due, PaymentDue):
                 yield GIVE_UP, due
-        if self.scenario.staff:
-            for made in map(payment_memory.payment_of, payment.rows.payments):
-                if made.status is not PaymentStatus.PENDING:
-                    yield "refund by staff", made.payment_id
+        for made in map(payment_memory.payment_of, payment.rows.payments):
+            if made.status is not PaymentStatus.PENDING:
+                yield from ((what, payments.by_staff(what, made.payment_id)) for what in self.scenario.staff)
 
     # ------------------------------------------------------------------------------------------- to rest
 

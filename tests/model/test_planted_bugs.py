@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from stoa_chassis import due
+from stoa_chassis.auth import Principal
 from stoa_chassis.avro import Event
 from stoa_chassis.due import DueWork
 from stoa_chassis.uow import transactional
-from stoa_events import InventoryReserved, OrderCancelled, OrderPlaced, PaymentSuccessful
+from stoa_events import InventoryReserved, OrderCancelled, OrderPlaced, PaymentRefunded, PaymentSuccessful
 from stoa_inventory.model import NotReserved
 from stoa_inventory.ports import Tx as InventoryTx
 from stoa_inventory.service import Inventory
@@ -24,7 +25,7 @@ from stoa_payment import model as payment_model
 from stoa_payment import testing as payment_memory
 from stoa_payment.model import ChargeStatus, PaymentStatus
 from tests.model.explorer import Report, explore
-from tests.model.services import GIVE_UP
+from tests.model.services import GIVE_UP, StaffRefund
 from tests.model.shop import Buyer, Scenario, Shop
 from tests.model.stepwise import Gateway
 
@@ -306,7 +307,7 @@ def test_a_refund_that_is_known_first_must_not_leave_the_order_waiting(
             order.on_payment_successful(answer, now)
 
     use(monkeypatch, RESERVE, replace(CHARGE, answers={**CHARGE.answers, PaymentSuccessful: pay}))
-    report = broken(replace(GOOD, staff=True))
+    report = broken(replace(GOOD, staff=(StaffRefund.PART,)))
     assert report.wrong == "an order waits for its deadline though everybody has answered"
 
 
@@ -334,6 +335,32 @@ def test_a_charge_that_never_gives_up_is_found_where_payment_never_answers(
     use(monkeypatch, RESERVE, replace(CHARGE, gives_up=None))
     report = broken(replace(GOOD, payment_answers=False))
     assert "every order is settled: pending, waiting for: charge" in report.wrong
+
+
+def test_keys_of_the_saga_that_people_can_send_keep_the_rest_of_the_money(
+    monkeypatch: pytest.MonkeyPatch, broken: Callable[..., Report]
+) -> None:
+    monkeypatch.setattr(Principal, "key_namespace", "one for all")
+    report = broken(replace(GOOD, staff=(StaffRefund.PART_WITH_THE_SAGAS_KEY,)))
+    assert "a cancelled order is refunded in full: cancelled, but 7.00" in report.wrong
+    assert any(StaffRefund.PART_WITH_THE_SAGAS_KEY in step for step in report.trace), report
+
+
+def test_an_order_that_goes_on_when_all_its_money_was_given_back_is_found(
+    monkeypatch: pytest.MonkeyPatch, broken: Callable[..., Report]
+) -> None:
+    def note(order: Order, answer: PaymentRefunded, now: datetime) -> None:
+        confirmed = order.status is Status.CONFIRMED
+        order.on_payment_refunded(
+            replace(answer, fully_refunded=not confirmed and answer.fully_refunded), now
+        )
+
+    assert isinstance(CHARGE.compensation, Step)
+    refund = replace(CHARGE.compensation, answers={PaymentRefunded: note})
+    use(monkeypatch, RESERVE, replace(CHARGE, compensation=refund))
+    report = broken(replace(GOOD, staff=(StaffRefund.PART, StaffRefund.ALL)))
+    assert "an order that is refunded in full is cancelled" in report.wrong
+    assert any(StaffRefund.ALL in step for step in report.trace), report
 
 
 def test_a_trace_reads_as_a_story(monkeypatch: pytest.MonkeyPatch, broken: Callable[..., Report]) -> None:

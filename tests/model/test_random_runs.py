@@ -12,10 +12,11 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from tests.model.services import StaffRefund
 from tests.model.shop import Buyer, Scenario, Shop
 
 _SCENARIO = Scenario(
-    (2, 1), (Buyer((1, 1)), Buyer((1, 0), "tok_timeout"), Buyer((1, 1))), tasks=2, staff=True
+    (2, 1), (Buyer((1, 1)), Buyer((1, 0), "tok_timeout"), Buyer((1, 1))), tasks=2, staff=tuple(StaffRefund)
 )
 
 

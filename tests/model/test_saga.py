@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.model.explorer import Report, explore
+from tests.model.services import StaffRefund
 from tests.model.shop import Buyer, Scenario, Shop
 
 _STATES = int(os.environ.get("STOA_MODEL_STATES", "60000"))
@@ -22,6 +23,7 @@ WHOLE = {
     "a declined card": Scenario((1,), (DECLINED,)),
     "a card that is captured late": Scenario((1,), (SLOW,)),
     "nothing left": Scenario((0,), (GOOD,)),
+    "staff refund all meanwhile": Scenario((1,), (GOOD,), staff=(StaffRefund.ALL,)),
     "consumers without an inbox": Scenario((1,), (GOOD,), remembers=False),
     "a payment service that never answers": Scenario((1,), (GOOD,), payment_answers=False),
 }
@@ -31,6 +33,7 @@ ENDS = {
     "a declined card": {"cancelled"},
     "a card that is captured late": {"confirmed", "cancelled"},
     "nothing left": {"cancelled"},
+    "staff refund all meanwhile": {"confirmed", "cancelled"},
     "consumers without an inbox": {"confirmed", "cancelled"},
     "a payment service that never answers": {"cancelled"},
 }
@@ -38,7 +41,13 @@ ENDS = {
 FIRST = {
     "two use cases of payment at once": Scenario((1,), (GOOD,), tasks=2),
     "two at once, captured late": Scenario((1,), (SLOW,), tasks=2),
-    "staff refund a part meanwhile": Scenario((1,), (GOOD,), staff=True),
+    "staff refund a part meanwhile": Scenario((1,), (GOOD,), staff=(StaffRefund.PART,)),
+    "staff send the request id of the saga": Scenario(
+        (1,), (GOOD,), staff=(StaffRefund.PART_WITH_THE_SAGAS_KEY,)
+    ),
+    "staff refund a part, and all that is left": Scenario(
+        (1,), (GOOD,), staff=(StaffRefund.PART, StaffRefund.ALL)
+    ),
     "two buyers of the last one": Scenario((1,), (GOOD, SLOW)),
     "two buyers of two variants": Scenario((2, 1), (Buyer((1, 1)), Buyer((2, 1)))),
     "two buyers, and nothing fails": Scenario((1,), (GOOD, GOOD), faults=False),
@@ -50,6 +59,8 @@ REACHED = {
     "two use cases of payment at once": {(BOUGHT,), (REFUSED,)},
     "two at once, captured late": {(BOUGHT,), (REFUSED,)},
     "staff refund a part meanwhile": {(BOUGHT,), (REFUSED,)},
+    "staff send the request id of the saga": {(BOUGHT,), (REFUSED,)},
+    "staff refund a part, and all that is left": {(BOUGHT,), (REFUSED,)},
     "two buyers of the last one": {(BOUGHT, REFUSED), (REFUSED, BOUGHT)},
     "two buyers of two variants": {(BOUGHT, REFUSED), (REFUSED, BOUGHT)},
     "two buyers, and nothing fails": {(BOUGHT, REFUSED), (REFUSED, BOUGHT)},

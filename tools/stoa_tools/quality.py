@@ -16,6 +16,8 @@ from stoa_stack.instance import CHECKOUT
 from stoa_stack.throwaway import SHORT_WAITS, run, throwaway
 from stoa_tools import on_stack, workspace
 
+# A process per core; the tests of a file stay together, and files run in the order of their collection.
+_IN_PARALLEL = ("-n", "auto", "--maxprocesses", "4", "--dist", "loadfile", "--no-loadscope-reorder")
 _PYTEST_CACHE = CHECKOUT / ".pytest_cache"
 
 
@@ -68,8 +70,8 @@ def model(console: Console, states: int) -> None:
 
 
 def test(console: Console) -> None:
-    """Run everything: lint, the tests without servers, those on a stack of their own, which is then audited,
-    and the upgrade of an older version.
+    """Run everything: lint, the tests that bring what they need, those on a stack of their own, which is then
+    audited.
 
     Raises typer.Exit with the code of the first step that fails, and says last what to look at.
     """
@@ -77,11 +79,10 @@ def test(console: Console) -> None:
     shutil.rmtree(_PYTEST_CACHE, ignore_errors=True)  # so that it names the failures of this run alone
     try:
         lint(console)
-        run(console, "tests without servers", "pytest", "-q", "-m", "not stack and not upgrade")
+        run(console, "tests without the stack", "pytest", "-q", "-m", "not stack", *_IN_PARALLEL)
         with throwaway(console, on_stack.STATE, SHORT_WAITS) as at:
             run(console, "tests on the stack", "pytest", "-q", "-m", "stack", env=on_stack.servers(at))
             run(console, "books", "stoa", "audit", "--wait", "90")
-        run(console, "upgrade", "pytest", "-q", "tests/upgrade")
     except typer.Exit:
         _print_failures(console)
         raise

@@ -118,7 +118,7 @@ OPERATIONS = (
 
 
 class Address(TypedDict, total=False):
-    """A postal address."""
+    """A postal address. Which parts it needs is up to its country."""
 
     recipient: Required[str]
     """Whom a parcel is for."""
@@ -129,14 +129,14 @@ class Address(TypedDict, total=False):
     line2: str
     """Floor, flat, building."""
 
-    city: Required[str]
-    """The town."""
+    city: str
+    """The town, where the country's addresses have one."""
 
     region: str
-    """State, province or county, where the country has them in addresses."""
+    """State, province or county, where the country's addresses have them."""
 
-    postal_code: Required[str]
-    """The postal code as written in its country."""
+    postal_code: str
+    """The postal code as written in its country, where the country has them."""
 
     country: Required[str]
     """ISO 3166-1 alpha-2."""
@@ -257,6 +257,9 @@ class Inventory(TypedDict, total=False):
 
     threshold: int
     """Fewer available than this count as low."""
+
+    on_sale: bool
+    """Whether the variant is sold. One that is not any more is never low, and can't be adjusted."""
 
 
 class Jwk(TypedDict, total=False):
@@ -635,7 +638,7 @@ class RefundPaymentBody(TypedDict, total=False):
 class SetThresholdBody(TypedDict, total=False):
     """Request of SetThreshold."""
 
-    threshold: int
+    threshold: Required[int]
     """Fewer available than this count as low."""
 
 
@@ -704,7 +707,7 @@ class User(TypedDict, total=False):
 
 
 class UserAddress(TypedDict, total=False):
-    """An address in an account's address book."""
+    """An address in an account's address book. Which parts it needs is up to its country."""
 
     address_id: str
     """Which one it is, given by the shop."""
@@ -724,14 +727,14 @@ class UserAddress(TypedDict, total=False):
     line2: str
     """Floor, flat, building."""
 
-    city: Required[str]
-    """The town."""
+    city: str
+    """The town, where the country's addresses have one."""
 
     region: str
-    """State, province or county, where the country has them in addresses."""
+    """State, province or county, where the country's addresses have them."""
 
-    postal_code: Required[str]
-    """The postal code as written in its country."""
+    postal_code: str
+    """The postal code as written in its country, where the country has them."""
 
     country: Required[str]
     """ISO 3166-1 alpha-2."""
@@ -761,7 +764,7 @@ class Variant(TypedDict, total=False):
     """Which one it is, given by the shop. Kept over updates."""
 
     sku: Required[str]
-    """The stock keeping unit."""
+    """The stock keeping unit: of this variant alone, without regard to case."""
 
     attributes: dict[str, str]
     """What tells it from its siblings: colour, size, …"""
@@ -811,7 +814,7 @@ class Operations(ABC):
         return cast(UserAddress, await self.call(CREATE_ADDRESS, target, body))
 
     async def create_product(self, **body: Unpack[Product]) -> Product:
-        """Adds a product. A SKU belongs to one variant of the whole shop."""
+        """Adds a product. A SKU belongs to one variant of the whole shop, however it is capitalised."""
         target = CREATE_PRODUCT.target()
         return cast(Product, await self.call(CREATE_PRODUCT, target, body))
 

@@ -6,7 +6,8 @@ passes on the user's token; `anyone`, `customer`, `staff` and `owner` say which 
 alternative that matches is enough, and whatever is not declared is refused.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from operator import attrgetter
@@ -17,6 +18,7 @@ from google.protobuf.message import Message
 
 from stoa.auth.v1 import policy_pb2
 from stoa_chassis.errors import PermissionDenied
+from stoa_chassis.ids import same_id
 from stoa_chassis.status import CallContext
 from stoa_chassis.tokens import TokenInvalid, TokenMissing, TokenVerifier
 
@@ -78,12 +80,24 @@ class Principal:
             raise TokenMissing("please sign in")
         return self.subject
 
+    def is_user(self, user_id: str) -> bool:
+        """Tell whether the caller is this user."""
+        return self.subject is not None and same_id(self.subject, user_id)
+
+    @property
+    def key_namespace(self) -> str:
+        """Return whose the idempotency keys are that the caller chooses.
+
+        A key is stored with it, so that those of a service and those that people send never meet.
+        """
+        return f"service:{self.service}" if self.service is not None else "user"
+
     def may_act_for(self, user_id: str) -> bool:
         """Tell whether the caller may see and change what belongs to this user.
 
         True for the user, for staff, and for a service, which the method's policy has admitted by name.
         """
-        return self.service is not None or self.is_staff or self.subject == user_id
+        return self.service is not None or self.is_staff or self.is_user(user_id)
 
 
 NOBODY = Principal()
@@ -93,6 +107,16 @@ _principal: ContextVar[Principal] = ContextVar("stoa_principal", default=NOBODY)
 def current_principal() -> Principal:
     """Return who makes the call that is being handled; NOBODY outside of a call."""
     return _principal.get()
+
+
+@contextmanager
+def acting_as(principal: Principal) -> Iterator[None]:
+    """Let what is done within be done for a caller, as in a call that was admitted; for tests."""
+    before = _principal.set(principal)
+    try:
+        yield
+    finally:
+        _principal.reset(before)
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +241,7 @@ def check_request(policy: Policy, principal: Principal, request: Message) -> Non
         return
     if not policy.owner:
         raise StaffOnly("only staff may do this")
-    if attrgetter(policy.owner)(request) != principal.subject:
+    if not principal.is_user(attrgetter(policy.owner)(request)):
         raise NotOwner(f"{policy.owner} is not yours")
 
 

@@ -15,10 +15,12 @@ import re
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import timedelta
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
 import grpc
+from google.api import annotations_pb2
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.descriptor_pb2 import MethodOptions
 from google.protobuf.message import DecodeError, Message
@@ -32,6 +34,7 @@ from stoa_chassis.errors import Code, DomainError, InvalidArgument, ResourceExha
 from stoa_chassis.ids import new_id
 from stoa_chassis.status import CallContext, abort, answer, code_of
 from stoa_chassis.validation import RequestCheck
+from stoa_chassis.wording import as_sent
 
 _log = telemetry.get_logger("stoa_chassis.rpc")
 _SANE_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
@@ -107,7 +110,9 @@ class _Contract:
         self.policy = Policy.of(method)
         self.request_type: type[Message] = GetMessageClass(method.input_type)
         self.check = RequestCheck(self.request_type)
-        self.reads = method.GetOptions().idempotency_level == MethodOptions.NO_SIDE_EFFECTS
+        options = method.GetOptions()
+        self.reads = options.idempotency_level == MethodOptions.NO_SIDE_EFFECTS
+        self.body: str = options.Extensions[annotations_pb2.http].body
 
     def count(self, code: str, seconds: float) -> None:
         """Count one answered call."""
@@ -165,6 +170,7 @@ class _Call:
         telemetry.RPC_IN_FLIGHT.dec()
         if isinstance(error, Exception) and not isinstance(error, grpc.aio.AbortError):
             reply = answer(error)
+            reply.rename_fields(partial(as_sent, body=self._contract.body))
             self._finish(reply.code, reply, error)
             await abort(self._context, reply)
         self._finish(self._code_without_error(error))

@@ -27,7 +27,9 @@ def from_proto(message: money_pb2.Money, field: str) -> Money:
     Raises InvalidArgument for a fraction of a cent, nanos out of range, units and nanos of different signs, a
     bad currency code, or an amount that no store holds.
     """
-    units, nanos = message.units, message.nanos
+    units, nanos, code = message.units, message.nanos, message.currency_code
+    if not (len(code) == 3 and code.isascii() and code.isalpha() and code.isupper()):
+        raise InvalidArgument(f"{field}.currency_code", "must be three capital letters, such as USD")
     if abs(nanos) >= _NANOS:
         raise InvalidArgument(f"{field}.nanos", "must be between -999,999,999 and 999,999,999")
     if (units > 0 and nanos < 0) or (units < 0 and nanos > 0):
@@ -36,6 +38,6 @@ def from_proto(message: money_pb2.Money, field: str) -> Money:
         raise InvalidArgument(f"{field}.nanos", "must be whole cents (a multiple of 10,000,000)")
     amount = Decimal(units) + Decimal(nanos).scaleb(-9)
     try:
-        return Money(amount, message.currency_code)
+        return Money(amount, code)
     except ValueError as error:
-        raise InvalidArgument(field, str(error)) from error
+        raise InvalidArgument(field, "is too large an amount") from error

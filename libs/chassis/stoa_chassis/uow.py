@@ -33,9 +33,8 @@ from stoa_contracts.events import Payload
 T = TypeVar("T")
 R = TypeVar("R")
 P = ParamSpec("P")
-_TRIES = 12
-_FIRST_PAUSE_SECONDS = 0.005
-_LONGEST_PAUSE_SECONDS = 0.2
+_PAUSES = tuple(min(0.005 * 2**lost, 0.2) for lost in range(11))
+"""How long work that lost a race waits before each further try, in seconds."""
 
 
 class LostRace(Exception):
@@ -72,19 +71,16 @@ class UnitOfWork(Generic[T]):
         Raises AlreadyProcessed if the event was handled before, Unavailable if the store can't be reached,
         and Busy if the work has lost twelve times in a row.
         """
-        pause = _FIRST_PAUSE_SECONDS
-        for _ in range(_TRIES - 1):
+        pauses = iter(_PAUSES)
+        while True:
             try:
                 async with self._begin(consuming) as tx:
                     return await work(tx)
-            except LostRace:
-                await asyncio.sleep(pause * random.uniform(0.5, 1.5))
-                pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
-        try:
-            async with self._begin(consuming) as tx:
-                return await work(tx)
-        except LostRace as lost:
-            raise self._busy("others keep changing it, try again") from lost
+            except LostRace as lost:
+                pause = next(pauses, None)
+                if pause is None:
+                    raise self._busy("others keep changing it, try again") from lost
+            await asyncio.sleep(pause * random.uniform(0.5, 1.5))
 
 
 class _UseCases(Protocol):

@@ -36,7 +36,10 @@ def findings(books: ShopBooks) -> Iterator[Finding]:
 
 
 def _money_moved_as_orders_say(books: ShopBooks) -> Iterator[Finding]:
-    """Charged exactly once for an order that goes on; for a cancelled one not at all, or refunded in full."""
+    """Charged exactly once for an order that goes on; for a cancelled one not at all, or refunded in full.
+
+    An order that is yet to be sent does not go on without the money.
+    """
     by_order: dict[UUID, list[Payment]] = defaultdict(list)
     for payment in books.payment.payments:
         by_order[payment.order_id].append(payment)
@@ -54,6 +57,14 @@ def _money_moved_as_orders_say(books: ShopBooks) -> Iterator[Finding]:
                     f"{order.status}, to be charged {order.total} once, was charged {amounts or 'nothing'}"
                 )
                 yield Finding("a confirmed order is charged once", f"order {order.order_id}", detail, look)
+            elif order.status == "confirmed" and made[0].refunded == order.total:
+                detail = f"confirmed, but all of {order.total} was given back"
+                yield Finding(
+                    "an order that is refunded in full is cancelled",
+                    f"order {order.order_id}",
+                    detail,
+                    "PUT /api/v1/orders/{order_id}/cancel as staff",
+                )
         elif order.status == "cancelled":
             kept = sum((payment.amount - payment.refunded for payment in made), Decimal(0))
             if kept:

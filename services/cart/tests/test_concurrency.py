@@ -11,7 +11,7 @@ from redis.commands.core import AsyncScript
 from stoa_cart.model import OutOfStock
 from stoa_chassis.ids import new_id
 
-from .conftest import CartService, contents, ordered
+from .conftest import CartService, contents, ordered, repriced
 
 
 async def test_two_tabs_at_once_lose_nothing(service_on_each: CartService) -> None:
@@ -50,6 +50,18 @@ async def test_an_order_and_a_shopper_at_once_both_take_effect(service_on_each: 
         service.carts.add(user, chair.product_id, chair.variant_id, 1),
     )
     assert contents(await service.carts.get(user)) == {lamp.variant_id: 1, chair.variant_id: 1}
+
+
+async def test_who_looks_at_a_cart_while_it_is_emptied_does_not_bring_it_back(
+    service_on_each: CartService,
+) -> None:
+    service, user = service_on_each, new_id()
+    for version in range(2, 12):
+        lamp = service.shelf.sell()
+        await service.carts.add(user, lamp.product_id, lamp.variant_id, 1)
+        await service.handle(repriced(lamp, "77.00", version))  # a look has something to write
+        await asyncio.gather(service.carts.get(user), service.carts.clear(user), service.carts.get(user))
+        assert not (await service.carts.get(user)).items
 
 
 @pytest.mark.stack

@@ -83,6 +83,17 @@ async def test_a_line_grows_within_the_stock_and_shrinks_whatever_the_stock(serv
         await service.carts.update(user, new_id(), 1)
 
 
+async def test_what_is_sold_out_keeps_nobody_from_the_rest_of_the_cart(service: CartService) -> None:
+    user, lamp, chair = new_id(), service.shelf.sell(stock=5), service.shelf.sell()
+    cart = await service.carts.add(user, lamp.product_id, lamp.variant_id, 5)
+    service.shelf.stock[lamp.variant_id] = 0
+    cart = await service.carts.add(user, chair.product_id, chair.variant_id, 1)
+    await service.carts.update(user, cart.items[1].item_id, 3)
+    await service.carts.update(user, cart.items[0].item_id, 2)
+    left = await service.carts.remove(user, cart.items[0].item_id)
+    assert contents(left) == {chair.variant_id: 3}
+
+
 async def test_removing_and_clearing_can_be_repeated(service: CartService) -> None:
     user, lamp, chair = new_id(), service.shelf.sell(), service.shelf.sell()
     await service.carts.add(user, lamp.product_id, lamp.variant_id, 1)

@@ -5,6 +5,7 @@ must have read, and it travels in the events, so that whoever copies a product c
 newer one.
 """
 
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -65,6 +66,14 @@ class Details:
     specifications: Mapping[str, str] = field(default_factory=dict)
 
 
+def sku_key(sku: str) -> str:
+    """Return what makes a SKU unique: it is the same however it is capitalised.
+
+    One that was stored before texts were put in order is the same as it is now.
+    """
+    return unicodedata.normalize("NFC", sku).strip().casefold()
+
+
 @dataclass(frozen=True, slots=True)
 class Variant:
     """The sellable unit."""
@@ -116,6 +125,15 @@ class Rating:
     count: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Withdrawn:
+    """A variant of a product that was taken off sale, and what that was called."""
+
+    product_id: UUID
+    product_name: str
+    variant_id: UUID
+
+
 @dataclass(slots=True)
 class Product:
     """A product, as it is now; `events` are its changes that are not published yet."""
@@ -144,14 +162,25 @@ class Product:
         """The name of this version."""
         return str(self.version)
 
+    @property
+    def withdrawn(self) -> Sequence[Withdrawn]:
+        """Its variants, if it was taken off sale."""
+        if self.deleted_at is None:
+            return ()
+        return [Withdrawn(self.product_id, self.details.name, each.variant_id) for each in self.variants]
+
     def update(self, details: Details, drafts: Sequence[VariantDraft], etag: str, now: datetime) -> None:
-        """Become what is asked. A variant keeps its id when the draft has it; the others are new or gone.
+        """Become what is asked. A variant keeps its id when its draft has it, or has none and the same SKU.
+
+        The others are new or gone.
 
         Nothing happens if the product is that already, whatever the etag: so an update whose answer got lost
         can be sent again.
 
-        Raises EtagMismatch, ProductNotFound after a deletion, InvalidArgument naming the variant.
+        Raises EtagMismatch, ProductNotFound after a deletion, InvalidArgument naming the variant or the etag.
         """
+        if not etag:
+            raise InvalidArgument("product.etag", "is missing: it must be that of the version you read")
         if self.deleted_at is not None:
             raise ProductNotFound(f"product {self.product_id} not found")
         if self._is(details, drafts):
@@ -162,7 +191,7 @@ class Product:
             )
         _check(details, drafts, known={variant.variant_id for variant in self.variants})
         self.details = details
-        self.variants = tuple(draft.as_variant() for draft in drafts)
+        self.variants = tuple(draft.as_variant(known) for draft, known in self._known(drafts))
         self._changed(now)
         self.events.append(self._updated())
 
@@ -186,6 +215,18 @@ class Product:
             and len(drafts) == len(self.variants)
             and all(draft.describes(variant) for draft, variant in zip(drafts, self.variants, strict=True))
         )
+
+    def _known(self, drafts: Sequence[VariantDraft]) -> Iterator[tuple[VariantDraft, UUID | None]]:
+        """Yield each draft with the id of the variant that has its SKU, unless another draft has that id.
+
+        Who sends a product without the ids, as it was created, means the same things: what orders, carts and
+        the warehouse know them by must not change.
+        """
+        by_sku = {sku_key(variant.sku): variant.variant_id for variant in self.variants}
+        claimed = {draft.variant_id for draft in drafts}
+        for draft in drafts:
+            known = by_sku.get(sku_key(draft.sku))
+            yield draft, None if known in claimed else known
 
     def _changed(self, now: datetime) -> None:
         self.version += 1
@@ -255,11 +296,12 @@ def _check(details: Details, drafts: Sequence[VariantDraft], known: Iterable[UUI
             )
         if draft.variant_id is not None:
             free_ids.discard(draft.variant_id)
-        if draft.sku in skus:
+        key = sku_key(draft.sku)
+        if key in skus:
             violations.append(FieldViolation(_path(at, "sku"), "is there twice"))
-        skus.add(draft.sku)
+        skus.add(key)
     if sum(len(text.encode()) for text in _texts(details, drafts)) > MAX_TEXT:
-        violations.append(FieldViolation("product", f"must not hold more than {MAX_TEXT} bytes of text"))
+        violations.append(FieldViolation("product", f"must not hold more than {MAX_TEXT:,} bytes of text"))
     if violations:
         raise InvalidArgument.of(violations)
 

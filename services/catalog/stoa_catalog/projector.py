@@ -87,10 +87,12 @@ class Projector(Generic[V]):
                 for model in self._kept:
                     model.forget(product_id)
 
-    async def fetch_variants(self, variant_ids: Iterable[UUID]) -> None:
-        """Read the products that have these variants from the store, and put them into the model."""
-        for product in await self._reader.with_variants(variant_ids):
+    async def fetch_variants(self, variant_ids: Iterable[UUID]) -> Sequence[Product]:
+        """Read the products that have these variants, on sale or not, and put them into the model."""
+        found = await self._reader.with_variants(variant_ids)
+        for product in found:
             self.apply(product)
+        return found
 
     async def reconcile(self) -> None:
         """Compare the versions of all products with those in the store, and read again what differs."""

@@ -1,6 +1,6 @@
 """Products in MongoDB, one document each.
 
-Only what a single document can do is used – conditional updates, one unique index – so that the same code is
+Only what a single document can do is used – conditional updates, unique indexes – so that the same code is
 right on MongoDB, on DocumentDB and on the local server, which has no transactions. A change and the events
 that it causes are one write: the events wait in the document (see `stoa_chassis.mongo_uow`).
 """
@@ -15,15 +15,21 @@ from bson import Decimal128
 from pymongo import ASCENDING, IndexModel, WriteConcern
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
+from pymongo.errors import DuplicateKeyError
 
-from stoa_catalog.model import Details, Product, ProductNotFound, Rating, SkuTaken, Variant
+from stoa_catalog.model import Details, Product, ProductNotFound, Rating, SkuTaken, Variant, sku_key
 from stoa_catalog.ports import Tx
 from stoa_chassis.mongo import PENDING, Document
 from stoa_chassis.mongo_uow import MongoTransaction
+from stoa_chassis.telemetry import get_logger
 from stoa_contracts.money import Money
 
+_log = get_logger(__name__)
 _INDEXES = [
-    # Of one variant in the whole shop. It doesn't look for duplicates inside a document; the model does.
+    # Of one variant in the whole shop. It sees no duplicates inside a document; the model does. Sparse:
+    # products that an older version has written have no keys until this one starts.
+    IndexModel([("sku_keys", ASCENDING)], name="sku_keys", unique=True, sparse=True),
+    # The same with regard to case, as older versions made it and rely on.
     IndexModel([("variants.sku", ASCENDING)], name="sku", unique=True),
     IndexModel([("variants.variant_id", ASCENDING)], name="variant"),
 ]
@@ -38,7 +44,55 @@ async def open_products(database: AsyncDatabase[Document]) -> AsyncCollection[Do
     """Return the collection of products, with its indexes; a write counts when a majority has it."""
     products = database.get_collection("products", write_concern=WriteConcern("majority"))
     await products.create_indexes(_INDEXES)
+    await _bring_up_to_date(products)
     return products
+
+
+async def _bring_up_to_date(products: AsyncCollection[Document]) -> None:
+    """Give products that an older version has written what this one knows their SKUs by.
+
+    That version may still be running beside, and change some of them again: those are put right at the next
+    start.
+    """
+    found = products.find(
+        {}, {"version": 1, "variants": 1, "sku_keys": 1, "deleted_at": 1}, batch_size=_BATCH
+    )
+    async for document in found:
+        if change := _outdated(document):
+            unchanged = {"_id": document["_id"], "version": document["version"]}
+            try:
+                await products.update_one(unchanged, {"$set": change})
+            except DuplicateKeyError:
+                await products.update_one(unchanged, {"$set": {"sku_keys": await _left(products, document)}})
+
+
+def _outdated(document: Document) -> Document:
+    """Return the fields of a product that have to change."""
+    variants = document["variants"]
+    if document["deleted_at"] is None:
+        change, keys = {}, [sku_key(variant["sku"]) for variant in variants]
+    else:
+        keys = [variant["variant_id"] for variant in variants]
+        change = {f"variants.{at}.sku": key for at, key in enumerate(keys) if variants[at]["sku"] != key}
+    return change if document.get("sku_keys") == keys else {**change, "sku_keys": keys}
+
+
+async def _left(products: AsyncCollection[Document], document: Document) -> list[str | UUID]:
+    """Return the keys of those SKUs of a product that no other has in another case, and of the others none.
+
+    Staff could give two products such SKUs before that was refused, and may go on selling them.
+    """
+    keys = []
+    for variant in document["variants"]:
+        key = sku_key(variant["sku"])
+        other = await products.find_one({"sku_keys": key, "_id": {"$ne": document["_id"]}}, {"_id": 1})
+        keys.append(key if other is None else variant["variant_id"])
+        if other is not None:
+            _log.warning(
+                "a SKU differs from another product's in case alone: please change one of them",
+                sku=variant["sku"], product_id=str(document["_id"]), other=str(other["_id"]),
+            )  # fmt: skip
+    return keys
 
 
 class Products:
@@ -48,6 +102,7 @@ class Products:
         self._transaction = transaction
         self._collection = transaction.collection
         self._read: dict[UUID, int] = {}  # versions
+        self._exempt: frozenset[tuple[UUID, str]] = frozenset()  # variants, by their SKU
 
     async def get(self, product_id: UUID) -> Product:
         """Return a product, on sale or not. Raises ProductNotFound if there never was one."""
@@ -56,12 +111,17 @@ class Products:
             raise ProductNotFound(f"product {product_id} not found")
         self._transaction.check(document)
         self._read[product_id] = document["version"]
-        return _product(document)
+        product = _product(document)
+        keys = document.get("sku_keys", ())
+        self._exempt = frozenset(
+            (each.variant_id, each.sku) for each in product.variants if each.variant_id in keys
+        )
+        return product
 
     async def add(self, product: Product) -> None:
         """Store a new product, and publish its events. Raises SkuTaken when the unit of work commits."""
         self._transaction.outbox.collect(product)
-        fields = {**_fields(product), "rating": _rating_fields(product.rating)}
+        fields = {**self._fields(product), "rating": _rating_fields(product.rating)}
         self._transaction.insert(product.product_id, fields, lambda: self._taken(product))
 
     async def save(self, product: Product) -> None:
@@ -73,17 +133,29 @@ class Products:
         if product.version != read:
             self._transaction.outbox.collect(product)
             self._transaction.update(
-                product.product_id, {"version": read}, _fields(product), lambda: self._taken(product)
+                product.product_id, {"version": read}, self._fields(product), lambda: self._taken(product)
             )
 
+    def _fields(self, product: Product) -> Document:
+        """Return what a change may change."""
+        return _fields(product) | {"sku_keys": [self._key(product, variant) for variant in product.variants]}
+
+    def _key(self, product: Product, variant: Variant) -> str | UUID:
+        """Return what no other product may have because of a variant: its id, if it claims no SKU."""
+        if product.deleted_at is not None or (variant.variant_id, variant.sku) in self._exempt:
+            return variant.variant_id
+        return sku_key(variant.sku)
+
     async def _taken(self, product: Product) -> SkuTaken:
+        keys = [self._key(product, variant) for variant in product.variants]
         skus = [variant.sku for variant in product.variants]
-        others = self._collection.find(
-            {"variants.sku": {"$in": skus}, "_id": {"$ne": product.product_id}}, {"variants.sku": 1}
-        )
-        taken = {variant["sku"] async for other in others for variant in other["variants"]}
+        same = [{"sku_keys": {"$in": keys}}, {"variants.sku": {"$in": skus}}]
+        others = self._collection.find({"$or": same, "_id": {"$ne": product.product_id}}, {"variants.sku": 1})
+        # A product that was taken off sale has something else in place of each SKU.
+        texts = [variant["sku"] async for other in others for variant in other["variants"]]
+        taken = {sku_key(text) for text in texts if isinstance(text, str)}
         # None are found if the other gave them up meanwhile; then any may have been it.
-        return SkuTaken.at([at for at, sku in enumerate(skus) if sku in taken] or range(len(skus)))
+        return SkuTaken.at([at for at, key in enumerate(keys) if key in taken] or range(len(keys)))
 
 
 def open_tx(transaction: MongoTransaction) -> Tx:
@@ -156,8 +228,11 @@ def _variant_fields(variant: Variant) -> Document:
 
 
 def _withdrawn_fields(variant: Variant) -> Document:
-    """Free the SKU for others. Something must stand in its place: the unique index takes no two absences."""
-    return _variant_fields(variant) | {"sku": f"withdrawn/{variant.variant_id}", "withdrawn_sku": variant.sku}
+    """Free the SKU for others. Something must stand in its place: the unique index takes no two absences.
+
+    It is the variant's id, as an id: whatever text somebody has for a SKU, it is of another type.
+    """
+    return _variant_fields(variant) | {"sku": variant.variant_id, "withdrawn_sku": variant.sku}
 
 
 def _rating_fields(rating: Rating) -> Document:

@@ -16,6 +16,7 @@ from stoa_catalog.model import (
     Product,
     ProductNotFound,
     VariantDraft,
+    Withdrawn,
     check_currency,
 )
 from stoa_catalog.ports import Tx, Views
@@ -72,6 +73,12 @@ class Browsing(Generic[V]):
             await self._projector.fetch_variants(missing)
         found = ((each, self._projector.model.with_variant(each)) for each in asked)
         return [(variant_id, listing.view) for variant_id, listing in found if listing is not None]
+
+    async def withdrawn(self, variant_ids: Sequence[UUID]) -> Sequence[Withdrawn]:
+        """Read what is known of variants whose products were taken off sale; others are left out."""
+        asked = set(variant_ids)
+        products = await self._projector.fetch_variants(asked) if asked else ()
+        return [each for product in products for each in product.withdrawn if each.variant_id in asked]
 
     def categories(self) -> Sequence[Category]:
         """Read the categories."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from uuid import UUID
 
 from stoa_catalog import ports
-from stoa_catalog.model import Product, ProductNotFound, SkuTaken
+from stoa_catalog.model import Product, ProductNotFound, SkuTaken, sku_key
 from stoa_chassis.memory import MemoryStore
 from stoa_chassis.outbox import Outbox
 
@@ -58,10 +58,10 @@ class Products:
                 f"a unit of work writes one product, once: {self._changed} or {product.product_id}"
             )
         self._changed = product.product_id
-        skus = _skus(product)
+        keys = _sku_keys(product)
         others = (each for each in self._view.rows.products.values() if each.product_id != product.product_id)
-        taken = {sku for other in others for sku in _skus(other)}
-        if refused := [at for at, sku in enumerate(skus) if sku in taken]:
+        taken = {key for other in others for key in _sku_keys(other)}
+        if refused := [at for at, key in enumerate(keys) if key in taken]:
             raise SkuTaken.at(refused)
         kept = replace(_copy(product), rating=(rating or product).rating)
         self._view.rows = Rows({**self._view.rows.products, product.product_id: kept})
@@ -121,6 +121,6 @@ def _copy(product: Product) -> Product:
     return replace(product, events=[])
 
 
-def _skus(product: Product) -> list[str]:
-    """Return the SKUs that no other product may have: a deletion frees them."""
-    return [variant.sku for variant in product.variants] if product.deleted_at is None else []
+def _sku_keys(product: Product) -> list[str]:
+    """Return the keys of the SKUs that no other product may have: a deletion frees them."""
+    return [sku_key(variant.sku) for variant in product.variants] if product.deleted_at is None else []

@@ -215,6 +215,12 @@ async def test_prices_for_services_are_no_public_method(
         (entry,) = (await stub.BatchGetVariants(request)).variants
         assert (entry.product_id, entry.product_name) == (created.product_id, "Lamp")
         assert entry.variant == created.variants[0]
+    await staff.DeleteProduct(DeleteProductRequest(product_id=created.product_id))
+    answer = await server.stub(CatalogServiceStub, as_service="order").BatchGetVariants(request)
+    (gone,) = answer.withdrawn
+    assert not answer.variants
+    assert (gone.product_id, gone.product_name) == (created.product_id, "Lamp")
+    assert gone.variant_id == created.variants[0].variant_id
     for stub in (nobody, staff, server.stub(CatalogServiceStub, as_service="payment")):
         with pytest.raises(RemoteError) as refused:
             await stub.BatchGetVariants(request)
@@ -242,7 +248,7 @@ async def test_an_update_needs_the_etag_of_the_latest_version(
     assert refused.value.reason == "ETAG_MISMATCH"
     with pytest.raises(RemoteError) as refused:
         await put("", "Other lamp")
-    assert (refused.value.code, fields_of(refused)) == (Code.INVALID_ARGUMENT, ["product"])
+    assert (refused.value.code, fields_of(refused)) == (Code.INVALID_ARGUMENT, ["etag"])
     # The answer of the first may have got lost.
     assert await put(created.etag, "Better lamp") == updated
     read = (await nobody.GetProduct(GetProductRequest(product_id=created.product_id))).product
@@ -253,33 +259,72 @@ async def test_a_wrong_field_of_a_product_is_named(staff: CatalogServiceStub) ->
     taken = (await create(staff)).variants[0].sku
     sku = uuid4().hex
     for wrong, code, field in [
-        (lamp(name=""), Code.INVALID_ARGUMENT, "product.name"),
-        (lamp(Variant(sku=sku, price=price(0))), Code.INVALID_ARGUMENT, "product.variants[0].price"),
-        (lamp(Variant(sku=sku, price=price(1, 1))), Code.INVALID_ARGUMENT, "product.variants[0].price"),
+        (lamp(name=""), Code.INVALID_ARGUMENT, "name"),
+        (lamp(Variant(sku=sku, price=price(0))), Code.INVALID_ARGUMENT, "variants[0].price"),
+        (lamp(Variant(sku=sku, price=price(1, 1))), Code.INVALID_ARGUMENT, "variants[0].price"),
         (
             lamp(Variant(sku=sku, price=price(1, 0, "EUR"))),
             Code.INVALID_ARGUMENT,
-            "product.variants[0].price",
+            "variants[0].price",
         ),
         (
             lamp(Variant(sku=sku, price=price(1), variant_id=str(new_id()))),
             Code.INVALID_ARGUMENT,
-            "product.variants[0].variant_id",
+            "variants[0].variant_id",
         ),
         (
             lamp(Variant(sku=sku, price=price(1)), Variant(sku=sku, price=price(1))),
             Code.INVALID_ARGUMENT,
-            "product.variants[1].sku",
+            "variants[1].sku",
         ),
         (
             lamp(Variant(sku=sku, price=price(1)), Variant(sku=taken, price=price(1))),
             Code.ALREADY_EXISTS,
-            "product.variants[1].sku",
+            "variants[1].sku",
         ),
     ]:
         with pytest.raises(RemoteError) as refused:
             await create(staff, wrong)
         assert (refused.value.code, set(fields_of(refused))) == (code, {field})
+
+
+async def test_a_sku_is_one_however_it_is_typed(staff: CatalogServiceStub) -> None:
+    sku = f"Lamp-caf\u00e9-{uuid4()}"
+    created = await create(staff, lamp(Variant(sku=f" {sku}\t", price=price(1))))
+    assert created.variants[0].sku == sku
+    for typed in (sku, f"{sku} ", sku.upper(), sku.replace("\u00e9", "e\u0301")):
+        with pytest.raises(RemoteError) as refused:
+            await create(staff, lamp(Variant(sku=typed, price=price(1))))
+        assert (refused.value.reason, fields_of(refused)) == ("SKU_TAKEN", ["product.variants[0].sku"])
+        both = lamp(*(Variant(sku=f"{each}-2", price=price(1)) for each in (sku, typed.strip())))
+        with pytest.raises(RemoteError) as refused:
+            await create(staff, both)
+        assert fields_of(refused) == ["product.variants[1].sku"]
+
+
+async def test_what_staff_types_is_put_in_order(
+    staff: CatalogServiceStub, nobody: CatalogServiceStub
+) -> None:
+    category = uuid4().hex
+    variant = Variant(
+        sku=uuid4().hex, price=price(1), attributes={" colour": "red\u00a0"}, images=["a.jpg\n"]
+    )
+    created = await create(
+        staff,
+        lamp(
+            variant, name=" Lamp ", category=f"{category} ", tags=["new "], description="One.\nTwo.\n",
+            specifications={"socket ": " E27"},
+        ),
+    )  # fmt: skip
+    assert (created.name, created.category, created.description) == ("Lamp", category, "One.\nTwo.")
+    assert (list(created.tags), dict(created.specifications)) == (["new"], {"socket": "E27"})
+    assert dict(created.variants[0].attributes) == {"colour": "red"}
+    assert list(created.variants[0].images) == ["a.jpg"]
+    found = await nobody.ListProducts(ListProductsRequest(category=f" {category}", tag="new\t"))
+    assert [product.product_id for product in found.products] == [created.product_id]
+    with pytest.raises(RemoteError) as refused:
+        await create(staff, lamp(tags=["new", "new "]))
+    assert fields_of(refused) == ["product.tags"]
 
 
 async def test_pages_are_walked_with_their_tokens(
@@ -327,6 +372,30 @@ async def test_a_list_is_narrowed_by_price(staff: CatalogServiceStub, nobody: Ca
         with pytest.raises(RemoteError) as refused:
             await count(**wrong)
         assert (refused.value.code, fields_of(refused)) == (Code.INVALID_ARGUMENT, [field])
+
+
+async def test_an_update_takes_what_it_is_sent_for_the_whole(
+    staff: CatalogServiceStub, nobody: CatalogServiceStub
+) -> None:
+    created = await create(staff, lamp(tags=["a", "b"], specifications={"socket": "E27"}, brand="Lux"))
+    (variant,) = created.variants
+    fewer = Product(name="Lamp", category="home", tags=["b"], etag=created.etag)
+    for variants, field in (
+        ([Variant(variant_id=variant.variant_id, sku=variant.sku)], "product.variants[0].price"),
+        ([], "product.variants"),
+    ):
+        asked = Product(variants=variants)
+        asked.MergeFrom(fewer)
+        with pytest.raises(RemoteError) as refused:
+            await staff.UpdateProduct(UpdateProductRequest(product_id=created.product_id, product=asked))
+        assert fields_of(refused) == [field]
+        read = await nobody.GetProduct(GetProductRequest(product_id=created.product_id))
+        assert read.product == created
+    fewer.variants.add(sku=variant.sku, price=price(7))  # without its id, as it was created
+    await staff.UpdateProduct(UpdateProductRequest(product_id=created.product_id, product=fewer))
+    changed = (await nobody.GetProduct(GetProductRequest(product_id=created.product_id))).product
+    assert (list(changed.tags), dict(changed.specifications), changed.brand) == (["b"], {}, "")
+    assert [(each.variant_id, each.price.units) for each in changed.variants] == [(variant.variant_id, 7)]
 
 
 async def test_a_deleted_product_is_not_found(staff: CatalogServiceStub, nobody: CatalogServiceStub) -> None:

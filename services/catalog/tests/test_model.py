@@ -109,13 +109,20 @@ def test_a_new_product_gives_its_variants_their_ids() -> None:
 
 def test_a_sku_is_not_given_twice() -> None:
     with pytest.raises(InvalidArgument) as refused:
-        Product.create(LAMP, [draft("L-1"), draft("L-2"), draft("L-1")], NOW)
-    assert named(refused) == ["product.variants[2].sku"]
+        Product.create(LAMP, [draft("L-1"), draft("L-2"), draft("L-1"), draft("l-2")], NOW)
+    assert named(refused) == ["product.variants[2].sku", "product.variants[3].sku"]
+
+
+def test_an_update_must_say_which_version_it_changes() -> None:
+    product = lamp("L-1")
+    with pytest.raises(InvalidArgument) as refused:
+        product.update(product.details, as_drafts(product), "", LATER)
+    assert named(refused) == ["product.etag"]
 
 
 def test_a_product_too_big_for_its_events_is_refused() -> None:
     images = tuple("x" * 500 for _ in range(20))
-    with pytest.raises(InvalidArgument, match=str(MAX_TEXT)) as refused:
+    with pytest.raises(InvalidArgument, match=f"more than {MAX_TEXT:,} bytes") as refused:
         Product.create(LAMP, [draft(str(number), images=images) for number in range(100)], NOW)
     assert named(refused) == ["product"]
 
@@ -160,6 +167,26 @@ def test_an_update_keeps_the_variants_whose_ids_it_has_and_gives_the_others_new_
     (event,) = product.events
     assert isinstance(event, ProductUpdated)
     assert (event.version, [variant.sku for variant in event.variants]) == (2, ["L-3", "L-2"])
+
+
+def test_a_variant_that_is_sent_without_its_id_is_known_by_its_sku() -> None:
+    product = lamp("L-1", "L-2")
+    first, second = (variant.variant_id for variant in product.variants)
+    product.update(LAMP, [draft("l-2", "25"), draft("L-3"), draft("L-1")], "1", LATER)
+    assert [variant.sku for variant in product.variants] == ["l-2", "L-3", "L-1"]
+    ids = [variant.variant_id for variant in product.variants]
+    assert (ids[0], ids[2]) == (second, first)
+    assert ids[1] not in (first, second)
+
+
+def test_a_sku_that_passes_to_another_variant_does_not_take_its_id_along() -> None:
+    product = lamp("L-1", "L-2")
+    first, second = (variant.variant_id for variant in product.variants)
+    product.update(LAMP, [draft("L-2", variant_id=first), draft("L-1", variant_id=second)], "1", LATER)
+    assert [(each.variant_id, each.sku) for each in product.variants] == [(first, "L-2"), (second, "L-1")]
+    product.update(LAMP, [draft("L-3", variant_id=first), draft("L-2")], "2", LATER)
+    assert product.variants[0].variant_id == first
+    assert product.variants[1].variant_id not in (first, second)
 
 
 def test_an_update_of_a_version_that_is_not_the_latest_is_refused() -> None:

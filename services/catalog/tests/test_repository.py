@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import fields, replace
 from datetime import timedelta
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -13,6 +13,7 @@ from pymongo.asynchronous.collection import AsyncCollection
 
 from stoa_catalog import ports
 from stoa_catalog.model import Details, Product, ProductNotFound, Rating, SkuTaken, Variant
+from stoa_catalog.repository import open_products
 from stoa_chassis.ids import new_id
 from stoa_chassis.mongo import PENDING, Document, MongoOutbox
 from stoa_chassis.testing import eventually
@@ -197,6 +198,36 @@ async def test_a_deletion_frees_the_skus_and_does_not_forget_them(store: Store) 
     assert (await get(store, again.product_id)).variants[0].sku == gone.variants[0].sku
 
 
+async def test_a_sku_is_the_same_however_it_is_capitalised(store: Store) -> None:
+    sku = uuid4().hex
+    taken = await added(store, Product.create(details(), [draft(), draft(sku=f"Lamp-\u00c9-{sku}")], NOW))
+    with pytest.raises(SkuTaken) as refused:
+        await added(store, Product.create(details(), [draft(), draft(sku=f"lAMP-\u00e9-{sku.upper()}")], NOW))
+    assert [violation.field for violation in refused.value.violations] == ["product.variants[1].sku"]
+
+    async def recapitalise(tx: ports.Tx) -> None:
+        found = await tx.products.get(taken.product_id)
+        drafts = [replace(each, sku=each.sku.upper()) for each in as_drafts(found)]
+        found.update(found.details, drafts, found.etag, LATER)
+        await tx.products.save(found)
+
+    await store.uow.run(recapitalise)
+    assert (await get(store, taken.product_id)).variants[1].sku == f"LAMP-\u00c9-{sku.upper()}"
+
+
+async def test_no_sku_of_another_product_keeps_one_from_being_deleted(store: Store) -> None:
+    product = await added(store)
+    ids = [variant.variant_id for variant in product.variants]
+    skus = [f"withdrawn/{ids[0]}", str(ids[1])]
+    others = [await added(store, Product.create(details(), [draft(sku=sku)], NOW)) for sku in skus]
+    gone = await delete(store, product.product_id)
+    assert await get(store, product.product_id) == gone
+    for other in others:
+        await rename(store, other.product_id, "Still to be changed")
+        await delete(store, other.product_id)
+        await added(store, Product.create(details(), [draft(sku=other.variants[0].sku)], NOW))
+
+
 async def test_an_update_leaves_the_rating_as_it_is(store: Store) -> None:
     product = await added(store, replace(a_full_product(), deleted_at=None))
 
@@ -249,6 +280,56 @@ async def test_what_is_asked_for_is_read_on_sale_or_not(store: Store) -> None:
 
 
 # --------------------------------------------------------------------------------------- MongoDB on its own
+
+
+async def as_older_versions_wrote(collection: AsyncCollection[Document], *products: Product) -> None:
+    """Leave documents as they were before SKUs were compared without case."""
+    for product in products:
+        document = await collection.find_one({"_id": product.product_id})
+        assert document is not None
+        for variant in document["variants"]:
+            if product.deleted_at is not None:
+                variant["sku"] = f"withdrawn/{variant['variant_id']}"
+        change = {"$unset": {"sku_keys": ""}, "$set": {"variants": document["variants"]}}
+        await collection.update_one({"_id": product.product_id}, change)
+
+
+@pytest.mark.stack
+async def test_what_an_older_version_wrote_gets_what_skus_are_compared_by(
+    in_mongo: Store, collection: AsyncCollection[Document]
+) -> None:
+    on_sale, sold = await added(in_mongo), await added(in_mongo)
+    gone = await delete(in_mongo, sold.product_id)
+    await as_older_versions_wrote(collection, on_sale, gone)
+    await open_products(collection.database)
+    taken = on_sale.variants[0].sku.upper()
+    with pytest.raises(SkuTaken):
+        await added(in_mongo, Product.create(details(), [draft(sku=taken)], NOW))
+    assert [await get(in_mongo, each.product_id) for each in (on_sale, gone)] == [on_sale, gone]
+    for free in (f"withdrawn/{gone.variants[0].variant_id}", gone.variants[1].sku):
+        await added(in_mongo, Product.create(details(), [draft(sku=free)], NOW))
+
+
+@pytest.mark.stack
+async def test_skus_that_an_older_version_let_differ_in_case_alone_stay(
+    in_mongo: Store, collection: AsyncCollection[Document]
+) -> None:
+    sku = uuid4().hex + "a"
+    lower = await added(in_mongo, Product.create(details(), [draft(sku=sku), draft()], NOW))
+    await as_older_versions_wrote(collection, lower)
+    upper = await added(in_mongo, Product.create(details(), [draft(sku=sku.upper())], NOW))
+    await as_older_versions_wrote(collection, upper)
+    for _ in range(2):  # starts
+        await open_products(collection.database)
+    for product in (lower, upper):
+        await rename(in_mongo, product.product_id, "Still to be changed")
+    with pytest.raises(SkuTaken):
+        await added(in_mongo, Product.create(details(), [draft(sku=sku.capitalize())], NOW))
+    with pytest.raises(SkuTaken):
+        await added(in_mongo, Product.create(details(), [draft(sku=lower.variants[1].sku.upper())], NOW))
+    await delete(in_mongo, upper.product_id)
+    await delete(in_mongo, lower.product_id)
+    await added(in_mongo, Product.create(details(), [draft(sku=sku)], NOW))
 
 
 @pytest.mark.stack

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from stoa_catalog.model import Filters, Product, ProductNotFound, SkuTaken
+from stoa_catalog.model import Filters, Product, ProductNotFound, SkuTaken, Withdrawn
 from stoa_chassis.errors import InvalidArgument
 from stoa_chassis.ids import new_id
 from stoa_contracts.money import Money
@@ -72,9 +72,28 @@ async def test_a_deleted_product_is_gone_and_frees_its_skus(catalog: Catalog[Pro
         await catalog.assortment.update(product.product_id, details(), as_drafts(product), "2")
     assert not await catalog.browsing.batch([product.product_id])
     assert not await catalog.browsing.with_variants(ids)
+    assert await catalog.browsing.withdrawn([ids[1], new_id()]) == [
+        Withdrawn(product.product_id, product.details.name, ids[1])
+    ]
     assert len(await catalog.store.published(product.product_id)) == 2
     again = await catalog.assortment.create(details(), [draft(sku=product.variants[0].sku)])
     assert again.product_id != product.product_id
+
+
+async def test_a_variant_that_was_removed_is_gone_and_frees_its_sku(catalog: Catalog[Product]) -> None:
+    product = await catalog.assortment.create(details(), [draft(), draft()])
+    removed, kept = product.variants
+    changed = await catalog.assortment.update(
+        product.product_id, details(), as_drafts(product)[1:], product.etag
+    )
+    found = await catalog.browsing.with_variants([removed.variant_id, kept.variant_id])
+    assert [variant_id for variant_id, _ in found] == [kept.variant_id]
+    other = await catalog.assortment.create(details(), [draft(sku=removed.sku)])
+    assert other.variants[0].variant_id != removed.variant_id
+    both = [*as_drafts(changed), draft(sku=removed.sku)]
+    with pytest.raises(SkuTaken):
+        await catalog.assortment.update(product.product_id, details(), both, changed.etag)
+    await catalog.assortment.delete(product.product_id)
 
 
 async def test_what_never_was_cannot_be_deleted(catalog: Catalog[Product]) -> None:
@@ -183,6 +202,8 @@ async def test_batches_keep_the_order_asked_for_and_leave_out_what_is_not_there(
         (first.variant_id, "two"),
         (one.variants[0].variant_id, "one"),
     ]
+    assert not await catalog.browsing.withdrawn([first.variant_id, new_id()])
+    assert not await catalog.browsing.withdrawn([])
 
 
 async def test_categories_count_what_is_on_sale(catalog: Catalog[Product]) -> None:

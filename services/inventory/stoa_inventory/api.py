@@ -80,4 +80,5 @@ def _message(stock: Stock) -> inventory_pb2.Inventory:
         reserved_count=stock.reserved_count,
         available=stock.available,
         threshold=stock.threshold,
+        on_sale=stock.on_sale,
     )

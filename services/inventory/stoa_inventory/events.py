@@ -10,6 +10,7 @@ from stoa_events import (
     OrderReturned,
     OrderShipped,
     ProductCreated,
+    ProductDeleted,
     ProductUpdated,
 )
 from stoa_inventory.service import Inventory
@@ -22,6 +23,7 @@ def handlers(inventory: Inventory) -> Mapping[type[Payload], Handler]:
         OrderCancelled: inventory.on_order_cancelled,
         OrderShipped: inventory.on_order_shipped,
         OrderReturned: inventory.on_order_returned,
-        ProductCreated: inventory.on_product_created,
-        ProductUpdated: inventory.on_product_updated,
+        ProductCreated: inventory.on_product_changed,
+        ProductUpdated: inventory.on_product_changed,
+        ProductDeleted: inventory.on_product_deleted,
     }

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Self
 from uuid import UUID
 
-from stoa_chassis.errors import AlreadyExists, FailedPrecondition, NotFound
+from stoa_chassis.errors import FailedPrecondition, NotFound
 from stoa_events import (
     InventoryLowStock,
     InventoryOutOfStock,
@@ -16,7 +16,7 @@ from stoa_events import (
     InventoryReservedItem,
 )
 
-_MAX = 2**31 - 1  # what a column and a message hold
+_MAX = 1_000_000_000  # leaves room, in what a column and a message hold, for all that may come back
 
 
 class VariantNotFound(NotFound):
@@ -26,7 +26,7 @@ class VariantNotFound(NotFound):
 
 
 class StockReserved(FailedPrecondition):
-    """The stock can't go below what is promised to orders; the metadata says how much that is."""
+    """The stock can't go below what is promised to orders, or zero; the metadata says how much that is."""
 
     reason = "STOCK_RESERVED"
 
@@ -37,10 +37,10 @@ class StockTooLarge(FailedPrecondition):
     reason = "STOCK_TOO_LARGE"
 
 
-class RequestReused(AlreadyExists):
-    """The request id was used for another adjustment."""
+class VariantWithdrawn(FailedPrecondition):
+    """The variant was sold and is not any more: nobody counts it."""
 
-    reason = "REQUEST_ID_REUSED"
+    reason = "VARIANT_WITHDRAWN"
 
 
 class NotReserved(FailedPrecondition):
@@ -106,6 +106,7 @@ class Movement:
 class Stock:
     """The stock of a variant. What can still be promised is the stock less what is reserved.
 
+    What is not sold any more (`on_sale`) is not counted and never low, but orders that have it keep it.
     `movements` are the changes since it was read: its counts are the sums of all its movements.
     """
 
@@ -115,6 +116,7 @@ class Stock:
     reserved_count: int
     threshold: int
     updated_at: datetime
+    on_sale: bool = True
     movements: list[Movement] = field(default_factory=list, compare=False)
     events: list[InventoryLowStock] = field(default_factory=list, compare=False)
 
@@ -126,27 +128,42 @@ class Stock:
     @property
     def is_low(self) -> bool:
         """Whether somebody should order more."""
-        return self.available < self.threshold
+        return self.on_sale and self.available < self.threshold
+
+    def sell(self, on_sale: bool, now: datetime) -> bool:
+        """Take note of whether the variant is sold; tell whether that is a change."""
+        if on_sale == self.on_sale:
+            return False
+        was_low, self.on_sale = self.is_low, on_sale
+        self.updated_at = now
+        self._note_if_low(was_low)
+        return True
 
     def adjust(self, adjustment: Adjustment, request_id: str, now: datetime) -> None:
         """Count more of them, or fewer.
 
         Raises:
+            VariantWithdrawn: it is not sold any more.
             StockReserved: fewer would be left than are promised.
             StockTooLarge: the count does not fit.
         """
+        self._check_on_sale()
         delta = adjustment.delta
         if self.stock_count + delta < self.reserved_count:
+            promised = (
+                f", of which {self.reserved_count} are promised to orders" if self.reserved_count else ""
+            )
             raise StockReserved(
-                f"{self.reserved_count} of {self.stock_count} are promised to orders",
+                f"{-delta} can't be taken away: there are {self.stock_count} in stock{promised}",
                 metadata={"stock_count": str(self.stock_count), "reserved_count": str(self.reserved_count)},
             )
         if self.stock_count + delta > _MAX:
-            raise StockTooLarge(f"the stock can't be more than {_MAX}")
+            raise StockTooLarge(f"the stock can't be more than {_MAX:,}")
         self._move(MovementKind.ADJUSTED, now, stock=delta, request_id=request_id, reason=adjustment.reason)
 
     def set_threshold(self, threshold: int, now: datetime) -> None:
-        """Set below how many available it counts as low."""
+        """Set below how many available it counts as low. Raises VariantWithdrawn."""
+        self._check_on_sale()
         was_low, self.threshold = self.is_low, threshold
         self.updated_at = now
         self._note_if_low(was_low)
@@ -166,6 +183,10 @@ class Stock:
     def take_back(self, quantity: int, order_id: UUID, now: datetime) -> None:
         """Put goods that came back on the shelf."""
         self._move(MovementKind.RETURNED, now, stock=quantity, order_id=order_id)
+
+    def _check_on_sale(self) -> None:
+        if not self.on_sale:
+            raise VariantWithdrawn(f"variant {self.variant_id} is not sold any more")
 
     def _move(
         self,

@@ -15,6 +15,17 @@ class Stocks(Protocol):
         """Begin to count variants, from zero; those that are counted already stay as they are."""
         ...
 
+    async def note_version(self, product_id: UUID, version: int) -> bool:
+        """Note the version of a product; tell whether it is a later one than was noted.
+
+        Nobody else notes one of the product until the transaction ends.
+        """
+        ...
+
+    async def lock_product(self, product_id: UUID) -> dict[UUID, Stock]:
+        """Read the stock of the variants that a product has or had, locked as by `lock`."""
+        ...
+
     async def lock(self, variant_ids: Iterable[UUID]) -> dict[UUID, Stock]:
         """Read the stock of variants, which nobody else changes until the transaction ends.
 

@@ -19,6 +19,7 @@ _STOCK = {
     "reserved_count": "int",
     "threshold": "int",
     "updated_at": "timestamptz",
+    "on_sale": "boolean",
 }
 _MOVEMENT = {
     "variant_id": "uuid",
@@ -68,6 +69,10 @@ WHERE order_id = {_ORDER_ID} AND status <> {_STATUS}
 _ADD_HOLD = """
 INSERT INTO holds (order_id, status, updated_at) VALUES ($1, $2, $3) ON CONFLICT (order_id) DO NOTHING
 """
+_NOTE_VERSION = """
+INSERT INTO products AS known (product_id, version) VALUES ($1, $2)
+ON CONFLICT (product_id) DO UPDATE SET version = excluded.version WHERE known.version < excluded.version
+"""
 _READ_STOCK = f"SELECT {', '.join(_STOCK)} FROM inventory"
 
 
@@ -90,16 +95,24 @@ class Stocks:
             list(variant_ids),
         )
 
+    async def note_version(self, product_id: UUID, version: int) -> bool:
+        """Note the version of a product; tell whether it is a later one than was noted.
+
+        Nobody else notes one of the product until the transaction ends.
+        """
+        return await self._connection.execute(_NOTE_VERSION, product_id, version) == "INSERT 0 1"
+
+    async def lock_product(self, product_id: UUID) -> dict[UUID, Stock]:
+        """Read the stock of the variants that a product has or had, locked as by `lock`."""
+        return await self._lock("product_id = $1", product_id)
+
     async def lock(self, variant_ids: Iterable[UUID]) -> dict[UUID, Stock]:
         """Read the stock of variants, which nobody else changes until the transaction ends.
 
         They are locked in the order of their ids, so that two orders never wait for each other. Those that
         are not counted are left out.
         """
-        rows = await self._connection.fetch(
-            f"{_READ_STOCK} WHERE variant_id = ANY ($1) ORDER BY variant_id FOR UPDATE", list(variant_ids)
-        )
-        return {row["variant_id"]: Stock(**row) for row in rows}
+        return await self._lock("variant_id = ANY ($1)", list(variant_ids))
 
     async def adjustment(self, variant_id: UUID, request_id: str) -> Adjustment | None:
         """Read the adjustment that a request led to, if it did."""
@@ -114,6 +127,12 @@ class Stocks:
         """Store a locked stock with its movements, and publish its events."""
         await self._connection.execute(_SAVE_STOCK, *_taken([stock]))
         self._outbox.collect(stock)
+
+    async def _lock(self, condition: str, key: object) -> dict[UUID, Stock]:
+        rows = await self._connection.fetch(
+            f"{_READ_STOCK} WHERE {condition} ORDER BY variant_id FOR UPDATE", key
+        )
+        return {row["variant_id"]: Stock(**row) for row in rows}
 
 
 class Holds:
@@ -196,7 +215,7 @@ class StockReader:
         rows = await self._database.fetch(
             f"""
             {_READ_STOCK}
-            WHERE (NOT $1 OR stock_count - reserved_count < threshold)
+            WHERE (NOT $1 OR (on_sale AND stock_count - reserved_count < threshold))
                 AND ($2::int IS NULL OR (stock_count - reserved_count, variant_id) > ($2, $3::uuid))
             ORDER BY stock_count - reserved_count, variant_id LIMIT $4
             """,

@@ -1,10 +1,11 @@
 """The use cases of inventory."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from uuid import UUID
 
 from stoa_chassis.avro import Event
 from stoa_chassis.clock import Clock
+from stoa_chassis.errors import check_same_request
 from stoa_chassis.uow import UnitOfWork, transactional
 from stoa_events import (
     OrderCancelled,
@@ -12,9 +13,10 @@ from stoa_events import (
     OrderReturned,
     OrderShipped,
     ProductCreated,
+    ProductDeleted,
     ProductUpdated,
 )
-from stoa_inventory.model import Adjustment, Hold, RequestReused, Stock, VariantNotFound, Wanted, sum_up
+from stoa_inventory.model import Adjustment, Hold, Stock, VariantNotFound, Wanted, sum_up
 from stoa_inventory.ports import Catalog, StockReader, Tx
 
 
@@ -45,27 +47,33 @@ class Inventory:
 
         Raises:
             VariantNotFound: the shop does not sell it.
-            StockReserved, StockTooLarge: see `Stock.adjust`.
-            RequestReused: the request id stands for another adjustment.
+            VariantWithdrawn, StockReserved, StockTooLarge: see `Stock.adjust`.
+            RequestIdReused: the request id stands for another adjustment.
         """
         adjustment = Adjustment(delta, reason)
         return await self._of_sold(variant_id, lambda: self._adjust(variant_id, adjustment, request_id))
 
     async def set_threshold(self, variant_id: UUID, threshold: int) -> Stock:
-        """Set below how many available a variant counts as low. Raises VariantNotFound."""
+        """Set below how many available a variant counts as low. Raises VariantNotFound, VariantWithdrawn."""
         return await self._of_sold(variant_id, lambda: self._set_threshold(variant_id, threshold))
 
     @transactional
-    async def on_product_created(self, tx: Tx, event: Event[ProductCreated]) -> None:
-        """Begin to count the variants of a new product."""
+    async def on_product_changed(self, tx: Tx, event: Event[ProductCreated] | Event[ProductUpdated]) -> None:
+        """Count the variants that a product has now, and no more those that it had."""
         product = event.payload
-        await tx.stocks.add(product.product_id, (variant.variant_id for variant in product.variants))
+        if await tx.stocks.note_version(product.product_id, product.version):
+            sold = {variant.variant_id for variant in product.variants}
+            await tx.stocks.add(product.product_id, sold)
+            await self._sell(tx, product.product_id, sold)
 
     @transactional
-    async def on_product_updated(self, tx: Tx, event: Event[ProductUpdated]) -> None:
-        """Begin to count the variants that a product has now and did not have before."""
+    async def on_product_deleted(self, tx: Tx, event: Event[ProductDeleted]) -> None:
+        """Count no variant of a product any more."""
         product = event.payload
-        await tx.stocks.add(product.product_id, (variant.variant_id for variant in product.variants))
+        if await tx.stocks.note_version(product.product_id, product.version):
+            # Also those of which nothing was known yet, so that it is known that they are gone.
+            await tx.stocks.add(product.product_id, product.variant_ids)
+            await self._sell(tx, product.product_id, ())
 
     @transactional
     async def on_order_placed(self, tx: Tx, event: Event[OrderPlaced]) -> None:
@@ -115,6 +123,11 @@ class Inventory:
         hold.on_order_returned(came_back, returned, stocks, self._clock.now())
         await tx.holds.save(hold, stocks.values())
 
+    async def _sell(self, tx: Tx, product_id: UUID, sold: Collection[UUID]) -> None:
+        for stock in (await tx.stocks.lock_product(product_id)).values():
+            if stock.sell(stock.variant_id in sold, self._clock.now()):
+                await tx.stocks.save(stock)
+
     async def _of_sold(self, variant_id: UUID, count: Callable[[], Awaitable[Stock]]) -> Stock:
         """Count a variant; if it is not known, ask the catalog, whose event may still be on its way."""
         try:
@@ -137,8 +150,8 @@ class Inventory:
         if done is None:
             stock.adjust(adjustment, request_id, self._clock.now())
             await tx.stocks.save(stock)
-        elif done != adjustment:
-            raise RequestReused(f"request id {request_id} was used for another adjustment")
+        else:
+            check_same_request(done, adjustment)
         return stock
 
     @transactional

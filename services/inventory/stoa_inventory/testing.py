@@ -19,8 +19,9 @@ from stoa_inventory.model import Adjustment, Hold, HoldStatus, Movement, Movemen
 K = TypeVar("K")
 V = TypeVar("V")
 
-StockRow: TypeAlias = tuple[UUID, int, int, int, datetime]
-"""A product, its variant's stock, how much of it is reserved, the threshold, and when it changed."""
+StockRow: TypeAlias = tuple[UUID, int, int, int, datetime, bool]
+"""A product, its variant's stock, how much of it is reserved, the threshold, when it changed, and whether it
+is on sale."""
 
 _EPOCH = datetime(2026, 1, 1, tzinfo=UTC)  # since when a variant is counted that nothing has changed yet
 _THRESHOLD = 5
@@ -34,6 +35,8 @@ class Rows:
     same.
     """
 
+    products: tuple[tuple[UUID, int], ...] = ()
+    """The version of each product that is known."""
     stocks: tuple[tuple[UUID, StockRow], ...] = ()
     holds: tuple[tuple[UUID, tuple[HoldStatus, datetime]], ...] = ()
     reservations: tuple[tuple[tuple[UUID, UUID], tuple[int, HoldStatus]], ...] = ()
@@ -47,14 +50,14 @@ class Rows:
 
     def counts(self, variant_id: UUID) -> tuple[int, int]:
         """Return the stock of a variant, and how much of it is reserved."""
-        _, stock, reserved, _, _ = dict(self.stocks)[variant_id]
+        _, stock, reserved, *_ = dict(self.stocks)[variant_id]
         return stock, reserved
 
 
 def stocked(counts: Mapping[UUID, int], at: datetime = _EPOCH) -> Rows:
     """Return a store with so many of some variants, each its own product."""
     return Rows(
-        stocks=_sorted({key: (key, count, 0, _THRESHOLD, at) for key, count in counts.items()}),
+        stocks=_sorted({key: (key, count, 0, _THRESHOLD, at, True) for key, count in counts.items()}),
         moved=_sorted({key: (count, 0) for key, count in counts.items()}),
     )
 
@@ -73,8 +76,22 @@ class Stocks:
     async def add(self, product_id: UUID, variant_ids: Iterable[UUID]) -> None:
         """Begin to count variants, from zero; those that are counted already stay as they are."""
         rows = self.store.rows
-        new = dict.fromkeys(variant_ids, (product_id, 0, 0, _THRESHOLD, _EPOCH))
+        new = dict.fromkeys(variant_ids, (product_id, 0, 0, _THRESHOLD, _EPOCH, True))
         self.store.rows = replace(rows, stocks=_sorted({**new, **dict(rows.stocks)}))
+
+    async def note_version(self, product_id: UUID, version: int) -> bool:
+        """Note the version of a product; tell whether it is a later one than was noted."""
+        rows = self.store.rows
+        products = dict(rows.products)
+        if products.get(product_id, version - 1) >= version:
+            return False
+        self.store.rows = replace(rows, products=_sorted({**products, product_id: version}))
+        return True
+
+    async def lock_product(self, product_id: UUID) -> dict[UUID, Stock]:
+        """Read the stock of the variants that a product has or had, locked as by `lock`."""
+        rows = self.store.rows
+        return _read(rows, (key for key, row in rows.stocks if row[0] == product_id))
 
     async def lock(self, variant_ids: Iterable[UUID]) -> dict[UUID, Stock]:
         """Read the stock of variants, which nobody else changes until the transaction ends."""
@@ -194,7 +211,14 @@ def _write(store: MemoryStore[Rows], stock: Stock) -> None:
         return
     store.check(0 <= stock.reserved_count <= stock.stock_count, "inventory_check")
     store.check(stock.threshold >= 0, "inventory_threshold_check")
-    stocks[key] = (stocks[key][0], stock.stock_count, stock.reserved_count, stock.threshold, stock.updated_at)
+    stocks[key] = (
+        stocks[key][0],
+        stock.stock_count,
+        stock.reserved_count,
+        stock.threshold,
+        stock.updated_at,
+        stock.on_sale,
+    )
     store.rows = replace(store.rows, stocks=_sorted(stocks))
     for movement in stock.movements:
         _note(store, movement)

@@ -12,10 +12,13 @@ from stoa.inventory.v1.inventory_pb2_grpc import (
     InventoryServiceStub,
     add_InventoryServiceServicer_to_server,
 )
-from stoa_chassis.errors import Code, RemoteError
+from stoa_chassis.avro import new_event
+from stoa_chassis.clock import SystemClock
+from stoa_chassis.errors import Code, FieldViolation, RemoteError
 from stoa_chassis.ids import new_id
 from stoa_chassis.memory import MemoryStore
 from stoa_chassis.testing import InProcessServer, serve_in_process
+from stoa_events import ProductDeleted
 from stoa_inventory.api import InventoryServicer
 from stoa_inventory.service import Inventory
 from stoa_inventory.testing import FakeCatalog, Rows
@@ -67,7 +70,7 @@ async def test_anyone_may_look(server: InProcessServer, lamp: str) -> None:
 
 async def test_nothing_of_a_stock_is_left_out(store: MemoryStore[Rows], server: InProcessServer) -> None:
     variant_id, product_id = new_id(), new_id()
-    store.rows = Rows(stocks=((variant_id, (product_id, 9, 2, 5, datetime(2026, 11, 26, tzinfo=UTC))),))
+    store.rows = Rows(stocks=((variant_id, (product_id, 9, 2, 5, datetime(2026, 11, 26, tzinfo=UTC), True)),))
     request = inventory_pb2.GetInventoryRequest(variant_id=str(variant_id))
     answer = (await server.stub(InventoryServiceStub).GetInventory(request)).inventory
     assert answer == inventory_pb2.Inventory(
@@ -77,6 +80,7 @@ async def test_nothing_of_a_stock_is_left_out(store: MemoryStore[Rows], server: 
         reserved_count=2,
         available=7,
         threshold=5,
+        on_sale=True,
     )
     assert len(answer.ListFields()) == len(answer.DESCRIPTOR.fields)
 
@@ -100,10 +104,28 @@ async def test_an_adjustment_answers_with_the_stock_after_it_and_counts_once(
     for _ in range(2):
         changed = (await staff.AdjustInventory(adjustment(lamp, delta=-3))).inventory
         assert (changed.stock_count, changed.available) == (7, 7)
-    other = await refusal(staff.AdjustInventory(adjustment(lamp, delta=-4)))
+    other = await refusal(staff.AdjustInventory(adjustment(lamp, delta=-4, reason="theft")))
     assert (other.code, other.reason) == (Code.ALREADY_EXISTS, "REQUEST_ID_REUSED")
+    assert other.violations == (
+        FieldViolation("delta", "was -3 the first time, now it is -4"),
+        FieldViolation("reason", "is not what it was the first time"),
+    )
     too_many = await refusal(staff.AdjustInventory(adjustment(lamp, delta=-8, request_id="r2")))
     assert (too_many.code, too_many.reason) == (Code.FAILED_PRECONDITION, "STOCK_RESERVED")
+
+
+async def test_a_number_that_is_absent_is_not_zero(staff: InventoryServiceStub, lamp: str) -> None:
+    for call, field in (
+        (staff.SetThreshold(inventory_pb2.SetThresholdRequest(variant_id=lamp)), "threshold"),
+        (staff.AdjustInventory(adjustment(lamp, delta=None)), "delta"),
+    ):
+        error = await refusal(call)
+        assert error.code is Code.INVALID_ARGUMENT
+        assert [violation.field for violation in error.violations] == [field]
+    found = (await staff.GetInventory(inventory_pb2.GetInventoryRequest(variant_id=lamp))).inventory
+    assert (found.threshold, found.stock_count) == (5, 10)
+    never = inventory_pb2.SetThresholdRequest(variant_id=lamp, threshold=0)
+    assert (await staff.SetThreshold(never)).inventory.threshold == 0
 
 
 async def test_a_threshold_makes_a_variant_scarce(staff: InventoryServiceStub, lamp: str) -> None:
@@ -155,6 +177,23 @@ async def test_an_unknown_variant_is_not_found(server: InProcessServer, staff: I
     ):
         error = await refusal(call)
         assert (error.code, error.reason) == (Code.NOT_FOUND, "VARIANT_NOT_FOUND")
+
+
+async def test_a_variant_that_is_not_sold_any_more_is_read_and_not_counted(
+    inventory: Inventory, server: InProcessServer, staff: InventoryServiceStub, lamp: str
+) -> None:
+    read = inventory_pb2.GetInventoryRequest(variant_id=lamp)
+    product_id = UUID((await staff.GetInventory(read)).inventory.product_id)
+    deleted = ProductDeleted(product_id=product_id, version=2, variant_ids=(UUID(lamp),))
+    await inventory.on_product_deleted(new_event(deleted, SystemClock(), "a-request"))
+    for call in (
+        staff.AdjustInventory(adjustment(lamp)),
+        staff.SetThreshold(inventory_pb2.SetThresholdRequest(variant_id=lamp, threshold=11)),
+    ):
+        error = await refusal(call)
+        assert (error.code, error.reason) == (Code.FAILED_PRECONDITION, "VARIANT_WITHDRAWN")
+    found = (await server.stub(InventoryServiceStub).GetInventory(read)).inventory
+    assert (found.stock_count, found.threshold, found.on_sale) == (10, 5, False)
 
 
 async def test_a_page_token_belongs_to_its_filter(

@@ -188,15 +188,31 @@ def test_a_movement_says_what_changed_and_why() -> None:
 
 def test_what_is_promised_cannot_be_taken_off_the_count() -> None:
     lamp = stock(10, reserved=4)
-    with pytest.raises(StockReserved):
+    with pytest.raises(StockReserved) as refused:
         adjust(lamp, -7)
+    assert refused.value.message == (
+        "7 can't be taken away: there are 10 in stock, of which 4 are promised to orders"
+    )
+    assert refused.value.metadata == {"stock_count": "10", "reserved_count": "4"}
     adjust(lamp, -6)
     assert lamp.available == 0
 
 
+def test_more_than_there_is_cannot_be_taken_off_the_count() -> None:
+    with pytest.raises(StockReserved, match=r"^5 can't be taken away: there are 0 in stock$"):
+        adjust(stock(0), -5)
+
+
 def test_a_count_that_does_not_fit_is_refused() -> None:
     with pytest.raises(StockTooLarge):
-        adjust(stock(2**31 - 1), 1)
+        adjust(stock(1_000_000_000), 1)
+
+
+def test_what_comes_back_fits_on_a_full_shelf() -> None:
+    full = stock(999_999_000)
+    adjust(full, 1000)
+    full.take_back(1_000_000_000, new_id(), NOW)
+    assert full.stock_count < 2**31
 
 
 @given(

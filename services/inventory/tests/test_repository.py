@@ -56,7 +56,7 @@ def in_memory() -> Store:
 
 @pytest.fixture
 async def in_postgres(database: Database, codec: EventCodec) -> Store:
-    await database.execute("TRUNCATE inventory, holds, reservations, stock_movements, outbox")
+    await database.execute("TRUNCATE inventory, products, holds, reservations, stock_movements, outbox")
 
     async def published() -> list[str]:
         return [row["topic"] for row in await database.fetch("SELECT topic FROM outbox ORDER BY id")]
@@ -150,6 +150,44 @@ async def test_no_field_of_a_stock_is_lost(store: Store) -> None:
     assert read == saved
     assert all(getattr(read, each.name) for each in fields(Stock) if each.compare)
     assert (await store.moved())[variant_id] == (11, 3)
+
+
+async def test_a_stock_that_is_not_on_sale_is_stored_so_and_is_not_low(store: Store) -> None:
+    low, gone = await count(store, 2, 1)
+
+    async def work(tx: ports.Tx) -> None:
+        (stock,) = (await tx.stocks.lock([gone])).values()
+        assert stock.sell(False, LATER)
+        await tx.stocks.save(stock)
+
+    await store.uow.run(work)
+    stocks = await store.reader.get([low, gone])
+    assert (stocks[low].on_sale, stocks[gone].on_sale) == (True, False)
+    listed = [
+        [stock.variant_id for stock in await store.reader.list(low_only=low_only, after=None, limit=10)]
+        for low_only in (True, False)
+    ]
+    assert listed == [[low], [gone, low]]
+
+
+async def test_only_a_later_version_of_a_product_is_noted(store: Store) -> None:
+    product_id, other = new_id(), new_id()
+
+    async def note(tx: ports.Tx) -> list[bool]:
+        return [await tx.stocks.note_version(product_id, version) for version in (2, 2, 1, 3, 2)]
+
+    assert await store.uow.run(note) == [True, False, False, True, False]
+    assert await store.uow.run(lambda tx: tx.stocks.note_version(other, 1))
+
+
+async def test_the_stock_of_a_product_is_that_of_all_variants_it_ever_had(store: Store) -> None:
+    product_id, first, second = new_id(), *sorted((new_id(), new_id()))
+    await count(store, 1)
+    await store.uow.run(lambda tx: tx.stocks.add(product_id, [second]))
+    await store.uow.run(lambda tx: tx.stocks.add(product_id, [first]))
+    found = await store.uow.run(lambda tx: tx.stocks.lock_product(product_id))
+    assert list(found) == [first, second]
+    assert found == await store.reader.get([first, second])
 
 
 async def test_no_field_of_a_hold_is_lost(store: Store) -> None:

@@ -4,6 +4,8 @@ import asyncio
 import random
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import permutations
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -16,6 +18,7 @@ from stoa.catalog.v1.catalog_pb2_grpc import (
 )
 from stoa_chassis.avro import Event, new_event
 from stoa_chassis.context import bound
+from stoa_chassis.errors import RequestIdReused
 from stoa_chassis.ids import new_id
 from stoa_chassis.inbox import AlreadyProcessed
 from stoa_chassis.memory import MemoryStore
@@ -30,11 +33,12 @@ from stoa_events import (
     OrderReturned,
     OrderShipped,
     ProductCreated,
+    ProductDeleted,
     ProductUpdated,
     ProductVariant,
 )
 from stoa_inventory.events import handlers
-from stoa_inventory.model import NotReserved, RequestReused, StockReserved, VariantNotFound
+from stoa_inventory.model import NotReserved, StockReserved, VariantNotFound, VariantWithdrawn
 from stoa_inventory.peers import Catalog
 from stoa_inventory.service import Inventory
 from stoa_inventory.testing import FakeCatalog, Rows
@@ -141,6 +145,16 @@ async def test_an_order_that_was_cancelled_before_it_was_placed_reserves_nothing
     assert shop.answers(order.order_id) == []
 
 
+async def test_an_order_that_was_refused_stays_so_when_more_comes_in(shop: Shop) -> None:
+    lamp = await shop.variant(0)
+    order = placed((lamp, 1))
+    await shop.handle(order)
+    await shop.inventory.adjust(lamp, 5, "delivery", "later")
+    await shop.handle(order, cancelled(order.order_id))
+    assert shop.counts(lamp) == (5, 0)
+    assert shop.answers(order.order_id) == ["inventory.out_of_stock"]
+
+
 async def test_placing_and_cancelling_in_any_order_leave_nothing_reserved(shop: Shop) -> None:
     lamp = await shop.variant(100)
     orders = [placed((lamp, 1)) for _ in range(20)]
@@ -208,7 +222,7 @@ async def test_an_adjustment_counts_once_for_each_request(shop: Shop) -> None:
     await asyncio.gather(*(shop.inventory.adjust(lamp, 5, "delivery", "r1") for _ in range(10)))
     assert shop.counts(lamp) == (5, 0)
     for delta, reason in ((6, "delivery"), (5, "theft")):
-        with pytest.raises(RequestReused):
+        with pytest.raises(RequestIdReused):
             await shop.inventory.adjust(lamp, delta, reason, "r1")
 
 
@@ -235,48 +249,147 @@ def variants(*variant_ids: UUID) -> tuple[ProductVariant, ...]:
     )
 
 
+def described(shop: Shop, product_id: UUID, version: int, *variant_ids: UUID) -> dict[str, Any]:
+    """What is told of a product that has these variants."""
+    return {
+        "product_id": product_id,
+        "version": version,
+        "name": "Lamp",
+        "description": "",
+        "category": "Lighting",
+        "subcategory": "",
+        "brand": "",
+        "tags": (),
+        "variants": variants(*variant_ids),
+        "specifications": {},
+        "created_at": shop.clock.now(),
+        "updated_at": shop.clock.now(),
+    }
+
+
+def created(shop: Shop, product_id: UUID, *variant_ids: UUID) -> ProductCreated:
+    return ProductCreated(**described(shop, product_id, 1, *variant_ids))
+
+
+def updated(shop: Shop, product_id: UUID, version: int, *variant_ids: UUID) -> ProductUpdated:
+    return ProductUpdated(**described(shop, product_id, version, *variant_ids))
+
+
+def deleted(product_id: UUID, version: int, *variant_ids: UUID) -> ProductDeleted:
+    return ProductDeleted(product_id=product_id, version=version, variant_ids=variant_ids)
+
+
+async def on_sale(shop: Shop, *variant_ids: UUID) -> list[bool]:
+    return [(await shop.inventory.get(variant_id)).on_sale for variant_id in variant_ids]
+
+
+async def low(shop: Shop) -> set[UUID]:
+    return {stock.variant_id for stock in await shop.inventory.list(low_only=True, after=None, limit=100)}
+
+
 async def test_the_variants_of_a_new_product_begin_at_zero_and_are_not_reset_by_a_late_event(
     shop: Shop,
 ) -> None:
-    known, fresh = await shop.variant(7), new_id()
-    product = ProductCreated(
-        product_id=new_id(),
-        version=1,
-        name="Lamp",
-        description="",
-        category="Lighting",
-        subcategory="",
-        brand="",
-        tags=(),
-        variants=variants(known, fresh),
-        specifications={},
-        created_at=shop.clock.now(),
-        updated_at=shop.clock.now(),
-    )
-    await shop.handle(product)
+    known, fresh, product_id = await shop.variant(7), new_id(), new_id()
+    await shop.handle(created(shop, product_id, known, fresh))
     assert (await shop.inventory.get(known)).stock_count == 7
     stock = await shop.inventory.get(fresh)
-    assert (stock.product_id, stock.stock_count) == (product.product_id, 0)
+    assert (stock.product_id, stock.stock_count) == (product_id, 0)
 
 
 async def test_a_variant_that_a_product_gets_later_is_counted_too(shop: Shop) -> None:
     variant_id = new_id()
-    product = ProductUpdated(
-        product_id=new_id(),
-        version=2,
-        name="Lamp",
-        description="",
-        category="Lighting",
-        subcategory="",
-        brand="",
-        tags=(),
-        variants=variants(variant_id),
-        specifications={},
-        created_at=shop.clock.now(),
-        updated_at=shop.clock.now(),
-    )
-    await shop.handle(product)
+    await shop.handle(updated(shop, new_id(), 2, variant_id))
     assert (await shop.inventory.get(variant_id)).available == 0
+
+
+async def test_what_is_not_sold_any_more_is_not_low_and_can_not_be_counted(shop: Shop) -> None:
+    product_id, kept, removed = new_id(), new_id(), new_id()
+    await shop.handle(created(shop, product_id, kept, removed))
+    await shop.inventory.adjust(removed, 2, "delivery", "r1")
+    assert await low(shop) == {kept, removed}
+    await shop.handle(updated(shop, product_id, 2, kept))
+    assert await low(shop) == {kept}
+    with pytest.raises(VariantWithdrawn):
+        await shop.inventory.adjust(removed, 1, "delivery", "r2")
+    with pytest.raises(VariantWithdrawn):
+        await shop.inventory.set_threshold(removed, 1)
+    assert shop.counts(removed) == (2, 0)
+    assert (await shop.inventory.adjust(removed, 2, "delivery", "r1")).stock_count == 2  # once more the same
+    await shop.handle(deleted(product_id, 3, kept))
+    assert await low(shop) == set()
+    with pytest.raises(VariantWithdrawn):
+        await shop.inventory.adjust(kept, 1, "delivery", "r")
+
+
+async def test_orders_keep_what_is_not_sold_any_more(shop: Shop) -> None:
+    product_id, lamp = new_id(), new_id()
+    await shop.handle(created(shop, product_id, lamp))
+    await shop.inventory.adjust(lamp, 10, "delivery", "r1")
+    sent, released = placed((lamp, 3)), placed((lamp, 4))
+    await shop.handle(sent, released, deleted(product_id, 2, lamp))
+    assert shop.counts(lamp) == (10, 7)
+    published = len(shop.store.published)
+    await shop.handle(shipped(sent.order_id), cancelled(released.order_id))
+    assert shop.counts(lamp) == (7, 0)
+    await shop.handle(returned(sent.order_id, (lamp, 3)))
+    assert shop.counts(lamp) == (10, 0)
+    assert len(shop.store.published) == published
+
+
+async def test_a_variant_that_comes_back_is_counted_again_and_low_if_it_is(shop: Shop) -> None:
+    product_id, lamp, chair = new_id(), new_id(), new_id()
+    await shop.handle(created(shop, product_id, lamp, chair), updated(shop, product_id, 2, chair))
+    assert await on_sale(shop, lamp, chair) == [False, True]
+    await shop.handle(updated(shop, product_id, 3, lamp, chair))
+    assert await on_sale(shop, lamp, chair) == [True, True]
+    assert [event.variant_id for event in shop.store.payloads(InventoryLowStock)] == [lamp]
+    assert (await shop.inventory.adjust(lamp, 5, "delivery", "r")).stock_count == 5
+
+
+async def test_an_older_version_of_a_product_changes_nothing(shop: Shop) -> None:
+    product_id, kept, removed = new_id(), new_id(), new_id()
+    history: list[Payload] = [
+        created(shop, product_id, kept, removed),
+        updated(shop, product_id, 2, kept, removed),
+        updated(shop, product_id, 3, kept),
+    ]
+    for happening in history[0], history[2], history[1]:
+        await shop.handle(happening)
+    assert await on_sale(shop, kept, removed) == [True, False]
+    await shop.handle(deleted(product_id, 5, kept), updated(shop, product_id, 4, kept))
+    assert await on_sale(shop, kept, removed) == [False, False]
+
+
+async def test_a_product_that_is_known_to_be_deleted_before_it_is_known_to_be_there_is_not_counted(
+    shop: Shop,
+) -> None:
+    product_id, lamp = new_id(), new_id()
+    await shop.handle(deleted(product_id, 2, lamp), created(shop, product_id, lamp))
+    assert await on_sale(shop, lamp) == [False]
+    shop.catalog.products[lamp] = product_id  # as a catalogue that is behind says
+    with pytest.raises(VariantWithdrawn):
+        await shop.inventory.adjust(lamp, 1, "delivery", "r")
+
+
+@pytest.mark.parametrize("order", list(permutations(range(4))))
+async def test_in_whatever_order_the_versions_of_a_product_come_the_last_one_counts(
+    shop: Shop, order: tuple[int, ...]
+) -> None:
+    product_id, lamp, chair, table = new_id(), new_id(), new_id(), new_id()
+    history: list[Payload] = [
+        created(shop, product_id, lamp),
+        updated(shop, product_id, 2, lamp, chair),
+        updated(shop, product_id, 3, chair, table),
+        deleted(product_id, 4, chair, table),
+    ]
+    last = 0
+    for version in order:
+        await shop.handle(history[version])
+        last = max(last, version)
+        sold = [{lamp}, {lamp, chair}, {chair, table}, set()][last]
+        known = await shop.inventory.list(low_only=False, after=None, limit=100)
+        assert {stock.variant_id for stock in known if stock.on_sale} == sold
 
 
 async def test_low_stock_is_told_when_it_gets_low_and_not_again(shop: Shop) -> None:

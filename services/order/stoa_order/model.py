@@ -4,7 +4,7 @@ An order is event-sourced (Fowler, "Event Sourcing"): each decision appends fact
 is nothing but the facts applied in turn. The events for other services are recorded in `events`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import ROUND_HALF_UP, Decimal
@@ -42,13 +42,13 @@ class CartEmpty(FailedPrecondition):
 
 
 class ItemsUnavailable(FailedPrecondition):
-    """Some items of the cart are not sold any more; the metadata names them."""
+    """Some items of the cart are not sold any more; the metadata has their ids."""
 
     reason = "ITEMS_UNAVAILABLE"
 
 
 class PriceChanged(FailedPrecondition):
-    """Some items cost something else than when the buyer last saw the cart; the metadata names them."""
+    """Some items cost something else than when the buyer last saw the cart; the metadata has their ids."""
 
     reason = "PRICE_CHANGED"
 
@@ -80,6 +80,9 @@ class Status(StrEnum):
     DELIVERED = "delivered"
     RETURNED = "returned"
     CANCELLED = "cancelled"
+
+
+_CANCELLABLE = (Status.PENDING, Status.CONFIRMED)  # nothing of it has left the warehouse
 
 
 class PaymentStatus(StrEnum):
@@ -139,6 +142,14 @@ class Offer:
     variant_id: UUID
     name: str
     price: Money
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawn:
+    """A variant that is not sold any more, and what it was called."""
+
+    variant_id: UUID
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,7 +303,7 @@ class Recorded:
     at: datetime
 
 
-def check_offers(cart: Sequence[CartLine], offers: Sequence[Offer]) -> tuple[Line, ...]:
+def check_offers(cart: Sequence[CartLine], offers: Sequence[Offer | Withdrawn]) -> tuple[Line, ...]:
     """Turn a cart into order lines at today's prices.
 
     The cart's prices are never trusted, only compared: they are what the buyer saw.
@@ -304,22 +315,50 @@ def check_offers(cart: Sequence[CartLine], offers: Sequence[Offer]) -> tuple[Lin
     """
     if not cart:
         raise CartEmpty("the cart is empty")
-    today = {(offer.product_id, offer.variant_id): offer for offer in offers}
-    gone = [line for line in cart if (line.product_id, line.variant_id) not in today]
+    today = {(each.product_id, each.variant_id): each for each in offers if isinstance(each, Offer)}
+    gone = [line.variant_id for line in cart if (line.product_id, line.variant_id) not in today]
     if gone:
-        ids = ", ".join(str(line.variant_id) for line in gone)
-        raise ItemsUnavailable(f"no longer on sale: {ids}", metadata={"variant_ids": ids})
+        raise _unavailable(gone, {each.variant_id: each.name for each in offers})
     lines = []
+    changes: list[str] = []
     changed: dict[str, str] = {}
     for line in cart:
         offer = today[line.product_id, line.variant_id]
         if offer.price != line.price:
+            changes.append(f"{_title(offer.name)} now costs {offer.price} instead of {line.price}")
             changed[str(line.variant_id)] = f"{line.price} -> {offer.price}"
         lines.append(Line(new_id(), line.product_id, line.variant_id, offer.name, line.quantity, offer.price))
     if changed:
-        text = "; ".join(f"{variant_id}: {change}" for variant_id, change in changed.items())
-        raise PriceChanged(f"prices changed since the cart was last read: {text}", metadata=changed)
+        told = _enumerated(changes, len(changes))
+        raise PriceChanged(f"prices changed since you saw the cart: {told}", metadata=changed)
     return tuple(lines)
+
+
+def _unavailable(gone: Sequence[UUID], names: Mapping[UUID, str]) -> ItemsUnavailable:
+    known = [_title(names[variant_id]) for variant_id in gone if variant_id in names]
+    what = _enumerated(known, len(gone)) if known else f"{len(gone)} of the things in the cart"
+    return ItemsUnavailable(
+        f"no longer on sale: {what}",
+        metadata={"variant_ids": ", ".join(str(variant_id) for variant_id in gone[:_MOST_IDS])},
+    )
+
+
+# What is kept in an order or told in an error does not grow with the cart, nor with what things are called.
+_MOST_NAMED = 3
+_LONGEST_NAME = 80  # characters
+_MOST_IDS = 20
+
+
+def _enumerated(things: Sequence[str], total: int) -> str:
+    """Name the first few of some things, and say how many more there are in total."""
+    named = ", ".join(things[:_MOST_NAMED])
+    more = total - min(len(things), _MOST_NAMED)
+    return f"{named} and {more} more" if more else named
+
+
+def _title(name: str) -> str:
+    """Return what a thing is called, for a sentence with others."""
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
 
 
 _NOBODY = UUID(int=0)
@@ -424,11 +463,11 @@ class Order:
         """Cancel for want of stock."""
         if self.status is Status.PENDING:
             names = {line.variant_id: line.name for line in self.lines}
-            lacking = ", ".join(
-                f"{names.get(item.variant_id, item.variant_id)} ({item.available} of {item.requested})"
+            lacking = [
+                f"{_title(names.get(item.variant_id, 'an item'))} ({item.available} of {item.requested})"
                 for item in event.items
-            )
-            self._cancel(f"out of stock: {lacking}", now)
+            ]
+            self._cancel(f"out of stock: {_enumerated(lacking, len(lacking))}", now)
 
     def on_payment_successful(self, event: PaymentSuccessful, now: datetime) -> None:
         """Confirm with the payment made; for a cancelled order only note the money, which goes back."""
@@ -458,13 +497,17 @@ class Order:
             self._cancel(f"payment failed: {event.reason.replace('_', ' ')}", now)
 
     def on_payment_refunded(self, event: PaymentRefunded, now: datetime) -> None:
-        """Take note that money was given back; an order that still waits for it will get none, and ends."""
+        """Take note that money was given back.
+
+        Without any left an order ends: one that still waits for it will get none, and one that is confirmed
+        is not sent for nothing.
+        """
         status = PaymentStatus.REFUNDED if event.fully_refunded else PaymentStatus.PARTIALLY_REFUNDED
         if self.payment and self.payment.status in (status, PaymentStatus.REFUNDED):
             return
         brand, last4 = (self.payment.brand, self.payment.last4) if self.payment else ("", "")
         self._settle(Payment(event.payment_id, status, brand, last4), now)
-        if self.status is Status.PENDING and event.fully_refunded:
+        if event.fully_refunded and self.status in _CANCELLABLE:
             self._cancel("payment refunded", now)
 
     def give_up_on_stock(self, now: datetime) -> None:
@@ -485,7 +528,7 @@ class Order:
         """
         if self.status is Status.CANCELLED:
             return
-        if self.status not in (Status.PENDING, Status.CONFIRMED):
+        if self.status not in _CANCELLABLE:
             raise NotCancellable(f"a {self.status} order can't be cancelled")
         self._cancel(reason, now)
 

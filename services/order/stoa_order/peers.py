@@ -7,9 +7,10 @@ from stoa.cart.v1 import cart_pb2, cart_pb2_grpc
 from stoa.catalog.v1 import catalog_pb2, catalog_pb2_grpc
 from stoa.payment.v1 import payment_pb2, payment_pb2_grpc
 from stoa.user.v1 import user_pb2, user_pb2_grpc
+from stoa_chassis import postal
 from stoa_chassis.errors import Code, InvalidArgument, RemoteError
 from stoa_chassis.money_proto import from_proto, to_proto
-from stoa_order.model import Address, CartLine, Offer, Order
+from stoa_order.model import Address, CartLine, Offer, Order, Withdrawn
 
 
 class Carts:
@@ -37,19 +38,22 @@ class Catalog:
     def __init__(self, stub: catalog_pb2_grpc.CatalogServiceStub) -> None:
         self._stub = stub
 
-    async def offers(self, variant_ids: Sequence[UUID]) -> Sequence[Offer]:
-        """Return today's offers; variants that are not on sale are left out."""
+    async def offers(self, variant_ids: Sequence[UUID]) -> Sequence[Offer | Withdrawn]:
+        """Return today's offers, and what is known of variants that are not on sale."""
         response = await self._stub.BatchGetVariants(
             catalog_pb2.BatchGetVariantsRequest(variant_ids=[str(variant_id) for variant_id in variant_ids])
         )
         return [
-            Offer(
-                UUID(entry.product_id),
-                UUID(entry.variant.variant_id),
-                entry.product_name,
-                from_proto(entry.variant.price, "price"),
-            )
-            for entry in response.variants
+            *(
+                Offer(
+                    UUID(entry.product_id),
+                    UUID(entry.variant.variant_id),
+                    entry.product_name,
+                    from_proto(entry.variant.price, "price"),
+                )
+                for entry in response.variants
+            ),
+            *(Withdrawn(UUID(entry.variant_id), entry.product_name) for entry in response.withdrawn),
         ]
 
 
@@ -60,7 +64,11 @@ class AddressBook:
         self._stub = stub
 
     async def address(self, user_id: UUID, address_id: UUID) -> Address:
-        """Return one of a user's addresses. Raises InvalidArgument if there is no such one."""
+        """Return one of a user's addresses.
+
+        Raises InvalidArgument if there is no such one, and for one from before addresses were compared with
+        what their country wants that does not fit.
+        """
         try:
             response = await self._stub.GetAddress(
                 user_pb2.GetAddressRequest(user_id=str(user_id), address_id=str(address_id))
@@ -70,6 +78,10 @@ class AddressBook:
                 raise InvalidArgument("address_id", "is not in your address book") from error
             raise
         found = response.address
+        if wrong := [f"{part.replace('_', ' ')} {complaint}" for part, complaint in postal.complaints(found)]:
+            raise InvalidArgument(
+                "address_id", f"please correct the address in your address book: {'; '.join(wrong)}"
+            )
         return Address(
             found.recipient,
             found.line1,

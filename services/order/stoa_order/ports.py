@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
 
-from stoa_order.model import Address, CartLine, Offer, Order, OrderView, Saga
+from stoa_order.model import Address, CartLine, Offer, Order, OrderView, Saga, Withdrawn
 
 
 class RequestTaken(Exception):
@@ -64,8 +64,8 @@ class Carts(Protocol):
 class Catalog(Protocol):
     """What things cost today."""
 
-    async def offers(self, variant_ids: Sequence[UUID]) -> Sequence[Offer]:
-        """Return today's offers; variants that are not on sale are left out."""
+    async def offers(self, variant_ids: Sequence[UUID]) -> Sequence[Offer | Withdrawn]:
+        """Return today's offers, and what is known of variants that are not on sale."""
         ...
 
 
@@ -73,7 +73,7 @@ class AddressBook(Protocol):
     """The addresses that users keep."""
 
     async def address(self, user_id: UUID, address_id: UUID) -> Address:
-        """Return one of a user's addresses. Raises InvalidArgument if there is no such one."""
+        """Return one of a user's addresses. Raises InvalidArgument if there is none that can be sent to."""
         ...
 
 

@@ -191,7 +191,7 @@ def _put(store: MemoryStore[Rows], saga: Saga) -> None:
 
 
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
-ADDRESS = Address("Ada Lovelace", "1 Engine Row", "Attic", "London", "Marylebone", "N1", "GB")
+ADDRESS = Address("Ada Lovelace", "1 Engine Row", "Attic", "London", "Marylebone", "N1 9GU", "GB")
 TARIFF = Tariff(
     {"standard": Money(Decimal("4.90"), "USD"), "express": Money(Decimal("14.90"), "USD")}, Decimal("0.08")
 )

@@ -28,7 +28,7 @@ from stoa_order.testing import ADDRESS as KEPT_ADDRESS
 from stoa_order.testing import NOW, TARIFF, a_confirmed_order
 
 ADDRESS = address_pb2.Address(
-    recipient="Ada", line1="1 Engine Row", city="London", postal_code="N1", country="GB"
+    recipient="Ada", line1="1 Engine Row", city="London", postal_code="N1 9GU", country="GB"
 )
 BUYER = new_id()
 KEPT = new_id()
@@ -124,7 +124,7 @@ async def test_an_order_comes_back_as_the_contract_says(server: InProcessServer)
                     line2="Attic",
                     city="London",
                     region="Marylebone",
-                    postal_code="N1",
+                    postal_code="N1 9GU",
                     country="GB",
                 )
             },
@@ -134,7 +134,7 @@ async def test_an_order_comes_back_as_the_contract_says(server: InProcessServer)
                 line2="Attic",
                 city="London",
                 region="Marylebone",
-                postal_code="N1",
+                postal_code="N1 9GU",
                 country="GB",
             ),
             "address_id",
@@ -169,10 +169,14 @@ async def test_every_field_of_a_request_arrives_in_its_place(
         ({"request_id": "two words"}, {"request_id"}),
         ({"payment_token": "4242424242424242"}, {"payment_token"}),
         ({"shipping_method": "teleport"}, {"shipping_method"}),
-        ({"shipping_address": None}, {"destination"}),
+        ({"shipping_address": None}, {"shipping_address"}),
         (
             {"shipping_address": address_pb2.Address(recipient="Ada", country="England")},
-            {"shipping_address.line1", "shipping_address.city", "shipping_address.country"},
+            {"shipping_address.line1", "shipping_address.country"},
+        ),
+        (
+            {"shipping_address": address_pb2.Address(recipient="Ada", line1="1 Engine Row", country="GB")},
+            {"shipping_address.city", "shipping_address.postal_code"},
         ),
     ],
 )

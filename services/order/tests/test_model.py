@@ -1,6 +1,6 @@
 """What an order decides, without any store."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from stoa_chassis.errors import Code
 from stoa_chassis.ids import new_id
 from stoa_contracts.money import Money
-from stoa_events import OrderCancelled, OrderConfirmed, OrderPlaced
+from stoa_events import InventoryOutOfStock, OrderCancelled, OrderConfirmed, OrderPlaced
 from stoa_order.model import (
     CartEmpty,
     CartLine,
@@ -25,6 +25,7 @@ from stoa_order.model import (
     PaymentStatus,
     PriceChanged,
     Status,
+    Withdrawn,
     check_offers,
 )
 from stoa_order.saga import step_of, steps
@@ -111,12 +112,44 @@ class TestPlacing:
         with pytest.raises(PriceChanged) as refused:
             check_offers([same, dearer], [offer(same), offer(dearer, "12.00")])
         assert refused.value.metadata == {str(dearer.variant_id): "10.00 USD -> 12.00 USD"}
+        assert refused.value.message == (
+            "prices changed since you saw the cart: Lamp now costs 12.00 USD instead of 10.00 USD"
+        )
 
     def test_a_variant_that_is_not_sold_any_more_is_named(self) -> None:
-        here, gone = cart_line(), cart_line()
+        here, gone, forgotten = cart_line(), cart_line(), cart_line()
         with pytest.raises(ItemsUnavailable) as refused:
-            check_offers([here, gone], [offer(here)])
+            check_offers([here, gone], [offer(here), Withdrawn(gone.variant_id, "Chair")])
+        assert refused.value.message == "no longer on sale: Chair"
         assert refused.value.metadata == {"variant_ids": str(gone.variant_id)}
+        with pytest.raises(ItemsUnavailable, match=r"no longer on sale: Chair and 1 more$"):
+            check_offers([here, forgotten, gone], [offer(here), Withdrawn(gone.variant_id, "Chair")])
+        with pytest.raises(ItemsUnavailable, match=r"no longer on sale: 1 of the things in the cart$"):
+            check_offers([here, forgotten], [offer(here)])
+
+    def test_what_an_order_keeps_and_says_does_not_grow_with_the_cart(self) -> None:
+        cart = [cart_line() for _ in range(100)]
+        name = "x" * 200
+        dearer = [replace(offer(line, "11.00"), name=name) for line in cart]
+        with pytest.raises(PriceChanged) as changed:
+            check_offers(cart, dearer)
+        assert len(changed.value.message) < 500
+        assert changed.value.message.endswith(" and 97 more")
+        with pytest.raises(ItemsUnavailable) as gone:
+            check_offers(cart, [Withdrawn(line.variant_id, name) for line in cart])
+        assert len(gone.value.message) < 500
+        assert gone.value.message.endswith(" and 97 more")
+        assert gone.value.metadata["variant_ids"] == ", ".join(str(line.variant_id) for line in cart[:20])
+        order = placed(*cart)
+        order.lines = tuple(replace(line, name=name) for line in order.lines)
+        lacking = [item for line in cart for item in out_of_stock(placed(line)).items]
+        order.on_inventory_out_of_stock(
+            InventoryOutOfStock(order_id=order.order_id, items=tuple(lacking)), NOW
+        )
+        short = "x" * 79 + "…"
+        assert order.history[-1].reason == (
+            f"out of stock: {short} (0 of 1), {short} (0 of 1), {short} (0 of 1) and 97 more"
+        )
 
     def test_a_price_in_another_currency_than_the_shop_s_is_refused_and_named(self) -> None:
         foreign = CartLine(new_id(), new_id(), 1, Money(Decimal(10), "EUR"))
@@ -219,6 +252,47 @@ class TestTheSaga:
         assert order.payment.status is PaymentStatus.REFUNDED
         assert step_of(order) is None
         assert kinds(order) == [OrderPlaced, OrderCancelled]
+
+    def test_a_confirmed_order_of_which_all_is_given_back_is_cancelled(self) -> None:
+        order = confirmed()
+        assert order.payment
+        given_back = refunded(order, order.payment.payment_id)
+        order.on_payment_refunded(given_back, NOW)
+        assert order.status is Status.CANCELLED
+        assert order.history[-1].reason == "payment refunded"
+        assert kinds(order) == [OrderPlaced, OrderConfirmed, OrderCancelled]
+        assert step_of(order) is None
+        before = order.version
+        order.on_payment_refunded(given_back, NOW)
+        order.cancel("changed my mind", NOW)
+        assert order.version == before
+
+    def test_parts_that_add_up_to_all_cancel_with_the_last(self) -> None:
+        order = confirmed()
+        assert order.payment
+        for _ in range(2):
+            order.on_payment_refunded(refunded(order, order.payment.payment_id, fully=False), NOW)
+            assert order.status is Status.CONFIRMED
+        order.on_payment_refunded(refunded(order, order.payment.payment_id), NOW)
+        assert order.status is Status.CANCELLED
+
+    @pytest.mark.parametrize("status", [Status.SHIPPED, Status.DELIVERED, Status.RETURNED])
+    def test_what_has_left_the_warehouse_is_not_cancelled_by_a_refund(self, status: Status) -> None:
+        order = confirmed()
+        order.status = status
+        assert order.payment
+        order.on_payment_refunded(refunded(order, order.payment.payment_id), NOW)
+        assert order.status is status
+        assert kinds(order) == [OrderPlaced, OrderConfirmed]
+
+    def test_a_cancellation_that_meets_a_refund_of_all_keeps_its_reason(self) -> None:
+        order = confirmed()
+        order.cancel("changed my mind", NOW)
+        assert order.payment
+        order.on_payment_refunded(refunded(order, order.payment.payment_id), NOW)
+        assert order.history[-1].reason == "changed my mind"
+        assert step_of(order) is None
+        assert kinds(order) == [OrderPlaced, OrderConfirmed, OrderCancelled]
 
     def test_stock_that_arrives_for_a_cancelled_order_changes_nothing(self) -> None:
         order = placed()

@@ -9,7 +9,7 @@ from stoa.payment.v1 import payment_pb2, payment_pb2_grpc
 from stoa_chassis.auth import current_principal
 from stoa_chassis.money_proto import from_proto, to_proto
 from stoa_chassis.timestamps import to_timestamp
-from stoa_payment.model import Payment, Refund
+from stoa_payment.model import Payment, Refund, RequestKey
 from stoa_payment.service import Payments, ProcessPayment, RefundPayment
 
 _SIGNATURE_HEADER = "x-gateway-signature"
@@ -47,7 +47,7 @@ class PaymentServicer(payment_pb2_grpc.PaymentServiceServicer):
         """Give money back."""
         command = RefundPayment(
             payment_id=UUID(request.payment_id),
-            request_id=request.request_id,
+            key=RequestKey(current_principal().key_namespace, request.request_id),
             amount=from_proto(request.amount, "amount") if request.HasField("amount") else None,
             reason=request.reason,
         )

@@ -11,7 +11,13 @@ from enum import StrEnum
 from typing import Self
 from uuid import UUID
 
-from stoa_chassis.errors import FailedPrecondition, InvalidArgument, NotFound, Unauthenticated
+from stoa_chassis.errors import (
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    Unauthenticated,
+    check_same_request,
+)
 from stoa_chassis.ids import new_id
 from stoa_contracts.money import Money
 from stoa_events import PaymentFailed, PaymentRefunded, PaymentSuccessful
@@ -21,12 +27,6 @@ class PaymentNotFound(NotFound):
     """There is no such payment, or it is another's."""
 
     reason = "PAYMENT_NOT_FOUND"
-
-
-class PaymentMismatch(FailedPrecondition):
-    """The order has a payment already, of another amount or payer."""
-
-    reason = "PAYMENT_MISMATCH"
 
 
 class PaymentPending(FailedPrecondition):
@@ -112,11 +112,25 @@ class GatewayRefund:
 
 
 @dataclass(frozen=True, slots=True)
+class OutsideRefund:
+    """A refund that the gateway has made and we did not ask for: somebody gave money back at the gateway."""
+
+    gateway_refund_id: str
+    charge_id: str
+    amount: Money
+
+    @property
+    def key(self) -> "RequestKey":
+        """The key that it has here, so that it is taken over once."""
+        return RequestKey("gateway", self.gateway_refund_id)
+
+
+@dataclass(frozen=True, slots=True)
 class Notice:
     """What the gateway told us unasked; `subject` is None if it concerns no payment of ours."""
 
     notice_id: str
-    subject: Charge | GatewayRefund | None
+    subject: Charge | GatewayRefund | OutsideRefund | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +146,6 @@ class RetryPolicy:
 
 
 _CARD_NUMBER = re.compile(r"\d{13,19}")
-_LATE_CAPTURE = "late-capture"
 
 
 def check_token(token: str) -> str:
@@ -145,19 +158,56 @@ def check_token(token: str) -> str:
     return token
 
 
+@dataclass(frozen=True, slots=True)
+class RequestKey:
+    """The idempotency key of a refund: what the caller chose, and whose keys they are.
+
+    Asked again under one key, nothing is given back twice. Keys of different namespaces never meet
+    (`Principal.key_namespace`).
+    """
+
+    namespace: str
+    request_id: str
+
+
+# What this service asks of itself.
+_LATE_CAPTURE = RequestKey("service:payment", "late-capture")
+
+
+@dataclass(frozen=True, slots=True)
+class RefundTerms:
+    """What is asked of a refund: an amount, or all that is left, and why."""
+
+    amount: Money | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PaymentTerms:
+    """What is asked of a payment: who pays, and how much."""
+
+    user_id: UUID
+    amount: Money
+
+
 @dataclass(slots=True)
 class Refund:
-    """Money that is given back; `request_id` is the caller's, so that asking again gives nothing twice."""
+    """Money that is given back.
+
+    `of_rest` is whether all that was left was asked for rather than an amount; None in those that are older
+    than the field.
+    """
 
     refund_id: UUID
     payment_id: UUID
-    request_id: str
+    key: RequestKey
     amount: Money
     reason: str
     status: RefundStatus
     correlation_id: str
     created_at: datetime
     updated_at: datetime
+    of_rest: bool | None
     gateway_refund_id: str | None = None
     attempts: int = 0
     next_check_at: datetime | None = None
@@ -167,10 +217,10 @@ class Refund:
         """Whether the money is still to be given back."""
         return self.status is RefundStatus.PENDING
 
-    def check_same(self, amount: Money | None) -> None:
-        """Make sure that a repeated request asks for the same. Raises InvalidArgument."""
-        if amount is not None and amount != self.amount:
-            raise InvalidArgument("request_id", "was used for a refund of another amount")
+    def check_same(self, again: RefundTerms) -> None:
+        """Make sure that a repeated request asks for the same. Raises RequestIdReused."""
+        of_rest = again.amount is None if self.of_rest is None else self.of_rest
+        check_same_request(RefundTerms(None if of_rest else self.amount, self.reason), again)
 
 
 @dataclass(slots=True)
@@ -206,6 +256,7 @@ class Payment:
     @classmethod
     def begin(
         cls,
+        *,
         order_id: UUID,
         user_id: UUID,
         amount: Money,
@@ -237,10 +288,9 @@ class Payment:
             next_check_at=now + retry.lease,
         )
 
-    def check_same(self, user_id: UUID, amount: Money) -> None:
-        """Make sure that a repeated request asks for the same. Raises PaymentMismatch."""
-        if (self.user_id, self.amount) != (user_id, amount):
-            raise PaymentMismatch("the order has a payment of another amount or payer")
+    def check_same(self, again: PaymentTerms) -> None:
+        """Make sure that a repeated request asks for the same. Raises RequestIdReused."""
+        check_same_request(PaymentTerms(self.user_id, self.amount), again, "order_id")
 
     def awaits(self, charge: Charge) -> bool:
         """Tell whether this says something that `settle` has to take over.
@@ -293,14 +343,14 @@ class Payment:
 
     def refund(
         self,
-        request_id: str,
-        amount: Money | None,
-        reason: str,
+        terms: RefundTerms,
+        *,
+        key: RequestKey,
         correlation_id: str,
         retry: RetryPolicy,
         now: datetime,
     ) -> Refund:
-        """Promise money back: the amount, or all that is left.
+        """Promise money back: the amount, or all that is left. The key was not used before.
 
         Raises:
             InvalidArgument: the amount is not positive or in another currency.
@@ -308,7 +358,7 @@ class Payment:
             NothingToRefund: nothing is left.
             RefundTooLarge: less than the amount is left.
         """
-        left = self._left()
+        left, amount = self._left(), terms.amount
         if amount is not None:
             if amount.currency != left.currency:
                 raise InvalidArgument("amount.currency_code", f"the payment was made in {left.currency}")
@@ -318,7 +368,36 @@ class Payment:
             raise NothingToRefund("all of the payment was given back")
         if amount is not None and amount > left:
             raise RefundTooLarge(f"only {left} is left of the payment", metadata={"left": str(left)})
-        return self._promise(request_id, amount or left, reason, correlation_id, now + retry.lease, now)
+        return self._promise(
+            amount or left,
+            terms.reason,
+            key=key,
+            of_rest=amount is None,
+            correlation_id=correlation_id,
+            next_check_at=now + retry.lease,
+            now=now,
+        )
+
+    def refund_outside(self, outside: OutsideRefund, now: datetime) -> Refund:
+        """Take over money that was given back at the gateway without us.
+
+        Raises ChargeMismatch if less than this is left of the payment: a person has to look.
+        """
+        if (left := self._left()).currency != outside.amount.currency or outside.amount > left:
+            raise ChargeMismatch(
+                f"{outside.amount} of payment {self.payment_id} were given back at the gateway, of {left}"
+            )
+        refund = self._promise(
+            outside.amount,
+            "given back at the gateway",
+            key=outside.key,
+            of_rest=False,
+            correlation_id=self.correlation_id,
+            next_check_at=now,
+            now=now,
+        )
+        self.refund_made(refund, GatewayRefund(outside.gateway_refund_id, refund.refund_id), now)
+        return refund
 
     def refund_made(self, refund: Refund, made: GatewayRefund, now: datetime) -> None:
         """Take over that the gateway has given the money back; again, it changes nothing."""
@@ -353,9 +432,11 @@ class Payment:
 
     def _promise(
         self,
-        request_id: str,
         amount: Money,
         reason: str,
+        *,
+        key: RequestKey,
+        of_rest: bool,
         correlation_id: str,
         next_check_at: datetime,
         now: datetime,
@@ -365,13 +446,14 @@ class Payment:
         return Refund(
             refund_id=new_id(),
             payment_id=self.payment_id,
-            request_id=request_id,
+            key=key,
             amount=amount,
             reason=reason,
             status=RefundStatus.PENDING,
             correlation_id=correlation_id,
             created_at=now,
             updated_at=now,
+            of_rest=of_rest,
             next_check_at=next_check_at,
         )
 
@@ -381,12 +463,13 @@ class Payment:
         self.status = PaymentStatus.SUCCEEDED
         self.failure_reason = ""
         return self._promise(
-            _LATE_CAPTURE,
             self.amount,
             "captured after the payment was given up",
-            self.correlation_id,
-            now,
-            now,
+            key=_LATE_CAPTURE,
+            of_rest=True,
+            correlation_id=self.correlation_id,
+            next_check_at=now,
+            now=now,
         )
 
     def _finish(self, charge: Charge, now: datetime) -> None:

@@ -10,18 +10,27 @@ from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from decimal import Decimal
 from http import HTTPStatus
-from typing import Any, Literal, NamedTuple, Self, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
 from uuid import UUID
 
 import aiohttp
 import orjson
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, StringConstraints, ValidationError
 
 from stoa_chassis.breaker import Breaker
 from stoa_chassis.errors import InvalidArgument, RemoteError
 from stoa_chassis.telemetry import get_logger
 from stoa_contracts.money import Money
-from stoa_payment.model import BadSignature, Charge, ChargeStatus, GatewayRefund, Notice, Payment, Refund
+from stoa_payment.model import (
+    BadSignature,
+    Charge,
+    ChargeStatus,
+    GatewayRefund,
+    Notice,
+    OutsideRefund,
+    Payment,
+    Refund,
+)
 from stoa_payment.ports import NoAnswer
 
 _log = get_logger(__name__)
@@ -29,6 +38,8 @@ _SIGNATURE_TOLERANCE = timedelta(minutes=5)
 
 
 _Body = TypeVar("_Body", bound=BaseModel)
+_Cents = Annotated[int, Field(ge=0, lt=10**12)]
+_Currency = Annotated[str, StringConstraints(pattern="^[A-Za-z]{3}$", to_upper=True)]
 
 
 class _Card(BaseModel):
@@ -42,8 +53,8 @@ class _Metadata(BaseModel):
 
 class _Charge(BaseModel):
     id: str
-    amount: int
-    currency: str
+    amount: _Cents
+    currency: _Currency
     status: ChargeStatus
     failure_code: str | None
     card: _Card
@@ -53,7 +64,7 @@ class _Charge(BaseModel):
         return Charge(
             charge_id=self.id,
             order_id=self.metadata.order_id,
-            amount=Money(Decimal(self.amount).scaleb(-2), self.currency),
+            amount=_money(self.amount, self.currency),
             status=self.status,
             brand=self.card.brand,
             last4=self.card.last4,
@@ -74,12 +85,23 @@ class _Declined(BaseModel):
 
 class _Refund(BaseModel):
     class Metadata(BaseModel):
-        refund_id: UUID
+        refund_id: UUID | None = None
 
     id: str
+    charge: str
+    amount: _Cents
+    currency: _Currency
+    status: str
     metadata: Metadata
 
-    def value(self) -> GatewayRefund:
+    @property
+    def is_made(self) -> bool:
+        """Whether the money is back: one that the gateway has taken may still wait, or fail."""
+        return self.status == "succeeded"
+
+    def value(self) -> GatewayRefund | OutsideRefund:
+        if self.metadata.refund_id is None:
+            return OutsideRefund(self.id, self.charge, _money(self.amount, self.currency))
         return GatewayRefund(self.id, self.metadata.refund_id)
 
 
@@ -159,7 +181,13 @@ class HttpGateway:
                 "metadata": {"refund_id": str(refund.refund_id), "order_id": str(payment.order_id)},
             },
         )
-        return _parsed(_Refund, answer).value()
+        refunded = _parsed(_Refund, answer)
+        if not refunded.is_made:
+            _log.warning(
+                "the gateway has not made a refund", refund_id=refund.refund_id, status=refunded.status
+            )
+            raise NoAnswer(f"the refund is {refunded.status}")
+        return GatewayRefund(refunded.id, refund.refund_id)
 
     def read_notice(self, body: bytes, signature: str, now: datetime) -> Notice:
         """Return what a notice says.
@@ -230,7 +258,7 @@ def _parsed(body_type: type[_Body], answer: _Answer) -> _Body:
         raise NoAnswer(f"an answer that we don't understand: {error.error_count()} errors") from error
 
 
-def _subject(kind: str, resource: dict[str, Any]) -> Charge | GatewayRefund | None:
+def _subject(kind: str, resource: dict[str, Any]) -> Charge | GatewayRefund | OutsideRefund | None:
     match kind:
         case "charge.succeeded" | "charge.failed":
             return _Charge.model_validate(resource).value()
@@ -238,6 +266,10 @@ def _subject(kind: str, resource: dict[str, Any]) -> Charge | GatewayRefund | No
             return _Refund.model_validate(resource).value()
         case _:
             return None
+
+
+def _money(cents: int, currency: str) -> Money:
+    return Money(Decimal(cents).scaleb(-2), currency)
 
 
 def _cents(money: Money) -> int:

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
-from stoa_payment.model import Charge, GatewayRefund, Notice, Payment, Refund
+from stoa_payment.model import Charge, GatewayRefund, Notice, Payment, Refund, RequestKey
 
 
 class Payments(Protocol):
@@ -22,6 +22,10 @@ class Payments(Protocol):
 
     async def of_order(self, order_id: UUID) -> Payment | None:
         """Read the payment of an order, if it has one."""
+        ...
+
+    async def of_charge(self, charge_id: str) -> Payment | None:
+        """Read the payment that a charge of the gateway made, if one did."""
         ...
 
     async def lock(self, payment_id: UUID) -> Payment:
@@ -44,8 +48,8 @@ class Refunds(Protocol):
         """Read a refund, if there is one of that id."""
         ...
 
-    async def by_request(self, payment_id: UUID, request_id: str) -> Refund | None:
-        """Read the refund that a request led to, if it did."""
+    async def by_key(self, payment_id: UUID, key: RequestKey) -> Refund | None:
+        """Read the refund of a payment that was asked for under a key, if one was."""
         ...
 
     async def save(self, refund: Refund) -> None:

@@ -15,7 +15,7 @@ from stoa_chassis.postgres_due import DueTable
 from stoa_chassis.postgres_table import Table
 from stoa_contracts.money import Money
 from stoa_payment import ports
-from stoa_payment.model import Payment, PaymentNotFound, PaymentStatus, Refund, RefundStatus
+from stoa_payment.model import Payment, PaymentNotFound, PaymentStatus, Refund, RefundStatus, RequestKey
 
 _PAYMENTS = Table("payments", key="payment_id")
 _REFUNDS = Table("refunds", key="refund_id")
@@ -44,6 +44,11 @@ class Payments:
         row = await self._read("order_id = $1", order_id)
         return _payment(row) if row else None
 
+    async def of_charge(self, charge_id: str) -> Payment | None:
+        """Read the payment that a charge of the gateway made, if one did."""
+        row = await self._read("gateway_charge_id = $1", charge_id)
+        return _payment(row) if row else None
+
     async def lock(self, payment_id: UUID) -> Payment:
         """Read a payment that nobody else may change until the transaction ends. Raises PaymentNotFound."""
         return _found(await self._read("payment_id = $1 FOR UPDATE", payment_id))
@@ -54,7 +59,7 @@ class Payments:
         await _PAYMENTS.update(self._queries, _payment_row(payment))
         self._outbox.collect(payment)
 
-    async def _read(self, condition: str, key: UUID) -> asyncpg.Record | None:
+    async def _read(self, condition: str, key: UUID | str) -> asyncpg.Record | None:
         return await self._queries.fetchrow(f"SELECT * FROM payments WHERE {condition}", key)
 
 
@@ -72,9 +77,10 @@ class Refunds:
         """Read a refund, if there is one of that id."""
         return await self._read("refund_id = $1", refund_id)
 
-    async def by_request(self, payment_id: UUID, request_id: str) -> Refund | None:
-        """Read the refund that a request led to, if it did."""
-        return await self._read("payment_id = $1 AND request_id = $2", payment_id, request_id)
+    async def by_key(self, payment_id: UUID, key: RequestKey) -> Refund | None:
+        """Read the refund of a payment that was asked for under a key, if one was."""
+        condition = "payment_id = $1 AND key_namespace = $2 AND request_id = $3"
+        return await self._read(condition, payment_id, key.namespace, key.request_id)
 
     async def save(self, refund: Refund) -> None:
         """Store a changed refund."""
@@ -181,9 +187,11 @@ def _refund_row(refund: Refund) -> dict[str, Any]:
     return {
         "refund_id": refund.refund_id,
         "payment_id": refund.payment_id,
-        "request_id": refund.request_id,
+        "key_namespace": refund.key.namespace,
+        "request_id": refund.key.request_id,
         "currency": refund.amount.currency,
         "amount": refund.amount.amount,
+        "of_rest": refund.of_rest,
         "reason": refund.reason,
         "status": refund.status,
         "gateway_refund_id": refund.gateway_refund_id,
@@ -199,8 +207,9 @@ def _refund(row: asyncpg.Record) -> Refund:
     return Refund(
         refund_id=row["refund_id"],
         payment_id=row["payment_id"],
-        request_id=row["request_id"],
+        key=RequestKey(row["key_namespace"], row["request_id"]),
         amount=Money(row["amount"], row["currency"]),
+        of_rest=row["of_rest"],
         reason=row["reason"],
         status=RefundStatus(row["status"]),
         gateway_refund_id=row["gateway_refund_id"],

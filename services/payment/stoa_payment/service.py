@@ -15,9 +15,13 @@ from stoa_payment.model import (
     Charge,
     ChargeStatus,
     GatewayRefund,
+    OutsideRefund,
     Payment,
     PaymentNotFound,
+    PaymentTerms,
     Refund,
+    RefundTerms,
+    RequestKey,
     RetryPolicy,
 )
 from stoa_payment.ports import NoAnswer, PaymentGateway, Tx, Unsettled
@@ -42,9 +46,14 @@ class RefundPayment:
     """What is to be given back: an amount, or all that is left."""
 
     payment_id: UUID
-    request_id: str
+    key: RequestKey
     amount: Money | None
     reason: str
+
+    @property
+    def terms(self) -> RefundTerms:
+        """What must be the same when the key comes again."""
+        return RefundTerms(self.amount, self.reason)
 
 
 class Payments:
@@ -79,21 +88,21 @@ class Payments:
     async def process(self, command: ProcessPayment) -> Payment:
         """Charge an order once; asked again it answers what became of it. The payment may still be pending.
 
-        Raises PaymentMismatch, InvalidArgument.
+        Raises InvalidArgument, and RequestIdReused if the order has a payment of another amount or payer.
         """
         payment = Payment.begin(
-            command.order_id,
-            command.user_id,
-            command.amount,
-            command.token,
-            correlation_id() or str(new_id()),
-            self._retry,
-            self._clock.now(),
+            order_id=command.order_id,
+            user_id=command.user_id,
+            amount=command.amount,
+            token=command.token,
+            correlation_id=correlation_id() or str(new_id()),
+            retry=self._retry,
+            now=self._clock.now(),
         )
         if not await self._payments.add(payment):
             known = await self._payments.of_order(command.order_id)
             assert known is not None
-            known.check_same(command.user_id, command.amount)
+            known.check_same(PaymentTerms(command.user_id, command.amount))
             return known
         try:
             charge = await self._gateway.charge(payment)
@@ -114,11 +123,12 @@ class Payments:
         return payment
 
     async def refund(self, command: RefundPayment) -> Refund:
-        """Give money back; the same request id gives it once. A refund that is still pending will be made.
+        """Give money back; the same key gives it once. A refund that is still pending will be made.
 
         Raises:
             PaymentNotFound, PaymentPending, PaymentNotMade, NothingToRefund, RefundTooLarge.
-            InvalidArgument: the currency is another, or the request id was used for another amount.
+            InvalidArgument: the currency is another.
+            RequestIdReused: the key was used for another amount, or another reason.
         """
         payment, refund, is_new = await self._promise(command)
         return await self._give_back(payment, refund) if is_new else refund
@@ -126,7 +136,7 @@ class Payments:
     async def receive_notice(self, body: bytes, signature: str) -> None:
         """Take over what the gateway tells us unasked; what we know already changes nothing.
 
-        Raises BadSignature, InvalidArgument.
+        Raises BadSignature, InvalidArgument, ChargeMismatch.
         """
         notice = self._gateway.read_notice(body, signature, self._clock.now())
         match notice.subject:
@@ -140,6 +150,11 @@ class Payments:
                 if refund is not None and refund.is_pending:
                     with bound(refund.correlation_id, deadline()):
                         await self._refund_made(refund, made)
+            case OutsideRefund() as outside:
+                payment = await self._payments.of_charge(outside.charge_id)
+                if payment is not None:
+                    with bound(payment.correlation_id, deadline()):
+                        await self._take_over_refund(payment.payment_id, outside)
 
     async def bring_on(self, work: Payment | Refund) -> None:
         """Bring a payment or a refund on as far as the gateway lets us.
@@ -199,6 +214,14 @@ class Payments:
         return payment
 
     @transactional
+    async def _take_over_refund(self, tx: Tx, payment_id: UUID, outside: OutsideRefund) -> None:
+        """Take over what was given back at the gateway, once."""
+        payment = await tx.payments.lock(payment_id)
+        if await tx.refunds.by_key(payment_id, outside.key) is None:
+            await tx.refunds.add(payment.refund_outside(outside, self._clock.now()))
+            await tx.payments.save(payment)
+
+    @transactional
     async def _give_up(self, tx: Tx, payment_id: UUID) -> None:
         payment = await tx.payments.lock(payment_id)
         payment.give_up(self._clock.now())
@@ -206,18 +229,17 @@ class Payments:
 
     @transactional
     async def _promise(self, tx: Tx, command: RefundPayment) -> tuple[Payment, Refund, bool]:
-        """Promise money back, unless the request did before; tell whether the refund is new."""
+        """Promise money back, unless its key did before; tell whether the refund is new."""
         payment = await tx.payments.lock(command.payment_id)
-        if known := await tx.refunds.by_request(command.payment_id, command.request_id):
-            known.check_same(command.amount)
+        if known := await tx.refunds.by_key(command.payment_id, command.key):
+            known.check_same(command.terms)
             return payment, known, False
         refund = payment.refund(
-            command.request_id,
-            command.amount,
-            command.reason,
-            correlation_id() or payment.correlation_id,
-            self._retry,
-            self._clock.now(),
+            command.terms,
+            key=command.key,
+            correlation_id=correlation_id() or payment.correlation_id,
+            retry=self._retry,
+            now=self._clock.now(),
         )
         await tx.refunds.add(refund)
         await tx.payments.save(payment)

@@ -25,10 +25,12 @@ from stoa_payment.model import (
     ChargeStatus,
     GatewayRefund,
     Notice,
+    OutsideRefund,
     Payment,
     PaymentNotFound,
     PaymentStatus,
     Refund,
+    RequestKey,
 )
 
 T = TypeVar("T")
@@ -96,6 +98,10 @@ class Payments:
         """Read the payment of an order, if it has one."""
         return next((each for each in _payments(self._store()) if each.order_id == order_id), None)
 
+    async def of_charge(self, charge_id: str) -> Payment | None:
+        """Read the payment that a charge of the gateway made, if one did."""
+        return next((each for each in _payments(self._store()) if each.charge_id == charge_id), None)
+
     async def lock(self, payment_id: UUID) -> Payment:
         """Read a payment that nobody else may change until the transaction ends. Raises PaymentNotFound."""
         return await self.get(payment_id)
@@ -118,8 +124,8 @@ class Refunds:
     async def add(self, refund: Refund) -> None:
         """Store a new refund."""
         store = self._store()
-        keys = {(known.payment_id, known.request_id) for known in _refunds(store)}
-        store.check((refund.payment_id, refund.request_id) not in keys, "refunds_payment_id_request_id_key")
+        keys = {(known.payment_id, known.key) for known in _refunds(store)}
+        store.check((refund.payment_id, refund.key) not in keys, "refunds_key")
         _check_refund(store, refund)
         store.rows = replace(store.rows, refunds=(*store.rows.refunds, refund_row(refund)))
 
@@ -127,10 +133,10 @@ class Refunds:
         """Read a refund, if there is one of that id."""
         return next((each for each in _refunds(self._store()) if each.refund_id == refund_id), None)
 
-    async def by_request(self, payment_id: UUID, request_id: str) -> Refund | None:
-        """Read the refund that a request led to, if it did."""
+    async def by_key(self, payment_id: UUID, key: RequestKey) -> Refund | None:
+        """Read the refund of a payment that was asked for under a key, if one was."""
         for refund in _refunds(self._store()):
-            if (refund.payment_id, refund.request_id) == (payment_id, request_id):
+            if (refund.payment_id, refund.key) == (payment_id, key):
                 return refund
         return None
 
@@ -408,7 +414,7 @@ class FakeGateway:
         request = RefundRequest(refund.refund_id, payment.charge_id, refund.amount)
         return _answered(await self.send("refund", request, lambda bank: bank.made(refund.refund_id)))
 
-    def notice(self, subject: Charge | GatewayRefund | None) -> tuple[bytes, str]:
+    def notice(self, subject: Charge | GatewayRefund | OutsideRefund | None) -> tuple[bytes, str]:
         """Make a notice of the gateway. Returns its body and its signature."""
         body = f"evt_{len(self._notices) + 1}".encode()
         self._notices[body] = Notice(body.decode(), subject)

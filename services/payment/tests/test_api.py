@@ -19,7 +19,7 @@ from stoa.payment.v1.payment_pb2 import (
     RefundPaymentRequest,
 )
 from stoa.payment.v1.payment_pb2_grpc import PaymentServiceStub, add_PaymentServiceServicer_to_server
-from stoa_chassis.errors import Code, RemoteError
+from stoa_chassis.errors import Code, FieldViolation, RemoteError
 from stoa_chassis.memory import MemoryStore
 from stoa_chassis.testing import InProcessServer, serve_in_process
 from stoa_chassis.timestamps import to_timestamp
@@ -40,6 +40,9 @@ async def server(payments: Payments) -> AsyncIterator[InProcessServer]:
 @pytest.fixture
 def order(server: InProcessServer) -> PaymentServiceStub:
     return server.stub(PaymentServiceStub, as_service="order")
+
+
+USERS_KEY = model.RequestKey("user", "r1")
 
 
 def usd(units: int, nanos: int = 0) -> Money:
@@ -64,13 +67,14 @@ def a_full_refund(payment: model.Payment) -> model.Refund:
     return model.Refund(
         refund_id=uuid4(),
         payment_id=payment.payment_id,
-        request_id="r1",
+        key=USERS_KEY,
         amount=payment.refunded,
         reason="broken",
         status=model.RefundStatus.SUCCEEDED,
         correlation_id="c",
         created_at=payment.created_at,
         updated_at=payment.updated_at,
+        of_rest=True,
     )
 
 
@@ -138,7 +142,7 @@ async def test_every_field_of_a_refund_arrives_in_its_place(
     await noting.RefundPayment(request)
     part = RefundPayment(
         payment_id=payment_id,
-        request_id="a-request",
+        key=model.RequestKey("service:order", "a-request"),
         amount=Amount(Decimal("2.50"), "USD"),
         reason="broken",
     )
@@ -180,7 +184,7 @@ async def test_nothing_of_a_payment_or_a_refund_is_left_out(
         created_at=to_timestamp(stored.created_at),
         updated_at=to_timestamp(stored.updated_at),
     )
-    request = RefundPaymentRequest(payment_id=payment_id, request_id="r1")
+    request = RefundPaymentRequest(payment_id=payment_id, request_id="r1", reason="broken")
     refund = (await staff.RefundPayment(request)).refund
     assert refund == Refund(
         refund_id=str(given_back.refund_id),
@@ -203,7 +207,7 @@ async def test_nothing_of_a_payment_or_a_refund_is_left_out(
         ({"amount": usd(0)}, "amount"),
         ({"amount": usd(-1)}, "amount"),
         ({"amount": usd(1, 5_000_000)}, "amount.nanos"),
-        ({"amount": Money(currency_code="dollars", units=1)}, "amount"),
+        ({"amount": Money(currency_code="dollars", units=1)}, "amount.currency_code"),
         ({"amount": usd(10**10)}, "amount"),
         ({"payment_token": ""}, "payment_token"),
         ({"payment_token": "4242424242424242"}, "payment_token"),
@@ -264,6 +268,38 @@ async def test_staff_refund_and_customers_do_not(server: InProcessServer, order:
     with pytest.raises(RemoteError) as refused:
         await server.stub(PaymentServiceStub, as_user=payment.user_id).RefundPayment(request)
     assert refused.value.code is Code.PERMISSION_DENIED
+
+
+async def test_a_request_id_that_comes_again_with_another_refund_is_a_conflict_that_names_the_difference(
+    server: InProcessServer, order: PaymentServiceStub
+) -> None:
+    payment = await a_payment(order)
+    staff = server.stub(PaymentServiceStub, as_user=uuid4(), staff=True)
+    request = RefundPaymentRequest(payment_id=payment.payment_id, request_id="r", amount=usd(10))
+    await staff.RefundPayment(request)
+    request.ClearField("amount")
+    with pytest.raises(RemoteError) as refused:
+        await staff.RefundPayment(request)
+    assert (refused.value.code, refused.value.reason) == (Code.ALREADY_EXISTS, "REQUEST_ID_REUSED")
+    assert refused.value.violations == (
+        FieldViolation("amount", "was 10.00 USD the first time, now it is left out"),
+    )
+
+
+async def test_what_staff_send_never_meets_what_the_order_service_sends(
+    server: InProcessServer, order: PaymentServiceStub
+) -> None:
+    payment = await a_payment(order)
+    request = RefundPaymentRequest(
+        payment_id=payment.payment_id, request_id=f"cancel-{payment.order_id}", amount=usd(2)
+    )
+    staff = server.stub(PaymentServiceStub, as_user=uuid4(), staff=True)
+    part = (await staff.RefundPayment(request)).refund
+    request.ClearField("amount")
+    rest = (await order.RefundPayment(request)).refund
+    assert (part.amount, rest.amount) == (usd(2), usd(10, 340_000_000))
+    read = (await staff.GetPayment(GetPaymentRequest(payment_id=payment.payment_id))).payment
+    assert read.status == "refunded"
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from stoa_chassis.postgres_uow import postgres_unit_of_work
 from stoa_chassis.testing import SettableClock
 from stoa_contracts.money import Money
 from stoa_payment import repository
-from stoa_payment.model import Payment, PaymentStatus, RetryPolicy
+from stoa_payment.model import Payment, PaymentStatus, RequestKey, RetryPolicy
 from stoa_payment.service import Payments, ProcessPayment, RefundPayment
 from stoa_payment.testing import ChargeRequest, FakeGateway
 
@@ -49,7 +49,7 @@ def an_order() -> ProcessPayment:
 def give_back(payment: Payment, amount: str | None = None, request_id: str = "r1") -> RefundPayment:
     return RefundPayment(
         payment_id=payment.payment_id,
-        request_id=request_id,
+        key=RequestKey("user", request_id),
         amount=usd(amount) if amount else None,
         reason="cancelled",
     )

@@ -23,7 +23,14 @@ from stoa_chassis.testing import eventually
 from stoa_contracts.money import Money
 from stoa_events import PaymentFailed, PaymentRefunded, PaymentSuccessful
 from stoa_payment import testing
-from stoa_payment.model import Payment, PaymentStatus, RefundStatus, RetryPolicy
+from stoa_payment.model import (
+    Payment,
+    PaymentStatus,
+    RefundStatus,
+    RefundTerms,
+    RequestKey,
+    RetryPolicy,
+)
 from stoa_payment.peers import HttpGateway
 from stoa_payment.ports import NoAnswer
 from stoa_payment.service import Payments, ProcessPayment, RefundPayment
@@ -33,6 +40,7 @@ TIMEOUT = timedelta(seconds=0.6)
 RETRY = RetryPolicy(lease=timedelta(seconds=1.5), give_up_after=timedelta(hours=24))
 BACKOFF = Backoff(timedelta(seconds=0.05), timedelta(seconds=0.3))
 AMOUNT = Money(Decimal("20.00"), "USD")
+KEY = RequestKey("user", "r1")
 
 
 class MockGateway:
@@ -124,7 +132,15 @@ def an_order(token: str = "tok_visa") -> ProcessPayment:
 
 
 def a_payment(token: str = "tok_visa") -> Payment:
-    return Payment.begin(uuid4(), uuid4(), AMOUNT, token, "request", RETRY, SystemClock().now())
+    return Payment.begin(
+        order_id=uuid4(),
+        user_id=uuid4(),
+        amount=AMOUNT,
+        token=token,
+        correlation_id="request",
+        retry=RETRY,
+        now=SystemClock().now(),
+    )
 
 
 async def settled(
@@ -163,7 +179,9 @@ async def test_the_same_charge_and_the_same_refund_are_made_once(
     charge = await adapter.charge(payment)
     assert await adapter.charge(payment) == await adapter.find(payment) == charge
     payment.settle(charge, SystemClock().now())
-    refund = payment.refund("r1", None, "", "c", RETRY, SystemClock().now())
+    refund = payment.refund(
+        RefundTerms(None, ""), key=KEY, correlation_id="c", retry=RETRY, now=SystemClock().now()
+    )
     made = await adapter.refund(payment, refund)
     assert await adapter.refund(payment, refund) == made
     assert made.refund_id == refund.refund_id
@@ -191,9 +209,7 @@ async def test_payments_and_refunds_outlive_a_gateway_that_dies(
     paid = await payments.process(an_order())
     await mock.kill()
     assert (await payments.process(an_order("tok_declined"))).status is PaymentStatus.PENDING
-    refund = await payments.refund(
-        RefundPayment(payment_id=paid.payment_id, request_id="r1", amount=None, reason="")
-    )
+    refund = await payments.refund(RefundPayment(payment_id=paid.payment_id, key=KEY, amount=None, reason=""))
     assert refund.status is RefundStatus.PENDING
     await payments.unsettled.work_off()
     await mock.start()

@@ -5,6 +5,7 @@ import hashlib
 import hmac
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TypeAlias
@@ -21,7 +22,12 @@ from stoa_payment.model import (
     ChargeStatus,
     GatewayRefund,
     Notice,
+    OutsideRefund,
     Payment,
+    PaymentStatus,
+    Refund,
+    RefundTerms,
+    RequestKey,
     RetryPolicy,
 )
 from stoa_payment.peers import HttpGateway
@@ -32,13 +38,13 @@ Answering: TypeAlias = Callable[[bytes, asyncio.StreamWriter], Awaitable[None]]
 NOW = datetime.now(UTC)
 TIMEOUT = timedelta(seconds=0.3)
 PAYMENT = Payment.begin(
-    uuid4(),
-    uuid4(),
-    Money(Decimal("12.34"), "USD"),
-    "tok_visa",
-    "a-request",
-    RetryPolicy(timedelta(1), timedelta(1)),
-    NOW,
+    order_id=uuid4(),
+    user_id=uuid4(),
+    amount=Money(Decimal("12.34"), "USD"),
+    token="tok_visa",
+    correlation_id="a-request",
+    retry=RetryPolicy(timedelta(1), timedelta(1)),
+    now=NOW,
 )
 CHARGE = {
     "id": "ch_1",
@@ -48,6 +54,14 @@ CHARGE = {
     "failure_code": None,
     "card": {"brand": "visa", "last4": "4242"},
     "metadata": {"order_id": str(PAYMENT.order_id)},
+}
+REFUND = {
+    "id": "re_1",
+    "charge": "ch_1",
+    "amount": 234,
+    "currency": "USD",
+    "status": "succeeded",
+    "metadata": {},
 }
 DECLINED = {**CHARGE, "status": "failed", "failure_code": "card_declined"}
 
@@ -119,6 +133,48 @@ async def test_a_request_says_who_asks_for_what_and_with_which_key() -> None:
     assert found.startswith(b"GET /shop/v1/charges?idempotency_key=%s " % str(PAYMENT.order_id).encode())
 
 
+async def test_a_currency_in_lower_case_is_the_same() -> None:
+    async with speaking_to(says(response(200, {**CHARGE, "currency": "usd"}))) as gateway:
+        assert (await gateway.charge(PAYMENT)).amount == PAYMENT.amount
+
+
+def a_refund() -> Refund:
+    payment = replace(PAYMENT, status=PaymentStatus.SUCCEEDED, charge_id="ch_1")
+    return payment.refund(
+        RefundTerms(Money(Decimal("2.34"), "USD"), "broken"),
+        key=RequestKey("user", "what a client sent"),
+        correlation_id="c",
+        retry=RetryPolicy(timedelta(1), timedelta(1)),
+        now=NOW,
+    )
+
+
+async def test_a_refund_is_asked_for_with_a_key_of_ours_whatever_the_client_sent() -> None:
+    requests: list[bytes] = []
+
+    async def answering(request: bytes, writer: asyncio.StreamWriter) -> None:
+        requests.append(request)
+        writer.write(response(200, REFUND))
+
+    refund, payment = a_refund(), replace(PAYMENT, charge_id="ch_1")
+    async with speaking_to(answering) as gateway:
+        assert await gateway.refund(payment, refund) == GatewayRefund("re_1", refund.refund_id)
+    head, _, body = requests[0].partition(b"\r\n\r\n")
+    assert f"idempotency-key: {refund.refund_id}" in head.decode().lower().split("\r\n")
+    assert orjson.loads(body) == {
+        "charge": "ch_1",
+        "amount": 234,
+        "metadata": {"refund_id": str(refund.refund_id), "order_id": str(PAYMENT.order_id)},
+    }
+
+
+@pytest.mark.parametrize("status", ["pending", "requires_action", "failed", "canceled"])
+async def test_a_refund_that_waits_or_fails_at_the_gateway_is_not_made(status: str) -> None:
+    async with speaking_to(says(response(200, {**REFUND, "status": status}))) as gateway:
+        with pytest.raises(NoAnswer, match=status):
+            await gateway.refund(PAYMENT, a_refund())
+
+
 async def test_a_decline_is_an_answer() -> None:
     async with speaking_to(says(response(402, {"error": {"charge": DECLINED}}))) as gateway:
         charge = await gateway.charge(PAYMENT)
@@ -134,6 +190,7 @@ async def test_a_decline_is_an_answer() -> None:
         pytest.param(hangs_up_in_the_middle, id="a connection closed in the middle"),
         pytest.param(says(b"SSH-2.0-OpenSSH_9.6\r\n"), id="another protocol"),
         pytest.param(says(response(200, {"id": "ch_1"})), id="another content"),
+        pytest.param(says(response(200, {**CHARGE, "amount": 10**12})), id="an amount that nobody has"),
         pytest.param(says(response(302, {}, "location: /elsewhere\r\n")), id="a redirect"),
         pytest.param(says(response(409, {})), id="a refusal"),
         pytest.param(says(response(500, CHARGE)), id="an error"),
@@ -177,9 +234,11 @@ async def test_a_notice_is_read_as_what_it_is_about() -> None:
             charge = gateway.read_notice(*signed(notice), NOW).subject
             assert isinstance(charge, Charge)
             assert (charge.order_id, charge.status) == (PAYMENT.order_id, subject)
-        refund = {"id": "re_1", "metadata": {"refund_id": str(refund_id)}}
+        refund = {**REFUND, "metadata": {"refund_id": str(refund_id)}}
         made = gateway.read_notice(*signed(a_notice("refund.succeeded", refund)), NOW)
         assert made == Notice("evt_1", GatewayRefund("re_1", refund_id))
+        by_hand = gateway.read_notice(*signed(a_notice("refund.succeeded", REFUND)), NOW)
+        assert by_hand == Notice("evt_1", OutsideRefund("re_1", "ch_1", Money(Decimal("2.34"), "USD")))
         other = gateway.read_notice(*signed(a_notice("dispute.opened", {"id": "dp_1"})), NOW)
         assert other == Notice("evt_1", None)
 
@@ -205,7 +264,14 @@ async def test_a_notice_counts_only_if_the_gateway_signed_it_just_now() -> None:
 
 async def test_a_signed_notice_that_makes_no_sense_is_the_senders_error() -> None:
     async with speaking_to(says(b"")) as gateway:
-        for notice in ({}, a_notice("charge.succeeded", {"id": "ch_1"})):
+        for notice in (
+            {},
+            a_notice("charge.succeeded", {"id": "ch_1"}),
+            a_notice("charge.succeeded", {**CHARGE, "amount": 10**12}),
+            a_notice("charge.succeeded", {**CHARGE, "amount": -1}),
+            a_notice("charge.succeeded", {**CHARGE, "currency": "dollars"}),
+            a_notice("refund.succeeded", {**REFUND, "metadata": {"refund_id": "1"}}),
+        ):
             with pytest.raises(InvalidArgument):
                 gateway.read_notice(*signed(notice), NOW)
 

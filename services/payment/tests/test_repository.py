@@ -27,6 +27,8 @@ from stoa_payment.model import (
     PaymentNotFound,
     PaymentStatus,
     Refund,
+    RefundTerms,
+    RequestKey,
     RetryPolicy,
 )
 
@@ -88,10 +90,33 @@ def store(request: pytest.FixtureRequest) -> Store:
 
 def a_payment(**changes: Any) -> Payment:
     amount = Money(Decimal(20), "USD")
-    payment = Payment.begin(uuid4(), uuid4(), amount, "tok_visa", "correlation", RETRY, NOW)
+    payment = Payment.begin(
+        order_id=uuid4(),
+        user_id=uuid4(),
+        amount=amount,
+        token="tok_visa",
+        correlation_id="correlation",
+        retry=RETRY,
+        now=NOW,
+    )
     for name, value in changes.items():
         setattr(payment, name, value)
     return payment
+
+
+def key(request_id: str = "request", namespace: str = "user") -> RequestKey:
+    return RequestKey(namespace, request_id)
+
+
+KEY = key()
+
+
+def promised(
+    payment: Payment, amount: int | None = None, *, key: RequestKey = KEY, reason: str = ""
+) -> Refund:
+    """Promise a part back, or all that is left."""
+    terms = RefundTerms(None if amount is None else Money(Decimal(amount), "USD"), reason)
+    return payment.refund(terms, key=key, correlation_id="c", retry=RETRY, now=NOW)
 
 
 async def paid(store: Store) -> Payment:
@@ -119,6 +144,13 @@ async def test_what_was_stored_is_read_as_it_was(store: Store) -> None:
     assert await store.payments.of_order(payment.order_id) == payment
 
 
+async def test_a_payment_is_found_by_its_charge(store: Store) -> None:
+    payment = await paid(store)
+    await paid(store)
+    assert await store.payments.of_charge(payment.charge_id or "") == payment
+    assert await store.payments.of_charge("ch_unknown") is None
+
+
 async def test_no_field_of_a_payment_is_lost(store: Store, a_full_payment: Payment) -> None:
     """Each field has a value in one of the two: some only a pending payment has, some only a settled one."""
     pending = a_payment(attempts=1)
@@ -131,8 +163,8 @@ async def test_no_field_of_a_payment_is_lost(store: Store, a_full_payment: Payme
 
 async def test_no_field_of_a_refund_is_lost(store: Store, a_full_payment: Payment) -> None:
     await store.payments.add(a_full_payment)
-    pending = a_full_payment.refund("r1", Money(Decimal(1), "USD"), "broken", "c", RETRY, NOW)
-    made = a_full_payment.refund("r2", Money(Decimal(2), "USD"), "late", "c", RETRY, NOW)
+    pending = promised(a_full_payment, 1, key=key("r1"), reason="broken")
+    made = promised(a_full_payment, key=key("r2", "service:order"), reason="late")
     pending.attempts = 2
     a_full_payment.refund_made(made, GatewayRefund(f"re_{uuid4()}", made.refund_id), NOW + LEASE)
     await save(store, a_full_payment, pending, made)
@@ -147,7 +179,7 @@ async def test_what_is_not_there_is_not_found(store: Store) -> None:
         await store.payments.get(uuid4())
     assert await store.payments.of_order(uuid4()) is None
     assert await store.refunds.get(uuid4()) is None
-    assert await store.refunds.by_request(uuid4(), "r") is None
+    assert await store.refunds.by_key(uuid4(), key()) is None
 
 
 async def test_an_order_has_one_payment(store: Store) -> None:
@@ -169,7 +201,7 @@ async def test_a_transaction_that_fails_changes_and_publishes_nothing(store: Sto
 
     async def fail(tx: ports.Tx) -> None:
         found = await tx.payments.lock(payment.payment_id)
-        found.refund("r", None, "", "c", RETRY, NOW)
+        promised(found)
         await tx.payments.save(found)
         raise LookupError
 
@@ -179,18 +211,20 @@ async def test_a_transaction_that_fails_changes_and_publishes_nothing(store: Sto
     assert await store.published() == ["payment.successful"]
 
 
-async def test_a_refund_is_found_by_its_id_and_by_its_request(store: Store) -> None:
+async def test_a_refund_is_found_by_its_id_and_by_its_key(store: Store) -> None:
     payment = await paid(store)
-    refund = payment.refund("request", None, "broken", "c", RETRY, NOW)
+    refund = promised(payment, reason="broken")
     await save(store, payment, refund)
     assert await store.refunds.get(refund.refund_id) == refund
-    assert await store.refunds.by_request(payment.payment_id, "request") == refund
-    assert await store.refunds.by_request(payment.payment_id, "another") is None
+    assert await store.refunds.by_key(payment.payment_id, key()) == refund
+    assert await store.refunds.by_key(payment.payment_id, key("another")) is None
+    assert await store.refunds.by_key(payment.payment_id, key(namespace="service:order")) is None
+    assert await store.refunds.by_key(uuid4(), key()) is None
 
 
 async def test_a_refund_that_was_made_is_stored_so(store: Store) -> None:
     payment = await paid(store)
-    refund = payment.refund("request", None, "", "c", RETRY, NOW)
+    refund = promised(payment)
     await save(store, payment, refund)
 
     async def made(tx: ports.Tx) -> None:
@@ -206,11 +240,17 @@ async def test_a_refund_that_was_made_is_stored_so(store: Store) -> None:
 
 async def test_a_request_gives_money_back_once(store: Store) -> None:
     payment = await paid(store)
-    half = Money(Decimal(10), "USD")
-    await save(store, payment, payment.refund("request", half, "", "c", RETRY, NOW))
-    again = payment.refund("request", half, "", "c", RETRY, NOW)
-    with pytest.raises(REFUSED, match="refunds_payment_id_request_id_key"):
-        await save(store, payment, again)
+    await save(store, payment, promised(payment, 10))
+    with pytest.raises(REFUSED, match="refunds_key"):
+        await save(store, payment, promised(payment, 10))
+
+
+async def test_the_same_request_id_of_two_callers_is_two_keys(store: Store) -> None:
+    payment = await paid(store)
+    ours, theirs = promised(payment, 10, key=key(namespace="service:order")), promised(payment, 10)
+    await save(store, payment, ours, theirs)
+    assert await store.refunds.by_key(payment.payment_id, key(namespace="service:order")) == ours
+    assert await store.refunds.by_key(payment.payment_id, key()) == theirs
 
 
 @pytest.mark.parametrize(
@@ -237,8 +277,7 @@ async def test_what_the_gateway_did_belongs_to_one_payment_or_refund(store: Stor
     second.charge_id = first.charge_id
     with pytest.raises(REFUSED, match="payments_gateway_charge_id_key"):
         await save(store, second)
-    half = Money(Decimal(10), "USD")
-    refunds = [first.refund(f"r{number}", half, "", "c", RETRY, NOW) for number in range(2)]
+    refunds = [promised(first, 10, key=key(f"r{number}")) for number in range(2)]
     for refund in refunds:
         first.refund_made(refund, GatewayRefund("re_of_both", refund.refund_id), NOW)
     with pytest.raises(REFUSED, match="refunds_gateway_refund_id_key"):
@@ -247,7 +286,7 @@ async def test_what_the_gateway_did_belongs_to_one_payment_or_refund(store: Stor
 
 async def test_a_refund_is_of_a_payment_that_is_there(store: Store) -> None:
     known, other = await paid(store), a_payment()
-    refund = known.refund("request", None, "", "c", RETRY, NOW)
+    refund = promised(known)
     refund.payment_id = other.payment_id
     with pytest.raises(REFUSED, match="refunds_payment_id_fkey"):
         await save(store, known, refund)
@@ -284,7 +323,7 @@ async def test_what_is_put_off_falls_due_then_unless_it_was_settled(store: Store
 
 async def test_no_more_is_taken_than_asked_for_payments_first(store: Store) -> None:
     payment = await paid(store)
-    refund = payment.refund("request", None, "", "c", RETRY, NOW)
+    refund = promised(payment)
     await save(store, payment, refund)
     await store.payments.add(a_payment())
     (first,) = await store.unsettled.claim_due(NOW + LEASE, 1)

@@ -13,7 +13,7 @@ import pytest
 from stoa_chassis.auth import Principal
 from stoa_chassis.avro import Event
 from stoa_chassis.context import bound
-from stoa_chassis.errors import InvalidArgument
+from stoa_chassis.errors import InvalidArgument, RequestIdReused
 from stoa_chassis.memory import MemoryStore
 from stoa_chassis.testing import SettableClock, eventually
 from stoa_contracts.events import Payload
@@ -22,16 +22,19 @@ from stoa_events import PaymentFailed, PaymentRefunded, PaymentSuccessful
 from stoa_payment.model import (
     BadSignature,
     Charge,
+    ChargeMismatch,
     ChargeStatus,
     GatewayRefund,
     NothingToRefund,
+    OutsideRefund,
     Payment,
-    PaymentMismatch,
     PaymentNotFound,
     PaymentPending,
     PaymentStatus,
+    Refund,
     RefundStatus,
     RefundTooLarge,
+    RequestKey,
 )
 from stoa_payment.service import Payments, ProcessPayment, RefundPayment
 from stoa_payment.testing import ChargeRequest, FakeGateway, Fate, Rows, payment_of, refund_of
@@ -43,10 +46,12 @@ def an_order(token: str = "tok_visa", amount: str = "20.00") -> ProcessPayment:
     return ProcessPayment(order_id=uuid4(), user_id=uuid4(), amount=usd(amount), token=token)
 
 
-def give_back(payment: Payment, amount: str | None = None, request_id: str = "r1") -> RefundPayment:
+def give_back(
+    payment: Payment, amount: str | None = None, request_id: str = "r1", namespace: str = "user"
+) -> RefundPayment:
     return RefundPayment(
         payment_id=payment.payment_id,
-        request_id=request_id,
+        key=RequestKey(namespace, request_id),
         amount=usd(amount) if amount else None,
         reason="cancelled",
     )
@@ -132,7 +137,7 @@ async def test_another_amount_or_payer_for_the_same_order_is_refused(payments: P
     order = an_order()
     await payments.process(order)
     for other in (replace(order, amount=usd("20.01")), replace(order, user_id=uuid4())):
-        with pytest.raises(PaymentMismatch):
+        with pytest.raises(RequestIdReused):
             await payments.process(other)
 
 
@@ -313,6 +318,99 @@ async def test_a_notice_says_that_a_refund_was_made(
     assert await payments.unsettled.work_off() == 0
 
 
+async def test_a_notice_that_comes_while_a_refund_is_asked_for_and_its_answer_count_once(
+    payments: Payments, store: Store, gateway: FakeGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    payment = await payments.process(an_order())
+    ask = gateway.refund
+
+    async def ask_and_be_told_first(of: Payment, refund: Refund) -> GatewayRefund:
+        made = await ask(of, refund)
+        await payments.receive_notice(*gateway.notice(made))
+        return made
+
+    monkeypatch.setattr(gateway, "refund", ask_and_be_told_first)
+    refund = await payments.refund(give_back(payment, "5.00"))
+    assert (refund.status, refund.amount) == (RefundStatus.SUCCEEDED, usd("5.00"))
+    assert stored(store, payment.order_id).refunded == usd("5.00")
+    assert topics(store, payment.order_id) == ["payment.successful", "payment.refunded"]
+
+
+async def test_notices_that_come_after_all_is_settled_are_taken_and_change_nothing(
+    payments: Payments, store: Store, gateway: FakeGateway
+) -> None:
+    payment = await payments.process(an_order())
+    charged = gateway.notice(gateway.bank.find(str(payment.order_id)))
+    refund = await payments.refund(give_back(payment))
+    refunded = gateway.notice(gateway.bank.made(refund.refund_id))
+    before, said = store.rows, list(store.published)
+    for notice in (charged, refunded, charged):
+        await payments.receive_notice(*notice)
+    assert (store.rows, store.published) == (before, said)
+
+
+async def test_what_was_given_back_at_the_gateway_is_taken_over_once_and_the_rest_can_be_refunded(
+    payments: Payments, store: Store, gateway: FakeGateway
+) -> None:
+    with bound("the-order-request"):
+        payment = await payments.process(an_order())
+    by_hand = OutsideRefund("re_hand", payment.charge_id or "", usd("5.00"))
+    with bound("the-webhook-request"):
+        for _ in range(2):
+            await payments.receive_notice(*gateway.notice(by_hand))
+    known = stored(store, payment.order_id)
+    assert (known.status, known.refunded) == (PaymentStatus.PARTIALLY_REFUNDED, usd("5.00"))
+    refunded = events(store, payment.order_id)[1:]
+    assert [(event.topic, event.correlation_id) for event in refunded] == [
+        ("payment.refunded", "the-order-request")
+    ]
+    assert (await payments.refund(give_back(payment))).amount == usd("15.00")
+    assert stored(store, payment.order_id).status is PaymentStatus.REFUNDED
+
+
+async def test_what_was_given_back_at_the_gateway_of_charges_that_are_not_ours_is_ignored(
+    payments: Payments, store: Store, gateway: FakeGateway
+) -> None:
+    await payments.process(an_order())
+    before = store.rows
+    await payments.receive_notice(*gateway.notice(OutsideRefund("re_x", "ch_x", usd("5.00"))))
+    assert store.rows == before
+
+
+async def test_more_given_back_at_the_gateway_than_can_be_is_refused_until_a_person_has_looked(
+    payments: Payments, store: Store, gateway: FakeGateway
+) -> None:
+    payment = await payments.process(an_order())
+    before = store.rows
+    with pytest.raises(ChargeMismatch):
+        await payments.receive_notice(
+            *gateway.notice(OutsideRefund("re_hand", payment.charge_id or "", usd("20.01")))
+        )
+    assert store.rows == before
+
+
+async def test_a_refund_carries_the_correlation_id_of_its_request_or_of_its_payment(
+    payments: Payments, store: Store
+) -> None:
+    with bound("the-order-request"):
+        payment = await payments.process(an_order())
+    await payments.refund(give_back(payment, "1.00", "r1"))
+    with bound("the-refund-request"):
+        await payments.refund(give_back(payment, "1.00", "r2"))
+    assert [refund.correlation_id for refund in map(refund_of, store.rows.refunds)] == [
+        "the-order-request",
+        "the-refund-request",
+    ]
+
+
+async def test_a_payment_that_nothing_asked_for_by_name_gets_a_correlation_id_of_its_own(
+    payments: Payments,
+) -> None:
+    first, second = await payments.process(an_order()), await payments.process(an_order())
+    assert first.correlation_id
+    assert first.correlation_id != second.correlation_id
+
+
 async def test_only_the_payer_and_staff_see_a_payment(payments: Payments) -> None:
     order = an_order()
     payment = await payments.process(order)
@@ -362,10 +460,40 @@ async def test_refunds_that_can_not_be_made_say_why(payments: Payments) -> None:
     with pytest.raises(RefundTooLarge):
         await payments.refund(give_back(payment, "20.01"))
     with pytest.raises(PaymentNotFound):
-        await payments.refund(RefundPayment(payment_id=uuid4(), request_id="r1", amount=None, reason=""))
-    await payments.refund(give_back(payment, "1.00"))
-    with pytest.raises(InvalidArgument):
-        await payments.refund(give_back(payment, "2.00"))
+        await payments.refund(
+            RefundPayment(payment_id=uuid4(), key=RequestKey("user", "r1"), amount=None, reason="")
+        )
+
+
+async def test_a_key_that_comes_again_with_other_terms_is_refused_and_nothing_changes(
+    payments: Payments, store: Store, gateway: FakeGateway
+) -> None:
+    payment = await payments.process(an_order())
+    await payments.refund(give_back(payment, "10.00"))
+    before = store.rows
+    for amount in (None, "2.00"):
+        with pytest.raises(RequestIdReused) as refused:
+            await payments.refund(give_back(payment, amount))
+        assert [violation.field for violation in refused.value.violations] == ["amount"]
+    with pytest.raises(RequestIdReused) as refused:
+        await payments.refund(replace(give_back(payment, "10.00"), reason="broken"))
+    assert [violation.field for violation in refused.value.violations] == ["reason"]
+    assert store.rows == before
+    assert given_back(gateway, payment.order_id) == [usd("10.00")]
+
+
+async def test_a_service_that_uses_a_key_of_staff_is_not_answered_with_theirs(
+    payments: Payments, store: Store, gateway: FakeGateway
+) -> None:
+    payment = await payments.process(an_order())
+    cancel = f"cancel-{payment.order_id}"
+    part = await payments.refund(give_back(payment, "5.00", cancel))
+    rest = await payments.refund(give_back(payment, None, cancel, "service:order"))
+    assert (part.amount, rest.amount) == (usd("5.00"), usd("15.00"))
+    assert await payments.refund(give_back(payment, "5.00", cancel)) == part
+    assert await payments.refund(give_back(payment, None, cancel, "service:order")) == rest
+    assert stored(store, payment.order_id).status is PaymentStatus.REFUNDED
+    assert sorted(given_back(gateway, payment.order_id)) == [usd("5.00"), usd("15.00")]
 
 
 @pytest.mark.parametrize("fate", [Fate.LOST, Fate.LINGERS, Fate.UNREACHED])

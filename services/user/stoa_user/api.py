@@ -57,14 +57,15 @@ class UserServicer(user_pb2_grpc.UserServiceServicer):
         self, request: user_pb2.ListAddressesRequest, context: Any
     ) -> user_pb2.ListAddressesResponse:
         """List the addresses of an account."""
+        user_id = UUID(request.user_id)
 
         async def read(after: Mapping[str, Any], limit: int) -> Sequence[Address]:
             place = (after["is_default"], UUID(after["address_id"])) if after else None
-            return await self._books.page(UUID(request.user_id), place, limit)
+            return await self._books.page(user_id, place, limit)
 
         found = await page(
             request,
-            {"user_id": request.user_id},
+            {"user_id": user_id},
             read,
             lambda last: {"is_default": last.is_default, "address_id": last.address_id},
         )

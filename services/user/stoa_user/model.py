@@ -175,7 +175,7 @@ class AddressKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PostalAddress:
-    """Where something is sent to; blanks around the values don't count."""
+    """Where something is sent to."""
 
     recipient: str
     line1: str
@@ -184,10 +184,6 @@ class PostalAddress:
     region: str = ""
     postal_code: str
     country: str
-
-    def __post_init__(self) -> None:
-        for part in fields(self):
-            object.__setattr__(self, part.name, getattr(self, part.name).strip())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,6 +26,7 @@ ADDRESS: dict[str, Any] = {
     "recipient": "Ann Lee",
     "line1": "1 Elm Street",
     "city": "Boston",
+    "region": "MA",
     "postal_code": "02108",
     "country": "US",
 }
@@ -124,7 +125,7 @@ async def test_a_control_character_in_an_address_is_refused_by_name(
             user_pb2.CreateAddressRequest(user_id=me.user_id, address=address)
         )
     )
-    assert (error.code, fields(error)) == (Code.INVALID_ARGUMENT, {f"address.{field}"})
+    assert (error.code, fields(error)) == (Code.INVALID_ARGUMENT, {field})
 
 
 async def test_another_users_account_is_out_of_reach_whether_or_not_it_exists(
@@ -165,7 +166,7 @@ async def test_only_what_is_sent_is_changed(server: InProcessServer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "field"), [("user_id", "update_mask"), ("roles", "update_mask"), ("email", "user.email")]
+    ("path", "field"), [("user_id", "update_mask"), ("roles", "update_mask"), ("email", "email")]
 )
 async def test_a_mask_that_can_not_be_followed_is_refused(
     server: InProcessServer, path: str, field: str
@@ -217,6 +218,7 @@ async def test_addresses_come_in_pages_whose_tokens_can_not_be_made_up(server: I
     request = user_pb2.ListAddressesRequest(user_id=owner, page_size=2)
     first = await me.ListAddresses(request)
     request.page_token = first.next_page_token
+    request.user_id = owner.upper()
     second = await me.ListAddresses(request)
     assert [a.city for a in (*first.addresses, *second.addresses)] == ["Avon", "Cork", "Bath"]
     assert second.next_page_token == ""

@@ -24,7 +24,8 @@ def test_survives_the_way_through_the_message_unchanged(cents: int) -> None:
         (money_pb2.Money(currency_code="USD", units=-1, nanos=10_000_000), "price.nanos"),
         (money_pb2.Money(currency_code="USD", units=1, nanos=1_000_000_000), "price.nanos"),
         (money_pb2.Money(currency_code="USD", units=2**62), "price"),
-        (money_pb2.Money(currency_code="", units=1), "price"),
+        (money_pb2.Money(currency_code="", units=1), "price.currency_code"),
+        (money_pb2.Money(currency_code="usd", units=1), "price.currency_code"),
     ],
 )
 def test_a_message_that_is_no_amount_is_refused_by_field(message: money_pb2.Money, field: str) -> None:

@@ -162,7 +162,7 @@ async def test_who_was_overtaken_begins_again_with_what_the_other_wrote(store: S
 async def test_who_loses_again_and_again_is_told_that_others_are_busy(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(uow_module, "_FIRST_PAUSE_SECONDS", 0)
+    monkeypatch.setattr(uow_module, "_PAUSES", (0,) * 11)
     book, tries = uuid4(), 0
     await store.add(book, "first")
 

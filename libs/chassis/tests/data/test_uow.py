@@ -101,7 +101,7 @@ def store() -> Store:
 
 @pytest.fixture
 def books(store: Store, monkeypatch: pytest.MonkeyPatch) -> Books:
-    monkeypatch.setattr(uow, "_FIRST_PAUSE_SECONDS", 0)
+    monkeypatch.setattr(uow, "_PAUSES", (0,) * 11)
     return Books(memory_unit_of_work(lambda: store, Repository, SettableClock()), store)
 
 
@@ -156,7 +156,7 @@ async def test_a_service_may_have_a_word_of_its_own_for_it(monkeypatch: pytest.M
 
     async def work(tx: None) -> None: ...
 
-    monkeypatch.setattr(uow, "_FIRST_PAUSE_SECONDS", 0)
+    monkeypatch.setattr(uow, "_PAUSES", (0,) * 11)
     with pytest.raises(CartContended):
         await UnitOfWork(lose, CartContended).run(work)
 

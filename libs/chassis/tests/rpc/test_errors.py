@@ -2,7 +2,10 @@
 
 import asyncio
 import time
+from dataclasses import dataclass
 from datetime import timedelta
+from decimal import Decimal
+from uuid import UUID
 
 import grpc
 import pytest
@@ -13,10 +16,18 @@ from google.rpc import error_details_pb2, status_pb2
 
 from stoa_chassis import context
 from stoa_chassis.auth import EDGE
-from stoa_chassis.errors import Code, RemoteError
+from stoa_chassis.errors import (
+    AlreadyExists,
+    Code,
+    FieldViolation,
+    RemoteError,
+    RequestIdReused,
+    check_same_request,
+)
 from stoa_chassis.outages import is_outage, register_outage
 from stoa_chassis.status import answer
 from stoa_chassis.testing import InProcessServer, serve_in_process
+from stoa_contracts.money import Money
 from stoa_example.servicer import EchoServicer
 
 
@@ -88,6 +99,77 @@ def test_our_own_mistake_in_calling_a_peer_is_not_blamed_on_the_caller() -> None
     assert told(Code.PERMISSION_DENIED, "SERVICE_NOT_ALLOWED") is Code.INTERNAL
     assert told(Code.FAILED_PRECONDITION, "CARD_DECLINED") is Code.FAILED_PRECONDITION
     assert told(Code.UNAVAILABLE, "CIRCUIT_OPEN") is Code.UNAVAILABLE
+
+
+@dataclass(frozen=True)
+class Place:
+    city: str
+    floor: int
+
+
+TEN = Money(Decimal(10), "USD")
+
+
+@dataclass(frozen=True)
+class Asked:
+    amount: Money | None = TEN
+    reason: str = "broken"
+    quantity: int = 1
+    place: Place | UUID | None = Place("Oslo", 2)
+
+
+@pytest.mark.parametrize(
+    ("again", "differing"),
+    [
+        (Asked(amount=None), {"amount": "was 10.00 USD the first time, now it is left out"}),
+        (
+            Asked(amount=Money(Decimal(9), "USD")),
+            {"amount": "was 10.00 USD the first time, now it is 9.00 USD"},
+        ),
+        (Asked(reason="late"), {"reason": "is not what it was the first time"}),
+        (Asked(reason=""), {"reason": "is not what it was the first time"}),
+        (Asked(place=Place("Oslo", 3)), {"place.floor": "was 2 the first time, now it is 3"}),
+        (Asked(place=Place("Bergen", 2)), {"place.city": "is not what it was the first time"}),
+        (
+            Asked(quantity=2, reason="late"),
+            {
+                "reason": "is not what it was the first time",
+                "quantity": "was 1 the first time, now it is 2",
+            },
+        ),
+    ],
+)
+def test_a_key_that_comes_again_with_another_request_is_refused_field_by_field(
+    again: Asked, differing: dict[str, str]
+) -> None:
+    with pytest.raises(RequestIdReused) as refused:
+        check_same_request(Asked(), again)
+    error = refused.value
+    assert isinstance(error, AlreadyExists)
+    assert (error.code, error.reason) == (Code.ALREADY_EXISTS, "REQUEST_ID_REUSED")
+    assert error.violations == tuple(FieldViolation(*each) for each in differing.items())
+
+
+def test_a_key_that_is_refused_says_what_to_do() -> None:
+    with pytest.raises(RequestIdReused) as refused:
+        check_same_request(Asked(), Asked(amount=None, reason="late"))
+    assert refused.value.message == (
+        "this request_id was used for another request: "
+        "amount was 10.00 USD the first time, now it is left out; "
+        "reason is not what it was the first time. A new request needs a new request_id"
+    )
+
+
+def test_a_key_that_comes_again_with_the_same_request_is_welcome() -> None:
+    check_same_request(Asked(), Asked())
+
+
+def test_texts_of_the_first_request_are_not_told_to_who_sends_the_second() -> None:
+    with pytest.raises(RequestIdReused) as refused:
+        check_same_request(Asked(reason="a secret", place=Place("Oslo", 1)), Asked(place=UUID(int=1)))
+    told = refused.value.message + str(refused.value.violations)
+    assert "secret" not in told
+    assert "Oslo" not in told
 
 
 async def test_load_above_the_limit_is_shed_and_the_rest_served() -> None:

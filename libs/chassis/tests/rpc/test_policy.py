@@ -21,11 +21,13 @@ from stoa_chassis.auth import (
     PeerUnknown,
     Policy,
     Principal,
+    acting_as,
     current_principal,
     no_identity,
     sidecar_identity,
 )
 from stoa_chassis.errors import Code, PermissionDenied, RemoteError, Unauthenticated
+from stoa_chassis.ids import new_id
 from stoa_chassis.testing import SPIFFE_PREFIX, InProcessServer, TokenMint, serve_in_process
 from stoa_chassis.tokens import StaticKeys, TokenVerifier
 
@@ -67,11 +69,36 @@ async def test_an_owner_must_be_named_in_full(echo: InProcessServer) -> None:
         await echo.stub(EchoStub, as_user=ANN).Owner(EchoRequest())
 
 
+async def test_an_owner_is_known_by_the_id_whatever_its_case(echo: InProcessServer) -> None:
+    user_id = str(new_id())
+    mine = EchoRequest(user_id=user_id.upper(), thing=Thing(owner_id=user_id.upper()))
+    stub = echo.stub(EchoStub, as_user=user_id)
+    await stub.Owner(mine)
+    await stub.NestedOwner(mine)
+    with pytest.raises(RemoteError, match="user_id is not yours"):
+        await echo.stub(EchoStub, as_user=str(new_id())).Owner(mine)
+    # Who is no UUID is known by the name as it is written.
+    with pytest.raises(RemoteError, match="user_id is not yours"):
+        await echo.stub(EchoStub, as_user=ANN).Owner(EchoRequest(user_id=ANN.upper()))
+
+
 async def test_a_servicer_sees_who_calls(echo: InProcessServer) -> None:
     who = EchoRequest(text="who", user_id=ANN)
     assert (await echo.stub(EchoStub).Anyone(who)).text == "None None []"
     assert (await echo.stub(EchoStub, as_user=ANN).Anyone(who)).text == "ann None ['customer']"
     assert (await echo.stub(EchoStub, as_service="order").Internal(who)).text == "None order []"
+    assert current_principal() is NOBODY
+
+
+def test_keys_that_a_service_chooses_and_those_that_users_send_are_in_different_namespaces() -> None:
+    callers = [Principal(service="order"), Principal(service="user"), Principal(ANN), NOBODY]
+    assert [caller.key_namespace for caller in callers] == ["service:order", "service:user", "user", "user"]
+
+
+def test_a_test_acts_as_a_caller_for_as_long_as_it_says() -> None:
+    order = Principal(service="order")
+    with acting_as(order):
+        assert current_principal() is order
     assert current_principal() is NOBODY
 
 
@@ -187,6 +214,8 @@ async def test_a_server_does_not_start_with_a_contract_that_it_cannot_keep(
 def test_who_may_act_for_a_user() -> None:
     assert Principal(ANN).may_act_for(ANN)
     assert not Principal(ANN).may_act_for(BOB)
+    user_id = str(new_id())
+    assert Principal(user_id).may_act_for(user_id.upper())
     assert Principal(ANN, frozenset({"staff"})).may_act_for(BOB)
     assert Principal(service="order").may_act_for(BOB)
     assert not NOBODY.may_act_for(ANN)

@@ -156,7 +156,7 @@ class Variant(_message.Message):
     variant_id: _builtins.str
     """Which one it is, given by the shop. Kept over updates."""
     sku: _builtins.str
-    """The stock keeping unit."""
+    """The stock keeping unit: of this variant alone, without regard to case."""
     @_builtins.property
     def attributes(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """What tells it from its siblings: colour, size, …"""
@@ -444,19 +444,53 @@ class BatchGetVariantsResponse(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class Withdrawn(_message.Message):
+        """A variant that is not sold any more."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        PRODUCT_ID_FIELD_NUMBER: _builtins.int
+        PRODUCT_NAME_FIELD_NUMBER: _builtins.int
+        VARIANT_ID_FIELD_NUMBER: _builtins.int
+        product_id: _builtins.str
+        """The product."""
+        product_name: _builtins.str
+        """What the product was called."""
+        variant_id: _builtins.str
+        """The variant."""
+        def __init__(
+            self,
+            *,
+            product_id: _builtins.str = ...,
+            product_name: _builtins.str = ...,
+            variant_id: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["product_id", b"product_id", "product_name", b"product_name", "variant_id", b"variant_id"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     VARIANTS_FIELD_NUMBER: _builtins.int
+    WITHDRAWN_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def variants(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchGetVariantsResponse.Entry]:
         """The variants that exist and are on sale."""
+
+    @_builtins.property
+    def withdrawn(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchGetVariantsResponse.Withdrawn]:
+        """Those of products that were taken off sale."""
 
     def __init__(
         self,
         *,
         variants: _abc.Iterable[Global___BatchGetVariantsResponse.Entry] | None = ...,
+        withdrawn: _abc.Iterable[Global___BatchGetVariantsResponse.Withdrawn] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["variants", b"variants"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["variants", b"variants", "withdrawn", b"withdrawn"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -110,7 +110,7 @@ class CatalogServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def BatchGetVariants(self, request, context):
-        """Reads several variants with today's prices. Those that do not exist are left out.
+        """Reads several variants with today's prices, and names those that were taken off sale with their product.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -124,7 +124,7 @@ class CatalogServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CreateProduct(self, request, context):
-        """Adds a product. A SKU belongs to one variant of the whole shop.
+        """Adds a product. A SKU belongs to one variant of the whole shop, however it is capitalised.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -132,7 +132,7 @@ class CatalogServiceServicer:
 
     def UpdateProduct(self, request, context):
         """Replaces a product. The etag must be that of the version that the caller read.
-        A variant keeps its id when the body carries it; one without an id is new.
+        A variant keeps its id when the body carries it, or without one by its SKU; all others are new.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -24,14 +24,14 @@ class CatalogServiceStub:
     BatchGetProducts: _aio.UnaryUnaryMultiCallable[_catalog_pb2.BatchGetProductsRequest, _catalog_pb2.BatchGetProductsResponse]
     """Reads several products. Those that do not exist are left out."""
     BatchGetVariants: _aio.UnaryUnaryMultiCallable[_catalog_pb2.BatchGetVariantsRequest, _catalog_pb2.BatchGetVariantsResponse]
-    """Reads several variants with today's prices. Those that do not exist are left out."""
+    """Reads several variants with today's prices, and names those that were taken off sale with their product."""
     ListCategories: _aio.UnaryUnaryMultiCallable[_catalog_pb2.ListCategoriesRequest, _catalog_pb2.ListCategoriesResponse]
     """Lists the categories with their subcategories and how many products each holds."""
     CreateProduct: _aio.UnaryUnaryMultiCallable[_catalog_pb2.CreateProductRequest, _catalog_pb2.CreateProductResponse]
-    """Adds a product. A SKU belongs to one variant of the whole shop."""
+    """Adds a product. A SKU belongs to one variant of the whole shop, however it is capitalised."""
     UpdateProduct: _aio.UnaryUnaryMultiCallable[_catalog_pb2.UpdateProductRequest, _catalog_pb2.UpdateProductResponse]
     """Replaces a product. The etag must be that of the version that the caller read.
-    A variant keeps its id when the body carries it; one without an id is new.
+    A variant keeps its id when the body carries it, or without one by its SKU; all others are new.
     """
     DeleteProduct: _aio.UnaryUnaryMultiCallable[_catalog_pb2.DeleteProductRequest, _empty_pb2.Empty]
     """Removes a product from sale."""
@@ -71,7 +71,7 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _catalog_pb2.BatchGetVariantsRequest,
         context: _aio.ServicerContext[_catalog_pb2.BatchGetVariantsRequest, _abc.Awaitable[_catalog_pb2.BatchGetVariantsResponse]],
     ) -> _abc.Awaitable[_catalog_pb2.BatchGetVariantsResponse]:
-        """Reads several variants with today's prices. Those that do not exist are left out."""
+        """Reads several variants with today's prices, and names those that were taken off sale with their product."""
 
     @_abc_1.abstractmethod
     def ListCategories(
@@ -87,7 +87,7 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _catalog_pb2.CreateProductRequest,
         context: _aio.ServicerContext[_catalog_pb2.CreateProductRequest, _abc.Awaitable[_catalog_pb2.CreateProductResponse]],
     ) -> _abc.Awaitable[_catalog_pb2.CreateProductResponse]:
-        """Adds a product. A SKU belongs to one variant of the whole shop."""
+        """Adds a product. A SKU belongs to one variant of the whole shop, however it is capitalised."""
 
     @_abc_1.abstractmethod
     def UpdateProduct(
@@ -96,7 +96,7 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_catalog_pb2.UpdateProductRequest, _abc.Awaitable[_catalog_pb2.UpdateProductResponse]],
     ) -> _abc.Awaitable[_catalog_pb2.UpdateProductResponse]:
         """Replaces a product. The etag must be that of the version that the caller read.
-        A variant keeps its id when the body carries it; one without an id is new.
+        A variant keeps its id when the body carries it, or without one by its SKU; all others are new.
         """
 
     @_abc_1.abstractmethod

@@ -30,6 +30,7 @@ class Inventory(_message.Message):
     RESERVED_COUNT_FIELD_NUMBER: _builtins.int
     AVAILABLE_FIELD_NUMBER: _builtins.int
     THRESHOLD_FIELD_NUMBER: _builtins.int
+    ON_SALE_FIELD_NUMBER: _builtins.int
     variant_id: _builtins.str
     """The variant."""
     product_id: _builtins.str
@@ -42,6 +43,8 @@ class Inventory(_message.Message):
     """How many can still be promised: stock less reserved."""
     threshold: _builtins.int
     """Fewer available than this count as low."""
+    on_sale: _builtins.bool
+    """Whether the variant is sold. One that is not any more is never low, and can't be adjusted."""
     def __init__(
         self,
         *,
@@ -51,10 +54,11 @@ class Inventory(_message.Message):
         reserved_count: _builtins.int = ...,
         available: _builtins.int = ...,
         threshold: _builtins.int = ...,
+        on_sale: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "product_id", b"product_id", "reserved_count", b"reserved_count", "stock_count", b"stock_count", "threshold", b"threshold", "variant_id", b"variant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "on_sale", b"on_sale", "product_id", b"product_id", "reserved_count", b"reserved_count", "stock_count", b"stock_count", "threshold", b"threshold", "variant_id", b"variant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -188,7 +192,7 @@ class ListInventoryRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     low_stock: _builtins.bool
-    """Only variants with fewer available than their threshold."""
+    """Only variants that are sold and of which fewer are available than their threshold."""
     page_size: _builtins.int
     """At most so many; 20 if not set, 100 at most."""
     page_token: _builtins.str
@@ -258,15 +262,17 @@ class AdjustInventoryRequest(_message.Message):
         self,
         *,
         variant_id: _builtins.str = ...,
-        delta: _builtins.int = ...,
+        delta: _builtins.int | None = ...,
         reason: _builtins.str = ...,
         request_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_delta", b"_delta", "delta", b"delta"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "reason", b"reason", "request_id", b"request_id", "variant_id", b"variant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_delta", b"_delta", "delta", b"delta", "reason", b"reason", "request_id", b"request_id", "variant_id", b"variant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__delta: _TypeAlias = _typing.Literal["delta"]  # noqa: Y015
+    _WhichOneofArgType__delta: _TypeAlias = _typing.Literal["_delta", b"_delta"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__delta) -> _WhichOneofReturnType__delta | None: ...
 
 Global___AdjustInventoryRequest: _TypeAlias = AdjustInventoryRequest  # noqa: Y015
 
@@ -310,13 +316,15 @@ class SetThresholdRequest(_message.Message):
         self,
         *,
         variant_id: _builtins.str = ...,
-        threshold: _builtins.int = ...,
+        threshold: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_threshold", b"_threshold", "threshold", b"threshold"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["threshold", b"threshold", "variant_id", b"variant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_threshold", b"_threshold", "threshold", b"threshold", "variant_id", b"variant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__threshold: _TypeAlias = _typing.Literal["threshold"]  # noqa: Y015
+    _WhichOneofArgType__threshold: _TypeAlias = _typing.Literal["_threshold", b"_threshold"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__threshold) -> _WhichOneofReturnType__threshold | None: ...
 
 Global___SetThresholdRequest: _TypeAlias = SetThresholdRequest  # noqa: Y015
 

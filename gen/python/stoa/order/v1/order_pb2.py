@@ -28,10 +28,11 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from google.type import money_pb2 as google_dot_type_dot_money__pb2
 from stoa.auth.v1 import policy_pb2 as stoa_dot_auth_dot_v1_dot_policy__pb2
+from stoa.text.v1 import text_pb2 as stoa_dot_text_dot_v1_dot_text__pb2
 from stoa.types.v1 import address_pb2 as stoa_dot_types_dot_v1_dot_address__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19stoa/order/v1/order.proto\x12\rstoa.order.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/type/money.proto\x1a\x19stoa/auth/v1/policy.proto\x1a\x1bstoa/types/v1/address.proto\"\xfe\x04\n\x05Order\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x17\n\x07user_id\x18\x02 \x01(\tR\x06userId\x12\x16\n\x06status\x18\x03 \x01(\tR\x06status\x12.\n\x05items\x18\x04 \x03(\x0b\x32\x18.stoa.order.v1.OrderItemR\x05items\x12.\n\x08subtotal\x18\x05 \x01(\x0b\x32\x12.google.type.MoneyR\x08subtotal\x12;\n\x0fshipping_amount\x18\x06 \x01(\x0b\x32\x12.google.type.MoneyR\x0eshippingAmount\x12\x31\n\ntax_amount\x18\x07 \x01(\x0b\x32\x12.google.type.MoneyR\ttaxAmount\x12\x35\n\x0ctotal_amount\x18\x08 \x01(\x0b\x32\x12.google.type.MoneyR\x0btotalAmount\x12\x42\n\x0estatus_history\x18\t \x03(\x0b\x32\x1b.stoa.order.v1.StatusChangeR\rstatusHistory\x12\x37\n\x07payment\x18\n \x01(\x0b\x32\x1d.stoa.order.v1.PaymentSummaryR\x07payment\x12\x41\n\x10shipping_address\x18\x0b \x01(\x0b\x32\x16.stoa.types.v1.AddressR\x0fshippingAddress\x12\'\n\x0fshipping_method\x18\x0c \x01(\tR\x0eshippingMethod\x12\x39\n\ncreated_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tcreatedAt\"\xa3\x01\n\tOrderItem\x12\x1d\n\nproduct_id\x18\x01 \x01(\tR\tproductId\x12\x1d\n\nvariant_id\x18\x02 \x01(\tR\tvariantId\x12\x1a\n\x08quantity\x18\x03 \x01(\x05R\x08quantity\x12(\n\x05price\x18\x04 \x01(\x0b\x32\x12.google.type.MoneyR\x05price\x12\x12\n\x04name\x18\x05 \x01(\tR\x04name\"j\n\x0cStatusChange\x12\x16\n\x06status\x18\x01 \x01(\tR\x06status\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason\x12*\n\x02\x61t\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x02\x61t\"s\n\x0ePaymentSummary\x12\x1d\n\npayment_id\x18\x01 \x01(\tR\tpaymentId\x12\x16\n\x06status\x18\x02 \x01(\tR\x06status\x12\x14\n\x05\x62rand\x18\x03 \x01(\tR\x05\x62rand\x12\x14\n\x05last4\x18\x04 \x01(\tR\x05last4\"\xeb\x02\n\x11PlaceOrderRequest\x12\x38\n\nrequest_id\x18\x01 \x01(\tB\x19\xe2\x41\x01\x02\xbaH\x12r\x10\x32\x0e^[!-~]{1,100}$R\trequestId\x12\x43\n\x10shipping_address\x18\x02 \x01(\x0b\x32\x16.stoa.types.v1.AddressH\x00R\x0fshippingAddress\x12)\n\naddress_id\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01H\x00R\taddressId\x12\x43\n\x0fshipping_method\x18\x04 \x01(\tB\x1a\xbaH\x17r\x15R\x00R\x08standardR\x07\x65xpressR\x0eshippingMethod\x12Q\n\rpayment_token\x18\x05 \x01(\tB,\x80\x01\x01\xe2\x41\x01\x02\xbaH\"r 2\x1e^[A-Za-z][A-Za-z0-9_-]{2,199}$R\x0cpaymentTokenB\x14\n\x0b\x64\x65stination\x12\x05\xbaH\x02\x08\x01\"@\n\x12PlaceOrderResponse\x12*\n\x05order\x18\x01 \x01(\x0b\x32\x14.stoa.order.v1.OrderR\x05order\"6\n\x0fGetOrderRequest\x12#\n\x08order_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x07orderId\">\n\x10GetOrderResponse\x12*\n\x05order\x18\x01 \x01(\x0b\x32\x14.stoa.order.v1.OrderR\x05order\"\x8b\x01\n\x15ListUserOrdersRequest\x12!\n\x07user_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x06userId\x12&\n\tpage_size\x18\x02 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00R\x08pageSize\x12\'\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xe8\x07R\tpageToken\"n\n\x16ListUserOrdersResponse\x12,\n\x06orders\x18\x01 \x03(\x0b\x32\x14.stoa.order.v1.OrderR\x06orders\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xc2\x01\n\x11ListOrdersRequest\x12\\\n\x06status\x18\x01 \x01(\tBD\xbaHAr?R\x00R\x07pendingR\tconfirmedR\x07shippedR\tdeliveredR\x08returnedR\tcancelledR\x06status\x12&\n\tpage_size\x18\x02 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00R\x08pageSize\x12\'\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xe8\x07R\tpageToken\"j\n\x12ListOrdersResponse\x12,\n\x06orders\x18\x01 \x03(\x0b\x32\x14.stoa.order.v1.OrderR\x06orders\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"[\n\x12\x43\x61ncelOrderRequest\x12#\n\x08order_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x07orderId\x12 \n\x06reason\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03R\x06reason\"A\n\x13\x43\x61ncelOrderResponse\x12*\n\x05order\x18\x01 \x01(\x0b\x32\x14.stoa.order.v1.OrderR\x05order2\xb3\x05\n\x0cOrderService\x12|\n\nPlaceOrder\x12 .stoa.order.v1.PlaceOrderRequest\x1a!.stoa.order.v1.PlaceOrderResponse\")\x90\x02\x02\xd2\xe7\x18\x02\x12\x00\x82\xd3\xe4\x93\x02\x1a\"\x0e/api/v1/orders:\x01*b\x05order\x12\x80\x01\n\x08GetOrder\x12\x1e.stoa.order.v1.GetOrderRequest\x1a\x1f.stoa.order.v1.GetOrderResponse\"3\x90\x02\x01\xd2\xe7\x18\x04\x12\x00\x1a\x00\x82\xd3\xe4\x93\x02\"\x12\x19/api/v1/orders/{order_id}b\x05order\x12\x97\x01\n\x0eListUserOrders\x12$.stoa.order.v1.ListUserOrdersRequest\x1a%.stoa.order.v1.ListUserOrdersResponse\"8\x90\x02\x01\xd2\xe7\x18\x0b\x1a\x00\"\x07user_id\x82\xd3\xe4\x93\x02 \x12\x1e/api/v1/users/{user_id}/orders\x12r\n\nListOrders\x12 .stoa.order.v1.ListOrdersRequest\x1a!.stoa.order.v1.ListOrdersResponse\"\x1f\x90\x02\x01\xd2\xe7\x18\x02\x1a\x00\x82\xd3\xe4\x93\x02\x10\x12\x0e/api/v1/orders\x12\x93\x01\n\x0b\x43\x61ncelOrder\x12!.stoa.order.v1.CancelOrderRequest\x1a\".stoa.order.v1.CancelOrderResponse\"=\x90\x02\x02\xd2\xe7\x18\x04\x12\x00\x1a\x00\x82\xd3\xe4\x93\x02,\x1a /api/v1/orders/{order_id}/cancel:\x01*b\x05orderb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19stoa/order/v1/order.proto\x12\rstoa.order.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/type/money.proto\x1a\x19stoa/auth/v1/policy.proto\x1a\x17stoa/text/v1/text.proto\x1a\x1bstoa/types/v1/address.proto\"\xfe\x04\n\x05Order\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x17\n\x07user_id\x18\x02 \x01(\tR\x06userId\x12\x16\n\x06status\x18\x03 \x01(\tR\x06status\x12.\n\x05items\x18\x04 \x03(\x0b\x32\x18.stoa.order.v1.OrderItemR\x05items\x12.\n\x08subtotal\x18\x05 \x01(\x0b\x32\x12.google.type.MoneyR\x08subtotal\x12;\n\x0fshipping_amount\x18\x06 \x01(\x0b\x32\x12.google.type.MoneyR\x0eshippingAmount\x12\x31\n\ntax_amount\x18\x07 \x01(\x0b\x32\x12.google.type.MoneyR\ttaxAmount\x12\x35\n\x0ctotal_amount\x18\x08 \x01(\x0b\x32\x12.google.type.MoneyR\x0btotalAmount\x12\x42\n\x0estatus_history\x18\t \x03(\x0b\x32\x1b.stoa.order.v1.StatusChangeR\rstatusHistory\x12\x37\n\x07payment\x18\n \x01(\x0b\x32\x1d.stoa.order.v1.PaymentSummaryR\x07payment\x12\x41\n\x10shipping_address\x18\x0b \x01(\x0b\x32\x16.stoa.types.v1.AddressR\x0fshippingAddress\x12\'\n\x0fshipping_method\x18\x0c \x01(\tR\x0eshippingMethod\x12\x39\n\ncreated_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tcreatedAt\"\xa3\x01\n\tOrderItem\x12\x1d\n\nproduct_id\x18\x01 \x01(\tR\tproductId\x12\x1d\n\nvariant_id\x18\x02 \x01(\tR\tvariantId\x12\x1a\n\x08quantity\x18\x03 \x01(\x05R\x08quantity\x12(\n\x05price\x18\x04 \x01(\x0b\x32\x12.google.type.MoneyR\x05price\x12\x12\n\x04name\x18\x05 \x01(\tR\x04name\"j\n\x0cStatusChange\x12\x16\n\x06status\x18\x01 \x01(\tR\x06status\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason\x12*\n\x02\x61t\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x02\x61t\"s\n\x0ePaymentSummary\x12\x1d\n\npayment_id\x18\x01 \x01(\tR\tpaymentId\x12\x16\n\x06status\x18\x02 \x01(\tR\x06status\x12\x14\n\x05\x62rand\x18\x03 \x01(\tR\x05\x62rand\x12\x14\n\x05last4\x18\x04 \x01(\tR\x05last4\"\xea\x03\n\x11PlaceOrderRequest\x12{\n\nrequest_id\x18\x01 \x01(\tB\\\xe2\x41\x01\x02\xbaH\x12r\x10\x32\x0e^[!-~]{1,100}$\xda\xe7\x18?\"=1 to 100 letters, digits or signs, without spaces and accentsR\trequestId\x12\x43\n\x10shipping_address\x18\x02 \x01(\x0b\x32\x16.stoa.types.v1.AddressH\x00R\x0fshippingAddress\x12)\n\naddress_id\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01H\x00R\taddressId\x12\x43\n\x0fshipping_method\x18\x04 \x01(\tB\x1a\xbaH\x17r\x15R\x00R\x08standardR\x07\x65xpressR\x0eshippingMethod\x12\x8c\x01\n\rpayment_token\x18\x05 \x01(\tBg\x80\x01\x01\xe2\x41\x01\x02\xbaH\"r 2\x1e^[A-Za-z][A-Za-z0-9_-]{2,199}$\xda\xe7\x18\x37\"5a token of the payment gateway, never a card\'s numberR\x0cpaymentTokenB\x14\n\x0b\x64\x65stination\x12\x05\xbaH\x02\x08\x01\"@\n\x12PlaceOrderResponse\x12*\n\x05order\x18\x01 \x01(\x0b\x32\x14.stoa.order.v1.OrderR\x05order\"6\n\x0fGetOrderRequest\x12#\n\x08order_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x07orderId\">\n\x10GetOrderResponse\x12*\n\x05order\x18\x01 \x01(\x0b\x32\x14.stoa.order.v1.OrderR\x05order\"\x8f\x01\n\x15ListUserOrdersRequest\x12!\n\x07user_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x06userId\x12*\n\tpage_size\x18\x02 \x01(\x05\x42\r\xe2\x41\x01\x01\xbaH\x06\x1a\x04\x18\x64(\x00R\x08pageSize\x12\'\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xe8\x07R\tpageToken\"n\n\x16ListUserOrdersResponse\x12,\n\x06orders\x18\x01 \x03(\x0b\x32\x14.stoa.order.v1.OrderR\x06orders\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xc6\x01\n\x11ListOrdersRequest\x12\\\n\x06status\x18\x01 \x01(\tBD\xbaHAr?R\x00R\x07pendingR\tconfirmedR\x07shippedR\tdeliveredR\x08returnedR\tcancelledR\x06status\x12*\n\tpage_size\x18\x02 \x01(\x05\x42\r\xe2\x41\x01\x01\xbaH\x06\x1a\x04\x18\x64(\x00R\x08pageSize\x12\'\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xe8\x07R\tpageToken\"j\n\x12ListOrdersResponse\x12,\n\x06orders\x18\x01 \x03(\x0b\x32\x14.stoa.order.v1.OrderR\x06orders\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"[\n\x12\x43\x61ncelOrderRequest\x12#\n\x08order_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x07orderId\x12 \n\x06reason\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03R\x06reason\"A\n\x13\x43\x61ncelOrderResponse\x12*\n\x05order\x18\x01 \x01(\x0b\x32\x14.stoa.order.v1.OrderR\x05order2\xb3\x05\n\x0cOrderService\x12|\n\nPlaceOrder\x12 .stoa.order.v1.PlaceOrderRequest\x1a!.stoa.order.v1.PlaceOrderResponse\")\x90\x02\x02\xd2\xe7\x18\x02\x12\x00\x82\xd3\xe4\x93\x02\x1a\"\x0e/api/v1/orders:\x01*b\x05order\x12\x80\x01\n\x08GetOrder\x12\x1e.stoa.order.v1.GetOrderRequest\x1a\x1f.stoa.order.v1.GetOrderResponse\"3\x90\x02\x01\xd2\xe7\x18\x04\x12\x00\x1a\x00\x82\xd3\xe4\x93\x02\"\x12\x19/api/v1/orders/{order_id}b\x05order\x12\x97\x01\n\x0eListUserOrders\x12$.stoa.order.v1.ListUserOrdersRequest\x1a%.stoa.order.v1.ListUserOrdersResponse\"8\x90\x02\x01\xd2\xe7\x18\x0b\x1a\x00\"\x07user_id\x82\xd3\xe4\x93\x02 \x12\x1e/api/v1/users/{user_id}/orders\x12r\n\nListOrders\x12 .stoa.order.v1.ListOrdersRequest\x1a!.stoa.order.v1.ListOrdersResponse\"\x1f\x90\x02\x01\xd2\xe7\x18\x02\x1a\x00\x82\xd3\xe4\x93\x02\x10\x12\x0e/api/v1/orders\x12\x93\x01\n\x0b\x43\x61ncelOrder\x12!.stoa.order.v1.CancelOrderRequest\x1a\".stoa.order.v1.CancelOrderResponse\"=\x90\x02\x02\xd2\xe7\x18\x04\x12\x00\x1a\x00\x82\xd3\xe4\x93\x02,\x1a /api/v1/orders/{order_id}/cancel:\x01*b\x05orderb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,25 +42,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PLACEORDERREQUEST'].oneofs_by_name['destination']._loaded_options = None
   _globals['_PLACEORDERREQUEST'].oneofs_by_name['destination']._serialized_options = b'\272H\002\010\001'
   _globals['_PLACEORDERREQUEST'].fields_by_name['request_id']._loaded_options = None
-  _globals['_PLACEORDERREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\002\272H\022r\0202\016^[!-~]{1,100}$'
+  _globals['_PLACEORDERREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\002\272H\022r\0202\016^[!-~]{1,100}$\332\347\030?\"=1 to 100 letters, digits or signs, without spaces and accents'
   _globals['_PLACEORDERREQUEST'].fields_by_name['address_id']._loaded_options = None
   _globals['_PLACEORDERREQUEST'].fields_by_name['address_id']._serialized_options = b'\272H\005r\003\260\001\001'
   _globals['_PLACEORDERREQUEST'].fields_by_name['shipping_method']._loaded_options = None
   _globals['_PLACEORDERREQUEST'].fields_by_name['shipping_method']._serialized_options = b'\272H\027r\025R\000R\010standardR\007express'
   _globals['_PLACEORDERREQUEST'].fields_by_name['payment_token']._loaded_options = None
-  _globals['_PLACEORDERREQUEST'].fields_by_name['payment_token']._serialized_options = b'\200\001\001\342A\001\002\272H\"r 2\036^[A-Za-z][A-Za-z0-9_-]{2,199}$'
+  _globals['_PLACEORDERREQUEST'].fields_by_name['payment_token']._serialized_options = b'\200\001\001\342A\001\002\272H\"r 2\036^[A-Za-z][A-Za-z0-9_-]{2,199}$\332\347\0307\"5a token of the payment gateway, never a card\'s number'
   _globals['_GETORDERREQUEST'].fields_by_name['order_id']._loaded_options = None
   _globals['_GETORDERREQUEST'].fields_by_name['order_id']._serialized_options = b'\272H\005r\003\260\001\001'
   _globals['_LISTUSERORDERSREQUEST'].fields_by_name['user_id']._loaded_options = None
   _globals['_LISTUSERORDERSREQUEST'].fields_by_name['user_id']._serialized_options = b'\272H\005r\003\260\001\001'
   _globals['_LISTUSERORDERSREQUEST'].fields_by_name['page_size']._loaded_options = None
-  _globals['_LISTUSERORDERSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\006\032\004\030d(\000'
+  _globals['_LISTUSERORDERSREQUEST'].fields_by_name['page_size']._serialized_options = b'\342A\001\001\272H\006\032\004\030d(\000'
   _globals['_LISTUSERORDERSREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTUSERORDERSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\350\007'
   _globals['_LISTORDERSREQUEST'].fields_by_name['status']._loaded_options = None
   _globals['_LISTORDERSREQUEST'].fields_by_name['status']._serialized_options = b'\272HAr?R\000R\007pendingR\tconfirmedR\007shippedR\tdeliveredR\010returnedR\tcancelled'
   _globals['_LISTORDERSREQUEST'].fields_by_name['page_size']._loaded_options = None
-  _globals['_LISTORDERSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\006\032\004\030d(\000'
+  _globals['_LISTORDERSREQUEST'].fields_by_name['page_size']._serialized_options = b'\342A\001\001\272H\006\032\004\030d(\000'
   _globals['_LISTORDERSREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTORDERSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\350\007'
   _globals['_CANCELORDERREQUEST'].fields_by_name['order_id']._loaded_options = None
@@ -76,34 +77,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ORDERSERVICE'].methods_by_name['ListOrders']._serialized_options = b'\220\002\001\322\347\030\002\032\000\202\323\344\223\002\020\022\016/api/v1/orders'
   _globals['_ORDERSERVICE'].methods_by_name['CancelOrder']._loaded_options = None
   _globals['_ORDERSERVICE'].methods_by_name['CancelOrder']._serialized_options = b'\220\002\002\322\347\030\004\022\000\032\000\202\323\344\223\002,\032 /api/v1/orders/{order_id}/cancel:\001*b\005order'
-  _globals['_ORDER']._serialized_start=251
-  _globals['_ORDER']._serialized_end=889
-  _globals['_ORDERITEM']._serialized_start=892
-  _globals['_ORDERITEM']._serialized_end=1055
-  _globals['_STATUSCHANGE']._serialized_start=1057
-  _globals['_STATUSCHANGE']._serialized_end=1163
-  _globals['_PAYMENTSUMMARY']._serialized_start=1165
-  _globals['_PAYMENTSUMMARY']._serialized_end=1280
-  _globals['_PLACEORDERREQUEST']._serialized_start=1283
-  _globals['_PLACEORDERREQUEST']._serialized_end=1646
-  _globals['_PLACEORDERRESPONSE']._serialized_start=1648
-  _globals['_PLACEORDERRESPONSE']._serialized_end=1712
-  _globals['_GETORDERREQUEST']._serialized_start=1714
-  _globals['_GETORDERREQUEST']._serialized_end=1768
-  _globals['_GETORDERRESPONSE']._serialized_start=1770
-  _globals['_GETORDERRESPONSE']._serialized_end=1832
-  _globals['_LISTUSERORDERSREQUEST']._serialized_start=1835
-  _globals['_LISTUSERORDERSREQUEST']._serialized_end=1974
-  _globals['_LISTUSERORDERSRESPONSE']._serialized_start=1976
-  _globals['_LISTUSERORDERSRESPONSE']._serialized_end=2086
-  _globals['_LISTORDERSREQUEST']._serialized_start=2089
-  _globals['_LISTORDERSREQUEST']._serialized_end=2283
-  _globals['_LISTORDERSRESPONSE']._serialized_start=2285
-  _globals['_LISTORDERSRESPONSE']._serialized_end=2391
-  _globals['_CANCELORDERREQUEST']._serialized_start=2393
-  _globals['_CANCELORDERREQUEST']._serialized_end=2484
-  _globals['_CANCELORDERRESPONSE']._serialized_start=2486
-  _globals['_CANCELORDERRESPONSE']._serialized_end=2551
-  _globals['_ORDERSERVICE']._serialized_start=2554
-  _globals['_ORDERSERVICE']._serialized_end=3245
+  _globals['_ORDER']._serialized_start=276
+  _globals['_ORDER']._serialized_end=914
+  _globals['_ORDERITEM']._serialized_start=917
+  _globals['_ORDERITEM']._serialized_end=1080
+  _globals['_STATUSCHANGE']._serialized_start=1082
+  _globals['_STATUSCHANGE']._serialized_end=1188
+  _globals['_PAYMENTSUMMARY']._serialized_start=1190
+  _globals['_PAYMENTSUMMARY']._serialized_end=1305
+  _globals['_PLACEORDERREQUEST']._serialized_start=1308
+  _globals['_PLACEORDERREQUEST']._serialized_end=1798
+  _globals['_PLACEORDERRESPONSE']._serialized_start=1800
+  _globals['_PLACEORDERRESPONSE']._serialized_end=1864
+  _globals['_GETORDERREQUEST']._serialized_start=1866
+  _globals['_GETORDERREQUEST']._serialized_end=1920
+  _globals['_GETORDERRESPONSE']._serialized_start=1922
+  _globals['_GETORDERRESPONSE']._serialized_end=1984
+  _globals['_LISTUSERORDERSREQUEST']._serialized_start=1987
+  _globals['_LISTUSERORDERSREQUEST']._serialized_end=2130
+  _globals['_LISTUSERORDERSRESPONSE']._serialized_start=2132
+  _globals['_LISTUSERORDERSRESPONSE']._serialized_end=2242
+  _globals['_LISTORDERSREQUEST']._serialized_start=2245
+  _globals['_LISTORDERSREQUEST']._serialized_end=2443
+  _globals['_LISTORDERSRESPONSE']._serialized_start=2445
+  _globals['_LISTORDERSRESPONSE']._serialized_end=2551
+  _globals['_CANCELORDERREQUEST']._serialized_start=2553
+  _globals['_CANCELORDERREQUEST']._serialized_end=2644
+  _globals['_CANCELORDERRESPONSE']._serialized_start=2646
+  _globals['_CANCELORDERRESPONSE']._serialized_end=2711
+  _globals['_ORDERSERVICE']._serialized_start=2714
+  _globals['_ORDERSERVICE']._serialized_end=3405
 # @@protoc_insertion_point(module_scope)

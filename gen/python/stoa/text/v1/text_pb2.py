@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17stoa/text/v1/text.proto\x12\x0cstoa.text.v1\x1a google/protobuf/descriptor.proto\"^\n\x04Text\x12\x1d\n\nmulti_line\x18\x01 \x01(\x08R\tmultiLine\x12\x1b\n\tnot_blank\x18\x02 \x01(\x08R\x08notBlank\x12\x1a\n\x08verbatim\x18\x03 \x01(\x08R\x08verbatim:G\n\x04text\x12\x1d.google.protobuf.FieldOptions\x18\xfb\x8c\x03 \x01(\x0b\x32\x12.stoa.text.v1.TextR\x04textb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17stoa/text/v1/text.proto\x12\x0cstoa.text.v1\x1a google/protobuf/descriptor.proto\"r\n\x04Text\x12\x1d\n\nmulti_line\x18\x01 \x01(\x08R\tmultiLine\x12\x1b\n\tnot_blank\x18\x02 \x01(\x08R\x08notBlank\x12\x1a\n\x08verbatim\x18\x03 \x01(\x08R\x08verbatim\x12\x12\n\x04\x66orm\x18\x04 \x01(\tR\x04\x66orm:G\n\x04text\x12\x1d.google.protobuf.FieldOptions\x18\xfb\x8c\x03 \x01(\x0b\x32\x12.stoa.text.v1.TextR\x04text:H\n\x0epostal_address\x12\x1f.google.protobuf.MessageOptions\x18\xfc\x8c\x03 \x01(\x08R\rpostalAddressb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,5 +33,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'stoa.text.v1.text_pb2', _gl
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_TEXT']._serialized_start=75
-  _globals['_TEXT']._serialized_end=169
+  _globals['_TEXT']._serialized_end=189
 # @@protoc_insertion_point(module_scope)

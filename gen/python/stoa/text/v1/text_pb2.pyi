@@ -3,8 +3,9 @@
 isort:skip_file
 What a text may look like, beyond the length that its constraints give it.
 
-No string of a request may have control characters, nested and repeated ones included; nothing needs to be
-declared for that. A field that the server computes (OUTPUT_ONLY) is ignored.
+Every string of a request, nested and repeated ones and the keys of maps included, is taken without the blanks
+around it and in Unicode's form NFC, and may have no control characters; nothing needs to be declared for that. It
+is so before the constraints are looked at. A field that the server computes (OUTPUT_ONLY) is ignored.
 """
 
 from google.protobuf import descriptor as _descriptor
@@ -24,34 +25,43 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Text(_message.Message):
-    """The shape of a text. Without it: one line, which may be empty or blank."""
+    """The shape of a text. Without it: one line, which may be empty."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     MULTI_LINE_FIELD_NUMBER: _builtins.int
     NOT_BLANK_FIELD_NUMBER: _builtins.int
     VERBATIM_FIELD_NUMBER: _builtins.int
+    FORM_FIELD_NUMBER: _builtins.int
     multi_line: _builtins.bool
     """It may have several lines: line breaks and tabs are allowed."""
     not_blank: _builtins.bool
-    """It must show something: more than spaces and invisible characters. An empty one is for `min_len` to refuse."""
+    """It must show something: more than invisible characters. An empty one is for `min_len` to refuse."""
     verbatim: _builtins.bool
     """It is taken as it is, with any character: a secret, such as a password or a token."""
+    form: _builtins.str
+    """What a `pattern` of its constraint admits, for people; it goes on after "must be". No pattern is without it."""
     def __init__(
         self,
         *,
         multi_line: _builtins.bool = ...,
         not_blank: _builtins.bool = ...,
         verbatim: _builtins.bool = ...,
+        form: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["multi_line", b"multi_line", "not_blank", b"not_blank", "verbatim", b"verbatim"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["form", b"form", "multi_line", b"multi_line", "not_blank", b"not_blank", "verbatim", b"verbatim"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Text: _TypeAlias = Text  # noqa: Y015
 
 TEXT_FIELD_NUMBER: _builtins.int
+POSTAL_ADDRESS_FIELD_NUMBER: _builtins.int
 text: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, Global___Text]
 """How the field's text, each of its texts, or each value of its map differs from a plain line."""
+postal_address: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MessageOptions, _builtins.bool]
+"""Its fields are the parts of a postal address, under the names of `stoa.types.v1.Address`: what the address needs and
+how its postal code looks is up to its country, and checked where the message is part of a request.
+"""

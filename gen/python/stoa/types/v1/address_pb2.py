@@ -27,7 +27,7 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from stoa.text.v1 import text_pb2 as stoa_dot_text_dot_v1_dot_text__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bstoa/types/v1/address.proto\x12\rstoa.types.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x17stoa/text/v1/text.proto\"\xba\x02\n\x07\x41\x64\x64ress\x12\x32\n\trecipient\x18\x01 \x01(\tB\x14\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\xc8\x01\xda\xe7\x18\x02\x10\x01R\trecipient\x12*\n\x05line1\x18\x02 \x01(\tB\x14\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\xc8\x01\xda\xe7\x18\x02\x10\x01R\x05line1\x12\x1e\n\x05line2\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01R\x05line2\x12\'\n\x04\x63ity\x18\x04 \x01(\tB\x13\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18\x64\xda\xe7\x18\x02\x10\x01R\x04\x63ity\x12\x1f\n\x06region\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x18\x64R\x06region\x12\x34\n\x0bpostal_code\x18\x06 \x01(\tB\x13\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18\x14\xda\xe7\x18\x02\x10\x01R\npostalCode\x12/\n\x07\x63ountry\x18\x07 \x01(\tB\x15\xe2\x41\x01\x02\xbaH\x0er\x0c\x32\n^[A-Z]{2}$R\x07\x63ountryb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bstoa/types/v1/address.proto\x12\rstoa.types.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x17stoa/text/v1/text.proto\"\xed\x02\n\x07\x41\x64\x64ress\x12\x32\n\trecipient\x18\x01 \x01(\tB\x14\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\xc8\x01\xda\xe7\x18\x02\x10\x01R\trecipient\x12*\n\x05line1\x18\x02 \x01(\tB\x14\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\xc8\x01\xda\xe7\x18\x02\x10\x01R\x05line1\x12\x1e\n\x05line2\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01R\x05line2\x12!\n\x04\x63ity\x18\x04 \x01(\tB\r\xbaH\x04r\x02\x18\x64\xda\xe7\x18\x02\x10\x01R\x04\x63ity\x12\x1f\n\x06region\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x18\x64R\x06region\x12.\n\x0bpostal_code\x18\x06 \x01(\tB\r\xbaH\x04r\x02\x18\x14\xda\xe7\x18\x02\x10\x01R\npostalCode\x12h\n\x07\x63ountry\x18\x07 \x01(\tBN\xe2\x41\x01\x02\xbaH\x0er\x0c\x32\n^[A-Z]{2}$\xda\xe7\x18\x35\"3a country\'s code of two capital letters, such as USR\x07\x63ountry:\x04\xe0\xe7\x18\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,13 +41,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ADDRESS'].fields_by_name['line2']._loaded_options = None
   _globals['_ADDRESS'].fields_by_name['line2']._serialized_options = b'\272H\005r\003\030\310\001'
   _globals['_ADDRESS'].fields_by_name['city']._loaded_options = None
-  _globals['_ADDRESS'].fields_by_name['city']._serialized_options = b'\342A\001\002\272H\006r\004\020\001\030d\332\347\030\002\020\001'
+  _globals['_ADDRESS'].fields_by_name['city']._serialized_options = b'\272H\004r\002\030d\332\347\030\002\020\001'
   _globals['_ADDRESS'].fields_by_name['region']._loaded_options = None
   _globals['_ADDRESS'].fields_by_name['region']._serialized_options = b'\272H\004r\002\030d'
   _globals['_ADDRESS'].fields_by_name['postal_code']._loaded_options = None
-  _globals['_ADDRESS'].fields_by_name['postal_code']._serialized_options = b'\342A\001\002\272H\006r\004\020\001\030\024\332\347\030\002\020\001'
+  _globals['_ADDRESS'].fields_by_name['postal_code']._serialized_options = b'\272H\004r\002\030\024\332\347\030\002\020\001'
   _globals['_ADDRESS'].fields_by_name['country']._loaded_options = None
-  _globals['_ADDRESS'].fields_by_name['country']._serialized_options = b'\342A\001\002\272H\016r\0142\n^[A-Z]{2}$'
+  _globals['_ADDRESS'].fields_by_name['country']._serialized_options = b'\342A\001\002\272H\016r\0142\n^[A-Z]{2}$\332\347\0305\"3a country\'s code of two capital letters, such as US'
+  _globals['_ADDRESS']._loaded_options = None
+  _globals['_ADDRESS']._serialized_options = b'\340\347\030\001'
   _globals['_ADDRESS']._serialized_start=134
-  _globals['_ADDRESS']._serialized_end=448
+  _globals['_ADDRESS']._serialized_end=499
 # @@protoc_insertion_point(module_scope)

@@ -18,7 +18,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Address(_message.Message):
-    """A postal address."""
+    """A postal address. Which parts it needs is up to its country."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -36,11 +36,11 @@ class Address(_message.Message):
     line2: _builtins.str
     """Floor, flat, building."""
     city: _builtins.str
-    """The town."""
+    """The town, where the country's addresses have one."""
     region: _builtins.str
-    """State, province or county, where the country has them in addresses."""
+    """State, province or county, where the country's addresses have them."""
     postal_code: _builtins.str
-    """The postal code as written in its country."""
+    """The postal code as written in its country, where the country has them."""
     country: _builtins.str
     """ISO 3166-1 alpha-2."""
     def __init__(

@@ -70,7 +70,7 @@ Global___User: _TypeAlias = User  # noqa: Y015
 
 @_typing.final
 class UserAddress(_message.Message):
-    """An address in an account's address book."""
+    """An address in an account's address book. Which parts it needs is up to its country."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -122,11 +122,11 @@ class UserAddress(_message.Message):
     line2: _builtins.str
     """Floor, flat, building."""
     city: _builtins.str
-    """The town."""
+    """The town, where the country's addresses have one."""
     region: _builtins.str
-    """State, province or county, where the country has them in addresses."""
+    """State, province or county, where the country's addresses have them."""
     postal_code: _builtins.str
-    """The postal code as written in its country."""
+    """The postal code as written in its country, where the country has them."""
     country: _builtins.str
     """ISO 3166-1 alpha-2."""
     def __init__(

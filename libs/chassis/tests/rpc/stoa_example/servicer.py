@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
-from chassis_example.echo_pb2 import EchoRequest, EchoResponse
+from chassis_example.echo_pb2 import EchoRequest, EchoResponse, PutRequest
 from chassis_example.echo_pb2_grpc import EchoServicer as Base
 
 from stoa_chassis import context
 from stoa_chassis.auth import current_principal
-from stoa_chassis.errors import FailedPrecondition, Unavailable
+from stoa_chassis.errors import FailedPrecondition, InvalidArgument, Unavailable
 
 
 class OutOfStock(FailedPrecondition):
@@ -55,6 +55,9 @@ class EchoServicer(Base):
 
     async def Anyone(self, request: EchoRequest, _: Any) -> EchoResponse:
         return await self._echo(request)
+
+    async def Put(self, request: PutRequest, _: Any) -> EchoResponse:
+        raise InvalidArgument(request.text, "is not what it was")
 
     async def Count(self, request: EchoRequest, _: Any) -> AsyncIterator[EchoResponse]:
         for number in range(request.quantity):
