@@ -113,13 +113,6 @@ def test_a_sku_is_not_given_twice() -> None:
     assert named(refused) == ["product.variants[2].sku", "product.variants[3].sku"]
 
 
-def test_an_update_must_say_which_version_it_changes() -> None:
-    product = lamp("L-1")
-    with pytest.raises(InvalidArgument) as refused:
-        product.update(product.details, as_drafts(product), "", LATER)
-    assert named(refused) == ["product.etag"]
-
-
 def test_a_product_too_big_for_its_events_is_refused() -> None:
     images = tuple("x" * 500 for _ in range(20))
     with pytest.raises(InvalidArgument, match=f"more than {MAX_TEXT:,} bytes") as refused:

@@ -1,4 +1,4 @@
-"""Where signing keys come from, what happens when they can't be had, and which tokens are good."""
+"""Where signing keys come from, and what happens when they can't be had."""
 
 import asyncio
 import http.server
@@ -6,18 +6,26 @@ import json
 import threading
 import time
 from collections.abc import Iterator
-from datetime import timedelta
-from types import SimpleNamespace
+from contextlib import suppress
 from typing import Any
+from uuid import uuid4
 
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from stoa_chassis import tokens
-from stoa_chassis.errors import Code, Unauthenticated, Unavailable
+from stoa_chassis.errors import Code, Unauthenticated
 from stoa_chassis.testing import TokenMint, eventually
-from stoa_chassis.tokens import Claims, KeysUnavailable, RemoteKeys, StaticKeys, TokenVerifier
+from stoa_chassis.tokens import (
+    Claims,
+    KeysUnavailable,
+    RemoteKeys,
+    StaticKeys,
+    TokenExpired,
+    TokenInvalid,
+    TokenMissing,
+    TokenVerifier,
+)
 
 
 class KeyServer:
@@ -27,14 +35,18 @@ class KeyServer:
         self.keys: list[Any] = []
         self.fetches = 0
         self.down = False
+        self.nonsense: bytes | None = None
+        self.answering = threading.Event()
+        self.answering.set()
         owner = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 owner.fetches += 1
+                owner.answering.wait(5)
                 self.send_response(503 if owner.down else 200)
                 self.end_headers()
-                self.wfile.write(json.dumps({"keys": owner.keys}).encode())
+                self.wfile.write(owner.nonsense or json.dumps({"keys": owner.keys}).encode())
 
             def log_message(self, *_: Any) -> None:
                 pass
@@ -103,12 +115,15 @@ async def test_before_any_key_is_known_a_token_is_neither_good_nor_bad(issuer: K
     mint = TokenMint()
     issuer.publish(mint)
     issuer.down = True
-    check = verifier(issuer, pause=0)
-    with pytest.raises(Unavailable) as refused:
+    check = verifier(issuer, pause=0.01)
+    with pytest.raises(KeysUnavailable) as refused:
         await check.verify(mint.token("ann"))
-    assert refused.value.reason == "KEYS_UNAVAILABLE"
-    assert refused.value.retry_after == timedelta(0)
+    assert (refused.value.reason, refused.value.code) == ("KEYS_UNAVAILABLE", Code.UNAVAILABLE)
+    assert refused.value.message == "tokens can't be checked right now"
+    assert refused.value.retry_after
+    assert refused.value.retry_after.total_seconds() == 0.01
     issuer.down = False
+    await asyncio.sleep(0.02)
     assert (await check.verify(mint.token("ann"))).subject == "ann"
 
 
@@ -124,262 +139,256 @@ async def test_a_key_that_was_withdrawn_is_not_accepted_any_more(issuer: KeyServ
         await check.verify(token)
 
 
-async def test_keys_of_other_kinds_are_passed_over(issuer: KeyServer) -> None:
+async def test_keys_that_can_not_sign_for_us_are_passed_over(issuer: KeyServer) -> None:
     mint = TokenMint()
     issuer.publish(mint)
+    (key,) = mint.jwks["keys"]
     issuer.keys = [
         {"kty": "RSA", "kid": "rsa", "n": "AQAB", "e": "AQAB", "use": "sig", "alg": "RS256"},
         {"kty": "EC", "kid": "odd"},
         {"kty": "oct", "kid": "secret", "k": "c2VjcmV0", "alg": "HS256"},
+        {name: value for name, value in key.items() if name != "kid"},
         *issuer.keys,
     ]
     assert (await verifier(issuer).verify(mint.token("ann"))).subject == "ann"
 
 
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """The clock of the key set, which the test moves on by adding to `ahead` seconds."""
-    clock = SimpleNamespace(ahead=0.0, time=time.time)
-    clock.monotonic = lambda: 1000.0 + clock.ahead
-    monkeypatch.setattr(tokens, "time", clock)
-    return clock
+async def test_a_key_that_does_not_say_what_it_is_for_signs_and_one_for_encryption_does_not() -> None:
+    mint = TokenMint()
+    (key,) = mint.jwks["keys"]
+    unsaid = {name: value for name, value in key.items() if name != "use"}
+    assert await against({"keys": [unsaid]}).verify(mint.token("ann"))
+    with pytest.raises(TokenInvalid):
+        await against({"keys": [key | {"use": "enc"}]}).verify(mint.token("ann"))
 
 
-async def test_a_key_set_is_fetched_once_until_it_is_too_old(
-    issuer: KeyServer, clock: SimpleNamespace
-) -> None:
+@pytest.mark.parametrize(
+    "nonsense", [b"{", b"[]", b"{}", b'{"keys": null}', b'{"keys": [1]}', b'{"keys": 1}']
+)
+async def test_a_key_set_that_is_none_is_as_good_as_no_answer(issuer: KeyServer, nonsense: bytes) -> None:
     mint = TokenMint()
     issuer.publish(mint)
-    check = verifier(issuer, max_age=300, pause=0)
-    for clock.ahead in (0.0, 150.0, 300.0):
-        await check.verify(mint.token(f"user at {clock.ahead}"))
-        await asyncio.sleep(0.05)
-    assert issuer.fetches == 1
-    clock.ahead = 301.0
+    check = verifier(issuer, pause=0)
     await check.verify(mint.token("ann"))
-    await eventually(lambda: issuer.fetches == 2)
+    issuer.nonsense = nonsense
+    with pytest.raises(TokenInvalid):
+        await check.verify(TokenMint().token("eve"))
+    issuer.nonsense = None
+    assert (await check.verify(mint.token("bob"))).subject == "bob"
 
 
-async def test_keys_that_are_a_little_too_old_are_used_while_the_set_is_fetched_and_then_no_more(
-    issuer: KeyServer, clock: SimpleNamespace
-) -> None:
-    withdrawn = TokenMint()
-    issuer.publish(withdrawn)
-    check = verifier(issuer, max_age=300, pause=0)
-    await check.verify(withdrawn.token("ann"))
-    issuer.publish(TokenMint())
-    clock.ahead = 600.0
-    await check.verify(withdrawn.token("bob"))
-    await eventually(lambda: issuer.fetches == 2)
-    with pytest.raises(Unauthenticated):
-        await check.verify(withdrawn.token("carl"))
+async def test_keys_are_fetched_once_as_long_as_they_are_fresh(issuer: KeyServer) -> None:
+    mint = TokenMint()
+    issuer.publish(mint)
+    check = verifier(issuer, pause=0)
+    for n in range(5):
+        await check.verify(mint.token(f"user{n}"))
+    assert issuer.fetches == 1
 
 
-async def test_keys_that_are_far_too_old_are_not_used_before_the_set_was_fetched(
-    issuer: KeyServer, clock: SimpleNamespace
-) -> None:
-    withdrawn = TokenMint()
-    issuer.publish(withdrawn)
-    check = verifier(issuer, max_age=300, pause=0)
-    await check.verify(withdrawn.token("ann"))
-    issuer.publish(TokenMint())
-    clock.ahead = 601.0
-    with pytest.raises(Unauthenticated):
-        await check.verify(withdrawn.token("bob"))
+def older(keys: RemoteKeys, seconds: float) -> None:
+    """Let a key set be so much older, and its last fetch so much longer ago."""
+    keys._fetched_at -= seconds
+    keys._tried_at -= seconds
 
 
-async def test_an_issuer_that_is_down_is_asked_again_after_a_pause(
-    issuer: KeyServer, clock: SimpleNamespace
+async def test_an_unknown_key_is_asked_for_again_after_a_pause(issuer: KeyServer) -> None:
+    old, new = TokenMint(), TokenMint()
+    issuer.publish(old)
+    keys = RemoteKeys(issuer.url)
+    check = TokenVerifier(keys, "stoa", "stoa")
+    await check.verify(old.token("ann"))
+    issuer.publish(old, new)
+    for seconds in (0, 3):
+        older(keys, seconds)
+        with pytest.raises(TokenInvalid):
+            await check.verify(new.token("ann"))
+    older(keys, 3)
+    assert await check.verify(new.token("ann"))
+    assert issuer.fetches == 2
+
+
+async def test_nobody_waits_for_keys_that_are_a_little_too_old_but_for_much_older_ones(
+    issuer: KeyServer,
 ) -> None:
     mint = TokenMint()
     issuer.publish(mint)
-    issuer.down = True
-    check = verifier(issuer, pause=5)
-    for clock.ahead, fetches in ((0.0, 1), (1.0, 1), (5.0, 1), (5.1, 2)):
-        with pytest.raises(KeysUnavailable) as refused:
-            await check.verify(mint.token("ann"))
-        assert issuer.fetches == fetches
-        assert refused.value.retry_after == timedelta(seconds=5)
-    issuer.down = False
-    clock.ahead = 11.0
-    assert (await check.verify(mint.token("ann"))).subject == "ann"
+    keys = RemoteKeys(issuer.url)
+    check = TokenVerifier(keys, "stoa", "stoa")
+    await check.verify(mint.token("ann"))
+    older(keys, 290)
+    await check.verify(mint.token("bob"))
+    await asyncio.sleep(0.05)
+    assert issuer.fetches == 1
+    issuer.answering.clear()
+    older(keys, 20)
+    await check.verify(mint.token("cid"))
+    await eventually(lambda: issuer.fetches == 2)
+    older(keys, 280)
+    await check.verify(mint.token("dan"))
+    older(keys, 20)
+    waiting = asyncio.create_task(check.verify(mint.token("eve")))
+    await asyncio.sleep(0.05)
+    assert not waiting.done()
+    issuer.answering.set()
+    assert (await waiting).subject == "eve"
+    assert issuer.fetches == 2
 
 
-async def test_unless_told_otherwise_a_set_is_good_for_five_minutes_and_asked_for_every_five_seconds(
-    issuer: KeyServer, clock: SimpleNamespace
-) -> None:
+async def test_a_caller_that_gives_up_does_not_stop_the_fetch_for_others(issuer: KeyServer) -> None:
     mint = TokenMint()
     issuer.publish(mint)
+    issuer.answering.clear()
     check = verifier(issuer)
-    for clock.ahead in (0.0, 5.0, 300.0):
-        await check.verify(mint.token(f"user at {clock.ahead}"))
-    with pytest.raises(Unauthenticated):
-        await check.verify(TokenMint().token("ann"))  # of an unknown key, so the set is fetched
-    assert issuer.fetches == 2
-    clock.ahead = 305.0
-    with pytest.raises(Unauthenticated):
-        await check.verify(TokenMint().token("ann"))
-    assert issuer.fetches == 2
-
-
-async def test_a_caller_that_gives_up_does_not_stop_the_fetch_for_the_others(issuer: KeyServer) -> None:
-    mint = TokenMint()
-    issuer.publish(mint)
-    check = verifier(issuer, pause=60)
-    hasty = asyncio.create_task(check.verify(mint.token("ann")))
-    patient = asyncio.create_task(check.verify(mint.token("bob")))
-    await asyncio.sleep(0)
+    hasty, patient = (asyncio.create_task(check.verify(mint.token(name))) for name in ("ann", "bob"))
+    await eventually(lambda: issuer.fetches == 1)
     hasty.cancel()
+    with suppress(asyncio.CancelledError):
+        await hasty
+    issuer.answering.set()
     assert (await patient).subject == "bob"
     assert issuer.fetches == 1
 
 
-# ----------------------------------------------------------------------------------------------------- tokens
+# ------------------------------------------------------------------------------------------ what a token says
+
+
+def against(jwks: dict[str, Any], **options: float) -> TokenVerifier:
+    return TokenVerifier(StaticKeys(jwks), "stoa", "stoa", **options)
+
+
+class Decodings:
+    """Counts how often a signature was looked at."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count = 0
+        decode = jwt.decode
+
+        def counted(*args: Any, **options: Any) -> Any:
+            self.count += 1
+            return decode(*args, **options)
+
+        monkeypatch.setattr(jwt, "decode", counted)
 
 
 @pytest.fixture
-def checked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The tokens whose signatures were checked, in turn."""
-    seen: list[str] = []
-    decode = jwt.decode
-
-    def note(token: str, *rest: Any, **options: Any) -> Any:
-        seen.append(token)
-        return decode(token, *rest, **options)
-
-    monkeypatch.setattr(jwt, "decode", note)
-    return seen
+def decodings(monkeypatch: pytest.MonkeyPatch) -> Decodings:
+    return Decodings(monkeypatch)
 
 
-def static(*mints: TokenMint, **options: float) -> TokenVerifier:
-    keys = [key for mint in mints for key in mint.jwks["keys"]]
-    return TokenVerifier(StaticKeys({"keys": keys}), "stoa", "stoa", **options)
-
-
-async def test_a_token_says_who_its_bearer_is_and_what_she_may() -> None:
+async def test_a_token_says_who_with_what_roles_and_in_which_session() -> None:
     mint = TokenMint()
-    check = static(mint)
-    assert await check.verify(mint.token("ann")) == Claims("ann", frozenset({"customer"}))
-    assert await check.verify(mint.token("bob", staff=True)) == Claims(
-        "bob", frozenset({"customer", "staff"})
+    check = against(mint.jwks)
+    assert await check.verify(mint.token("ann", staff=True, sid="s1")) == Claims(
+        "ann", frozenset({"customer", "staff"}), "s1"
     )
-    without = mint.token("carl", roles=[])
-    assert await check.verify(without) == Claims("carl", frozenset())
+    for claims in ({}, {"sid": None}, {"sid": ""}):
+        assert (await check.verify(mint.token("ann", jti=str(claims), **claims))).session_id == ""
+    assert (await check.verify(mint.token("ann", roles=["a", 1]))).roles == {"a", "1"}
+    without_roles = {"iss": "stoa", "aud": "stoa", "sub": "ann", "exp": time.time() + 60}
+    assert (await check.verify(signed(mint, without_roles))).roles == frozenset()
 
 
-async def test_a_signature_is_checked_once_while_the_token_is_good(checked: list[str]) -> None:
+def signed(mint: TokenMint, claims: dict[str, Any], **headers: Any) -> str:
+    return jwt.encode(claims, mint._key, "ES256", {"kid": mint._kid, **headers})
+
+
+GOOD = {"iss": "stoa", "aud": "stoa", "sub": "ann", "roles": ["customer"], "exp": time.time() + 600}
+
+
+@pytest.mark.parametrize("missing", ["iss", "aud", "sub", "exp"])
+async def test_a_token_without_one_of_its_claims_is_refused(missing: str) -> None:
     mint = TokenMint()
-    check, token = static(mint), mint.token("ann")
-    assert [(await check.verify(token)).subject for _ in range(3)] == ["ann"] * 3
-    assert checked == [token]
-
-
-async def test_the_tokens_that_were_seen_last_are_remembered(
-    checked: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tokens, "_REMEMBERED", 2)
-    mint = TokenMint()
-    check = static(mint)
-    one, two, three = (mint.token(name) for name in ("ann", "bob", "carl"))
-    for token in (one, two, one, two, three, two, three, one):
-        await check.verify(token)
-    assert checked == [one, two, three, one]
-    assert len(check._good) == tokens._REMEMBERED
-
-
-async def test_a_remembered_token_is_forgotten_when_it_expires_or_its_key_is_withdrawn(
-    checked: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    mint, keys = TokenMint(), StaticKeys({})
-    check = TokenVerifier(keys, "stoa", "stoa", leeway=3)
-    keys._keys = StaticKeys(mint.jwks)._keys
-    token = mint.token("ann", exp=int(time.time()) + 100)
-    await check.verify(token)
-    expiry = jwt.decode(token, options={"verify_signature": False})["exp"]
-    checked.clear()
-    now = SimpleNamespace(time=lambda: expiry + 2.9)
-    monkeypatch.setattr(tokens, "time", now)
-    await check.verify(token)
-    assert checked == []
-    now.time = lambda: expiry + 3
-    await check.verify(token)  # checked anew, by a clock that has not moved
-    assert checked == [token]
-    keys._keys = {}
-    with pytest.raises(Unauthenticated):
-        await check.verify(token)
-    assert token not in check._good
-
-
-@pytest.mark.parametrize("claim", ["exp", "iss", "aud", "sub"])
-async def test_a_token_without_a_claim_that_matters_is_refused(claim: str) -> None:
-    mint = TokenMint()
-    claims = jwt.decode(mint.token("ann"), options={"verify_signature": False})
-    del claims[claim]
-    token = jwt.encode(claims, mint._key, "ES256", {"kid": mint._kid})
-    with pytest.raises(Unauthenticated) as refused:
-        await static(mint).verify(token)
-    assert (refused.value.code, refused.value.reason) == (Code.UNAUTHENTICATED, "TOKEN_INVALID")
-
-
-@pytest.mark.parametrize("said", ["staff", 7, {"staff": True}])
-async def test_roles_that_are_no_list_are_refused(said: object) -> None:
-    mint = TokenMint()
-    with pytest.raises(Unauthenticated, match="not valid"):
-        await static(mint).verify(mint.token("ann", roles=said))
-    with pytest.raises(Unauthenticated, match="not valid"):
-        await static(mint).verify(mint.token(""))
-
-
-async def test_clocks_may_differ_by_five_seconds_unless_told_otherwise() -> None:
-    mint = TokenMint()
-    just, long_ago = mint.token("ann", ttl=-4), mint.token("ann", ttl=-7)
-    assert await static(mint).verify(just)
-    for check, token in ((static(mint), long_ago), (static(mint, leeway=1), just)):
-        with pytest.raises(Unauthenticated) as refused:
-            await check.verify(token)
-        assert refused.value.reason == "TOKEN_EXPIRED"
-
-
-async def test_a_token_may_be_signed_with_eddsa() -> None:
-    key = Ed25519PrivateKey.generate()
-    entry = jwt.get_algorithm_by_name("EdDSA").to_jwk(key.public_key(), as_dict=True)
-    check = TokenVerifier(StaticKeys({"keys": [{**entry, "kid": "ed", "use": "sig"}]}), "stoa", "stoa")
-    claims = {"iss": "stoa", "aud": "stoa", "sub": "ann", "exp": time.time() + 60}
-    token = jwt.encode(claims, key, "EdDSA", {"kid": "ed"})
-    assert await check.verify(token) == Claims("ann", frozenset())
-    forged = jwt.encode(claims, Ed25519PrivateKey.generate(), "EdDSA", {"kid": "ed"})
-    with pytest.raises(Unauthenticated):
-        await check.verify(forged)
+    assert await against(mint.jwks).verify(signed(mint, GOOD))
+    with pytest.raises(TokenInvalid) as refused:
+        await against(mint.jwks).verify(signed(mint, {k: v for k, v in GOOD.items() if k != missing}))
+    assert refused.value.message == "the token is not valid"
 
 
 @pytest.mark.parametrize(
-    ("change", "usable"),
-    [({"use": "sig"}, True), ({"use": None}, True), ({"use": "enc"}, False), ({"kid": None}, False)],
+    "wrong",
+    [
+        {"iss": "others"},
+        {"aud": "others"},
+        {"sub": ""},
+        {"sub": 7},
+        {"roles": "staff"},
+        {"roles": None},
+        {"roles": {"staff": True}},
+        {"exp": "tomorrow"},
+        {"nbf": time.time() + 3600},
+    ],
 )
-async def test_only_a_key_for_signatures_with_an_id_is_used(change: dict[str, Any], usable: bool) -> None:
+async def test_a_token_with_a_wrong_claim_is_refused(wrong: dict[str, Any]) -> None:
     mint = TokenMint()
-    (entry,) = mint.jwks["keys"]
-    entry = {name: value for name, value in {**entry, **change}.items() if value is not None}
-    check = TokenVerifier(StaticKeys({"keys": [entry]}), "stoa", "stoa")
-    if usable:
-        assert (await check.verify(mint.token("ann"))).subject == "ann"
-    else:
-        with pytest.raises(Unauthenticated):
-            await check.verify(mint.token("ann"))
+    with pytest.raises(TokenInvalid) as refused:
+        await against(mint.jwks).verify(signed(mint, GOOD | wrong))
+    assert (refused.value.reason, refused.value.code) == ("TOKEN_INVALID", Code.UNAUTHENTICATED)
 
 
-async def test_a_key_of_another_algorithm_is_not_used_even_if_the_token_agrees() -> None:
-    secret = {"kty": "oct", "kid": "s", "k": "c2VjcmV0IG9mIDMyIGJ5dGVzIG9yIG1vcmUgISEhIQ", "alg": "HS256"}
-    claims = {"iss": "stoa", "aud": "stoa", "sub": "ann", "exp": time.time() + 60}
-    token = jwt.encode(claims, "secret of 32 bytes or more !!!!!", "HS256", {"kid": "s"})
-    keys = StaticKeys({"keys": [secret]})
-    assert await keys.find("s") is None
-    with pytest.raises(Unauthenticated):
-        await TokenVerifier(keys, "stoa", "stoa").verify(token)
+async def test_a_token_of_another_key_or_without_one_is_refused() -> None:
+    mint, other = TokenMint(), TokenMint()
+    check = against(mint.jwks)
+    forged = jwt.encode(GOOD, other._key, "ES256", {"kid": mint._kid})
+    unnamed = jwt.encode(GOOD, mint._key, "ES256")
+    for token in (other.token("ann"), forged, unnamed, "", "nonsense", "a.b.c", jwt.encode(GOOD, "", "none")):
+        with pytest.raises(TokenInvalid) as refused:
+            await check.verify(token)
+        assert refused.value.message == "the token is not valid"
 
 
-async def test_a_set_that_is_no_key_set_has_no_keys(issuer: KeyServer) -> None:
-    assert await StaticKeys({}).find("any") is None
-    issuer.keys = ["nonsense"]
-    with pytest.raises(KeysUnavailable):
-        await verifier(issuer).verify(TokenMint().token("ann"))
+async def test_tokens_signed_with_eddsa_are_good_too() -> None:
+    key, kid = Ed25519PrivateKey.generate(), str(uuid4())
+    jwk = jwt.get_algorithm_by_name("EdDSA").to_jwk(key.public_key(), as_dict=True)
+    check = against({"keys": [{**jwk, "kid": kid, "use": "sig", "alg": "EdDSA"}]})
+    assert (await check.verify(jwt.encode(GOOD, key, "EdDSA", {"kid": kid}))).subject == "ann"
+    with pytest.raises(TokenInvalid):
+        await check.verify(jwt.encode(GOOD, Ed25519PrivateKey.generate(), "EdDSA", {"kid": kid}))
+
+
+async def test_clocks_may_differ_by_a_few_seconds() -> None:
+    mint = TokenMint()
+    check = against(mint.jwks)
+    assert await check.verify(mint.token("ann", ttl=-3))
+    with pytest.raises(TokenExpired) as refused:
+        await check.verify(mint.token("ann", ttl=-6))
+    assert (refused.value.reason, refused.value.code) == ("TOKEN_EXPIRED", Code.UNAUTHENTICATED)
+    assert refused.value.message == "the token has expired"
+    assert TokenMissing().reason == "TOKEN_MISSING"
+
+
+async def test_a_token_that_was_good_is_not_decoded_again_until_it_expires(decodings: Decodings) -> None:
+    mint = TokenMint()
+    check = against(mint.jwks, leeway=1)
+    token = mint.token("ann", ttl=0.5)
+    claims = [await check.verify(token) for _ in range(3)]
+    assert (decodings.count, len(set(claims))) == (1, 1)
+    await asyncio.sleep(1.6)
+    with pytest.raises(TokenExpired):
+        await check.verify(token)
+    assert decodings.count == 2
+
+
+async def test_a_bad_token_is_not_remembered(decodings: Decodings) -> None:
+    mint = TokenMint()
+    check = against(mint.jwks)
+    for _ in range(2):
+        with pytest.raises(TokenExpired):
+            await check.verify(mint.token("ann", ttl=-60, jti="1", iat=0, exp=1))
+    assert decodings.count == 2
+
+
+async def test_only_so_many_tokens_are_remembered_the_latest(
+    decodings: Decodings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stoa_chassis.tokens._REMEMBERED", 3)
+    mint = TokenMint()
+    check = against(mint.jwks)
+    tokens = [mint.token(f"user{n}") for n in range(4)]
+    for token in tokens:
+        await check.verify(token)
+    for token in reversed(tokens[1:]):
+        await check.verify(token)
+    assert decodings.count == 4
+    await check.verify(tokens[0])
+    assert decodings.count == 5
