@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from stoa_chassis.kafka import dead_letter_topic
-from stoa_ops import topics
 from stoa_ops.services import consuming
 from stoa_ops.texts import duration
-from stoa_ops.topics import Position
+from stoa_ops.topics import OffsetReader, Position
 
 # A message that can't be processed is tried for half a minute before it is parked. That is no standstill yet.
 STANDSTILL = timedelta(seconds=45)
@@ -53,17 +53,17 @@ class Standstill:
     cure: str
 
 
-def progress(bootstrap: str) -> Progress:
+def progress(reader: OffsetReader) -> Progress:
     """Ask how far every group is. Raises ConnectionError if Kafka does not answer."""
     services = consuming()
-    partitions = topics.partitions(bootstrap)
+    partitions = reader.partitions()
     own = {
         service.name: [each for topic in service.consumes for each in partitions.get(topic, ())]
         for service in services
     }
-    committed = topics.committed(bootstrap, own)
+    committed = reader.committed(own)
     every = {position for positions in own.values() for position in positions}
-    starts, ends = topics.starts(bootstrap, every), topics.ends(bootstrap, every)
+    starts, ends = reader.starts(every), reader.ends(every)
     return Progress(
         next={
             group: {each: max(committed[group].get(each, 0), starts[each]) for each in positions}
@@ -126,7 +126,7 @@ def standstills(
     return found
 
 
-def standing(bootstrap: str, before: Progress, after: Progress) -> Sequence[Standstill]:
+def standing(reader: OffsetReader, before: Progress, after: Progress) -> Sequence[Standstill]:
     """Tell which groups stood still from one moment to the next. Raises ConnectionError."""
     waiting = unmoved(before, after)
     firsts: dict[Position, int] = {}
@@ -136,19 +136,20 @@ def standing(bootstrap: str, before: Progress, after: Progress) -> Sequence[Stan
     return standstills(
         after,
         waiting,
-        topics.written(bootstrap, firsts),
-        topics.members(bootstrap, waiting),
+        reader.written(firsts),
+        reader.members(waiting),
         datetime.now(UTC),
     )
 
 
 def look(bootstrap: str) -> Sequence[Standstill]:
     """Tell which groups stand still now; takes two seconds if anything waits. Raises ConnectionError."""
-    before = after = progress(bootstrap)
-    if any(before.lag.values()):
-        time.sleep(_BETWEEN_LOOKS)
-        after = progress(bootstrap)
-    return standing(bootstrap, before, after)
+    with closing(OffsetReader(bootstrap)) as reader:
+        before = after = progress(reader)
+        if any(before.lag.values()):
+            time.sleep(_BETWEEN_LOOKS)
+            after = progress(reader)
+        return standing(reader, before, after)
 
 
 def _cure_for_missing(group: str, topic: str) -> str:

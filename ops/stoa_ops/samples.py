@@ -15,6 +15,7 @@ from stoa_ops import local
 from stoa_ops.groups import Progress, Standstill, progress, standing
 from stoa_ops.outboxes import OutboxState, states
 from stoa_ops.settings import OperatorSettings
+from stoa_ops.topics import OffsetReader
 from stoa_services import SERVICES
 
 _SECONDS = 3
@@ -93,16 +94,16 @@ class Activity:
     silent: Sequence[str]
 
 
-async def take(settings: OperatorSettings, before: Sample | None = None) -> Sample:
+async def take(settings: OperatorSettings, reader: OffsetReader, before: Sample | None = None) -> Sample:
     """Ask everything that there is to ask, and which groups stood still since the sample before.
 
-    Never raises for what is down.
+    `reader` is the way to Kafka. Never raises for what is down.
     """
     sample = Sample(time.monotonic())
     for part, used in local.usage().items():
         sample.cpu[part], sample.memory[part] = used.cpu_seconds, used.memory_mb
     await asyncio.gather(
-        _metrics(settings, sample), _groups(settings, sample, before), _outboxes(settings, sample)
+        _metrics(settings, sample), _groups(reader, sample, before), _outboxes(settings, sample)
     )
     return sample
 
@@ -179,12 +180,11 @@ def _count(sample: Sample, service: str, text: str) -> None:
                     sample.breakers[service, labels["target"]] = int(value)
 
 
-async def _groups(settings: OperatorSettings, sample: Sample, before: Sample | None) -> None:
-    kafka = settings.kafka_bootstrap
+async def _groups(reader: OffsetReader, sample: Sample, before: Sample | None) -> None:
     try:
-        sample.groups = await asyncio.to_thread(progress, kafka)
+        sample.groups = await asyncio.to_thread(progress, reader)
         if before is not None and before.groups is not None:
-            sample.standing = await asyncio.to_thread(standing, kafka, before.groups, sample.groups)
+            sample.standing = await asyncio.to_thread(standing, reader, before.groups, sample.groups)
     except ConnectionError:
         sample.silent.append("Kafka")
 

@@ -17,6 +17,7 @@ from stoa_ops import local
 from stoa_ops.samples import Activity, between, take
 from stoa_ops.settings import OperatorSettings
 from stoa_ops.texts import duration
+from stoa_ops.topics import OffsetReader
 
 _RPCS = 15  # the busiest
 
@@ -38,9 +39,10 @@ def command(
 
 
 async def _once(settings: OperatorSettings, console: Console, interval: float, as_json: bool) -> None:
-    before = await take(settings)
-    await asyncio.sleep(interval)
-    activity = between(before, await take(settings, before))
+    with contextlib.closing(OffsetReader(settings.kafka_bootstrap)) as reader:
+        before = await take(settings, reader)
+        await asyncio.sleep(interval)
+        activity = between(before, await take(settings, reader, before))
     if as_json:
         sys.stdout.write(orjson.dumps(_plain(activity)).decode() + "\n")
     else:
@@ -48,11 +50,14 @@ async def _once(settings: OperatorSettings, console: Console, interval: float, a
 
 
 async def _live(settings: OperatorSettings, console: Console, interval: float) -> None:
-    before = await take(settings)
-    with Live(console=console, screen=console.is_terminal, auto_refresh=False) as live:
+    with (
+        contextlib.closing(OffsetReader(settings.kafka_bootstrap)) as reader,
+        Live(console=console, screen=console.is_terminal, auto_refresh=False) as live,
+    ):
+        before = await take(settings, reader)
         while True:
             await asyncio.sleep(interval)
-            after = await take(settings, before)
+            after = await take(settings, reader, before)
             live.update(_view(between(before, after)), refresh=True)
             before = after
 

@@ -10,21 +10,21 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from confluent_kafka import (
+    OFFSET_BEGINNING,
+    OFFSET_END,
     Consumer,
     KafkaError,
     KafkaException,
     Message,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # re-exported
+from confluent_kafka.admin import AdminClient
 
 from stoa_services import SERVICES
 
 _SECONDS = 10
 _BATCH = 1000
 _POLL_SECONDS = 0.2
-_FIRST: OffsetSpec = OffsetSpec.earliest()  # type: ignore[no-untyped-call]  # has no annotations
-_LAST: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # has no annotations
 
 
 class Position(NamedTuple):
@@ -41,7 +41,6 @@ class TopicReader:
         self.cut: dict[Position, int] = {}
         """Where reading began in partitions that were too long to be read from their beginning."""
         self._next: dict[Position, int] = {}
-        self._admin = _admin(bootstrap)
         self._client = _consumer(bootstrap)
 
     def close(self) -> None:
@@ -87,8 +86,8 @@ class TopicReader:
             if topic in known
             for partition in known[topic].partitions
         ]
-        low = _offsets(self._admin, positions, _FIRST)
-        high = _offsets(self._admin, positions, _LAST)
+        low = _offsets(self._client, positions, OFFSET_BEGINNING)
+        high = _offsets(self._client, positions, OFFSET_END)
         for each in positions:
             start = low[each] if newest is None else max(low[each], high[each] - newest)
             if each not in self._next and start > low[each]:
@@ -109,109 +108,116 @@ def headers(message: Message) -> dict[str, str]:
     }
 
 
-def partitions(bootstrap: str) -> dict[str, list[Position]]:
-    """Return the partitions of each topic that there is. Raises ConnectionError if Kafka does not answer."""
-    with _as_outage():
-        known = _admin(bootstrap).list_topics(timeout=_SECONDS).topics
-    return {name: [Position(name, number) for number in topic.partitions] for name, topic in known.items()}
+class OffsetReader:
+    """Asks a broker where topics begin and end, and how far consumer groups are in them.
 
-
-def committed(bootstrap: str, groups: Iterable[str]) -> dict[str, dict[Position, int]]:
-    """Return what each group has committed: by partition of what it consumes, the offset that it goes on
-    with.
-
-    Each group is asked as a member would ask, not by the administrator's call for it: librdkafka (2.16)
-    aborts the process when the broker goes away while that one is under way. Raises ConnectionError if Kafka
-    does not answer.
+    All that is asked a consumer may ask, and waits for its answer: librdkafka (2.16) aborts the process when
+    the broker goes away while a call of its administrator's client is under way, such as the one for the
+    offsets of groups. Connections are opened once and found again after an outage. Each method raises
+    ConnectionError if Kafka does not answer.
     """
-    found = {}
-    topics = partitions(bootstrap)
-    with _as_outage():
+
+    def __init__(self, bootstrap: str) -> None:
+        self._bootstrap = bootstrap
+        self._client = _consumer(bootstrap)
+        self._members: dict[str, Consumer] = {}  # by group
+
+    def close(self) -> None:
+        """Disconnect."""
+        for client in (self._client, *self._members.values()):
+            client.close()
+
+    def partitions(self) -> dict[str, list[Position]]:
+        """Return the partitions of each topic that there is."""
+        with _as_outage():
+            known = self._client.list_topics(timeout=_SECONDS).topics
+        return {
+            name: [Position(name, number) for number in topic.partitions] for name, topic in known.items()
+        }
+
+    def starts(self, positions: Iterable[Position]) -> dict[Position, int]:
+        """Return the offset of the first message that each partition still has."""
+        return _offsets(self._client, positions, OFFSET_BEGINNING)
+
+    def ends(self, positions: Iterable[Position]) -> dict[Position, int]:
+        """Return the offset that the next message of each partition will get."""
+        return _offsets(self._client, positions, OFFSET_END)
+
+    def committed(self, groups: Iterable[str]) -> dict[str, dict[Position, int]]:
+        """Return what each group has committed: by partition of what it consumes, the offset that it goes on
+        with.
+        """
+        found = {}
+        topics = self.partitions()
         for group in groups:
             consumed = SERVICES[group].consumes if group in SERVICES else ()
             asked = [TopicPartition(*position) for topic in consumed for position in topics.get(topic, ())]
-            reader = Consumer({"bootstrap.servers": bootstrap, "group.id": group, "log_level": 2})
-            try:
-                answered = reader.committed(asked, timeout=_SECONDS) if asked else []
-            finally:
-                reader.close()
+            with _as_outage():
+                answered = self._member(group).committed(asked, timeout=_SECONDS) if asked else []
             found[group] = {
                 Position(each.topic, each.partition): each.offset for each in answered if each.offset >= 0
             }
-    return found
-
-
-def members(bootstrap: str, groups: Iterable[str]) -> dict[str, int]:
-    """Return how many processes consume as each group. Raises ConnectionError if Kafka does not answer."""
-    wanted = list(groups)
-    if not wanted:
-        return {}
-    with _as_outage():
-        asked = _admin(bootstrap).describe_consumer_groups(wanted, request_timeout=_SECONDS)
-        return {group: len(asked[group].result().members) for group in wanted}
-
-
-def written(bootstrap: str, firsts: Mapping[Position, int]) -> dict[Position, datetime]:
-    """Return when the message at an offset was published, or the first after it, by partition.
-
-    A partition without such a message is left out. Raises ConnectionError if Kafka does not answer.
-    """
-    found: dict[Position, datetime] = {}
-    if not firsts:
         return found
-    client = _consumer(bootstrap)
-    try:
+
+    def _member(self, group: str) -> Consumer:
+        """A client that asks as a member of the group would, without being one."""
+        if group not in self._members:
+            self._members[group] = _consumer(self._bootstrap, group)
+        return self._members[group]
+
+    def members(self, groups: Iterable[str]) -> dict[str, int]:
+        """Return how many processes consume as each group."""
+        found = {}
+        for group in groups:
+            with _as_outage():
+                described = _admin(self._bootstrap).list_groups(group, timeout=_SECONDS)
+            found[group] = sum(len(each.members) for each in described)
+        return found
+
+    def written(self, firsts: Mapping[Position, int]) -> dict[Position, datetime]:
+        """Return when the message at an offset was published, or the first after it, by partition.
+
+        A partition without such a message is left out.
+        """
+        found: dict[Position, datetime] = {}
+        if not firsts:
+            return found
         with _as_outage():
-            client.assign([TopicPartition(*position, offset) for position, offset in firsts.items()])
-            deadline = time.monotonic() + _SECONDS
-            while len(found) < len(firsts) and time.monotonic() < deadline:
-                for message in client.consume(_BATCH, _POLL_SECONDS):
-                    if (error := message.error()) is not None:
-                        raise KafkaException(error)
-                    where = Position(message.topic() or "", message.partition() or 0)
-                    found.setdefault(where, datetime.fromtimestamp(message.timestamp()[1] / 1000, UTC))
-    finally:
-        client.close()
-    return found
+            self._client.assign([TopicPartition(*position, offset) for position, offset in firsts.items()])
+            try:
+                deadline = time.monotonic() + _SECONDS
+                while len(found) < len(firsts) and time.monotonic() < deadline:
+                    for message in self._client.consume(_BATCH, _POLL_SECONDS):
+                        if (error := message.error()) is not None:
+                            raise KafkaException(error)
+                        where = Position(message.topic() or "", message.partition() or 0)
+                        at = datetime.fromtimestamp(message.timestamp()[1] / 1000, UTC)
+                        found.setdefault(where, at)
+            finally:
+                self._client.unassign()
+        return found
 
-
-def starts(bootstrap: str, positions: Iterable[Position]) -> dict[Position, int]:
-    """Return the offset of the first message that each partition still has.
-
-    Raises ConnectionError if Kafka does not answer.
-    """
-    return _offsets(_admin(bootstrap), positions, _FIRST)
-
-
-def ends(bootstrap: str, positions: Iterable[Position]) -> dict[Position, int]:
-    """Return the offset that the next message of each partition will get.
-
-    Raises ConnectionError if Kafka does not answer.
-    """
-    return _offsets(_admin(bootstrap), positions, _LAST)
-
-
-def lag(bootstrap: str, groups: Iterable[str]) -> Mapping[str, Mapping[Position, int]]:
-    """Return how many messages each group is behind, by partition. Raises ConnectionError."""
-    positions = committed(bootstrap, groups)
-    last = ends(bootstrap, {position for offsets in positions.values() for position in offsets})
-    return {
-        group: {position: max(0, last[position] - offset) for position, offset in offsets.items()}
-        for group, offsets in positions.items()
-    }
+    def lag(self, groups: Iterable[str]) -> Mapping[str, Mapping[Position, int]]:
+        """Return how many messages each group is behind, by partition."""
+        positions = self.committed(groups)
+        last = self.ends({position for offsets in positions.values() for position in offsets})
+        return {
+            group: {position: max(0, last[position] - offset) for position, offset in offsets.items()}
+            for group, offsets in positions.items()
+        }
 
 
 @functools.cache
 def _admin(bootstrap: str) -> AdminClient:
-    # One for the whole process: a client must not go away while answers to it may still be under way.
+    # Only for what it asks and waits for. One for the whole process, which it keeps open as long.
     return AdminClient({"bootstrap.servers": bootstrap, "log_level": 2})
 
 
-def _consumer(bootstrap: str) -> Consumer:
+def _consumer(bootstrap: str, group: str = "operator") -> Consumer:
     return Consumer(
         {
             "bootstrap.servers": bootstrap,
-            "group.id": "operator",  # asked for, and never joined: partitions are assigned by hand
+            "group.id": group,  # never joined: partitions are assigned by hand
             "enable.auto.commit": False,
             "auto.offset.reset": "earliest",
             "enable.partition.eof": False,
@@ -220,16 +226,17 @@ def _consumer(bootstrap: str) -> Consumer:
     )
 
 
-def _offsets(admin: AdminClient, positions: Iterable[Position], which: OffsetSpec) -> dict[Position, int]:
-    wanted = {TopicPartition(*position): which for position in positions}
+def _offsets(client: Consumer, positions: Iterable[Position], which: int) -> dict[Position, int]:
+    """Return the offset of each partition's beginning or end."""
+    wanted = [TopicPartition(*position, which) for position in positions]
     if not wanted:
         return {}
     with _as_outage():
-        answers = admin.list_offsets(wanted, request_timeout=_SECONDS)
-        return {
-            Position(partition.topic, partition.partition): answer.result().offset
-            for partition, answer in answers.items()
-        }
+        found = client.offsets_for_times(wanted, timeout=_SECONDS)
+        for each in found:
+            if each.error is not None:
+                raise KafkaException(each.error)
+    return {Position(each.topic, each.partition): each.offset for each in found}
 
 
 @contextmanager

@@ -48,7 +48,8 @@ def part(at: Instance, service: Service, *, contracts: str) -> Part:
         command=[sys.executable, "-m", service.package],
         needs=(*stores, contracts, *(COMPANIES[company].part for company in service.companies)),
         ready=ready,
-        env=environment(at, service),
+        # The process that is started again is the same member of its group; one beside it is another.
+        env={"STOA_GROUP_INSTANCE_ID": service.name} | environment(at, service),
         packages=[service.package],
         apart=_REGISTERS,
         declared=repr(service),

@@ -31,7 +31,7 @@ from stoa_stack.status import Failure, PartStatus, Phase, State, Status
 _log = logging.getLogger(__name__)
 
 START_ATTEMPTS = 3
-FIRST_BACKOFF_SECONDS = 0.2
+FIRST_BACKOFF_SECONDS = 0.05
 LONGEST_BACKOFF_SECONDS = 15.0
 HEALTHY_AFTER_SECONDS = 5.0  # a part that was ready for so long starts again with the first backoff
 PROBE_TIMEOUT_SECONDS = 10.0

@@ -45,6 +45,12 @@ def test_a_secret_that_is_shared_with_a_company_is_the_one_its_fake_has(at: Inst
     assert fake.env["GATEWAY_API_KEY"] == own.read_text()
 
 
+def test_what_is_started_again_has_a_name_in_its_group_and_what_runs_beside_it_has_none(at: Instance) -> None:
+    for name, service in SERVICES.items():
+        assert part(at, service, contracts="contracts").env["STOA_GROUP_INSTANCE_ID"] == name
+        assert "STOA_GROUP_INSTANCE_ID" not in environment(at, service)
+
+
 def test_a_store_that_no_server_keeps_is_named_with_its_service() -> None:
     with pytest.raises(ValueError, match="user: the stack has no server for the store opensearch"):
         store_of(replace(SERVICES["user"], store=Store.OPENSEARCH))

@@ -9,7 +9,7 @@ import pytest
 
 from stoa_rest import Cart, Money, Order
 from stoa_stack.rest import ApiError
-from stoa_stack.shopping import ADDRESS, Item
+from stoa_stack.shopping import ADDRESS, Item, money
 from tests.e2e.shop import Customer, Shop, eventually, order_body
 
 
@@ -222,6 +222,50 @@ async def test_cancelling_a_confirmed_order_refunds_it_and_releases_its_stock(sh
     assert again["status"] == "cancelled"
 
 
+async def test_a_part_that_staff_gave_back_does_not_keep_the_rest_whatever_its_request_id(shop: Shop) -> None:
+    ada = await shop.shopper()
+    await ada.add(await shop.item(), 3)
+    order = await ada.settled(await ada.order())
+    payment_id, five = order["payment"]["payment_id"], money("5", "USD")
+    request_id = f"cancel-{order['order_id']}"
+    part = await shop.staff.refund_payment(payment_id, request_id=request_id, amount=five, reason="scratched")
+    assert part["amount"] == five
+    with pytest.raises(ApiError) as refused:
+        await shop.staff.refund_payment(payment_id, request_id=request_id, reason="scratched")
+    assert (refused.value.status, refused.value.reason) == (409, "REQUEST_ID_REUSED")
+    await ada.cancel_order(order["order_id"])
+    await eventually(lambda: _payment_is(ada, order, "refunded"))
+    payment = await ada.get_payment(payment_id)
+    assert payment["refunded_amount"] == order["total_amount"]
+
+
+async def test_an_order_that_staff_refund_in_full_is_cancelled_and_its_stock_released(shop: Shop) -> None:
+    item = await shop.item(stock=4)
+    ada = await shop.shopper()
+    await ada.add(item, 3)
+    order = await ada.settled(await ada.order())
+    payment_id = order["payment"]["payment_id"]
+    await shop.staff.refund_payment(payment_id, request_id="part", amount=money("5", "USD"), reason="late")
+    await shop.staff.refund_payment(payment_id, request_id="rest", reason="very late")
+    await eventually(lambda: _stock_is(shop, item, 4, 0))
+    cancelled = await ada.get_order(order["order_id"])
+    assert (cancelled["status"], cancelled["payment"]["status"]) == ("cancelled", "refunded")
+
+
+async def test_what_is_taken_off_sale_is_not_counted_any_more(shop: Shop) -> None:
+    item = await shop.item(stock=1)
+    assert (await shop.staff.get_inventory(item.variant_id))["on_sale"] is True
+    await shop.staff.delete_product(item.product_id)
+
+    async def gone() -> bool:
+        return not (await shop.staff.get_inventory(item.variant_id)).get("on_sale")
+
+    assert await eventually(gone)
+    with pytest.raises(ApiError) as refused:
+        await shop.staff.adjust_inventory(item.variant_id, delta=1, reason="delivery", request_id="r")
+    assert refused.value.reason == "VARIANT_WITHDRAWN"
+
+
 @pytest.mark.slow
 async def test_a_payment_that_answers_too_late_is_given_back(shop: Shop) -> None:
     item = await shop.item(stock=1)
@@ -368,17 +412,6 @@ async def test_an_order_that_is_cancelled_ten_times_at_once_is_paid_back_once(sh
     payment = await ada.get_payment(order["payment"]["payment_id"])
     assert payment["refunded_amount"] == order["total_amount"]
     assert await eventually(lambda: _stock_is(shop, item, 5, 0))
-
-
-async def test_tokens_are_refreshed_once_and_reuse_ends_the_session(shop: Shop) -> None:
-    ada = await shop.shopper()
-    new = await ada.refresh(refresh_token=ada.refresh_token)
-    with pytest.raises(ApiError) as refused:
-        await ada.refresh(refresh_token=ada.refresh_token)
-    assert refused.value.status == 401
-    with pytest.raises(ApiError):
-        await ada.refresh(refresh_token=new["refresh_token"])
-    await ada.renew()
 
 
 async def _stock_is(shop: Shop, item: Item, stock: int, reserved: int) -> bool:

@@ -202,11 +202,17 @@ class App(Generic[S]):
         A group without its dead-letter topic does not run (DeadLetterTopicMissing in the log), and this
         process is not ready until it does. Raises StartError if the handlers are not for what is declared.
         """
-        from stoa_chassis.kafka import Consumer
+        from stoa_chassis.kafka import Consumer, Membership
 
         topics = self._declared_topics("consumes", handlers)
+        settings = self.settings
         consumer = Consumer(
-            self.name, self.settings.kafka_bootstrap, handlers, await self.events(), await self.producer()
+            self.name,
+            settings.kafka_bootstrap,
+            handlers,
+            await self.events(),
+            await self.producer(),
+            membership=Membership(settings.group_instance_id, settings.group_session_seconds),
         )
         self._when_topics("consumer", topics, self.name, consumer.run)
 
@@ -396,6 +402,8 @@ def run(name: str, settings_type: type[S], compose: Compose[S]) -> None:
             _refuse_taken_port(settings)
         if settings.workers > 1 and worker is None:
             sys.exit(supervise(name, settings.workers, metrics, settings.drain_seconds))
+        if worker is not None:
+            settings.become_worker(worker.index)
         telemetry.configure_tracing(name, settings.otlp_endpoint)
         if worker is None:
             telemetry.serve_metrics(*metrics)

@@ -25,7 +25,7 @@ class State(IntEnum):
 class Breaker:
     """Opens after `threshold` failures in a row; after `ttl` seconds one call may try again."""
 
-    def __init__(self, target: str, *, threshold: int = 5, ttl: float = 2.0) -> None:
+    def __init__(self, target: str, *, threshold: int = 5, ttl: float = 1.0) -> None:
         self.target = target
         self._threshold = threshold
         self._ttl = ttl

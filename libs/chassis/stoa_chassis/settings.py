@@ -51,6 +51,12 @@ class ServiceSettings(BaseSettings):
     jwt_audience: str = "stoa"
 
     kafka_bootstrap: str = "127.0.0.1:18013"
+    # Names this process among those of its service, and is the same when it is started again: its consumer
+    # then takes its partitions back at once, even after a kill. No two processes may have the same. Empty: it
+    # is a new member after each start, and the group waits for one that was killed.
+    group_instance_id: str = ""
+    # After so long without a sign of life others take a process's partitions. Brokers have a least value.
+    group_session_seconds: float = Field(default=3, gt=0)
     schema_registry_url: str = "http://127.0.0.1:18015/apis/ccompat/v7"
     otlp_endpoint: str = ""
     log_level: str = "INFO"
@@ -72,6 +78,11 @@ class ServiceSettings(BaseSettings):
             if "metrics_port" not in settings.model_fields_set:
                 settings.metrics_port = default_metrics_port(declared)
         return settings
+
+    def become_worker(self, index: int) -> None:
+        """Be the settings of one of several workers of a process: what names the process names the worker."""
+        if self.group_instance_id:
+            self.group_instance_id += f"-{index}"
 
     @classmethod
     def settings_customise_sources(

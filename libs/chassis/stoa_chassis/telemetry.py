@@ -196,6 +196,9 @@ _SECRET_KEY = re.compile(
 _URL_PASSWORD = re.compile(r"(://[^:/@\s]*):[^@/\s]+@")
 _BEARER = re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{8,}")
 _DIGITS = re.compile(r"(?<![\w-])\d(?:[ -]?\d){12,18}(?![\w-])")
+_EMAIL = re.compile(r"[\w.+'-]+@[\w-]+(?:\.[\w-]+)*\.[^\W\d][\w-]*")
+# What PostgreSQL adds to an error: the row that it is about, such as the address that is taken.
+_ROW = re.compile(r"(DETAIL:  ).*")
 _SHORTEST_SECRET = 13  # characters of the shortest card number; a header with credentials has 14
 MASK = "***"
 
@@ -242,7 +245,10 @@ def get_logger(name: str) -> structlog.typing.FilteringBoundLogger:
 
 
 def mask_secrets(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Structlog processor: mask passwords, tokens, keys and card numbers wherever they are in a log line."""
+    """Structlog processor: mask what is secret or says who somebody is, wherever it is in a log line.
+
+    Passwords, tokens, keys, card numbers and e-mail addresses.
+    """
     for key, value in event.items():
         event[key] = _masked(key, value)
     return event
@@ -270,9 +276,16 @@ def _is_count(value: Any) -> bool:
 
 
 def mask_text(text: str) -> str:
-    """Mask what looks like a password in a URL, an authorization header or a card number in a text."""
+    """Mask what looks like a secret or a person in a text.
+
+    That is a password in a URL, an authorization header, a card number, an e-mail address, a database's row.
+    """
     if "://" in text:
         text = _URL_PASSWORD.sub(rf"\1:{MASK}@", text)
+    if "@" in text:
+        text = _EMAIL.sub(MASK, text)
+    if "DETAIL: " in text:
+        text = _ROW.sub(rf"\1{MASK}", text)
     if len(text) < _SHORTEST_SECRET:
         return text
     if _BEARER.search(text):

@@ -19,22 +19,23 @@ from prometheus_client.multiprocess import mark_process_dead
 from stoa_chassis import telemetry
 
 _log = telemetry.get_logger(__name__)
-_FD = "STOA_WORKER_FD"
+_FD, _INDEX = "STOA_WORKER_FD", "STOA_WORKER_INDEX"
 _PAUSES = (0.5, 30.0)  # seconds: the first and the longest pause before a dead worker is replaced
 _MARGIN = 15.0  # seconds a worker has beyond its drain time before it is killed
 
 
 class WorkerSide:
-    """The worker's end of the socket to its parent."""
+    """The worker's end of the socket to its parent; one that replaces another has its `index`."""
 
-    def __init__(self, link: socket.socket) -> None:
+    def __init__(self, link: socket.socket, index: int) -> None:
+        self.index = index
         self._link = link
 
     @classmethod
     def of_this_process(cls) -> Self | None:
         """Return it if this process is a worker."""
         fd = os.environ.get(_FD)
-        return cls(socket.socket(fileno=int(fd))) if fd else None
+        return cls(socket.socket(fileno=int(fd)), int(os.environ[_INDEX])) if fd else None
 
     def report_ready(self) -> None:
         """Tell the parent that this worker serves."""
@@ -107,7 +108,7 @@ class _Supervisor:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             *("-m", _package()),
-            env=os.environ | {_FD: str(theirs.fileno())},
+            env=os.environ | {_FD: str(theirs.fileno()), _INDEX: str(index)},
             pass_fds=(theirs.fileno(),),
         )
         theirs.close()

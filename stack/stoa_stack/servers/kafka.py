@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import secrets
 import subprocess
-import uuid
 from pathlib import Path
 
 from stoa_stack.fetch import KAFKA, Cache
@@ -13,9 +13,12 @@ from stoa_stack.files import write_atomically
 from stoa_stack.instance import Instance
 from stoa_stack.part import Part, Report
 from stoa_stack.servers import java
+from stoa_stack.status import Status, status_file
 
 _PROBE_TOPIC = "stoa.ready"
 
+# After a kill the controller waits for the end of the broker's session before the new broker may come in; a
+# consumer that was killed is replaced at the end of its own, which by default may not be shorter than 6 s.
 _PROPERTIES = """\
 process.roles=broker,controller
 node.id=1
@@ -37,8 +40,9 @@ share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 share.coordinator.state.topic.num.partitions=4
 group.initial.rebalance.delay.ms=0
-broker.session.timeout.ms=5000
-broker.heartbeat.interval.ms=1000
+group.min.session.timeout.ms=1000
+broker.session.timeout.ms=1500
+broker.heartbeat.interval.ms=300
 log.cleaner.dedupe.buffer.size=16777216
 num.network.threads=2
 num.io.threads=4
@@ -59,6 +63,8 @@ def part(at: Instance, cache: Cache) -> Part:
     """The broker."""
     folder = at.state / "kafka"
     jars = cache.path(KAFKA)
+    archive = java.archive_of(jars)
+    archiving: set[asyncio.Task[None]] = set()
 
     def prepare(report: Report) -> None:
         cache.fetch(KAFKA, report)
@@ -80,11 +86,19 @@ def part(at: Instance, cache: Cache) -> Part:
     async def ready() -> None:
         await asyncio.to_thread(_probe, at.address("kafka"))
 
+    async def setup() -> None:
+        status = Status.read(status_file(at))
+        if status is not None and (pid := status.parts["kafka"].pid) and not archive.exists():
+            task = asyncio.create_task(java.write_archive(pid, archive))  # nobody waits for it
+            archiving.add(task)
+            task.add_done_callback(archiving.discard)
+
     return Part(
         name="kafka",
         command=[
             java.JAVA,
             *java.flags(heap_mb=192),
+            *java.archived(archive),
             f"-Dlog4j2.configurationFile={folder / 'log4j2.properties'}",
             "-cp",
             f"{jars}/*",
@@ -94,16 +108,30 @@ def part(at: Instance, cache: Cache) -> Part:
         prepare=prepare,
         files=files,
         ready=ready,
+        setup=setup,
         ports=[at.port("kafka"), at.port("kafka-controller")],
         url=at.address("kafka"),
     )
 
 
+def cluster_id() -> str:
+    """A fresh id of a cluster: 16 bytes in base64url, as Kafka writes an id.
+
+    It begins with a letter, since the first bit is 0: no program takes it for an option.
+    """
+    first, *others = secrets.token_bytes(16)
+    return base64.urlsafe_b64encode(bytes([first & 0x7F, *others])).decode().rstrip("=")
+
+
 def _format(jars: Path, folder: Path) -> None:
-    cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-    tool = [str(java.JAVA), *java.flags(heap_mb=128), "-cp", f"{jars}/*", "kafka.tools.StorageTool"]
+    tool = [str(java.JAVA), *java.flags(heap_mb=128), "-cp", f"{jars}/*", "kafka.tools.StorageTool", "format"]
     result = subprocess.run(
-        [*tool, "format", "--ignore-formatted", "-t", cluster, "-c", str(folder / "server.properties")],
+        [
+            *tool,
+            "--ignore-formatted",
+            f"--cluster-id={cluster_id()}",
+            f"--config={folder / 'server.properties'}",
+        ],
         capture_output=True,
         text=True,
         check=False,

@@ -33,7 +33,13 @@ _SETTINGS = {
     "jit": "off",  # compiling costs more than any query of a shop takes
     "bgwriter_delay": "10s",
     "log_min_duration_statement": "1s",
+    # Nothing of a row in the log: neither the details of an error nor the values of a statement.
+    "log_error_verbosity": "terse",
+    "log_parameter_max_length": "0",
+    "log_parameter_max_length_on_error": "0",
 }
+# A statement that sets a password has it in its text.
+_UNLOGGED = {"log_min_duration_statement": "-1", "log_min_error_statement": "panic", "log_statement": "none"}
 
 
 def part(at: Instance, databases: Sequence[str]) -> Part:
@@ -92,7 +98,7 @@ def _role_password(at: Instance, service: str) -> str:
 
 
 async def _connect(at: Instance) -> asyncpg.Connection:
-    return await asyncpg.connect(superuser_url(at, "postgres"), timeout=5)
+    return await asyncpg.connect(superuser_url(at, "postgres"), timeout=5, server_settings=_UNLOGGED)
 
 
 async def _create_databases(at: Instance, databases: Sequence[str]) -> None:

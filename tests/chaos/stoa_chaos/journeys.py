@@ -1,7 +1,8 @@
 """What shoppers do: journeys drawn from a seed, and how one is played through the edge.
 
 A shopper means it: what is answered "try again" or not at all is sent again, with the same request id. What
-no trouble excuses – two orders for one request, an answer taken back, an internal error – is a complaint.
+no trouble excuses is a complaint: two orders for one request, one cart that is sold twice or does not come
+back when its order fails, an answer taken back, a wrong password that opens an account, an internal error.
 """
 
 from __future__ import annotations
@@ -9,18 +10,16 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeVar
 from uuid import uuid4
 
 from stoa_chaos.shopper import GaveUp, Shopper
-from stoa_rest import Order
+from stoa_rest import Order, OrderItem
 from stoa_stack.rest import ApiError
 from stoa_stack.shopping import Item, NotSettled
-
-T = TypeVar("T")
 
 
 class Habit(StrEnum):
@@ -29,18 +28,20 @@ class Habit(StrEnum):
     PLAIN = "orders once"
     HASTY = "sends the same request several times at once"
     FORGETFUL = "sends the same request again later"
-    TABS = "orders from two tabs at once"
+    TABS = "orders the same cart from two tabs at once"
+    PERSISTENT = "is declined and tries another card"
     FICKLE = "cancels at once"
     REGRETS = "cancels what was confirmed"
 
 
 _HABITS = {
-    Habit.PLAIN: 50,
+    Habit.PLAIN: 42,
     Habit.HASTY: 12,
     Habit.FORGETFUL: 10,
-    Habit.TABS: 8,
-    Habit.FICKLE: 10,
-    Habit.REGRETS: 10,
+    Habit.TABS: 10,
+    Habit.PERSISTENT: 8,
+    Habit.FICKLE: 9,
+    Habit.REGRETS: 9,
 }
 _CARDS = {
     "tok_visa": 70,
@@ -49,7 +50,10 @@ _CARDS = {
     "tok_insufficient_funds": 5,
     "tok_timeout": 5,
 }
+_GOOD_CARD, _REFUSED_CARD = "tok_visa", "tok_declined"
 _SCARCE = 0.15  # share of the journeys that are after what there is little of
+_MISTYPES = 0.12  # share of the journeys that begin with a wrong password
+_CART_TAKEN = ("CART_EMPTY", "CART_CHANGED")  # said to the tab that came second
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,7 @@ class Journey:
     choice: int
     browses: int
     hesitates: float
+    mistypes: bool
 
 
 def journeys(count: int, seconds: float, seed: int) -> list[Journey]:
@@ -79,6 +84,7 @@ def journeys(count: int, seconds: float, seed: int) -> list[Journey]:
             choice=dice.randrange(10_000),
             browses=dice.choice((0, 1, 1, 2, 4)),
             hesitates=round(dice.uniform(0, 1.5), 2),
+            mistypes=dice.random() < _MISTYPES,
         )
         for number in range(count)
     ]
@@ -95,59 +101,103 @@ async def play(journey: Journey, shopper: Shopper, items: Sequence[Item]) -> Non
         record.complain(f"a shopper gave up: {gave_up}")
     except ApiError as error:
         outcome = error.reason.lower().replace("_", " ") or f"refused with {error.status}"
-        expected = error.reason == "OUT_OF_STOCK" and journey.scarce
-        if not expected and not (error.reason == "CART_EMPTY" and shopper.untidy):
+        if not (error.reason == "OUT_OF_STOCK" and journey.scarce):
             record.complain(f"{error}: {journey} of {item.variant_id}")
     record.journey(journey.habit, outcome)
 
 
 async def _play(journey: Journey, shopper: Shopper, item: Item) -> str:
+    if journey.mistypes:
+        await shopper.mistype_password()
     for number in range(journey.browses):
         if number == 0:
             await shopper.list_products(page_size=20)
         else:
             await shopper.get_product(item.product_id)
+    await shopper.clear_cart(shopper.user_id)  # of what a journey left that was refused
     await shopper.add(item, journey.quantity)
+    began = time.monotonic()
+    card = _REFUSED_CARD if journey.habit is Habit.PERSISTENT else journey.card
     request_ids = [str(uuid4()) for _ in range(2 if journey.habit is Habit.TABS else 1)]
     copies = 3 if journey.habit is Habit.HASTY else 1
-    shopper.untidy |= journey.habit is Habit.TABS
-    began = time.monotonic()
-    answers = await _all(shopper.place(journey.card, request_id) for request_id in request_ids * copies)
-    shopper.record.placed()
-    orders = {order["order_id"]: order for order in answers}
-    if len(orders) > len(request_ids):
-        shopper.record.complain(f"one request gave several orders: {', '.join(orders)}")
-    if not shopper.untidy and not any(_holds(order, item, journey.quantity) for order in orders.values()):
-        shopper.record.complain(f"what was put into the cart is not in the order: {', '.join(orders)}")
+    orders = await _place(journey, shopper, item, card, request_ids * copies)
     if journey.habit is Habit.FICKLE:
         await asyncio.sleep(journey.hesitates)
-        await _all(shopper.cancel(order) for order in orders.values())
-        return "cancelled by the shopper"
-    settled = await asyncio.gather(*(shopper.settled(order) for order in orders.values()))
-    shopper.record.settled(journey.card, time.monotonic() - began)
+        await asyncio.gather(*(shopper.cancel(order) for order in orders))
+    settled = await asyncio.gather(*(shopper.settled(order) for order in orders))
+    outcome = " and ".join(sorted({order["status"] for order in settled}))
+    if journey.habit is Habit.FICKLE:
+        outcome = "cancelled by the shopper"
+    else:
+        shopper.record.settled(card, time.monotonic() - began)
+    if sum(order["status"] != "cancelled" for order in settled) > 1:
+        shopper.record.complain(f"one cart was sold twice: {_ids(settled)}")
     if journey.habit is Habit.FORGETFUL:
         await asyncio.sleep(journey.hesitates)
-        again = await shopper.place(journey.card, request_ids[0])
-        if again["order_id"] not in orders:
-            shopper.record.complain(f"a repeated request gave another order: {again['order_id']}")
+        await _place_again(shopper, card, request_ids[0], settled[0])
     if journey.habit is Habit.REGRETS and settled[0]["status"] == "confirmed":
         await asyncio.sleep(journey.hesitates)
         await shopper.cancel(settled[0])
-        return "cancelled by the shopper"
-    return " and ".join(sorted({order["status"] for order in settled}))
+        outcome = "cancelled by the shopper"
+    await _left_in_cart(shopper, settled)
+    if journey.habit is Habit.PERSISTENT:
+        await _place_again(shopper, card, request_ids[0], settled[0])
+        [order] = await _place(journey, shopper, item, _GOOD_CARD, [str(uuid4())])
+        settled = [await shopper.settled(order)]
+        await _left_in_cart(shopper, settled)
+        outcome = f"{outcome}, then {settled[0]['status']}"
+    return outcome
 
 
-async def _all(calls: Iterable[Awaitable[T]]) -> list[T]:
-    """Do several things at once; a refusal is raised only if all fail: one tab may empty another's cart."""
-    results = await asyncio.gather(*calls, return_exceptions=True)
-    good = [result for result in results if not isinstance(result, BaseException)]
-    for result in results:
-        if isinstance(result, BaseException) and (not good or not isinstance(result, ApiError)):
-            raise result
-    return good
+async def _place(
+    journey: Journey, shopper: Shopper, item: Item, card: str, request_ids: Sequence[str]
+) -> list[Order]:
+    """Order the cart, by several requests at once; return the orders that there are of it, at least one.
+
+    A tab that comes second may be told so. Raises the refusal if nobody gets an order.
+    """
+    answers = await asyncio.gather(
+        *(shopper.place(card, request_id) for request_id in request_ids), return_exceptions=True
+    )
+    shopper.record.placed()
+    refused = [answer for answer in answers if isinstance(answer, BaseException)]
+    orders = {answer["order_id"]: answer for answer in answers if not isinstance(answer, BaseException)}
+    for refusal in refused:
+        second = isinstance(refusal, ApiError) and refusal.status == 409 and refusal.reason in _CART_TAKEN
+        if not orders or not second or journey.habit is not Habit.TABS:
+            raise refusal
+    if len(orders) > len(set(request_ids)):
+        shopper.record.complain(f"one request gave several orders: {', '.join(orders)}")
+    if not any(_holds(order, item, journey.quantity) for order in orders.values()):
+        shopper.record.complain(f"what was put into the cart is not in the order: {', '.join(orders)}")
+    return list(orders.values())
+
+
+async def _place_again(shopper: Shopper, card: str, request_id: str, order: Order) -> None:
+    """Send a request to order once more: it may give nothing but its order."""
+    again = await shopper.place(card, request_id)
+    if again["order_id"] != order["order_id"]:
+        shopper.record.complain(f"a repeated request gave another order: {again['order_id']}")
+
+
+async def _left_in_cart(shopper: Shopper, orders: Sequence[Order]) -> None:
+    """Wait until the cart holds what was in an order that was never confirmed, once, and nothing else."""
+    wanted: Counter[str] = Counter()
+    for order in sorted(orders, key=lambda order: order["order_id"]):  # as they were placed
+        statuses = {order["status"], *(change["status"] for change in order["status_history"])}
+        comes_back = "cancelled" in statuses and "confirmed" not in statuses
+        wanted = _quantities(order["items"]) if comes_back else Counter()
+    if not await shopper.cart_holds(wanted):
+        shopper.record.complain(f"the cart does not hold {dict(wanted)} after the orders {_ids(orders)}")
+
+
+def _quantities(lines: Iterable[OrderItem]) -> Counter[str]:
+    return Counter({line["variant_id"]: line["quantity"] for line in lines})
+
+
+def _ids(orders: Iterable[Order]) -> str:
+    return ", ".join(order["order_id"] for order in orders)
 
 
 def _holds(order: Order, item: Item, quantity: int) -> bool:
-    return any(
-        line["variant_id"] == item.variant_id and line["quantity"] >= quantity for line in order["items"]
-    )
+    return _quantities(order["items"])[item.variant_id] >= quantity

@@ -37,8 +37,7 @@ class SteadyStateProbes:
         """Make accounts for them."""
         uncounted: Counter[str] = Counter()
         shoppers = [
-            Shopper(http, record, uncounted, timeout=_TIMEOUT, pause=_LOOK_EVERY, untidy=True)
-            for _ in range(count)
+            Shopper(http, record, uncounted, timeout=_TIMEOUT, pause=_LOOK_EVERY) for _ in range(count)
         ]
         return cls([await open_account(shopper, "probe") for shopper in shoppers], item)
 
@@ -63,7 +62,7 @@ class SteadyStateProbes:
                 await shopper.add(self._item, 1)
                 order = await shopper.settled(await shopper.place("tok_visa", str(uuid4())))
             except ApiError:
-                await asyncio.sleep(_LOOK_EVERY)  # its cart is being emptied after the order before
+                await asyncio.sleep(_LOOK_EVERY)
             except (GaveUp, NotSettled):
                 return False
             else:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from statistics import median
 from typing import Any
 
 from rich.console import Console
@@ -16,10 +17,13 @@ from stoa_chaos.record import Record
 from stoa_chaos.schedule import Strike
 from stoa_chassis.audit import Finding
 from stoa_ops.audit.books import ShopBooks
+from stoa_services import SERVICES
 from stoa_stack.percentile import percentile
 
 SETTLED_WITHIN = 60.0  # seconds from the last fault and the last order to books that balance
 _SHOWN = 30
+# Seconds after which an order settles again, in the median of a run: what we aim at after a kill.
+_AIMS = {("killed", "a service"): 2.0, ("killed", "kafka"): 5.0}
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,22 @@ class Struck:
     def recovered(self) -> bool:
         """Whether the shop was whole again afterwards."""
         return bool(self.skipped) or self.sells is not None
+
+    @property
+    def kind(self) -> tuple[str, str]:
+        """What was done, and to what: all services count as one, since they are built alike."""
+        target = self.strike.target
+        return self.strike.fault.name, "a service" if target in SERVICES else target
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """How long after the end of faults of a kind an order, placed then, took to settle; in seconds."""
+
+    times: int
+    median: float
+    worst: float
+    aim: float | None
 
 
 @dataclass
@@ -73,6 +93,18 @@ class Report:
             elif order_id in self.record.to_cancel and seen == "cancelled" != order.status:
                 yield f"order {order_id} was cancelled by its buyer, and is {order.status}"
 
+    @property
+    def recoveries(self) -> Mapping[tuple[str, str], Recovery]:
+        """From the end of each kind of fault to an order that settles, by what was done and to what."""
+        seconds: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
+        for struck in self.strikes:
+            if struck.sells is not None:
+                seconds[struck.kind].append(struck.sells)
+        return {
+            kind: Recovery(len(each), median(each), max(each), _AIMS.get(kind))
+            for kind, each in sorted(seconds.items())
+        }
+
     def as_json(self) -> dict[str, Any]:
         """Everything, for a file."""
         requests = self.record.requests
@@ -94,6 +126,17 @@ class Report:
                     "sells_after": _rounded(struck.sells),
                 }
                 for struck in self.strikes
+            ],
+            "recovery": [
+                {
+                    "fault": fault,
+                    "target": target,
+                    "times": each.times,
+                    "median": _rounded(each.median),
+                    "worst": _rounded(each.worst),
+                    "aim": each.aim,
+                }
+                for (fault, target), each in self.recoveries.items()
             ],
             "orders": self._orders(),
             "journeys": [
@@ -152,6 +195,7 @@ class Report:
     def show(self, console: Console) -> None:
         """Print it."""
         console.print(self._faults())
+        console.print(self._recoveries())
         console.print(self._summary())
         problems = self.problems
         for problem in problems[:_SHOWN]:
@@ -178,6 +222,27 @@ class Report:
                 f"{strike.lasts:.0f}" if strike.lasts else "",
                 struck.skipped or _seconds(struck.answers),
                 "" if struck.skipped else _seconds(struck.sells),
+            )
+        return table
+
+    def _recoveries(self) -> Table:
+        table = Table(
+            title="An order settles again after the end of a fault",
+            title_justify="left",
+            box=None,
+            pad_edge=False,
+        )
+        for heading in ("fault", "target", "times", "median s", "worst s", "aim s"):
+            table.add_column(heading, justify="left" if heading in ("fault", "target") else "right")
+        for (fault, target), each in self.recoveries.items():
+            late = each.aim is not None and each.median > each.aim
+            table.add_row(
+                fault,
+                target,
+                str(each.times),
+                Text(f"{each.median:.1f}", style="yellow" if late else ""),
+                f"{each.worst:.1f}",
+                "" if each.aim is None else f"{each.aim:g}",
             )
         return table
 

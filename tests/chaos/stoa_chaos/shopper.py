@@ -8,11 +8,12 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
+from uuid import uuid4
 
 import httpx
 
 from stoa_chaos.record import Record
-from stoa_rest import CANCEL_ORDER, GET_ORDER, PLACE_ORDER, Operation, Order
+from stoa_rest import CANCEL_ORDER, GET_ORDER, LOGIN, PLACE_ORDER, Operation, Order
 from stoa_stack import shopping
 from stoa_stack.rest import Answer, ApiError, Client
 from stoa_stack.shopping import ADDRESS, Item
@@ -21,6 +22,9 @@ _TIMEOUT = 120.0  # seconds that a shopper tries for before giving up
 _SETTLED_WITHIN = 180.0
 _TRY_AGAIN = (429, 503, 504)
 _BUSY = ("REQUEST_IN_PROGRESS", "CART_BUSY")
+_NO_ENTRY = ("INVALID_CREDENTIALS", "SIGN_IN_LOCKED")  # answers to a wrong password
+_CART_WITHIN = 60.0  # seconds from the end of an order to its cart, while anything may be down
+_LOOK_EVERY = 0.2
 _KINDS = {429: "429 shed", 503: "503 unavailable", 504: "504 timed out"}
 _ANSWERED_WITH_AN_ORDER = (PLACE_ORDER, GET_ORDER, CANCEL_ORDER)
 
@@ -32,8 +36,7 @@ class GaveUp(Exception):
 class Shopper(Client):
     """Somebody with an account, who tries each request for `timeout` seconds, with a pause in between.
 
-    Every answer is counted in `requests`, every order that is shown is noted in the record. `untidy` tells
-    that several tabs may have left something in the cart, or taken it out.
+    Every answer is counted in `requests`, every order that is shown is noted in the record.
     """
 
     def __init__(
@@ -44,11 +47,9 @@ class Shopper(Client):
         *,
         timeout: float = _TIMEOUT,
         pause: float = 0.5,
-        untidy: bool = False,
     ) -> None:
         super().__init__(http)
         self.record = record
-        self.untidy = untidy
         self.requests = requests
         self._timeout = timeout
         self._pause = pause
@@ -62,6 +63,8 @@ class Shopper(Client):
             try:
                 answer = await self._counted(operation, target, body)
             except ApiError as error:
+                if error.reason in _NO_ENTRY and operation == LOGIN:
+                    raise
                 if error.status not in _TRY_AGAIN and error.reason not in _BUSY:
                     if error.status >= 500 or error.status == 401:
                         self.record.complain(f"{error} (request {error.request_id})")
@@ -91,13 +94,43 @@ class Shopper(Client):
         self.requests["answered"] += 1
         return answer
 
+    async def mistype_password(self) -> None:
+        """Sign in with a wrong password, then with the right one. Raises ApiError if that is refused, too."""
+        try:
+            await self.login(email=self.email, password=uuid4().hex)
+        except ApiError as error:
+            if error.reason not in _NO_ENTRY:
+                raise
+        else:
+            self.record.complain(f"a wrong password opened the account of {self.user_id}")
+        await self.renew()
+
     async def add(self, item: Item, quantity: int) -> None:
         """Put something into the cart."""
         await shopping.put_into_cart(self, self.user_id, item, quantity)
 
     async def place(self, card: str, request_id: str) -> Order:
-        """Order what is in the cart."""
-        return await self.place_order(request_id=request_id, shipping_address=ADDRESS, payment_token=card)
+        """Order what is in the cart. Raises ApiError, GaveUp.
+
+        Whose answer was lost on the way may be told that the order has been cancelled since, and looks at it.
+        """
+        try:
+            return await self.place_order(request_id=request_id, shipping_address=ADDRESS, payment_token=card)
+        except ApiError as error:
+            if error.reason != "REQUEST_ID_USED" or "order_id" not in error.metadata:
+                raise
+            return await self.get_order(error.metadata["order_id"])
+
+    async def cart_holds(self, wanted: Mapping[str, int]) -> bool:
+        """Look at the cart until it holds so many of each variant and nothing else; False: it never did."""
+        deadline = time.monotonic() + _CART_WITHIN
+        while True:
+            cart = await self.get_cart(self.user_id)
+            if {item["variant_id"]: item["quantity"] for item in cart["items"]} == dict(wanted):
+                return True
+            if time.monotonic() > deadline:
+                return False
+            await asyncio.sleep(_LOOK_EVERY)
 
     async def settled(self, order: Order) -> Order:
         """Look at an order until it is no longer pending. Raises NotSettled, GaveUp."""

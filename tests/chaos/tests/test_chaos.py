@@ -1,5 +1,6 @@
 """The same seed breaks the same things, everything is healed again, and no wrong is overlooked."""
 
+import base64
 import json
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from datetime import timedelta
 from decimal import Decimal
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid4
 
 import httpx
@@ -20,10 +22,10 @@ import pytest
 import stoa_rest
 from stoa_chaos.fault_injection import FaultInjector, NotRunning
 from stoa_chaos.faults import FAULTS, striking, targets
-from stoa_chaos.journeys import Habit, journeys
+from stoa_chaos.journeys import Habit, Journey, journeys, play
 from stoa_chaos.probes import request_for
 from stoa_chaos.record import Record
-from stoa_chaos.report import Report, Struck
+from stoa_chaos.report import Recovery, Report, Struck
 from stoa_chaos.schedule import Strike, schedule
 from stoa_chaos.shopper import GaveUp, Shopper
 from stoa_chassis.testing import eventually
@@ -187,8 +189,9 @@ def _shopper(*answers: httpx.Response | Exception, timeout: float = 60) -> Shopp
     return Shopper(http, Record(), Counter(), timeout=timeout, pause=0.001)
 
 
-def _refused(status: int, reason: str) -> httpx.Response:
-    return httpx.Response(status, json={"message": "no", "details": [{"reason": reason}]})
+def _refused(status: int, reason: str, **metadata: str) -> httpx.Response:
+    details = [{"reason": reason, "metadata": metadata}]
+    return httpx.Response(status, json={"message": "no", "details": details})
 
 
 async def test_a_shopper_insists_until_there_is_an_answer_and_every_try_is_counted() -> None:
@@ -212,9 +215,124 @@ async def test_a_refusal_is_raised_and_an_internal_error_is_a_complaint() -> Non
         assert len(shopper.record.complaints) == complaints
 
 
+def _signed_in() -> httpx.Response:
+    claims = base64.urlsafe_b64encode(json.dumps({"sub": "a-user"}).encode()).decode()
+    tokens = {"access_token": f".{claims}.", "refresh_token": "again", "expires_in": 900}
+    return httpx.Response(200, json=tokens)
+
+
+@pytest.mark.parametrize("refusal", [(401, "INVALID_CREDENTIALS"), (429, "SIGN_IN_LOCKED")])
+async def test_a_wrong_password_is_refused_and_the_right_one_signs_in(refusal: tuple[int, str]) -> None:
+    shopper = _shopper(_signed_in(), _refused(*refusal), _signed_in())
+    await shopper.sign_in("robin@stoa.example", "a-password")
+    await shopper.mistype_password()
+    assert shopper.record.complaints == []
+
+
+async def test_a_wrong_password_that_opens_an_account_is_a_complaint() -> None:
+    shopper = _shopper(*[_signed_in() for _ in range(3)])
+    await shopper.sign_in("robin@stoa.example", "a-password")
+    await shopper.mistype_password()
+    [complaint] = shopper.record.complaints
+    assert "a wrong password" in complaint
+
+
 async def test_a_shopper_gives_up_after_a_time() -> None:
     with pytest.raises(GaveUp):
         await _shopper(_refused(503, ""), timeout=-1).list_categories()
+
+
+# ------------------------------------------------------------------------------- journeys
+
+
+class _Shop:
+    """A shop in a handler: a cart, its orders, cards that are refused; and what may be wrong with it."""
+
+    def __init__(
+        self, *, sells_twice: bool = False, loses_carts: bool = False, doubles: bool = False
+    ) -> None:
+        self._sells_twice, self._loses_carts, self._doubles = sells_twice, loses_carts, doubles
+        self._cart: dict[str, int] = {}
+        self._orders: dict[str, dict[str, Any]] = {}  # by request
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        body = json.loads(request.content) if request.content else {}
+        match request.method, request.url.path.split("/")[3]:
+            case "DELETE", "cart":
+                self._cart = {}
+                return httpx.Response(204)
+            case "POST", "cart":
+                self._cart[body["variant_id"]] = body["quantity"]
+                return httpx.Response(200, json={"items": _lines(self._cart)})
+            case "GET", "cart":
+                return httpx.Response(200, json={"items": _lines(self._cart)})
+            case "POST", "orders":
+                return self._place(body["request_id"], body["payment_token"])
+            case "GET", "orders":
+                return httpx.Response(200, json=self._order(request.url.path.split("/")[4]))
+            case "PUT", "orders":
+                return httpx.Response(200, json=self._order(request.url.path.split("/")[4]))
+        return httpx.Response(200, json={})
+
+    def _place(self, request_id: str, card: str) -> httpx.Response:
+        if request_id not in self._orders:
+            if not self._cart:
+                return _refused(409, "CART_EMPTY")
+            status = "cancelled" if card == "tok_declined" else "confirmed"
+            items = _lines(self._cart)
+            self._orders[request_id] = {
+                "order_id": str(uuid4()),
+                "status": status,
+                "items": items,
+                "status_history": [{"status": "pending"}, {"status": status}],
+            }
+            if (status == "confirmed" and not self._sells_twice) or self._loses_carts:
+                self._cart = {}
+            elif self._doubles:
+                self._cart = {line["variant_id"]: 2 * line["quantity"] for line in items}
+        elif self._orders[request_id]["status"] == "cancelled":
+            order_id = self._orders[request_id]["order_id"]
+            return _refused(409, "REQUEST_ID_USED", order_id=order_id)
+        return httpx.Response(200, json=self._orders[request_id])
+
+    def _order(self, order_id: str) -> dict[str, Any]:
+        return next(order for order in self._orders.values() if order["order_id"] == order_id)
+
+
+def _lines(quantities: dict[str, int]) -> list[dict[str, Any]]:
+    return [{"variant_id": variant, "quantity": quantity} for variant, quantity in quantities.items()]
+
+
+def _journey(habit: Habit) -> Journey:
+    return Journey(0, habit, "tok_visa", 1, scarce=False, choice=0, browses=0, hesitates=0, mistypes=False)
+
+
+async def _complaints(habit: Habit, shop: _Shop, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    monkeypatch.setattr("stoa_chaos.shopper._CART_WITHIN", 0)
+    http = httpx.AsyncClient(base_url="http://shop", transport=httpx.MockTransport(shop))
+    shopper = Shopper(http, Record(), Counter(), pause=0.001)
+    await play(_journey(habit), shopper, [Item("a-product", "a-variant")])
+    return shopper.record.complaints
+
+
+@pytest.mark.parametrize("habit", [Habit.PLAIN, Habit.HASTY, Habit.FORGETFUL, Habit.TABS, Habit.PERSISTENT])
+async def test_nobody_complains_of_a_shop_that_does_what_it_should(
+    habit: Habit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert await _complaints(habit, _Shop(), monkeypatch) == []
+
+
+async def test_a_cart_that_two_tabs_both_get_is_a_complaint(monkeypatch: pytest.MonkeyPatch) -> None:
+    complaints = await _complaints(Habit.TABS, _Shop(sells_twice=True), monkeypatch)
+    assert "one cart was sold twice" in complaints[0]
+
+
+@pytest.mark.parametrize("wrong", ["loses_carts", "doubles"])
+async def test_a_cart_that_does_not_come_back_as_it_was_when_its_order_fails_is_a_complaint(
+    wrong: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    complaints = await _complaints(Habit.PERSISTENT, _Shop(**{wrong: True}), monkeypatch)
+    assert "the cart does not hold {'a-variant': 1}" in complaints[0]
 
 
 # ------------------------------------------------------------------------------- judging
@@ -272,3 +390,19 @@ def test_books_that_balance_too_late_and_a_shop_that_does_not_recover_are_proble
     (strike,) = schedule(FAULTS, 1, 10, 1)
     report.strikes = [Struck(strike, 1.0, answers=1.0), Struck(strike, 1.0, skipped="order has no process")]
     assert len(report.problems) == 2
+
+
+def test_the_report_says_for_each_kind_of_fault_how_soon_an_order_settled_again() -> None:
+    kills = {target: Strike(0, FAULTS[0], target, 0) for target in ("order", "cart", "kafka")}
+    report = _report(Record())
+    report.strikes = [
+        Struck(kills["order"], 1, sells=1.0),
+        Struck(kills["cart"], 1, sells=4.0),
+        Struck(kills["order"], 1, sells=1.5),
+        Struck(kills["kafka"], 1, sells=3.0),
+        Struck(kills["cart"], 1, skipped="cart has no process"),
+    ]
+    assert report.recoveries == {
+        ("killed", "a service"): Recovery(3, 1.5, 4.0, 2.0),
+        ("killed", "kafka"): Recovery(1, 3.0, 3.0, 5.0),
+    }

@@ -23,7 +23,7 @@ from stoa_contracts.declarations import Store
 from stoa_load.instance import measured_instance
 from stoa_load.load import Act, Http, Outcome, open_loop
 from stoa_load.shop import Shop, Shopper, shop
-from stoa_ops.topics import lag
+from stoa_ops.topics import OffsetReader
 from stoa_rest import GET_PRODUCT, LIST_CATEGORIES, LIST_PRODUCTS
 from stoa_services import SERVICES
 from stoa_stack.instance import Instance
@@ -189,7 +189,8 @@ def _sizes(at: Instance) -> dict[tuple[str, str], float]:
             seen["connections", name] = sum(map(_connections, processes))
             seen["open files", name] = sum(map(_open_files, processes))
     groups = [name for name, service in SERVICES.items() if service.consumes]
-    behind = lag(at.address("kafka"), groups)
+    with contextlib.closing(OffsetReader(at.address("kafka"))) as reader:
+        behind = reader.lag(groups)
     seen |= {("lag", group): float(sum(each.values())) for group, each in behind.items() if each}
     # What PostgreSQL's databases take is asked of it: its log is kept at one size.
     keepers = [store.part for kind, store in STORES.items() if kind is not Store.POSTGRES]

@@ -54,7 +54,7 @@ class Broadcast:
             "fetch.min.bytes": 1,
             "fetch.wait.max.ms": 500,
             "fetch.error.backoff.ms": 100,
-            "reconnect.backoff.max.ms": 2000,
+            "reconnect.backoff.max.ms": 500,
             "socket.keepalive.enable": True,
             "log_level": 2,
         }

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import random
 import threading
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import confluent_kafka
-from confluent_kafka import KafkaException, Message, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 from opentelemetry.trace import SpanKind
 
 from stoa_chassis import telemetry
@@ -41,6 +42,23 @@ _POLL_MESSAGES = 100
 _PAUSE_ABOVE = 200  # messages of a partition in memory
 _RESUME_BELOW = 50
 _RELEASE_SECONDS = 5.0
+_LAST_COMMIT_SECONDS = 3.0  # in all
+_COMMIT_AGAIN_SECONDS = 0.5
+_LONGEST_HEARTBEAT_MILLISECONDS = 1000
+_HEARTBEATS = 4  # at least so many in the time after which a member counts as dead
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """How a process belongs to its group.
+
+    A member with an `instance` (static membership) keeps its partitions until it is back from a restart,
+    however it ended, and has them at once. Of two with the same instance the later one counts. A member that
+    gives no sign of life for `session_seconds` loses its partitions to the others.
+    """
+
+    instance: str = ""
+    session_seconds: float = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +101,10 @@ class Consumer:
         producer: Producer,
         retry: RetryPolicy | None = None,
         concurrency: int = 16,
+        membership: Membership | None = None,
     ) -> None:
+        membership = membership or Membership()
+        session = int(membership.session_seconds * 1000)
         self._group = group
         self._handlers = dict(handlers)
         self._codec = codec
@@ -108,15 +129,16 @@ class Consumer:
             "fetch.error.backoff.ms": 100,
             "fetch.queue.backoff.ms": 50,
             "queued.min.messages": 1000,
-            # So long the group waits for a member that was killed, also for one that rejoins after an outage
-            # of the broker: the least that brokers allow. (The library's own thread sends the heartbeats.)
-            "session.timeout.ms": 6000,
-            "heartbeat.interval.ms": 2000,
+            # The library's own thread sends the heartbeats. By their answers members learn of a rebalance.
+            "session.timeout.ms": session,
+            "heartbeat.interval.ms": min(session // _HEARTBEATS, _LONGEST_HEARTBEAT_MILLISECONDS),
             "topic.metadata.refresh.interval.ms": 30_000,
-            "reconnect.backoff.max.ms": 2000,
+            "reconnect.backoff.max.ms": 500,
             "socket.keepalive.enable": True,
             "log_level": 2,
         }
+        if membership.instance:
+            self._config["group.instance.id"] = membership.instance
 
     async def run(self) -> None:
         """Consume until cancelled; then finish what is being handled, commit and leave the group.
@@ -142,11 +164,11 @@ class Consumer:
     def _consume(self, loop: asyncio.AbstractEventLoop, ended: "asyncio.Future[None]") -> None:
         error: Exception | None = None
         try:
-            client = confluent_kafka.Consumer(self._config)
+            client = confluent_kafka.Consumer({**self._config, "on_commit": self._note_commit})
             try:
                 self._consume_with(client, loop)
+                self._finish(client, loop)
             finally:
-                # Revokes all partitions, which finishes and commits them.
                 client.close()
                 self._partitions.clear()
         except Exception as caught:
@@ -180,6 +202,42 @@ class Consumer:
             self._store(client, self._partitions.values())
             self._throttle(client)
 
+    def _finish(self, client: confluent_kafka.Consumer, loop: asyncio.AbstractEventLoop) -> None:
+        """Finish what is being handled, and commit it before we cease to be a member.
+
+        The commit that closing makes would be refused in the middle of a rebalance, as of a generation that
+        has passed, and nobody would try again. Here the rebalance is taken part in until a commit counts.
+        """
+        asyncio.run_coroutine_threadsafe(
+            _release(list(self._partitions.values()), _RELEASE_SECONDS), loop
+        ).result()
+        deadline = time.monotonic() + _LAST_COMMIT_SECONDS
+        while time.monotonic() < deadline:
+            self._store(client, self._partitions.values())
+            uncommitted = [
+                TopicPartition(partition.topic, partition.number, partition.next_offset)
+                for partition in self._partitions.values()
+                if partition.next_offset not in (None, partition.committed)
+            ]
+            if not uncommitted:
+                return
+            with contextlib.suppress(KafkaException):  # it is tried again
+                client.commit(offsets=uncommitted)
+            again = time.monotonic() + _COMMIT_AGAIN_SECONDS
+            while time.monotonic() < again and not all(map(self._is_committed, uncommitted)):
+                client.poll(_POLL_SECONDS_WHEN_PAUSED)  # what comes now is for whoever is next
+        log.warning("what was handled could not be committed and will come again", group=self._group)
+
+    def _is_committed(self, position: TopicPartition) -> bool:
+        partition = self._partitions.get((position.topic, position.partition))
+        return partition is None or partition.committed == position.offset
+
+    def _note_commit(self, refused: KafkaError | None, positions: list[TopicPartition]) -> None:
+        for each in positions:
+            partition = self._partitions.get((each.topic, each.partition))
+            if partition is not None and refused is None and each.error is None:
+                partition.committed = each.offset
+
     def _leaving(self, partitions: Iterable[TopicPartition]) -> "list[_Partition]":
         keys = [(each.topic, each.partition) for each in partitions]
         return [self._partitions.pop(key) for key in keys if key in self._partitions]
@@ -189,6 +247,8 @@ class Consumer:
         found = []
         for message in messages:
             if (error := message.error()) is not None:
+                if error.fatal() or error.code() == KafkaError._FATAL:  # as of another with our instance
+                    raise KafkaException(error)
                 log.warning("the consumer reports an error", group=self._group, error=str(error))
                 continue
             partition = self._partitions.get((message.topic() or "", message.partition() or 0))
@@ -341,6 +401,7 @@ class _Partition:
         self.released = asyncio.Event()
         # The thread's.
         self.stored: int | None = None
+        self.committed: int | None = None
         self.paused = False
 
     async def released_within(self, seconds: float) -> bool:

@@ -56,7 +56,7 @@ class Producer:
             "linger.ms": 1,
             # As Java's producers do it, so that a key has the same partition whoever publishes.
             "partitioner": "murmur2_random",
-            "reconnect.backoff.max.ms": 2000,
+            "reconnect.backoff.max.ms": 500,
             "socket.keepalive.enable": True,
             # Failures are reported by the callers, in our own format; these would go to stderr.
             "log_level": 2,

@@ -7,6 +7,7 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
+from confluent_kafka import KafkaException
 from opentelemetry import trace
 
 from stoa_chassis import telemetry
@@ -17,6 +18,7 @@ from stoa_chassis.errors import NotFound, Unavailable
 from stoa_chassis.kafka import (
     Consumer,
     DeadLetter,
+    Membership,
     Producer,
     RetryPolicy,
     original_headers,
@@ -30,6 +32,7 @@ from stoa_chassis.uow import UnitOfWork
 pytestmark = pytest.mark.stack
 Background = Callable[[Callable[[], Awaitable[None]]], "asyncio.Future[None]"]
 Handler = Callable[[Event[Any]], Awaitable[None]]
+PATIENT = Membership(session_seconds=30)  # nobody is taken for dead, however busy the machine is
 SHORT_PAUSES = RetryPolicy(tries=3, first_pause=0.02, longest_pause=0.05, longest_outage_pause=0.05)
 
 
@@ -40,11 +43,21 @@ class Shop:
         self.notes, self.codec, self.producer, self._background = notes, codec, producer, background
 
     def consume(
-        self, handler: Handler, retry: RetryPolicy = SHORT_PAUSES, bootstrap: str = ""
+        self,
+        handler: Handler,
+        retry: RetryPolicy = SHORT_PAUSES,
+        bootstrap: str = "",
+        membership: Membership = PATIENT,
     ) -> "asyncio.Future[None]":
-        address = bootstrap or self.notes.bootstrap
-        handlers = {self.notes.payload: handler}
-        consumer = Consumer(self.notes.group, address, handlers, self.codec, self.producer, retry)
+        consumer = Consumer(
+            self.notes.group,
+            bootstrap or self.notes.bootstrap,
+            {self.notes.payload: handler},
+            self.codec,
+            self.producer,
+            retry,
+            membership=membership,
+        )
         return self._background(consumer.run)
 
     async def publish(self, book: UUID, *lines: int, correlation: str = "c") -> list[Event[Any]]:
@@ -423,7 +436,8 @@ async def test_a_backlog_behind_a_stuck_message_is_worked_off_in_order_when_it_g
     assert handled == list(range(1000))
 
 
-async def test_when_members_come_and_go_nothing_is_lost_and_order_is_kept(shop: Shop, notes: Any) -> None:
+@pytest.mark.parametrize("stays", [0.3, 0.7, 1, 1.5])  # seconds: into, between and after rebalances
+async def test_when_members_come_and_go_nothing_is_lost_and_order_is_kept(shop: Shop, stays: float) -> None:
     handled: dict[UUID, list[int]] = defaultdict(list)
 
     async def handle(event: Event[Any]) -> None:
@@ -435,7 +449,7 @@ async def test_when_members_come_and_go_nothing_is_lost_and_order_is_kept(shop: 
     publishing = asyncio.gather(*(shop.publish(book, *range(60)) for book in books))
     await eventually(lambda: len(handled) >= 4)
     second = shop.consume(handle)
-    await asyncio.sleep(1)
+    await asyncio.sleep(stays)
     first.cancel()
     await asyncio.gather(first, return_exceptions=True)
     shop.consume(handle)
@@ -444,6 +458,57 @@ async def test_when_members_come_and_go_nothing_is_lost_and_order_is_kept(shop: 
     # Handed over without a crash, nothing is even handled twice.
     assert handled == {book: list(range(60)) for book in books}
     assert not second.done()
+
+
+async def test_a_member_that_is_started_again_takes_its_partitions_back_at_once(shop: Shop) -> None:
+    handled: list[tuple[str, int]] = []
+
+    def handle(member: str) -> Handler:
+        async def note(event: Event[Any]) -> None:
+            handled.append((member, event.payload.line))
+
+        return note
+
+    named = Membership("the-first", session_seconds=30)
+    before = shop.consume(handle("before"), membership=named)
+    shop.consume(handle("neighbour"), membership=Membership("the-second", session_seconds=30))
+    books = [uuid4() for _ in range(8)]
+
+    async def both_consume() -> bool:
+        await asyncio.gather(*(shop.publish(book, 0) for book in books))
+        return {member for member, _ in handled} == {"before", "neighbour"}
+
+    await eventually(both_consume, 30)
+    # The broker has heard of no end, as after a kill: its partitions are nobody else's for 30 s.
+    shop.consume(handle("again"), membership=named)
+    await eventually(before.done)
+    await asyncio.gather(*(shop.publish(book, 1) for book in books))
+    await eventually(lambda: sum(line == 1 for _, line in handled) == len(books))
+    assert {member for member, line in handled if line == 1} == {"again", "neighbour"}
+    with pytest.raises(KafkaException, match="instance"):
+        await before
+
+
+async def test_a_member_that_does_not_come_back_is_replaced_after_its_session(
+    shop: Shop, notes: Any, proxy: Callable[[str], Awaitable[Any]]
+) -> None:
+    network = await proxy(notes.bootstrap)
+    handled: list[tuple[str, int]] = []
+
+    def handle(member: str) -> Handler:
+        async def note(event: Event[Any]) -> None:
+            handled.append((member, event.payload.line))
+
+        return note
+
+    shop.consume(handle("gone"), bootstrap=network.address, membership=Membership("the-first", 2))
+    await shop.publish(uuid4(), 0)
+    await eventually(lambda: handled, 30)
+    shop.consume(handle("stays"), membership=Membership("the-second", 2))
+    await network.cut()
+    books = [uuid4() for _ in range(8)]
+    await asyncio.gather(*(shop.publish(book, 1) for book in books))
+    await eventually(lambda: handled.count(("stays", 1)) == len(books))
 
 
 async def test_a_member_that_loses_a_partition_while_it_works_does_not_commit_for_the_new_owner(

@@ -39,6 +39,16 @@ def test_ports_are_those_of_the_declaration_unless_they_are_set(monkeypatch: pyt
     assert ServiceSettings.load("example").port == 0
 
 
+def test_each_worker_has_a_name_of_its_own_in_the_consumer_group_if_its_process_has_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, of_the_second in (("order-0", "order-0-1"), ("", "")):
+        monkeypatch.setenv("STOA_GROUP_INSTANCE_ID", name)
+        settings = ServiceSettings()
+        settings.become_worker(1)
+        assert settings.group_instance_id == of_the_second
+
+
 @pytest.mark.parametrize("code", ["usd", "DOLLAR", "XXX", "JPY"])
 def test_a_currency_that_amounts_cannot_be_in_is_refused(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STOA_CURRENCY", code)

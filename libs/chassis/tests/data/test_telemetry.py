@@ -27,6 +27,9 @@ def test_the_values_of_secret_keys_are_masked_at_any_depth(key: str) -> None:
         ("sent Bearer eyJhbGciOi.eyJzdWIi.c2ln", f"sent Bearer {MASK}"),
         ("card 4111 1111 1111 1111 was refused", f"card {MASK} was refused"),
         ("4242424242424242", MASK),
+        ("ada.o'neill+shop@mail.example is taken", f"{MASK} is taken"),
+        ("user@bücher.example", MASK),
+        ("it exists\nDETAIL:  Key (name)=(Ada) exists.\nat work", f"it exists\nDETAIL:  {MASK}\nat work"),
     ],
 )  # fmt: skip
 def test_secrets_inside_of_texts_are_masked(text: str, safe: str) -> None:
@@ -36,6 +39,9 @@ def test_secrets_inside_of_texts_are_masked(text: str, safe: str) -> None:
 def test_what_identifies_and_counts_is_kept() -> None:
     event = {"order_id": str(uuid4()), "offset": 12345, "ok": True, "at": "2026-11-24T09:28:07.177485Z"}
     assert masked(**event) == event
+    assert masked(event="the broker GroupCoordinator@127.0.0.1:9092 is gone") == {
+        "event": "the broker GroupCoordinator@127.0.0.1:9092 is gone"
+    }
 
 
 def test_lines_are_json_with_service_correlation_and_trace_whoever_logs() -> None:

@@ -1,0 +1,107 @@
+"""Nothing that says who somebody is gets into a log, of a service or of a server, however a request fails."""
+
+import asyncio
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from stoa_rest import Address
+from tests.e2e.shop import Customer, Shop, order_body, refusal
+
+_LOGGED_WITHIN = 1.0  # seconds
+
+
+def _told_by(logs: Path, words: dict[str, str]) -> list[str]:
+    return [
+        f"{log.name}: {what}: {line[:300]}"
+        for log in sorted(logs.glob("*.log*"))
+        for line in log.read_text(errors="replace").splitlines()
+        for what, word in words.items()
+        if word.lower() in line.lower()
+    ]
+
+
+@pytest.mark.timeout(180)
+async def test_no_log_tells_who_somebody_is_or_what_only_they_know(shop: Shop, state: Path) -> None:
+    mark = uuid4().hex[:10]
+    person = {
+        "e-mail": f"ada.{mark}@mail-{mark}.example",
+        "another e-mail": f"countess.{mark}@mail-{mark}.example",
+        "password": f"correct horse {mark}",
+        "wrong password": f"battery staple {mark}",
+        "first name": f"Adaline{mark}",
+        "last name": f"Lovelace{mark}",
+        "street": f"{mark} St James's Square",
+        "phone": "+1 207 555 0142",
+    }
+    name = {"first_name": person["first name"], "last_name": person["last name"]}
+    address: Address = {
+        "recipient": f"{person['first name']} {person['last name']}",
+        "line1": person["street"],
+        "city": "Portland",
+        "region": "ME",
+        "postal_code": "04101",
+        "country": "US",
+    }
+    ada, nobody = Customer(shop.http), shop.nobody()
+    await ada.create_user(email=person["e-mail"], password=person["password"], **name)
+    await ada.sign_in(person["e-mail"], person["password"])
+    told = person | {"access token": ada.access_token, "refresh token": ada.refresh_token}
+
+    for email in (person["e-mail"], person["e-mail"].upper()):
+        assert (
+            await refusal(
+                nobody, "POST", "/api/v1/users", {"email": email, "password": person["password"], **name}
+            )
+        ).status == 409
+    for body in (
+        {"email": person["e-mail"], "password": person["wrong password"]},
+        {"email": person["another e-mail"], "password": person["password"]},
+        {"email": person["e-mail"], "password": [person["password"]]},
+        {"email": person["e-mail"], "passwort": person["password"]},
+    ):
+        await refusal(nobody, "POST", "/api/v1/auth/login", body)
+    await refusal(nobody, "POST", "/api/v1/auth/refresh", {"refresh_token": f"{ada.refresh_token}x"})
+    own = f"/api/v1/users/{ada.user_id}"
+    for profile in (
+        {"email": f"{person['another e-mail']} {person['e-mail']}"},
+        {"first_name": person["first name"] * 50},
+        {"first_name": f"{person['first name']}\u0000"},
+        {"phone": person["phone"] * 9},
+        {"nickname": person["first name"]},
+    ):
+        await refusal(ada, "PUT", own, profile)
+    for wrong in ({"country": "XX"}, {"line1": person["street"] * 50}, {"street": person["street"]}):
+        await refusal(ada, "POST", f"{own}/addresses", {**address, **wrong})
+    other = await shop.shopper()
+    await refusal(other, "GET", f"{own}?email={person['e-mail']}&access_token={ada.access_token}")
+    stranger = Customer(shop.http)
+    stranger.access_token = f"{ada.access_token}x"
+    await refusal(stranger, "GET", own)
+
+    await ada.create_address(ada.user_id, kind="KIND_SHIPPING", **address)
+    item = await shop.item()
+    for card in ("tok_visa", "tok_declined"):
+        await ada.add(item)
+        placed = {**order_body(card), "shipping_address": address}
+        await refusal(
+            ada, "POST", "/api/v1/orders", {**placed, "shipping_address": {**address, "country": "XX"}}
+        )
+        order = (await ada.send("POST", "/api/v1/orders", json=placed)).json()
+        await refusal(ada, "POST", "/api/v1/orders", {**placed, "payment_token": person["street"]})
+        await ada.settled(order)
+        cancel = f"/api/v1/orders/{order['order_id']}/cancel"
+        answer = await ada.send("PUT", cancel, json={"reason": f"{person['first name']} changed her mind"})
+        assert answer.status_code < 500
+    await ada.logout(refresh_token=ada.refresh_token)
+    await refusal(nobody, "POST", "/api/v1/auth/refresh", {"refresh_token": ada.refresh_token})
+
+    await asyncio.sleep(_LOGGED_WITHIN)
+    assert _told_by(state / "logs", told) == []
+
+
+def test_a_log_that_tells_something_is_found(tmp_path: Path) -> None:
+    (tmp_path / "postgres.log").write_text("ERROR: taken\nDETAIL: Key (email)=(Ada@mail.example) exists\n")
+    [found] = _told_by(tmp_path, {"e-mail": "ada@mail.example", "street": "St James's Square"})
+    assert found.startswith("postgres.log: e-mail: DETAIL")
