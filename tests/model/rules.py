@@ -147,6 +147,25 @@ def broken_at_rest(
     return "; ".join(f"{found.rule}: {found.detail}" for found in findings(books))
 
 
+def outcome(order_id: UUID, state: OrderState) -> str:
+    """Say where an order stands; "" if it was not placed."""
+    order = _order(order_id, state)
+    return order.status.value if order else ""
+
+
+def cancelled_for_nothing(order_id: UUID, state: OrderState, hindrances: tuple[str, ...]) -> str:
+    """Say why an order was cancelled though nothing stood in its way; "" if something did.
+
+    `hindrances` are how the reasons begin that there may be. A shop that refuses every order keeps all other
+    promises: books without money and stock always balance.
+    """
+    order = _order(order_id, state)
+    if order is None or order.status is not Status.CANCELLED:
+        return ""
+    reason = order.history[-1].reason
+    return "" if reason.startswith(hindrances) else f"an order was cancelled for nothing: {reason}"
+
+
 def _order(order_id: UUID, state: OrderState) -> Order | None:
     facts = [recorded for _, recorded in state.rows.facts]
     return Order.replay(order_id, facts) if facts else None

@@ -81,6 +81,7 @@ W = TypeVar("W", bound=Unfinished)
 S = TypeVar("S")
 
 USER = UUID(int=1)
+CHANGED_MY_MIND = "changed my mind"
 _PRICE = Money(Decimal(10), "USD")
 _TARIFF = Tariff({"standard": Money(Decimal(1), "USD")}, Decimal(0))
 _ADDRESS = Address("A. Buyer", "1 Street", "", "Town", "", "12345", "US")
@@ -391,7 +392,7 @@ class OrderService:
     def cancel(self, state: OrderState) -> Outcome[OrderState]:
         """The buyer cancels."""
         buyer = Principal(str(USER))
-        return self._do(state, lambda orders, _: orders.cancel(self.order_id, "changed my mind", buyer))
+        return self._do(state, lambda orders, _: orders.cancel(self.order_id, CHANGED_MY_MIND, buyer))
 
     def handle(self, state: OrderState, payload: Payload, position: int) -> Outcome[OrderState]:
         """An event comes."""

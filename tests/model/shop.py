@@ -15,12 +15,13 @@ from stoa_contracts.events import Payload
 from stoa_inventory.service import Inventory
 from stoa_order import testing as order_memory
 from stoa_payment import testing as payment_memory
-from stoa_payment.model import PaymentStatus
+from stoa_payment.model import ChargeStatus, PaymentStatus
 from stoa_payment.service import Payments
 from stoa_payment.testing import Bank, Fate
-from tests.model.rules import broken_at_rest, broken_now, ordered_twice
+from tests.model.rules import broken_at_rest, broken_now, cancelled_for_nothing, ordered_twice, outcome
 from tests.model.services import (
     BRING_ON,
+    CHANGED_MY_MIND,
     CLAIM,
     GIVE_UP,
     TO_CART,
@@ -74,7 +75,8 @@ class Scenario:
 
     `tasks` is how many use cases of payment may be under way at once for an order; `faults` whether messages
     come twice or get lost, processes die and the gateway fails to answer; `remembers` whether consumers have
-    an inbox; `staff` what staff may give back on their own.
+    an inbox; `staff` what staff may give back on their own; `payment_answers` whether there is a payment
+    service at all: without it each question gets lost.
 
     With `one_cart` all orders are of one shopper, who orders what is in one cart in as many tabs, and puts in
     one more of the first variant up to `adds` times: the basket of the first buyer is what is in it.
@@ -88,6 +90,26 @@ class Scenario:
     staff: tuple[StaffRefund, ...] = ()
     one_cart: bool = False
     adds: int = 0
+    payment_answers: bool = True
+
+    def hindrances(self, buyer: Buyer) -> tuple[str, ...]:
+        """How the reasons begin for which a buyer's order may be cancelled.
+
+        Deadlines may pass, and payment may give up on the gateway, at any time.
+        """
+        bought = [sum(quantities) for quantities in zip(*(each.basket for each in self.buyers), strict=True)]
+        bought[0] += self.adds
+        scarce = any(wanted > there for wanted, there in zip(bought, self.stock, strict=True))
+        refused = payment_memory.CARDS[buyer.card].status is ChargeStatus.FAILED
+        return (
+            CHANGED_MY_MIND,
+            "stock could not be reserved in time",
+            "payment timed out",
+            "payment failed: gateway unavailable",
+            "payment refunded",  # what was captured after that, or by staff
+            *(["out of stock: "] if scarce else ()),
+            *(["payment failed: "] if refused else ()),
+        )
 
 
 class Effect(NamedTuple):
@@ -463,6 +485,10 @@ class Shop:
         for question_number in sorted(messages.questions):
             question = self._things[question_number]
             rest = messages.without(question_number)
+            if not self.scenario.payment_answers:
+                after = (order, payment_number, self._number(rest))
+                yield Move(f"{whose}the question to payment gets lost: {question.kind}", after, "", True)
+                continue
             if room:
                 yield begin(f"payment is asked: {question.kind}", question.kind, question, rest, due=True)
             if room and faults:
@@ -552,7 +578,8 @@ class Shop:
                 break
             labels.append(step.label)
             after, problem = step.after, step.problem
-        if not problem and after != move_from and _OVERDUE in move.label:
+        answered = self.scenario.payment_answers
+        if not problem and answered and after != move_from and _OVERDUE in move.label:
             problem = "an order waits for its deadline though everybody has answered"
         return Move("; ".join(labels), after, problem, True)
 
@@ -589,8 +616,20 @@ class Shop:
                 for number, order in enumerate(self._orders)
             ]
             cart = self._things[state[_CART]] if self.scenario.one_cart else None
-            self._broken_at_rest[state] = broken_at_rest(orders, self._things[state[_STOCK]], cart)
+            refused = (self._cancelled_for_nothing(number, state) for number in range(len(orders)))
+            wrong = broken_at_rest(orders, self._things[state[_STOCK]], cart)
+            self._broken_at_rest[state] = wrong or next(filter(None, refused), "")
         return self._broken_at_rest[state]
+
+    def outcome(self, state: State) -> tuple[str, ...]:
+        """Where each order stands; "" for one that was not placed."""
+        orders = enumerate(self._orders)
+        return tuple(outcome(o.order_id, self._things[self._of(state, number)[0]]) for number, o in orders)
+
+    def _cancelled_for_nothing(self, number: int, state: State) -> str:
+        order: OrderState = self._things[self._of(state, number)[0]]
+        hindrances = self.scenario.hindrances(self.scenario.buyers[number])
+        return cancelled_for_nothing(self._orders[number].order_id, order, hindrances)
 
 
 _CLAIM = "an instance claims the saga "

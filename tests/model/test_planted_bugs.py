@@ -17,7 +17,7 @@ from stoa_chassis.auth import Principal
 from stoa_chassis.avro import Event
 from stoa_chassis.due import DueWork
 from stoa_chassis.uow import transactional
-from stoa_events import OrderCancelled, OrderPlaced, PaymentRefunded, PaymentSuccessful
+from stoa_events import InventoryReserved, OrderCancelled, OrderPlaced, PaymentRefunded, PaymentSuccessful
 from stoa_inventory.model import NotReserved
 from stoa_inventory.ports import Tx as InventoryTx
 from stoa_inventory.service import Inventory
@@ -315,6 +315,32 @@ def test_a_refund_that_is_known_first_must_not_leave_the_order_waiting(
     use(monkeypatch, RESERVE, replace(CHARGE, answers={**CHARGE.answers, PaymentSuccessful: pay}))
     report = broken(replace(GOOD, staff=(StaffRefund.PART,)))
     assert report.wrong == "an order waits for its deadline though everybody has answered"
+
+
+def test_a_shop_that_refuses_every_order_is_found(
+    monkeypatch: pytest.MonkeyPatch, broken: Callable[..., Report]
+) -> None:
+    def refuse(order: Order, answer: InventoryReserved, now: datetime) -> None:
+        order.cancel("not today", now)
+
+    use(monkeypatch, replace(RESERVE, answers={**RESERVE.answers, InventoryReserved: refuse}), CHARGE)
+    assert broken().wrong == "at rest, an order was cancelled for nothing: not today"
+
+
+def test_a_stock_that_is_never_enough_is_found(
+    monkeypatch: pytest.MonkeyPatch, broken: Callable[..., Report]
+) -> None:
+    nothing = property(lambda stock: 0)
+    monkeypatch.setattr("stoa_inventory.model.Stock.available", nothing)
+    assert "cancelled for nothing: out of stock" in broken().wrong
+
+
+def test_a_charge_that_never_gives_up_is_found_where_payment_never_answers(
+    monkeypatch: pytest.MonkeyPatch, broken: Callable[..., Report]
+) -> None:
+    use(monkeypatch, RESERVE, replace(CHARGE, gives_up=None))
+    report = broken(replace(GOOD, payment_answers=False))
+    assert "every order is settled: pending, waiting for: charge" in report.wrong
 
 
 def test_orders_that_do_not_claim_the_cart_are_two_of_the_same_things(broken: Callable[..., Report]) -> None:

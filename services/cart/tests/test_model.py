@@ -24,7 +24,7 @@ from stoa_cart.model import (
     Offer,
     OutOfStock,
 )
-from stoa_chassis.errors import InvalidArgument
+from stoa_chassis.errors import Code, InvalidArgument
 from stoa_chassis.ids import new_id
 from stoa_events import CartItemAdded, OrderPlaced
 
@@ -261,6 +261,7 @@ def test_the_stock_has_to_suffice_for_all_of_a_variant_in_the_cart() -> None:
     with pytest.raises(OutOfStock) as refused:
         cart.add(offer(lamp), 1, 3, NOW)
     assert refused.value.metadata == {"variant_id": str(lamp), "requested": "4", "available": "3"}
+    assert (refused.value.code, refused.value.reason) == (Code.FAILED_PRECONDITION, "OUT_OF_STOCK")
     with pytest.raises(OutOfStock):
         cart.set_quantity(cart.items[0].item_id, 4, 3, NOW)
     assert contents(cart) == {lamp: 3}
@@ -279,8 +280,9 @@ def test_more_than_999_of_a_variant_are_refused_naming_the_quantity() -> None:
 
 def test_the_101st_variant_is_refused_but_not_more_of_the_others() -> None:
     cart = cart_of({new_id(): 1 for _ in range(MAX_LINES)})
-    with pytest.raises(CartFull):
+    with pytest.raises(CartFull) as refused:
         cart.add(offer(), 1, PLENTY, NOW)
+    assert (refused.value.code, refused.value.reason) == (Code.FAILED_PRECONDITION, "CART_FULL")
     cart.add(offer(cart.items[0].variant_id), 1, PLENTY, NOW)
     assert cart.items[0].quantity == 2
 

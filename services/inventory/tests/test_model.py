@@ -220,9 +220,9 @@ def test_what_comes_back_fits_on_a_full_shelf() -> None:
 
 
 def test_the_largest_count_fits() -> None:
-    lamp = stock(2**31 - 2)
+    lamp = stock(999_999_999)
     adjust(lamp, 1)
-    assert lamp.stock_count == 2**31 - 1
+    assert lamp.stock_count == 1_000_000_000
 
 
 def test_a_refused_adjustment_says_how_many_there_are_and_changes_nothing() -> None:
@@ -231,7 +231,7 @@ def test_a_refused_adjustment_says_how_many_there_are_and_changes_nothing() -> N
         adjust(lamp, -7)
     assert refused.value.metadata == {"stock_count": "10", "reserved_count": "4"}
     with pytest.raises(StockTooLarge):
-        adjust(lamp, 2**31 - 10)
+        adjust(lamp, 999_999_991)
     assert (lamp.stock_count, lamp.reserved_count, lamp.updated_at) == (10, 4, NOW)
     assert lamp.movements == []
 
@@ -276,9 +276,10 @@ def test_what_is_not_sold_any_more_is_never_low_and_can_not_be_counted() -> None
     lamp = stock(1, threshold=5)
     assert lamp.sell(False, LATER)
     assert (lamp.on_sale, lamp.is_low, lamp.updated_at, lamp.events) == (False, False, LATER, [])
-    for count in (lambda: adjust(lamp, 1), lambda: lamp.set_threshold(6, LATER)):
-        with pytest.raises(VariantWithdrawn, match=str(lamp.variant_id)):
-            count()
+    with pytest.raises(VariantWithdrawn, match=str(lamp.variant_id)):
+        adjust(lamp, 1)
+    with pytest.raises(VariantWithdrawn, match=str(lamp.variant_id)):
+        lamp.set_threshold(6, LATER)
     assert (lamp.stock_count, lamp.threshold, lamp.movements) == (1, 5, [])
 
 

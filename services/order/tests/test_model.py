@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stoa_chassis.errors import RequestIdReused
+from stoa_chassis.errors import Code, RequestIdReused
 from stoa_chassis.ids import new_id
 from stoa_contracts.money import Money
 from stoa_events import InventoryOutOfStock, OrderCancelled, OrderConfirmed, OrderPlaced
@@ -110,8 +110,9 @@ class TestPlacing:
         assert step_of(order) is RESERVE_STOCK
 
     def test_an_empty_cart_cannot_be_ordered(self) -> None:
-        with pytest.raises(CartEmpty):
+        with pytest.raises(CartEmpty) as refused:
             check_offers([], [])
+        assert refused.value.reason == "CART_EMPTY"
 
     def test_a_changed_price_names_the_item_and_both_prices(self) -> None:
         same, dearer = cart_line("5.00"), cart_line("10.00")
@@ -162,6 +163,7 @@ class TestPlacing:
         with pytest.raises(ForeignCurrency) as refused:
             placed(cart_line(), foreign)
         assert refused.value.metadata == {"priced_in": "EUR", "sold_in": "USD"}
+        assert refused.value.reason == "FOREIGN_CURRENCY"
 
     def test_a_variant_of_another_product_is_not_on_offer(self) -> None:
         line = cart_line()
@@ -422,8 +424,13 @@ class TestCancelling:
     def test_what_left_the_warehouse_cannot_be_cancelled(self) -> None:
         order = confirmed()
         order.status = Status.SHIPPED
-        with pytest.raises(NotCancellable):
+        with pytest.raises(NotCancellable) as refused:
             order.cancel("too late", NOW)
+        assert (refused.value.code, refused.value.reason) == (
+            Code.FAILED_PRECONDITION,
+            "ORDER_NOT_CANCELLABLE",
+        )
+        assert kinds(order) == [OrderPlaced, OrderConfirmed]
 
 
 @given(

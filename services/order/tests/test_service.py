@@ -321,8 +321,9 @@ async def test_a_request_whose_order_can_not_be_read_yet_is_in_progress(
     await shop.place("twice", buyer)
     for read in ("by_request", "get"):
         monkeypatch.setattr(testing.OrderViews, read, not_yet)
-    with pytest.raises(RequestInProgress):
+    with pytest.raises(RequestInProgress) as refused:
         await shop.place("twice", buyer)
+    assert (refused.value.code, refused.value.reason) == (Code.ABORTED, "REQUEST_IN_PROGRESS")
 
 
 async def test_a_price_in_another_currency_than_the_shops_is_refused_by_name(shop: ShopInMemory) -> None:
@@ -480,8 +481,9 @@ async def test_an_order_is_shown_to_its_buyer_and_staff_and_nobody_else(shop: Sh
         shop.orders.get(new_id(), staff),
         shop.orders.cancel(new_id(), "", staff),
     ):
-        with pytest.raises(OrderNotFound):
+        with pytest.raises(OrderNotFound) as refused:
             await use_case
+        assert (refused.value.code, refused.value.reason) == (Code.NOT_FOUND, "ORDER_NOT_FOUND")
 
 
 async def test_a_list_is_read_from_where_the_page_before_ended(shop: ShopInMemory) -> None:

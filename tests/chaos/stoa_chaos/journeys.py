@@ -174,15 +174,10 @@ async def _place(
 
 
 async def _place_again(shopper: Shopper, card: str, request_id: str, order: Order) -> None:
-    """Send a request to order once more: it may give nothing but its order, or say that this is cancelled."""
-    try:
-        again = await shopper.place(card, request_id)
-    except ApiError as error:
-        if error.status != 409 or order["status"] != "cancelled":
-            raise
-    else:
-        if again["order_id"] != order["order_id"]:
-            shopper.record.complain(f"a repeated request gave another order: {again['order_id']}")
+    """Send a request to order once more: it may give nothing but its order."""
+    again = await shopper.place(card, request_id)
+    if again["order_id"] != order["order_id"]:
+        shopper.record.complain(f"a repeated request gave another order: {again['order_id']}")
 
 
 async def _left_in_cart(shopper: Shopper, orders: Sequence[Order]) -> None:

@@ -110,8 +110,16 @@ class Shopper(Client):
         await shopping.put_into_cart(self, self.user_id, item, quantity)
 
     async def place(self, card: str, request_id: str) -> Order:
-        """Order what is in the cart."""
-        return await self.place_order(request_id=request_id, shipping_address=ADDRESS, payment_token=card)
+        """Order what is in the cart. Raises ApiError, GaveUp.
+
+        Whose answer was lost on the way may be told that the order has been cancelled since, and looks at it.
+        """
+        try:
+            return await self.place_order(request_id=request_id, shipping_address=ADDRESS, payment_token=card)
+        except ApiError as error:
+            if error.reason != "REQUEST_ID_USED" or "order_id" not in error.metadata:
+                raise
+            return await self.get_order(error.metadata["order_id"])
 
     async def cart_holds(self, wanted: Mapping[str, int]) -> bool:
         """Look at the cart until it holds so many of each variant and nothing else; False: it never did."""

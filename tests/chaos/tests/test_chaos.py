@@ -189,8 +189,9 @@ def _shopper(*answers: httpx.Response | Exception, timeout: float = 60) -> Shopp
     return Shopper(http, Record(), Counter(), timeout=timeout, pause=0.001)
 
 
-def _refused(status: int, reason: str) -> httpx.Response:
-    return httpx.Response(status, json={"message": "no", "details": [{"reason": reason}]})
+def _refused(status: int, reason: str, **metadata: str) -> httpx.Response:
+    details = [{"reason": reason, "metadata": metadata}]
+    return httpx.Response(status, json={"message": "no", "details": details})
 
 
 async def test_a_shopper_insists_until_there_is_an_answer_and_every_try_is_counted() -> None:
@@ -289,6 +290,9 @@ class _Shop:
                 self._cart = {}
             elif self._doubles:
                 self._cart = {line["variant_id"]: 2 * line["quantity"] for line in items}
+        elif self._orders[request_id]["status"] == "cancelled":
+            order_id = self._orders[request_id]["order_id"]
+            return _refused(409, "REQUEST_ID_USED", order_id=order_id)
         return httpx.Response(200, json=self._orders[request_id])
 
     def _order(self, order_id: str) -> dict[str, Any]:

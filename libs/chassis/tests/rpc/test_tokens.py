@@ -186,10 +186,9 @@ async def test_keys_are_fetched_once_as_long_as_they_are_fresh(issuer: KeyServer
     assert issuer.fetches == 1
 
 
-def older(keys: RemoteKeys, seconds: float) -> None:
-    """Let a key set be so much older, and its last fetch so much longer ago."""
-    keys._fetched_at -= seconds
-    keys._tried_at -= seconds
+def aged(keys: RemoteKeys, seconds: float) -> None:
+    """Let a key set be so old, and its last fetch so long ago."""
+    keys._fetched_at = keys._tried_at = time.monotonic() - seconds
 
 
 async def test_an_unknown_key_is_asked_for_again_after_a_pause(issuer: KeyServer) -> None:
@@ -199,11 +198,11 @@ async def test_an_unknown_key_is_asked_for_again_after_a_pause(issuer: KeyServer
     check = TokenVerifier(keys, "stoa", "stoa")
     await check.verify(old.token("ann"))
     issuer.publish(old, new)
-    for seconds in (0, 3):
-        older(keys, seconds)
+    for seconds in (0, 4.5):
+        aged(keys, seconds)
         with pytest.raises(TokenInvalid):
             await check.verify(new.token("ann"))
-    older(keys, 3)
+    aged(keys, 5.5)
     assert await check.verify(new.token("ann"))
     assert issuer.fetches == 2
 
@@ -216,17 +215,17 @@ async def test_nobody_waits_for_keys_that_are_a_little_too_old_but_for_much_olde
     keys = RemoteKeys(issuer.url)
     check = TokenVerifier(keys, "stoa", "stoa")
     await check.verify(mint.token("ann"))
-    older(keys, 290)
+    aged(keys, 299.5)
     await check.verify(mint.token("bob"))
     await asyncio.sleep(0.05)
     assert issuer.fetches == 1
     issuer.answering.clear()
-    older(keys, 20)
+    aged(keys, 300.5)
     await check.verify(mint.token("cid"))
     await eventually(lambda: issuer.fetches == 2)
-    older(keys, 280)
+    aged(keys, 599.5)
     await check.verify(mint.token("dan"))
-    older(keys, 20)
+    aged(keys, 600.5)
     waiting = asyncio.create_task(check.verify(mint.token("eve")))
     await asyncio.sleep(0.05)
     assert not waiting.done()
