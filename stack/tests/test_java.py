@@ -1,5 +1,6 @@
 """Servers on the Java runtime start soon, and start all the same without what makes them start sooner."""
 
+import asyncio
 import os
 import subprocess
 from pathlib import Path
@@ -13,8 +14,8 @@ def test_a_server_without_an_archive_of_its_classes_starts_and_says_nothing_of_i
     assert "error" not in done.stdout + done.stderr
 
 
-async def test_an_archive_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path) -> None:
-    await java.write_archive(os.getpid(), tmp_path / "archive.jsa")  # which is no Java program
+def test_an_archive_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path) -> None:
+    asyncio.run(java.write_archive(os.getpid(), tmp_path / "archive.jsa"))  # which is no Java program
     assert list(tmp_path.iterdir()) == []
 
 
