@@ -3,7 +3,7 @@ STOA = @stack/bootstrap && .venv/bin/stoa
 S ?= order
 
 .DEFAULT_GOAL := help
-.PHONY: help up down status logs reset demo test model lint gen audit chaos bench profile soak lock apply new
+.PHONY: help up down status logs reset demo test model mutants lint gen audit chaos bench profile soak lock apply new
 
 help:    ## show this
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/ ##/' | awk -F ' *## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -46,6 +46,9 @@ profile: ## a flame graph of a service under load: make profile S=payment
 
 model:   ## explore the order saga deeper than the tests do
 	$(STOA) model
+
+mutants: ## do the tests notice mistakes in the code? make mutants A="--module 'stoa_order.*'"
+	$(STOA) mutants $(A)
 
 soak:    ## a moderate load for 20 minutes, to see what grows: make soak A="--minutes 5"
 	$(STOA) soak $(A)

@@ -67,7 +67,8 @@ def replies(max_body_bytes: int) -> list[Reply]:
             "response.code >= 400 && response.code < 500",
             code_pb2.INVALID_ARGUMENT,
             "MALFORMED_REQUEST",
-            "the request can't be read: %RESPONSE_CODE_DETAILS%",
+            # Why, in Envoy's terms, is in the access log.
+            "the request is not well-formed, or has a header or a path that is not allowed",
             400,
         ),
         Reply("response.code >= 500", code_pb2.INTERNAL, "INTERNAL", "internal error", 500),

@@ -74,6 +74,24 @@ async def test_a_good_token_is_passed_on_for_the_service_to_check(edge: Edge) ->
     assert edge.services.last.metadata["authorization"] == headers["authorization"]
 
 
+async def test_a_service_learns_the_address_of_the_client_which_can_not_say_another(edge: Edge) -> None:
+    for headers in (
+        {},
+        {"x-stoa-client-address": "192.0.2.1"},
+        {"x-forwarded-for": "192.0.2.1"},
+        {"x-envoy-external-address": "192.0.2.1"},
+    ):
+        assert (await edge.client.post(LOGIN, json={}, headers=headers)).status_code == 200
+        assert edge.services.last.metadata["x-stoa-client-address"] == "127.0.0.1"
+
+
+async def test_a_proxy_that_is_trusted_says_who_the_client_is(tmp_path: Path) -> None:
+    async with running(tmp_path, trusted_hops=1) as edge:
+        for header, client in (("192.0.2.1", "192.0.2.1"), ("198.51.100.9, 2001:db8::7", "2001:db8::7")):
+            await edge.client.post(LOGIN, json={}, headers={"x-forwarded-for": header})
+            assert edge.services.last.metadata["x-stoa-client-address"] == client
+
+
 @pytest.mark.parametrize("scheme", ["bearer", "BEARER", "bEaReR", "Bearer "])
 async def test_a_scheme_is_known_whatever_its_case(scheme: str, edge: Edge) -> None:
     headers = {"authorization": f"{scheme} {edge.issuer.token()}"}

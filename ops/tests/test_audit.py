@@ -10,6 +10,8 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from stoa_cart import audit as cart
+from stoa_cart.audit import Claim
 from stoa_inventory import audit as inventory
 from stoa_inventory.audit import Count, Reservation
 from stoa_ops.audit import command
@@ -56,6 +58,7 @@ class Told(ShopBooks):
     counts: dict[UUID, Count]
     movements: dict[UUID, Count]
     reservations: list[Reservation]
+    claims: list[Claim]
     backlogs: dict[str, Backlog]
     dead_letters: dict[str, int]
 
@@ -82,10 +85,12 @@ def books() -> Told:
     ]
     told.counts, told.movements = {LAMP: Count(5, 1)}, {LAMP: Count(5, 1)}
     told.reservations = [Reservation(BOUGHT, LAMP, 1, "held"), Reservation(CANCELLED, LAMP, 2, "released")]
+    told.claims = []
     told.services = {
         "order": order.Books(told.orders),
         "payment": payment.Books(told.payments),
         "inventory": inventory.Books(told.counts, told.movements, told.reservations),
+        "cart": cart.Books(told.claims),
     }
     return told
 
@@ -200,6 +205,18 @@ def garbage_that_was_not_parked(books: Told) -> None:
     books.events.parked["cart"] = {(AT_ORDER_PLACED, 6)}
 
 
+def a_claim_that_outlives_its_order(books: Told) -> None:
+    books.claims.append(Claim(uuid4(), BOUGHT, "placed"))
+
+
+def a_claim_that_is_kept_for_no_order(books: Told) -> None:
+    books.claims.append(Claim(uuid4(), uuid4(), "placed"))
+
+
+def a_cart_that_holds_again_what_was_ordered(books: Told) -> None:
+    books.claims.append(Claim(uuid4(), CANCELLED, "lapsed"))
+
+
 RULES: dict[Callable[[Told], None], str] = {
     a_stock_row_changed_by_hand: "stock is the sum of its movements",
     a_reserved_count_changed_by_hand: "what is reserved is promised to orders",
@@ -214,6 +231,9 @@ RULES: dict[Callable[[Told], None], str] = {
     a_refund_that_never_reached_the_gateway: "the gateway's ledger agrees",
     a_confirmed_order_without_its_stock: "orders have the stock that they wait for, and no others",
     stock_that_a_cancelled_order_still_holds: "orders have the stock that they wait for, and no others",
+    a_claim_that_outlives_its_order: "a cart holds what its order under way is of, and no longer",
+    a_claim_that_is_kept_for_no_order: "a cart holds what its order under way is of, and no longer",
+    a_cart_that_holds_again_what_was_ordered: "a cart holds what its order under way is of, and no longer",
     an_order_that_never_ends: "every order is settled",
     a_saga_that_never_ends: "every order is settled",
     a_payment_that_never_ends: "every payment is settled",
@@ -238,6 +258,11 @@ def test_what_is_wrong_is_found(wrong: Callable[[Told], None]) -> None:
     told = books()
     wrong(told)
     assert RULES[wrong] in broken(told)
+
+
+def claims_of_orders_under_way_and_of_those_that_are_over(books: Told) -> None:
+    for order_id, state in ((uuid4(), "open"), (uuid4(), "lapsed"), (BOUGHT, "over"), (CANCELLED, "over")):
+        books.claims.append(Claim(uuid4(), order_id, state))
 
 
 def an_event_that_is_not_consumed_yet(books: Told) -> None:
@@ -284,6 +309,7 @@ def a_charge_unknown_here_that_was_given_back_at_the_gateway(books: Told) -> Non
 
 
 FINE: list[Callable[[Told], None]] = [
+    claims_of_orders_under_way_and_of_those_that_are_over,
     an_event_that_is_not_consumed_yet,
     an_event_that_was_parked,
     garbage_that_was_parked,

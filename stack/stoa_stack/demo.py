@@ -198,6 +198,12 @@ async def _be_declined(stage: Stage, shopper: ShownClient, lamp: Item) -> None:
     stage.expect("declined" in order["status_history"][-1]["reason"], "the history says why")
 
     await _until_for_sale(stage, shopper, lamp, before["available"])
+    quiet = shopper.quietly()
+    await stage.until(
+        lambda: quiet.get_cart(shopper.user_id),
+        lambda cart: [item["quantity"] for item in cart["items"]] == [3],
+        "the lamps are in the cart again, for another card",
+    )
 
 
 async def _cancel(stage: Stage, shopper: ShownClient, order: Order, lamp: Item) -> None:

@@ -147,17 +147,16 @@ async def test_hundreds_of_wrong_fields_are_one_answer_that_touches_nobody_else(
     attributes = {f"{number} {'é' * 40}": "" for number in range(30)}
     one = dict(new_product()["variants"][0])
     broken = new_product() | {"variants": [one | {"attributes": attributes} for _ in range(20)]}
-    ids = "&".join(f"product_ids=lamp{number}" for number in range(500))
-    few = "&".join(f"product_ids={'é' * 20}{number}" for number in range(100))
+    ids = [f"product_ids=lamp{number}" for number in range(500)]
     others = [asyncio.create_task(shop.staff.create_product(**new_product())) for _ in range(30)]
     for _ in range(5):
         refused = await refusal(shop.staff, "POST", "/api/v1/products", broken)
         assert (refused.status, refused.reason) == (400, "INVALID_ARGUMENT")
         assert len(refused.violations) > 10
         assert refused.violations[""].startswith("and 5")
-        refused = await refusal(shop.nobody(), "GET", f"/api/v1/products:batchGet?{few}")
+        refused = await refusal(shop.nobody(), "GET", f"/api/v1/products:batchGet?{'&'.join(ids[:100])}")
         assert (refused.status, refused.violations["product_ids[0]"]) == (400, "must be a UUID")
-        refused = await refusal(shop.nobody(), "GET", f"/api/v1/products:batchGet?{ids}")
+        refused = await refusal(shop.nobody(), "GET", f"/api/v1/products:batchGet?{'&'.join(ids)}")
         assert (refused.status, refused.violations) == (
             400,
             {"product_ids": "must have at most 100 entries"},

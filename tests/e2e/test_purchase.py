@@ -1,15 +1,16 @@
 """A shopper buys, and what can go wrong on the way is put right."""
 
 import asyncio
+from collections.abc import Mapping
 from decimal import Decimal
 from uuid import uuid4
 
 import pytest
 
-from stoa_rest import Money, Order
+from stoa_rest import Cart, Money, Order
 from stoa_stack.rest import ApiError
-from stoa_stack.shopping import ADDRESS, Item
-from tests.e2e.shop import Customer, Shop, eventually
+from stoa_stack.shopping import ADDRESS, Item, money
+from tests.e2e.shop import Customer, Shop, eventually, order_body
 
 
 def amount(money: Money) -> Decimal:
@@ -41,15 +42,118 @@ async def test_a_shopper_registers_finds_a_product_fills_a_cart_orders_and_pays(
     assert payment["amount"] == order["total_amount"]
 
 
-async def test_the_cart_is_emptied_once_its_order_is_placed(shop: Shop) -> None:
+async def test_the_cart_is_empty_when_its_order_is_placed_and_stays_so(shop: Shop) -> None:
     ada = await shop.shopper()
     await ada.add(await shop.item())
+    order = await ada.order()
+    assert not (await ada.get_cart(ada.user_id))["items"]
+    await ada.settled(order)
+    assert not (await ada.get_cart(ada.user_id))["items"]
+
+
+async def test_two_tabs_at_once_order_the_same_cart_once(shop: Shop) -> None:
+    item = await shop.item(stock=10)
+    ada = await shop.shopper()
+    await ada.add(item, 2)
+    answers = await asyncio.gather(*(ada.order() for _ in range(6)), return_exceptions=True)
+    (order,) = (answer for answer in answers if not isinstance(answer, BaseException))
+    for answer in answers:
+        if isinstance(answer, BaseException):
+            assert isinstance(answer, ApiError), answer
+            assert (answer.status, answer.reason in ("CART_EMPTY", "CART_CHANGED")) == (409, True)
+    assert (await ada.settled(order))["status"] == "confirmed"
+    assert await shop.stock(item) == (10, 2)
+    assert len((await ada.list_user_orders(ada.user_id))["orders"]) == 1
+
+
+async def test_a_second_order_finds_the_cart_empty_and_later_what_was_added_since(shop: Shop) -> None:
+    item, other = await shop.item(), await shop.item()
+    ada = await shop.shopper()
+    await ada.add(item)
     await ada.order()
+    with pytest.raises(ApiError) as refused:
+        await ada.order()
+    assert (refused.value.status, refused.value.reason) == (409, "CART_EMPTY")
+    await ada.add(other)
+    second = await ada.order()
+    assert [line["variant_id"] for line in second["items"]] == [other.variant_id]
 
-    async def empty() -> bool:
-        return not (await ada.get_cart(ada.user_id))["items"]
 
-    assert await eventually(empty)
+async def test_after_a_declined_card_the_cart_is_back_and_another_card_buys_it(shop: Shop) -> None:
+    lamp, added = await shop.item(price="19.90", stock=5), await shop.item()
+    ada = await shop.shopper()
+    before = await ada.add(lamp, 2)
+    request_id = str(uuid4())
+    declined = await ada.order("tok_declined", request_id)
+    await ada.add(added)
+    assert (await ada.settled(declined))["status"] == "cancelled"
+
+    cart = await eventually(lambda: _cart_holds(ada, {lamp: 2, added: 1}))
+    assert cart["items"][0] == before["items"][0]
+    with pytest.raises(ApiError) as refused:
+        await ada.order("tok_declined", request_id)
+    assert (refused.value.status, refused.value.reason) == (409, "REQUEST_ID_USED")
+    assert refused.value.metadata == {"order_id": declined["order_id"]}
+
+    order = await ada.settled(await ada.order())
+    assert (order["status"], len(order["items"])) == ("confirmed", 2)
+    assert await _cart_holds(ada, {})
+    assert await shop.stock(lamp) == (5, 2)
+
+
+async def test_when_one_of_three_things_is_out_of_stock_all_are_back_in_the_cart(shop: Shop) -> None:
+    things = [await shop.item(stock=3) for _ in range(3)]
+    ada, bob = await shop.shopper(), await shop.shopper()
+    for thing in things:
+        await ada.add(thing, 2)
+    await bob.add(things[1], 2)
+    await bob.settled(await bob.order())
+    order = await ada.settled(await ada.order())
+    assert "out of stock" in order["status_history"][-1]["reason"]
+    cart = await eventually(lambda: _cart_holds(ada, dict.fromkeys(things, 2)))
+    short = next(line for line in cart["items"] if line["variant_id"] == things[1].variant_id)
+    await ada.update_cart_item(ada.user_id, short["item_id"], quantity=1)
+    assert (await ada.settled(await ada.order()))["status"] == "confirmed"
+
+
+async def test_the_same_request_for_something_else_is_refused_naming_it(shop: Shop) -> None:
+    ada = await shop.shopper()
+    await ada.add(await shop.item())
+    body = order_body()
+    placed = await ada.place_order(**body)
+    assert (await ada.place_order(**body))["order_id"] == placed["order_id"]
+    body["payment_token"], body["shipping_method"] = "tok_mastercard", "express"
+    with pytest.raises(ApiError) as refused:
+        await ada.place_order(**body)
+    assert (refused.value.status, refused.value.reason) == (409, "REQUEST_ID_REUSED")
+    assert refused.value.violations.keys() == {"payment_token", "shipping_method"}
+    assert "tok_" not in str(refused.value)
+
+
+async def test_what_is_not_sold_any_more_is_marked_does_not_count_and_can_only_be_removed(
+    shop: Shop,
+) -> None:
+    gone, here = await shop.item(price="10"), await shop.item(price="7")
+    ada = await shop.shopper()
+    await ada.add(gone, 2)
+    assert [line["available"] for line in (await ada.add(here))["items"]] == [True, True]
+    await shop.staff.delete_product(gone.product_id)
+
+    async def marked() -> Cart | None:
+        cart = await ada.get_cart(ada.user_id)
+        return cart if [line["available"] for line in cart["items"]] == [False, True] else None
+
+    cart = await eventually(marked)
+    assert amount(cart["subtotal"]) == 7
+    item_id = cart["items"][0]["item_id"]
+    with pytest.raises(ApiError) as refused:
+        await ada.update_cart_item(ada.user_id, item_id, quantity=3)
+    assert (refused.value.status, refused.value.reason) == (400, "ITEM_UNAVAILABLE")
+    with pytest.raises(ApiError) as refused:
+        await ada.order()
+    assert refused.value.reason == "ITEMS_UNAVAILABLE"
+    await ada.remove_cart_item(ada.user_id, item_id)
+    assert amount((await ada.order())["subtotal"]) == 7
 
 
 async def test_an_address_of_the_address_book_can_be_ordered_to(shop: Shop) -> None:
@@ -118,6 +222,50 @@ async def test_cancelling_a_confirmed_order_refunds_it_and_releases_its_stock(sh
     assert again["status"] == "cancelled"
 
 
+async def test_a_part_that_staff_gave_back_does_not_keep_the_rest_whatever_its_request_id(shop: Shop) -> None:
+    ada = await shop.shopper()
+    await ada.add(await shop.item(), 3)
+    order = await ada.settled(await ada.order())
+    payment_id, five = order["payment"]["payment_id"], money("5", "USD")
+    request_id = f"cancel-{order['order_id']}"
+    part = await shop.staff.refund_payment(payment_id, request_id=request_id, amount=five, reason="scratched")
+    assert part["amount"] == five
+    with pytest.raises(ApiError) as refused:
+        await shop.staff.refund_payment(payment_id, request_id=request_id, reason="scratched")
+    assert (refused.value.status, refused.value.reason) == (409, "REQUEST_ID_REUSED")
+    await ada.cancel_order(order["order_id"])
+    await eventually(lambda: _payment_is(ada, order, "refunded"))
+    payment = await ada.get_payment(payment_id)
+    assert payment["refunded_amount"] == order["total_amount"]
+
+
+async def test_an_order_that_staff_refund_in_full_is_cancelled_and_its_stock_released(shop: Shop) -> None:
+    item = await shop.item(stock=4)
+    ada = await shop.shopper()
+    await ada.add(item, 3)
+    order = await ada.settled(await ada.order())
+    payment_id = order["payment"]["payment_id"]
+    await shop.staff.refund_payment(payment_id, request_id="part", amount=money("5", "USD"), reason="late")
+    await shop.staff.refund_payment(payment_id, request_id="rest", reason="very late")
+    await eventually(lambda: _stock_is(shop, item, 4, 0))
+    cancelled = await ada.get_order(order["order_id"])
+    assert (cancelled["status"], cancelled["payment"]["status"]) == ("cancelled", "refunded")
+
+
+async def test_what_is_taken_off_sale_is_not_counted_any_more(shop: Shop) -> None:
+    item = await shop.item(stock=1)
+    assert (await shop.staff.get_inventory(item.variant_id))["on_sale"] is True
+    await shop.staff.delete_product(item.product_id)
+
+    async def gone() -> bool:
+        return not (await shop.staff.get_inventory(item.variant_id)).get("on_sale")
+
+    assert await eventually(gone)
+    with pytest.raises(ApiError) as refused:
+        await shop.staff.adjust_inventory(item.variant_id, delta=1, reason="delivery", request_id="r")
+    assert refused.value.reason == "VARIANT_WITHDRAWN"
+
+
 @pytest.mark.slow
 async def test_a_payment_that_answers_too_late_is_given_back(shop: Shop) -> None:
     item = await shop.item(stock=1)
@@ -171,7 +319,7 @@ async def test_a_product_that_was_taken_off_sale_cannot_be_ordered(shop: Shop) -
 async def test_an_empty_cart_cannot_be_ordered(shop: Shop) -> None:
     with pytest.raises(ApiError) as refused:
         await (await shop.shopper()).order()
-    assert refused.value.reason == "CART_EMPTY"
+    assert (refused.value.status, refused.value.reason) == (409, "CART_EMPTY")
 
 
 async def test_the_same_request_twenty_times_at_once_gives_one_order_and_one_charge(shop: Shop) -> None:
@@ -215,7 +363,6 @@ async def test_orders_are_listed_newest_first_in_pages(shop: Shop) -> None:
     item = await shop.item()
     placed = []
     for _ in range(3):
-        await eventually(lambda: _cart_holds_nothing(ada))
         await ada.add(item)
         placed.append((await ada.order())["order_id"])
     first = await ada.list_user_orders(ada.user_id, page_size=2)
@@ -267,17 +414,6 @@ async def test_an_order_that_is_cancelled_ten_times_at_once_is_paid_back_once(sh
     assert await eventually(lambda: _stock_is(shop, item, 5, 0))
 
 
-async def test_tokens_are_refreshed_once_and_reuse_ends_the_session(shop: Shop) -> None:
-    ada = await shop.shopper()
-    new = await ada.refresh(refresh_token=ada.refresh_token)
-    with pytest.raises(ApiError) as refused:
-        await ada.refresh(refresh_token=ada.refresh_token)
-    assert refused.value.status == 401
-    with pytest.raises(ApiError):
-        await ada.refresh(refresh_token=new["refresh_token"])
-    await ada.renew()
-
-
 async def _stock_is(shop: Shop, item: Item, stock: int, reserved: int) -> bool:
     return await shop.stock(item) == (stock, reserved)
 
@@ -287,5 +423,7 @@ async def _payment_is(client: Customer, order: Order, status: str) -> Order | No
     return found if "payment" in found and found["payment"]["status"] == status else None
 
 
-async def _cart_holds_nothing(client: Customer) -> bool:
-    return not (await client.get_cart(client.user_id))["items"]
+async def _cart_holds(client: Customer, things: Mapping[Item, int]) -> Cart | None:
+    cart = await client.get_cart(client.user_id)
+    found = {line["variant_id"]: line["quantity"] for line in cart["items"]}
+    return cart if found == {thing.variant_id: quantity for thing, quantity in things.items()} else None

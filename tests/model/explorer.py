@@ -11,7 +11,10 @@ from tests.model.shop import Shop, State
 
 @dataclass(frozen=True)
 class Report:
-    """What was seen. `complete` means that there are no other states; `wrong` is empty if all is well."""
+    """What was seen. `complete` means that there are no other states; `wrong` is empty if all is well.
+
+    `outcomes` are where the orders of the scenario may stand at rest, one status for each.
+    """
 
     states: int
     transitions: int
@@ -21,6 +24,7 @@ class Report:
     resting: int
     wrong: str = ""
     trace: tuple[str, ...] = ()
+    outcomes: frozenset[tuple[str, ...]] = frozenset()
 
     def __str__(self) -> str:
         extent = "all there are" if self.complete else "as many as were asked for"
@@ -117,4 +121,5 @@ class _Exploration:
             len(self._resting),
             wrong,
             trace,
+            frozenset(map(self._shop.outcome, self._resting)),
         )

@@ -6,6 +6,7 @@ from datetime import timedelta
 from decimal import Decimal
 from uuid import UUID
 
+from stoa_cart import audit as cart_audit
 from stoa_inventory import audit as inventory_audit
 from stoa_inventory.model import HoldStatus
 from stoa_ops.audit.books import Backlog, Charge, ShopBooks
@@ -15,7 +16,7 @@ from stoa_order.model import Order, Status
 from stoa_payment import audit as payment_audit
 from stoa_payment.model import ChargeStatus, PaymentStatus
 from stoa_payment.testing import payment_of, refund_of
-from tests.model.services import OrderState, PaymentState, StockState
+from tests.model.services import USER, CartState, OrderState, PaymentState, StockState
 
 
 def broken_now(order_id: UUID, state: OrderState, payment: PaymentState, stock: StockState) -> str:
@@ -69,8 +70,50 @@ def _confirmed(order_id: UUID, state: OrderState, payment: PaymentState, stock: 
     return ""
 
 
-def broken_at_rest(orders: Iterable[tuple[UUID, OrderState, PaymentState]], stock: StockState) -> str:
-    """Say what `stoa audit` finds in the books of a shop at rest; "" if they balance."""
+def ordered_twice(orders: Iterable[tuple[UUID, OrderState]], cart: CartState) -> str:
+    """Say whether more is ordered than was put into the one cart; "" if not."""
+    ordered: Counter[UUID] = Counter()
+    for order_id, state in orders:
+        order = _order(order_id, state)
+        if order is not None and order.status in (Status.PENDING, Status.CONFIRMED):
+            ordered.update({line.variant_id: line.quantity for line in order.lines})
+    for variant_id, quantity in cart.put_in:
+        if ordered[variant_id] > quantity:
+            return f"{ordered[variant_id]} are ordered, {quantity} were put into the cart"
+    return ""
+
+
+def _cart_at_rest(orders: Iterable[tuple[UUID, OrderState]], cart: CartState) -> str:
+    """Nothing that was put into the cart is lost, or bought and still there."""
+    left = Counter({item.variant_id: item.quantity for item in cart.at_last().items})
+    bought: Counter[UUID] = Counter()
+    was_confirmed = False
+    for order_id, state in orders:
+        order = _order(order_id, state)
+        if order is None:
+            continue
+        was_confirmed |= any(change.status is Status.CONFIRMED for change in order.history)
+        if order.status is Status.CONFIRMED:
+            bought.update({line.variant_id: line.quantity for line in order.lines})
+    for variant_id, put_in in cart.put_in:
+        if left[variant_id] + bought[variant_id] > put_in:
+            return f"{left[variant_id]} are in the cart and {bought[variant_id]} bought of {put_in}"
+        # What was added while the rest was claimed does not add up: of the two, the larger stays.
+        if not was_confirmed and left[variant_id] < put_in - cart.added:
+            return f"{left[variant_id]} are in the cart of {put_in}, and nothing was bought"
+    return ""
+
+
+def broken_at_rest(
+    orders: Iterable[tuple[UUID, OrderState, PaymentState]], stock: StockState, cart: CartState | None = None
+) -> str:
+    """Say what `stoa audit` finds in the books of a shop at rest; "" if they balance.
+
+    The one cart that all orders are made of, if there is one, must be what is left of it.
+    """
+    orders = list(orders)
+    if cart is not None and (lost := _cart_at_rest([(key, state) for key, state, _ in orders], cart)):
+        return lost
     in_order: dict[UUID, order_audit.Order] = {}
     payments: list[payment_audit.Payment] = []
     charges: list[Charge] = []
@@ -91,11 +134,36 @@ def broken_at_rest(orders: Iterable[tuple[UUID, OrderState, PaymentState]], stoc
                     for key, (quantity, status) in stock.rows.reservations
                 ],
             ),
+            "cart": cart_audit.Books(
+                [
+                    cart_audit.Claim(USER, claim.order_id, claim.state)
+                    for claim in (cart.claims if cart is not None else ())
+                ]
+            ),
         },
         charges=charges,
         backlogs={"order": Backlog(0, timedelta(0))},
     )
     return "; ".join(f"{found.rule}: {found.detail}" for found in findings(books))
+
+
+def outcome(order_id: UUID, state: OrderState) -> str:
+    """Say where an order stands; "" if it was not placed."""
+    order = _order(order_id, state)
+    return order.status.value if order else ""
+
+
+def cancelled_for_nothing(order_id: UUID, state: OrderState, hindrances: tuple[str, ...]) -> str:
+    """Say why an order was cancelled though nothing stood in its way; "" if something did.
+
+    `hindrances` are how the reasons begin that there may be. A shop that refuses every order keeps all other
+    promises: books without money and stock always balance.
+    """
+    order = _order(order_id, state)
+    if order is None or order.status is not Status.CANCELLED:
+        return ""
+    reason = order.history[-1].reason
+    return "" if reason.startswith(hindrances) else f"an order was cancelled for nothing: {reason}"
 
 
 def _order(order_id: UUID, state: OrderState) -> Order | None:

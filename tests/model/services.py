@@ -24,12 +24,19 @@ from uuid import UUID
 import structlog
 from google.protobuf.message import Message
 
+from stoa.cart.v1 import cart_pb2
 from stoa.payment.v1 import payment_pb2
+from stoa_cart import events as cart_events
+from stoa_cart import model as cart_model
+from stoa_cart import testing as cart_memory
+from stoa_cart.api import CartServicer
+from stoa_cart.model import Cart, Item
+from stoa_cart.service import Carts
 from stoa_chassis.auth import STAFF, Principal, acting_as
 from stoa_chassis.avro import Event
 from stoa_chassis.context import bound, correlation_id
 from stoa_chassis.due import Backoff, DueStore, Unfinished
-from stoa_chassis.errors import DomainError
+from stoa_chassis.errors import DomainError, Unavailable
 from stoa_chassis.inbox import AlreadyProcessed
 from stoa_chassis.memory import MemoryStore, memory_unit_of_work
 from stoa_chassis.money_proto import to_proto
@@ -41,6 +48,7 @@ from stoa_events import (
     InventoryOutOfStock,
     InventoryReserved,
     OrderCancelled,
+    OrderConfirmed,
     OrderPlaced,
     PaymentFailed,
     PaymentRefunded,
@@ -52,9 +60,10 @@ from stoa_inventory.service import Inventory
 from stoa_order import events as order_events
 from stoa_order import model as order_model
 from stoa_order import peers
+from stoa_order import service as order_service
 from stoa_order import testing as order_memory
 from stoa_order.engine import SagaEngine
-from stoa_order.model import Address, CartLine, Offer, Saga, Tariff
+from stoa_order.model import Address, CartClaim, CartLine, Checkout, Offer, Saga, Tariff
 from stoa_order.saga import Patience
 from stoa_order.service import Orders, PlaceOrder
 from stoa_payment import model as payment_model
@@ -72,6 +81,7 @@ W = TypeVar("W", bound=Unfinished)
 S = TypeVar("S")
 
 USER = UUID(int=1)
+CHANGED_MY_MIND = "changed my mind"
 _PRICE = Money(Decimal(10), "USD")
 _TARIFF = Tariff({"standard": Money(Decimal(1), "USD")}, Decimal(0))
 _ADDRESS = Address("A. Buyer", "1 Street", "", "Town", "", "12345", "US")
@@ -80,6 +90,9 @@ _STAFF_REFUND = Money(Decimal(4), "USD")
 SOON = NOW + LONGEST_WAIT
 """When all that waits has fallen due, and no deadline has passed."""
 _MUCH_LATER = NOW + timedelta(days=2)
+_CLAIM_FOR = timedelta(minutes=1)
+LAPSED = NOW + _CLAIM_FOR
+"""When what was claimed is in the cart again, unless its order was placed."""
 _BACKOFF = Backoff(timedelta(seconds=1), LONGEST_WAIT / 2)
 # An order that was given time for its stock and has it meanwhile still has time for its payment.
 _PATIENCE = Patience(stock=LONGEST_WAIT * 2, payment=LONGEST_WAIT * 4, retry=_BACKOFF)
@@ -87,7 +100,8 @@ _RETRY = RetryPolicy(lease=timedelta(seconds=11), give_up_after=timedelta(hours=
 
 TO_ORDER = (InventoryReserved, InventoryOutOfStock, PaymentSuccessful, PaymentFailed, PaymentRefunded)
 TO_INVENTORY = (OrderPlaced, OrderCancelled)
-TOPICS: tuple[type[Payload], ...] = (*TO_INVENTORY, *TO_ORDER)
+TO_CART = (OrderPlaced, OrderConfirmed, OrderCancelled)
+TOPICS: tuple[type[Payload], ...] = (*TO_INVENTORY, *TO_ORDER, OrderConfirmed)
 
 
 def variant(number: int) -> UUID:
@@ -139,7 +153,12 @@ class PaymentStub:
 
 _CHECKS: dict[type[Message], RequestCheck] = {
     request: RequestCheck(request)
-    for request in (payment_pb2.ProcessPaymentRequest, payment_pb2.RefundPaymentRequest)
+    for request in (
+        payment_pb2.ProcessPaymentRequest,
+        payment_pb2.RefundPaymentRequest,
+        cart_pb2.GetCartForCheckoutRequest,
+        cart_pb2.ClaimCartRequest,
+    )
 }
 
 
@@ -196,6 +215,8 @@ def _ids_from(first: int) -> Iterator[None]:
     ids = map(lambda number: UUID(int=number), itertools.count(first))  # noqa: C417
     with (
         patch.object(order_model, "new_id", lambda: next(ids)),
+        patch.object(order_service, "new_id", lambda: next(ids)),
+        patch.object(cart_model, "new_id", lambda: next(ids)),
         patch.object(payment_model, "new_id", lambda: next(ids)),
     ):
         yield
@@ -245,22 +266,54 @@ class Claim:
 
 
 @dataclass(frozen=True)
+class Placing:
+    """A request to place an order that is under way: what the cart service and the store have told it.
+
+    It is `late` when what it has claimed may be in the cart again.
+    """
+
+    past: tuple[bytes, ...] = ()
+    late: bool = False
+
+    @property
+    def next_step(self) -> str:
+        """What it does next."""
+        return _STEPS[len(self.past)]
+
+    @property
+    def has_claimed(self) -> bool:
+        """Whether it is about to store the order."""
+        return self.next_step == STORE
+
+
+CLAIM = "claim the cart"
+_STEPS = ("read the cart", CLAIM, STORE)
+
+
+@dataclass(frozen=True)
 class OrderState:
-    """What the order service keeps of one order, and its saga if an instance has claimed it."""
+    """What the order service keeps of one order, and its saga if an instance has claimed it.
+
+    `placing` is the request that leads to it, if that is under way.
+    """
 
     rows: order_memory.Rows = field(default_factory=order_memory.Rows)
     inbox: frozenset[UUID] = frozenset()
     claimed: Claim | None = None
+    placing: Placing | None = None
 
 
 @dataclass(frozen=True)
 class Peers:
-    """The services that placing an order asks."""
+    """The services that placing an order asks; each order has a cart of its own."""
 
     basket: tuple[tuple[UUID, int], ...]
 
-    async def lines(self, user_id: UUID) -> Sequence[CartLine]:
-        return [CartLine(key, key, quantity, _PRICE) for key, quantity in self.basket]
+    async def checkout(self, user_id: UUID, request_id: str) -> Checkout:
+        return Checkout([CartLine(key, key, quantity, _PRICE) for key, quantity in self.basket], "1")
+
+    async def claim(self, user_id: UUID, request_id: str, order_id: UUID, version: str) -> CartClaim:
+        return CartClaim(order_id, _CLAIM_FOR)
 
     async def offers(self, variant_ids: Sequence[UUID]) -> Sequence[Offer]:
         return [Offer(key, key, f"variant {key.int - 100}", _PRICE) for key in variant_ids]
@@ -277,6 +330,7 @@ class OrderService:
 
     def __init__(self, number: int, basket: tuple[tuple[UUID, int], ...], card: str, remembers: bool) -> None:
         self._first_id = (number + 1) << _IDS_OF_AN_ORDER
+        self._request_id = f"request-{number}"
         self._peers = Peers(basket)
         self._card = card
         self._remembers = remembers
@@ -290,21 +344,55 @@ class OrderService:
 
     def place(self, state: OrderState) -> Outcome[OrderState]:
         """The buyer orders; sent twice it is one order."""
-        command = PlaceOrder(
+        first_id = self._first_id + (0x8000 if state.rows.facts else 0)
+        with _ids_from(first_id):
+            return self._do(state, lambda orders, _: orders.place(self._command))
+
+    @property
+    def _command(self) -> PlaceOrder:
+        return PlaceOrder(
             user_id=USER,
-            request_id="request",
+            request_id=self._request_id,
             destination=_ADDRESS,
             shipping_method="standard",
             payment_token=self._card,
         )
-        first_id = self._first_id + (0x8000 if state.rows.facts else 0)
-        with _ids_from(first_id):
-            return self._do(state, lambda orders, _: orders.place(command))
+
+    def place_on(
+        self,
+        state: OrderState,
+        carts: "CartService",
+        cart: "CartState",
+        others: order_memory.Rows,
+        fate: Fate,
+    ) -> tuple[Outcome[OrderState], "CartState"]:
+        """Let a request to place the order do its next step, or its first, and come to the one after it.
+
+        `others` are the other orders of the same cart. Returns what becomes of the cart as well.
+        """
+        placing = state.placing or Placing()
+        till = Till(carts, cart, others, placing, fate)
+        # One that comes again would place another order, if it were not for the cart and the order.
+        again = state.rows.facts or any(claim.request_id == self._request_id for claim in cart.claims)
+        with _ids_from(self._first_id + (0x8000 if again else 0)):
+            outcome = self._do(
+                replace(state, placing=None), lambda orders, _: orders.place(self._command), till=till
+            )
+        if till.suspended:
+            placing = replace(placing, past=tuple(till.past))
+            outcome = replace(outcome, state=replace(outcome.state, placing=placing))
+        return outcome, till.cart
+
+    def be_late(self, state: OrderState) -> OrderState:
+        """So much time passes that what a request has claimed may be in the cart again."""
+        if state.placing is None or not state.placing.has_claimed:
+            return state
+        return replace(state, placing=replace(state.placing, late=True))
 
     def cancel(self, state: OrderState) -> Outcome[OrderState]:
         """The buyer cancels."""
         buyer = Principal(str(USER))
-        return self._do(state, lambda orders, _: orders.cancel(self.order_id, "changed my mind", buyer))
+        return self._do(state, lambda orders, _: orders.cancel(self.order_id, CHANGED_MY_MIND, buyer))
 
     def handle(self, state: OrderState, payload: Payload, position: int) -> Outcome[OrderState]:
         """An event comes."""
@@ -339,10 +427,14 @@ class OrderService:
             # That it falls due again later makes no difference to whoever has it.
             yield Claim(replace(levelled.saga(saga), due=NOW), at)
 
-    def _do(self, state: OrderState, act: Act, claimed: Claim | None = None) -> Outcome[OrderState]:
+    def _do(
+        self, state: OrderState, act: Act, claimed: Claim | None = None, till: "Till | None" = None
+    ) -> Outcome[OrderState]:
         store = MemoryStore(state.rows, state.inbox if self._remembers else frozenset())
-        clock = Clock(claimed.at if claimed else NOW)
-        uow = memory_unit_of_work(lambda: store, order_memory.open_tx, clock)
+        clock = till or Clock(claimed.at if claimed else NOW)
+        uow = memory_unit_of_work(
+            (lambda: till.store(store)) if till else (lambda: store), order_memory.open_tx, clock
+        )
         sagas: DueStore[Saga] = order_memory.DueSagas(lambda: store, _BACKOFF)
         if claimed:
             sagas = Claimed(claimed.saga, sagas)
@@ -350,8 +442,10 @@ class OrderService:
         stub = PaymentStub(correlation)
         its_calls: Any = stub  # it has those that order makes
         engine = SagaEngine(uow, sagas, peers.Payments(its_calls), clock, _PATIENCE)
-        views = order_memory.OrderViews(lambda: store)
-        orders = Orders(uow, views, engine, clock, _TARIFF, _PATIENCE, self._peers, self._peers, self._peers)
+        views = order_memory.OrderViews((lambda: till.read(store)) if till else (lambda: store))
+        its_carts: Any = till  # it has the calls that order makes
+        carts = peers.Carts(its_carts) if till else self._peers
+        orders = Orders(uow, views, engine, clock, _TARIFF, _PATIENCE, carts, self._peers, self._peers)
 
         async def go() -> None:
             with bound("" if claimed else correlation):
@@ -361,15 +455,179 @@ class OrderService:
         error = ""
         try:
             self._loop.run_until_complete(go())
-        except (DomainError, AlreadyProcessed):
+        except (DomainError, AlreadyProcessed, Suspended):
             pass
         except Exception as raised:
             error = f"order: {raised!r}"
         problem = stub.refused or _problem("order", store, correlation, error)
         inbox = store.inbox if self._remembers else frozenset()
         rows = state.rows if store.rows is state.rows else levelled.orders(store.rows)
-        after = OrderState(rows, inbox, state.claimed)
+        after = OrderState(rows, inbox, state.claimed, state.placing)
         return Outcome(after, _payloads(store), tuple(stub.asked), problem)
+
+
+# ----------------------------------------------------------------------------------------------------- cart
+
+
+@dataclass(frozen=True)
+class CartState:
+    """What the cart service keeps of the one cart, and how many of each variant were put into it in all."""
+
+    items: tuple[Item, ...]
+    put_in: frozenset[tuple[UUID, int]]
+    claims: tuple[cart_model.Claim, ...] = ()
+    inbox: frozenset[UUID] = frozenset()
+    added: int = 0
+
+    def at_last(self) -> Cart:
+        """Return the cart as it will be found."""
+        cart = Cart(USER, "USD", list(self.items), NOW, list(self.claims))
+        cart.lapse(LAPSED)
+        return cart
+
+
+def filled(basket: Sequence[tuple[UUID, int]]) -> CartState:
+    """A cart with so many of each variant."""
+    items = [Item(UUID(int=key.int + 1000), key, key, quantity, _PRICE) for key, quantity in basket]
+    return CartState(tuple(items), frozenset(basket))
+
+
+class CartService:
+    """The cart service, with the cart of the one shopper."""
+
+    def __init__(self, service: type[Carts], remembers: bool) -> None:
+        self._service = service
+        self._remembers = remembers
+        self._loop = asyncio.new_event_loop()
+
+    def close(self) -> None:
+        self._loop.close()
+
+    def handle(self, state: CartState, payload: Any, position: int) -> Outcome[CartState]:
+        """An event comes."""
+        event = _event(payload, position)
+        return self._do(state, lambda carts: cart_events.handlers(carts)[type(payload)](event))[0]
+
+    def look(self, state: CartState) -> Outcome[CartState]:
+        """Its owner looks at it when what was claimed may be in it again."""
+        return self._do(state, lambda carts: carts.get(USER), LAPSED)[0]
+
+    def add(self, state: CartState) -> Outcome[CartState]:
+        """Its owner puts in one more of the first variant."""
+        first = variant(0)
+        with _ids_from(2000 + state.added):
+            drive = self._loop.run_until_complete
+            outcome, _ = self._do(state, lambda carts: carts.add(USER, first, first, 1), drive=drive)
+        put_in = dict(state.put_in)
+        put_in[first] += 1
+        return replace(
+            outcome, state=replace(outcome.state, put_in=frozenset(put_in.items()), added=state.added + 1)
+        )
+
+    def call(self, state: CartState, name: str, request: Message) -> tuple[CartState, Message]:
+        """Order calls it. Raises DomainError as the service does."""
+        outcome, answer = self._do(
+            state, lambda carts: getattr(CartServicer(carts), name)(request, None), raises=True
+        )
+        return outcome.state, answer
+
+    def _do(
+        self,
+        state: CartState,
+        act: Callable[[Carts], Coroutine[Any, Any, Any] | Awaitable[Any]],
+        at: datetime = NOW,
+        raises: bool = False,
+        drive: Callable[[Any], Any] | None = None,
+    ) -> tuple[Outcome[CartState], Any]:
+        cart = Cart(USER, "USD", list(state.items), NOW, list(state.claims))
+        store = MemoryStore(cart_memory.Rows({USER: cart}), state.inbox if self._remembers else frozenset())
+        clock, shelf = Clock(at), cart_memory.Shelf("USD")
+        for key, _ in state.put_in:
+            shelf.offers[key], shelf.stock[key] = cart_model.Offer(key, key, _PRICE), 1_000
+        carts = self._service(
+            memory_unit_of_work(lambda: store, cart_memory.open_tx("USD"), clock),
+            cart_memory.CartReader(lambda: store, "USD"),
+            cart_memory.PriceBook(lambda: store),
+            shelf,
+            shelf,
+            clock,
+            _CLAIM_FOR,
+        )
+        answer, error = None, ""
+        try:
+            answer = (drive or _drive)(act(carts))
+        except AlreadyProcessed:
+            pass
+        except DomainError:
+            if raises:
+                raise
+        except Exception as raised:
+            error = f"cart: {raised!r}"
+        after = store.rows.carts[USER]
+        inbox = store.inbox if self._remembers else frozenset()
+        changed = replace(state, items=tuple(after.items), claims=tuple(after.claims), inbox=inbox)
+        return Outcome(changed, problem=error), answer
+
+
+class Till:
+    """The cart service and the store, as the placing of an order that goes on step by step reaches them.
+
+    What it was told before it is told again; it is suspended at the step after the one whose fate is given.
+    """
+
+    def __init__(
+        self,
+        carts: CartService,
+        cart: CartState,
+        others: order_memory.Rows,
+        placing: Placing,
+        fate: Fate,
+    ) -> None:
+        self.cart = cart
+        self.past = list(placing.past)
+        self.suspended = False
+        self._carts = carts
+        self._others = others
+        self._late = placing.late
+        self._fate: Fate | None = fate
+        self._at = 0
+
+    def now(self) -> datetime:
+        """Return the time at which the step that is done now was done."""
+        return LAPSED if self._late and self._at == len(self.past) else NOW
+
+    async def GetCartForCheckout(self, request: cart_pb2.GetCartForCheckoutRequest) -> Message:
+        return self._call("GetCartForCheckout", request, cart_pb2.GetCartForCheckoutResponse)
+
+    async def ClaimCart(self, request: cart_pb2.ClaimCartRequest) -> Message:
+        return self._call("ClaimCart", request, cart_pb2.ClaimCartResponse)
+
+    def store(self, orders: MemoryStore[order_memory.Rows]) -> MemoryStore[order_memory.Rows]:
+        """Return the store as the transaction finds it."""
+        self._take()
+        return orders
+
+    def read(self, orders: MemoryStore[order_memory.Rows]) -> MemoryStore[order_memory.Rows]:
+        """Return the store as a statement outside of a transaction finds it."""
+        return MemoryStore(order_memory.Rows((*orders.rows.facts, *self._others.facts)))
+
+    def _call(self, name: str, request: Message, answer: type[Message]) -> Message:
+        if self._at == len(self.past):
+            fate = self._take()
+            _CHECKS[type(request)](request)
+            self.cart, answered = self._carts.call(self.cart, name, request)
+            if fate is not Fate.ANSWERED:
+                raise Unavailable("no answer")
+            self.past.append(answered.SerializeToString(deterministic=True))
+        self._at += 1
+        return answer.FromString(self.past[self._at - 1])
+
+    def _take(self) -> Fate:
+        if self._fate is None:
+            self.suspended = True
+            raise Suspended("placing an order")
+        fate, self._fate = self._fate, None
+        return fate
 
 
 # ------------------------------------------------------------------------------------------------ inventory

@@ -5,21 +5,30 @@ and the stock, which the orders share. What a number stands for is kept once, an
 is remembered, so that the real code runs once for each case and a further state costs microseconds.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+from stoa_cart.model import ClaimState
+from stoa_cart.service import Carts
+from stoa_contracts.events import Payload
 from stoa_inventory.service import Inventory
+from stoa_order import testing as order_memory
 from stoa_payment import testing as payment_memory
-from stoa_payment.model import PaymentStatus
+from stoa_payment.model import ChargeStatus, PaymentStatus
 from stoa_payment.service import Payments
 from stoa_payment.testing import Bank, Fate
-from tests.model.rules import broken_at_rest, broken_now
+from tests.model.rules import broken_at_rest, broken_now, cancelled_for_nothing, ordered_twice, outcome
 from tests.model.services import (
     BRING_ON,
+    CHANGED_MY_MIND,
+    CLAIM,
     GIVE_UP,
+    TO_CART,
     TO_INVENTORY,
-    TOPICS,
+    TO_ORDER,
+    CartService,
+    CartState,
     Claim,
     InventoryService,
     OrderService,
@@ -31,6 +40,7 @@ from tests.model.services import (
     StaffRefund,
     StockState,
     Task,
+    filled,
     stocked,
     variant,
 )
@@ -38,8 +48,17 @@ from tests.model.stepwise import STORE, Gateway
 
 State = tuple[int, ...]
 _SHARES = 3  # numbers that each order has in a state: itself, its payment, its messages
-_TO_INVENTORY = tuple(TOPICS.index(topic) for topic in TO_INVENTORY)
-_TO_ORDER = tuple(topic for topic in range(len(TOPICS)) if topic not in _TO_INVENTORY)
+_STOCK, _CART = -1, -2  # where in a state what all orders share is
+# Who reads which topic. A topic that two read is two logs.
+_TOPICS = (*TO_INVENTORY, *TO_ORDER, *TO_CART)
+_TO_INVENTORY, _TO_ORDER, _TO_CART = (
+    tuple(range(first, first + len(topics)))
+    for first, topics in (
+        (0, TO_INVENTORY),
+        (len(TO_INVENTORY), TO_ORDER),
+        (len(TO_INVENTORY) + len(TO_ORDER), TO_CART),
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -56,7 +75,11 @@ class Scenario:
 
     `tasks` is how many use cases of payment may be under way at once for an order; `faults` whether messages
     come twice or get lost, processes die and the gateway fails to answer; `remembers` whether consumers have
-    an inbox; `staff` what staff may give back on their own.
+    an inbox; `staff` what staff may give back on their own; `payment_answers` whether there is a payment
+    service at all: without it each question gets lost.
+
+    With `one_cart` all orders are of one shopper, who orders what is in one cart in as many tabs, and puts in
+    one more of the first variant up to `adds` times: the basket of the first buyer is what is in it.
     """
 
     stock: tuple[int, ...]
@@ -65,6 +88,28 @@ class Scenario:
     faults: bool = True
     remembers: bool = True
     staff: tuple[StaffRefund, ...] = ()
+    one_cart: bool = False
+    adds: int = 0
+    payment_answers: bool = True
+
+    def hindrances(self, buyer: Buyer) -> tuple[str, ...]:
+        """How the reasons begin for which a buyer's order may be cancelled.
+
+        Deadlines may pass, and payment may give up on the gateway, at any time.
+        """
+        bought = [sum(quantities) for quantities in zip(*(each.basket for each in self.buyers), strict=True)]
+        bought[0] += self.adds
+        scarce = any(wanted > there for wanted, there in zip(bought, self.stock, strict=True))
+        refused = payment_memory.CARDS[buyer.card].status is ChargeStatus.FAILED
+        return (
+            CHANGED_MY_MIND,
+            "stock could not be reserved in time",
+            "payment timed out",
+            "payment failed: gateway unavailable",
+            "payment refunded",  # what was captured after that, or by staff
+            *(["out of stock: "] if scarce else ()),
+            *(["payment failed: "] if refused else ()),
+        )
 
 
 class Effect(NamedTuple):
@@ -83,8 +128,8 @@ class Messages(NamedTuple):
     it comes late. Nor does it which of them died before it noted what it had done: the event comes again.
     """
 
-    logs: tuple[tuple[int, ...], ...] = ((),) * len(TOPICS)
-    handled: tuple[int, ...] = (0,) * len(TOPICS)
+    logs: tuple[tuple[int, ...], ...] = ((),) * len(_TOPICS)
+    handled: tuple[int, ...] = (0,) * len(_TOPICS)
     questions: frozenset[int] = frozenset()
 
     def after(self, effect: Effect) -> "Messages":
@@ -125,6 +170,8 @@ class Move(NamedTuple):
 
 
 Step = tuple[str, State, str]
+CartMove = tuple[str, Mapping[int, int], str, bool]
+"""What may happen to the one cart: what, what it changes of a state, what is wrong, and whether it is due."""
 
 
 @dataclass
@@ -136,12 +183,15 @@ class Shop:
     payments: type[Payments] = Payments
     payment_store: type[payment_memory.Payments] = payment_memory.Payments
     gateway: type[Gateway] = Gateway
+    carts: type[Carts] = Carts
     _things: list[Any] = field(default_factory=list)
     _numbers: dict[Any, int] = field(default_factory=dict)
     _effects: dict[tuple[Any, ...], Effect] = field(default_factory=dict)
     _claims: dict[int, Sequence[Claim]] = field(default_factory=dict)
     _late: dict[int, Sequence[tuple[str, Any]]] = field(default_factory=dict)
     _shared: dict[State, list[Move]] = field(default_factory=dict)
+    _of_cart: dict[State, list[CartMove]] = field(default_factory=dict)
+    _carts_after: dict[tuple[Any, ...], int] = field(default_factory=dict)
     _broken: dict[State, str] = field(default_factory=dict)
     _broken_at_rest: dict[State, str] = field(default_factory=dict)
 
@@ -164,8 +214,16 @@ class Shop:
         self._own: list[dict[State, list[Move]]] = [{} for _ in self._orders]
         self._looks: list[dict[State, Move | None]] = [{} for _ in self._orders]
         self._inventory = InventoryService(self.inventory, scenario.remembers)
+        self._cart = CartService(self.carts, scenario.remembers)
+        # Of each topic, the logs that its events go to.
+        read = [log for log in range(len(_TOPICS)) if scenario.one_cart or log not in _TO_CART]
+        self._logs: dict[type[Payload], list[int]] = {
+            topic: [log for log in read if _TOPICS[log] is topic] for topic in _TOPICS
+        }
+        basket = [(variant(i), quantity) for i, quantity in enumerate(scenario.buyers[0].basket) if quantity]
+        cart = self._number(filled(basket))
         each = (self._number(OrderState()), self._number(PaymentState()), self._number(Messages()))
-        self.start: State = (*each * len(scenario.buyers), self._number(stocked(scenario.stock)))
+        self.start: State = (*each * len(scenario.buyers), cart, self._number(stocked(scenario.stock)))
 
     def close(self) -> None:
         """Let go of what the services hold."""
@@ -173,6 +231,7 @@ class Shop:
             order.close()
         for payment in self._payments:
             payment.close()
+        self._cart.close()
 
     def _number(self, thing: Any) -> int:
         number = self._numbers.setdefault(thing, len(self._things))
@@ -187,7 +246,7 @@ class Shop:
             outcome = act()
             found = self._effects[key] = Effect(
                 self._number(outcome.state),
-                tuple((TOPICS.index(type(e)), self._number(e)) for e in outcome.events if type(e) in TOPICS),
+                tuple((log, self._number(e)) for e in outcome.events for log in self._logs.get(type(e), ())),
                 tuple(map(self._number, outcome.questions)),
                 outcome.problem,
             )
@@ -202,6 +261,8 @@ class Shop:
                 yield self._own_step(state, number, move)
             for move in self._shared_moves(number, state):
                 yield self._shared_step(state, number, move)
+        for label, after, problem, _ in self._moves_of_cart(state):
+            yield label, after, problem
 
     @staticmethod
     def _of(state: State, number: int) -> State:
@@ -213,7 +274,7 @@ class Shop:
 
     def _shared_step(self, state: State, number: int, move: Move) -> Step:
         messages, (_, stock) = (number + 1) * _SHARES - 1, move.after
-        after = (*state[:messages], move.after[0], *state[messages + 1 : -1], stock)
+        after = (*state[:messages], move.after[0], *state[messages + 1 : _STOCK], stock)
         return move.label, after, move.problem
 
     def _whose(self, number: int) -> str:
@@ -221,7 +282,7 @@ class Shop:
 
     def _shared_moves(self, number: int, state: State) -> list[Move]:
         """An order's events come to inventory."""
-        key = (state[(number + 1) * _SHARES - 1], state[-1])
+        key = (state[(number + 1) * _SHARES - 1], state[_STOCK])
         if key not in self._shared:
             self._shared[key] = list(self._handled_by_inventory(number, *key))
         return self._shared[key]
@@ -249,6 +310,94 @@ class Shop:
         if self.scenario.faults:
             for _, position, payload in messages.over(_TO_INVENTORY):
                 yield handle(position, payload, messages, " again")
+
+    def _moves_of_cart(self, state: State) -> list[tuple[str, State, str, bool]]:
+        """What happens to the one cart, each with the state after it."""
+        if not self.scenario.one_cart:
+            return []
+        # Neither payments nor stock make a difference.
+        key = (*(part for i, part in enumerate(state[:_CART]) if i % _SHARES != 1), state[_CART])
+        if key not in self._of_cart:
+            self._of_cart[key] = [
+                *(move for number in range(len(self._orders)) for move in self._placing(number, state)),
+                *(move for number in range(len(self._orders)) for move in self._told_to_cart(number, state)),
+                *self._uses_of_cart(state),
+            ]
+        return [
+            (label, self._with_changes(state, changes), problem, due)
+            for label, changes, problem, due in self._of_cart[key]
+        ]
+
+    @staticmethod
+    def _with_changes(state: State, changes: Mapping[int, int]) -> State:
+        return tuple(changes.get(place, part) for place, part in enumerate(state))
+
+    def _placing(self, number: int, state: State) -> Iterator[CartMove]:
+        """A tab orders what is in the cart, step by step."""
+        whose, at, of_cart = self._whose(number), number * _SHARES, len(state) + _CART
+        order: OrderState = self._things[state[at]]
+        messages: Messages = self._things[state[at + 2]]
+        step = order.placing.next_step if order.placing else ""
+        lost = step == CLAIM and self.scenario.faults
+        for fate in (Fate.ANSWERED, Fate.LOST) if lost else (Fate.ANSWERED,):
+            effect, cart = self._placed(number, state, fate)
+            changes = {at: effect.state, at + 2: self._number(messages.after(effect)), of_cart: cart}
+            what = f"the order goes on to {step}" if step else "the shopper orders"
+            label = f"{whose}{what}{': answer lost' if fate is Fate.LOST else ''}"
+            yield label, changes, effect.problem, bool(step) and fate is Fate.ANSWERED
+        if step and self.scenario.faults:
+            dead = self._number(replace(order, placing=None))
+            yield f"{whose}the instance that places it dies", {at: dead}, "", False
+
+    def _placed(self, number: int, state: State, fate: Fate) -> tuple[Effect, int]:
+        """What the next step of placing an order does, and the cart after it."""
+        places = [each * _SHARES for each in range(len(self._orders)) if each != number]
+        others = tuple(state[place] for place in places)
+        mine, cart = state[number * _SHARES], state[_CART]
+        key = ("placing", number, mine, cart, others, fate)
+        if key not in self._effects:
+            facts = tuple(fact for other in others for fact in self._things[other].rows.facts)
+            outcome, after = self._orders[number].place_on(
+                self._things[mine], self._cart, self._things[cart], order_memory.Rows(facts), fate
+            )
+            self._effect(lambda: outcome, *key)
+            self._carts_after[key] = self._number(after)
+        return self._effects[key], self._carts_after[key]
+
+    def _told_to_cart(self, number: int, state: State) -> Iterator[CartMove]:
+        """An order's events come to the cart."""
+        messages_at, of_cart = number * _SHARES + 2, len(state) + _CART
+        messages: Messages = self._things[state[messages_at]]
+        cart: CartState = self._things[state[of_cart]]
+
+        def handle(position: int, payload_number: int, messages: Messages, again: str) -> CartMove:
+            payload = self._things[payload_number]
+            act = lambda: self._cart.handle(cart, payload, position)  # noqa: E731
+            effect = self._effect(act, "cart", state[of_cart], payload_number, position)
+            label = f"{self._whose(number)}cart handles {payload.TOPIC}{again}"
+            changes = {messages_at: self._number(messages), of_cart: effect.state}
+            return label, changes, effect.problem, not again
+
+        for topic, position, payload in messages.waiting(_TO_CART):
+            yield handle(position, payload, messages.next_handled(topic), "")
+        if self.scenario.faults:
+            for _, position, payload in messages.over(_TO_CART):
+                yield handle(position, payload, messages, " again")
+
+    def _uses_of_cart(self, state: State) -> Iterator[CartMove]:
+        """Its owner uses the cart."""
+        of_cart = len(state) + _CART
+        cart: CartState = self._things[state[of_cart]]
+        if any(claim.state is ClaimState.OPEN for claim in cart.claims):
+            effect = self._effect(lambda: self._cart.look(cart), "look", state[of_cart])
+            changes = {of_cart: effect.state}
+            for number, order in enumerate(self._orders):
+                kept: OrderState = self._things[state[number * _SHARES]]
+                changes[number * _SHARES] = self._number(order.be_late(kept))
+            yield "what was claimed lapses, and the shopper looks", changes, effect.problem, False
+        if cart.added < self.scenario.adds:
+            effect = self._effect(lambda: self._cart.add(cart), "add", state[of_cart])
+            yield "the shopper puts one more in", {of_cart: effect.state}, effect.problem, False
 
     def _own_moves(self, number: int, key: State) -> list[Move]:
         """What happens to an order, its payment and its messages."""
@@ -291,7 +440,8 @@ class Shop:
             yield move(label, lambda: order.take_up(state), due=True)
             if faults:
                 yield move("the instance that claimed the saga dies", lambda: order.drop_claim(state))
-        yield move("the buyer orders", lambda: order.place(state))
+        if not self.scenario.one_cart:
+            yield move("the buyer orders", lambda: order.place(state))
         if state.rows.facts:
             yield move("the buyer cancels", lambda: order.cancel(state))
         if not state.claimed:
@@ -335,6 +485,10 @@ class Shop:
         for question_number in sorted(messages.questions):
             question = self._things[question_number]
             rest = messages.without(question_number)
+            if not self.scenario.payment_answers:
+                after = (order, payment_number, self._number(rest))
+                yield Move(f"{whose}the question to payment gets lost: {question.kind}", after, "", True)
+                continue
             if room:
                 yield begin(f"payment is asked: {question.kind}", question.kind, question, rest, due=True)
             if room and faults:
@@ -394,6 +548,9 @@ class Shop:
             for move in self._shared_moves(number, state):
                 if move.due:
                     return self._shared_step(state, number, move)
+        for label, after, problem, due in self._moves_of_cart(state):
+            if due:
+                return label, after, problem
         for number in range(len(self._orders)):
             if look := self._look(number, self._of(state, number)):
                 return self._own_step(state, number, look)
@@ -421,7 +578,8 @@ class Shop:
                 break
             labels.append(step.label)
             after, problem = step.after, step.problem
-        if not problem and after != move_from and _OVERDUE in move.label:
+        answered = self.scenario.payment_answers
+        if not problem and answered and after != move_from and _OVERDUE in move.label:
             problem = "an order waits for its deadline though everybody has answered"
         return Move("; ".join(labels), after, problem, True)
 
@@ -431,13 +589,24 @@ class Shop:
         """Say what may never be, not even for a moment; "" if all is well."""
         for number in range(len(self._orders)):
             order, payment, _ = self._of(state, number)
-            key = (number, order, payment, state[-1])
+            key = (number, order, payment, state[_STOCK])
             if key not in self._broken:
                 order_id = self._orders[number].order_id
                 self._broken[key] = broken_now(order_id, *(self._things[part] for part in key[1:]))
             if self._broken[key]:
                 return self._broken[key]
-        return ""
+        return self._ordered_twice(state)
+
+    def _ordered_twice(self, state: State) -> str:
+        if not self.scenario.one_cart:
+            return ""
+        key = (*state[:_CART:_SHARES], state[_CART])
+        if key not in self._broken:
+            orders = [
+                (order.order_id, self._things[part]) for order, part in zip(self._orders, key, strict=False)
+            ]
+            self._broken[key] = ordered_twice(orders, self._things[state[_CART]])
+        return self._broken[key]
 
     def broken_at_rest(self, state: State) -> str:
         """Say what does not balance in the books of a shop at rest; "" if all does."""
@@ -446,8 +615,21 @@ class Shop:
                 (order.order_id, *(self._things[part] for part in self._of(state, number)[:2]))
                 for number, order in enumerate(self._orders)
             ]
-            self._broken_at_rest[state] = broken_at_rest(orders, self._things[state[-1]])
+            cart = self._things[state[_CART]] if self.scenario.one_cart else None
+            refused = (self._cancelled_for_nothing(number, state) for number in range(len(orders)))
+            wrong = broken_at_rest(orders, self._things[state[_STOCK]], cart)
+            self._broken_at_rest[state] = wrong or next(filter(None, refused), "")
         return self._broken_at_rest[state]
+
+    def outcome(self, state: State) -> tuple[str, ...]:
+        """Where each order stands; "" for one that was not placed."""
+        orders = enumerate(self._orders)
+        return tuple(outcome(o.order_id, self._things[self._of(state, number)[0]]) for number, o in orders)
+
+    def _cancelled_for_nothing(self, number: int, state: State) -> str:
+        order: OrderState = self._things[self._of(state, number)[0]]
+        hindrances = self.scenario.hindrances(self.scenario.buyers[number])
+        return cancelled_for_nothing(self._orders[number].order_id, order, hindrances)
 
 
 _CLAIM = "an instance claims the saga "

@@ -5,22 +5,27 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 
+from stoa_cart.model import Cart, ClaimState
+from stoa_cart.model import Claim as CartClaim
+from stoa_cart.service import Carts
 from stoa_chassis import due
 from stoa_chassis.auth import Principal
 from stoa_chassis.avro import Event
 from stoa_chassis.due import DueWork
 from stoa_chassis.uow import transactional
-from stoa_events import OrderCancelled, OrderPlaced, PaymentRefunded, PaymentSuccessful
+from stoa_events import InventoryReserved, OrderCancelled, OrderPlaced, PaymentRefunded, PaymentSuccessful
 from stoa_inventory.model import NotReserved
 from stoa_inventory.ports import Tx as InventoryTx
 from stoa_inventory.service import Inventory
 from stoa_order import engine, saga, service
 from stoa_order.engine import SagaEngine
-from stoa_order.model import Order, Saga, Status
+from stoa_order.model import Checkout, Order, Saga, Status
 from stoa_order.saga import SAGA, Step, plan
+from stoa_order.service import Orders
 from stoa_payment import model as payment_model
 from stoa_payment import testing as payment_memory
 from stoa_payment.model import ChargeStatus, PaymentStatus
@@ -31,6 +36,7 @@ from tests.model.stepwise import Gateway
 
 _STATES = 60_000
 GOOD, SLOW = Scenario((1,), (Buyer((1,)),)), Scenario((1,), (Buyer((1,), "tok_timeout"),))
+TABS = Scenario((1,), (Buyer((1,)), Buyer((1,))), one_cart=True)
 RESERVE, CHARGE = SAGA
 
 
@@ -309,6 +315,85 @@ def test_a_refund_that_is_known_first_must_not_leave_the_order_waiting(
     use(monkeypatch, RESERVE, replace(CHARGE, answers={**CHARGE.answers, PaymentSuccessful: pay}))
     report = broken(replace(GOOD, staff=(StaffRefund.PART,)))
     assert report.wrong == "an order waits for its deadline though everybody has answered"
+
+
+def test_a_shop_that_refuses_every_order_is_found(
+    monkeypatch: pytest.MonkeyPatch, broken: Callable[..., Report]
+) -> None:
+    def refuse(order: Order, answer: InventoryReserved, now: datetime) -> None:
+        order.cancel("not today", now)
+
+    use(monkeypatch, replace(RESERVE, answers={**RESERVE.answers, InventoryReserved: refuse}), CHARGE)
+    assert broken().wrong == "at rest, an order was cancelled for nothing: not today"
+
+
+def test_a_stock_that_is_never_enough_is_found(
+    monkeypatch: pytest.MonkeyPatch, broken: Callable[..., Report]
+) -> None:
+    nothing = property(lambda stock: 0)
+    monkeypatch.setattr("stoa_inventory.model.Stock.available", nothing)
+    assert "cancelled for nothing: out of stock" in broken().wrong
+
+
+def test_a_charge_that_never_gives_up_is_found_where_payment_never_answers(
+    monkeypatch: pytest.MonkeyPatch, broken: Callable[..., Report]
+) -> None:
+    use(monkeypatch, RESERVE, replace(CHARGE, gives_up=None))
+    report = broken(replace(GOOD, payment_answers=False))
+    assert "every order is settled: pending, waiting for: charge" in report.wrong
+
+
+def test_orders_that_do_not_claim_the_cart_are_two_of_the_same_things(broken: Callable[..., Report]) -> None:
+    class Open(Carts):
+        async def claim(
+            self, user_id: UUID, request_id: str, order_id: UUID, version: str
+        ) -> tuple[CartClaim, timedelta]:
+            return CartClaim(order_id, ClaimState.OPEN), timedelta(minutes=1)
+
+    assert broken(TABS, carts=Open).wrong == "2 are ordered, 1 were put into the cart"
+
+
+def test_a_claim_that_never_lapses_loses_the_cart_of_an_order_that_is_never_placed(
+    monkeypatch: pytest.MonkeyPatch, broken: Callable[..., Report]
+) -> None:
+    monkeypatch.setattr(Cart, "lapse", lambda cart, at: None)
+    report = broken(TABS)
+    assert report.wrong == "at rest, 0 are in the cart of 1, and nothing was bought"
+    assert any("dies" in step or "lost" in step for step in report.trace), report
+
+
+def test_an_order_that_is_stored_when_its_claim_has_lapsed_is_found(
+    monkeypatch: pytest.MonkeyPatch, broken: Callable[..., Report]
+) -> None:
+    monkeypatch.setattr(service, "_CLAIM_RESERVE", -timedelta(hours=1))
+    report = broken(TABS)
+    assert report.wrong == "at rest, 1 are in the cart and 1 bought of 1"
+    assert any("lapses" in step for step in report.trace), report
+
+
+def test_an_order_that_does_not_ask_what_became_of_lapsed_claims_is_found(
+    monkeypatch: pytest.MonkeyPatch, broken: Callable[..., Report]
+) -> None:
+    async def trust(orders: Orders, checkout: Checkout) -> None:
+        pass
+
+    monkeypatch.setattr(Orders, "_check_claims", trust)
+    assert broken(TABS).wrong == "2 are ordered, 1 were put into the cart"
+
+
+def test_a_cart_that_is_not_given_back_is_found(
+    monkeypatch: pytest.MonkeyPatch, broken: Callable[..., Report]
+) -> None:
+    monkeypatch.setattr(Cart, "on_order_cancelled", lambda cart, order, at: cart.clear(at))
+    report = broken(replace(TABS, stock=(0,)))
+    assert "0 are in the cart of 1, and nothing was bought" in report.wrong
+
+
+def test_a_cart_that_is_given_back_twice_is_found(
+    monkeypatch: pytest.MonkeyPatch, broken: Callable[..., Report]
+) -> None:
+    monkeypatch.setattr(Cart, "_end", lambda cart, claim: None)
+    assert "it" in broken(TABS).wrong
 
 
 def test_keys_of_the_saga_that_people_can_send_keep_the_rest_of_the_money(

@@ -1,4 +1,4 @@
-"""What developers type: `stoa gen`, `lint`, `test`, `model`, `lock`."""
+"""What developers type: `stoa gen`, `lint`, `test`, `model`, `mutants`, `lock`."""
 
 from __future__ import annotations
 
@@ -96,3 +96,19 @@ def model(
     from stoa_tools import quality
 
     quality.model(console(), states)
+
+
+@app.command()
+def mutants(
+    count: Annotated[int, typer.Option(min=1, help="draw so many")] = 700,
+    seed: Annotated[int, typer.Option(help="the same seed draws the same, while the code is the same")] = 1,
+    module: Annotated[
+        list[str] | None, typer.Option(help="only of these: a name or a pattern (stoa_order.*)")
+    ] = None,
+    least: Annotated[float, typer.Option(help="fail if less were killed, in per cent")] = 92,
+    jobs: Annotated[int, typer.Option(min=1, help="so many at once; 0.5 GB each")] = 2,
+) -> None:
+    """Change models, money and what guards calls, a mistake at a time: do tests without servers notice?"""
+    from stoa_tools.mutants import command
+
+    command.mutants(console(), count=count, seed=seed, wanted=module or (), least=least, jobs=jobs)

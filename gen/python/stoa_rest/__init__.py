@@ -179,7 +179,7 @@ class Cart(TypedDict, total=False):
     """What is in it, in the order it was put in."""
 
     subtotal: Money
-    """The sum of price times quantity."""
+    """The sum of price times quantity of the items that can be bought."""
 
     updated_at: str
     """When it was last changed."""
@@ -203,6 +203,9 @@ class CartItem(TypedDict, total=False):
     price: Money
     """What one costs."""
 
+    available: bool
+    """Whether it is on sale. What is not can only be removed, and does not count."""
+
 
 class CartItemPatch(TypedDict, total=False):
     """What to change of a line."""
@@ -218,10 +221,10 @@ class CreateUserRequest(TypedDict, total=False):
     """Request of CreateUser."""
 
     email: Required[str]
-    """Where mail reaches the owner."""
+    """Where mail reaches the owner. Its domain may be written in Unicode."""
 
     password: Required[str]
-    """At least 8 characters; kept only as an argon2id hash."""
+    """At least 8 characters, and none of the most common passwords. It is the same however its letters are composed (RFC 8265, OpaqueString); kept only as an argon2id hash."""
 
     first_name: Required[str]
     """The given name."""
@@ -675,7 +678,7 @@ class Tokens(TypedDict, total=False):
     """A JWT for the header `Authorization: Bearer …`."""
 
     refresh_token: str
-    """For AuthService.Refresh, once."""
+    """For AuthService.Refresh, once; a client that did not get the answer may try again at once."""
 
     token_type: str
     """Always `Bearer`."""
@@ -756,6 +759,9 @@ class UserPatch(TypedDict, total=False):
     last_name: str
     """The new family name."""
 
+    current_password: str
+    """The password of whoever asks, needed for another email."""
+
 
 class Variant(TypedDict, total=False):
     """The sellable unit."""
@@ -789,7 +795,7 @@ class Operations(ABC):
         return cast(Cart, await self.call(ADD_CART_ITEM, target, body))
 
     async def adjust_inventory(self, variant_id: str, /, **body: Unpack[AdjustInventoryBody]) -> Inventory:
-        """Adds to the stock of a variant or takes from it. The same `request_id` counts once."""
+        """Adds to the stock of a variant or takes from it. The same `request_id` counts once; with another delta or reason it"""
         target = ADJUST_INVENTORY.target(variant_id)
         return cast(Inventory, await self.call(ADJUST_INVENTORY, target, body))
 
@@ -819,7 +825,7 @@ class Operations(ABC):
         return cast(Product, await self.call(CREATE_PRODUCT, target, body))
 
     async def create_user(self, **body: Unpack[CreateUserRequest]) -> User:
-        """Registers an account. The email is unique without regard to case."""
+        """Registers an account. The email is unique without regard to case, and to how its domain is written."""
         target = CREATE_USER.target()
         return cast(User, await self.call(CREATE_USER, target, body))
 
@@ -899,7 +905,7 @@ class Operations(ABC):
         return cast(ListUserOrdersResponse, await self.call(LIST_USER_ORDERS, target))
 
     async def login(self, **body: Unpack[LoginRequest]) -> Tokens:
-        """Exchanges email and password for tokens. Repeated failures lock the account for a while."""
+        """Exchanges email and password for tokens. Repeated failures lock the account for where they come from, and slow"""
         target = LOGIN.target()
         return cast(Tokens, await self.call(LOGIN, target, body))
 
@@ -914,12 +920,12 @@ class Operations(ABC):
         return cast(Order, await self.call(PLACE_ORDER, target, body))
 
     async def refresh(self, **body: Unpack[RefreshRequest]) -> Tokens:
-        """Exchanges a refresh token for new tokens. Each works once; a second use revokes its whole family."""
+        """Exchanges a refresh token for new tokens. Each works once: a second use within a few seconds gets the same"""
         target = REFRESH.target()
         return cast(Tokens, await self.call(REFRESH, target, body))
 
     async def refund_payment(self, payment_id: str, /, **body: Unpack[RefundPaymentBody]) -> Refund:
-        """Gives money back: all that is left of a payment, or a part. The same `request_id` refunds once."""
+        """Gives money back: all that is left of a payment, or a part. The same `request_id` refunds once; with another amount"""
         target = REFUND_PAYMENT.target(payment_id)
         return cast(Refund, await self.call(REFUND_PAYMENT, target, body))
 
@@ -949,6 +955,6 @@ class Operations(ABC):
         return cast(Product, await self.call(UPDATE_PRODUCT, target, body))
 
     async def update_user(self, user_id: str, /, *, update_mask: str | None = None, **body: Unpack[UserPatch]) -> User:
-        """Changes the fields of an account that the body carries."""
+        """Changes the fields of an account that the body carries. Another email needs the caller's password, and ends"""
         target = UPDATE_USER.target(user_id, update_mask=update_mask)
         return cast(User, await self.call(UPDATE_USER, target, body))

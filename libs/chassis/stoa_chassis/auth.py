@@ -62,11 +62,15 @@ class PeerUnknown(PermissionDenied):
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """The caller: a user (`subject`, `roles`), a service (`service`), or nobody known (all empty)."""
+    """The caller: a user (`subject`, `roles`), a service (`service`), or nobody known (all empty).
+
+    `session_id` is that of the sign-in which a user's token goes back to, or "" if the issuer names none.
+    """
 
     subject: str | None = None
     roles: frozenset[str] = frozenset()
     service: str | None = None
+    session_id: str = ""
 
     @property
     def is_staff(self) -> bool:
@@ -230,7 +234,7 @@ class Authorizer:
             raise TokenInvalid("the authorization is not a bearer token")
         # A bad token is refused even where none is needed: the client believes to be somebody and is not.
         claims = await self._verifier.verify(token.strip())
-        return Principal(claims.subject, claims.roles)
+        return Principal(claims.subject, claims.roles, session_id=claims.session_id)
 
 
 def check_request(policy: Policy, principal: Principal, request: Message) -> None:

@@ -31,6 +31,7 @@ CONNECTION_ERRORS: tuple[type[Exception], ...] = (
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
     asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.InternalClientError,
     asyncpg.InterfaceError,
 )
@@ -49,6 +50,9 @@ register_outage(
 _ACQUIRE_SECONDS = 5.0
 _CONNECT_SECONDS = 10.0
 _CLOSE_SECONDS = 5.0
+# A process that stalls in the middle of a transaction (it is stopped, its machine is moved) neither holds
+# locks for longer than this, nor commits later what it has decided before.
+IDLE_IN_TRANSACTION_SECONDS = 10
 
 
 class Database:
@@ -70,6 +74,9 @@ class Database:
             connection_class=_CountedConnection,
             init=self._init,
             reset=_keep_session,
+            server_settings={
+                "idle_in_transaction_session_timeout": f"{IDLE_IN_TRANSACTION_SECONDS}s",
+            },
         )
 
     @classmethod

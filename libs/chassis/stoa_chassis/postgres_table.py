@@ -30,12 +30,13 @@ class Table:
         """Add a row. Raises asyncpg.UniqueViolationError."""
         await queries.execute(_insert(self.name, tuple(row)), *row.values())
 
-    async def insert_new(self, queries: Queries, row: Mapping[str, Any]) -> bool:
+    async def insert_new(self, queries: Queries, row: Mapping[str, Any], unique: str = "") -> bool:
         """Add a row unless one is there that a unique constraint takes for the same.
 
-        Tell whether it was added.
+        Tell whether it was added. `unique` says which constraint alone may do so, by its columns or
+        expressions in parentheses; against another it is an error.
         """
-        statement = f"{_insert(self.name, tuple(row))} ON CONFLICT DO NOTHING"
+        statement = f"{_insert(self.name, tuple(row))} ON CONFLICT {unique} DO NOTHING"
         return await queries.execute(statement, *row.values()) == "INSERT 0 1"
 
     async def update(self, queries: Queries, row: Mapping[str, Any]) -> None:

@@ -147,10 +147,11 @@ class InProcessServer:
         staff: bool = False,
         as_service: str | None = None,
         token: str | None = None,
+        metadata: tuple[tuple[str, str], ...] = (),
     ) -> _Stub:
         """Return a stub that calls as somebody: a user through the edge, a service, or nobody in particular.
 
-        `token` is sent as it is, for tests of tokens that are not right.
+        `token` is sent as it is, for tests of tokens that are not right; `metadata` is what else is sent.
         """
         if as_user is not None:
             token = self.mint.token(str(as_user), staff=staff)
@@ -158,7 +159,7 @@ class InProcessServer:
             self.name,
             self.target,
             self.certificates(as_service or EDGE),
-            metadata=(("authorization", f"Bearer {token}"),) if token is not None else (),
+            metadata=(*metadata, *((("authorization", f"Bearer {token}"),) if token is not None else ())),
             breaker=Breaker(self.name, threshold=1_000_000),
         )
         self._channels.append(channel)

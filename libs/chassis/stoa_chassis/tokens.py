@@ -55,6 +55,7 @@ class Claims:
 
     subject: str
     roles: frozenset[str]
+    session_id: str = ""
 
 
 class KeySource(Protocol):
@@ -112,7 +113,7 @@ class RemoteKeys:
         try:
             self._keys = _parse(json.loads(await asyncio.to_thread(self._read)))
             self._fetched_at = time.monotonic()
-        except (OSError, ValueError, AttributeError, jwt.PyJWTError) as error:
+        except (OSError, ValueError, AttributeError, TypeError, jwt.PyJWTError) as error:
             _log.warning("signing keys not fetched, keeping the old ones", url=self._url, cause=str(error))
         finally:
             self._tried_at = time.monotonic()
@@ -168,7 +169,7 @@ class TokenVerifier:
         roles = payload.get("roles", [])
         if not payload["sub"] or not isinstance(roles, list):
             raise TokenInvalid("the token is not valid")
-        claims = Claims(payload["sub"], frozenset(str(role) for role in roles))
+        claims = Claims(payload["sub"], frozenset(str(role) for role in roles), str(payload.get("sid") or ""))
         return _Good(float(payload["exp"]) + self._leeway, kid, claims)
 
 

@@ -40,8 +40,31 @@ def test_is_rounded_to_cents_half_away_from_zero(amount: Decimal) -> None:
         assert abs(rounded) > abs(amount)
 
 
+@pytest.mark.parametrize(
+    ("amount", "rounded"),
+    [("0.004", "0.00"), ("0.005", "0.01"), ("0.015", "0.02"), ("0.025", "0.03"), ("-0.005", "-0.01")],
+)
+def test_half_a_cent_is_rounded_away_from_zero(amount: str, rounded: str) -> None:
+    assert str(usd(amount)) == f"{rounded} USD"
+
+
 def test_a_rate_gives_rounded_cents() -> None:
     assert usd("19.99") * Decimal("0.0825") == usd("1.65")
+    assert usd("0.50") * Decimal("0.01") == usd("0.01")
+
+
+def test_amounts_are_ordered_as_numbers_are() -> None:
+    one, two = usd(1), usd(2)
+    assert (one < two, one <= two, one > two, one >= two) == (True, True, False, False)
+    assert (two < one, two <= one, two > one, two >= one) == (False, False, True, True)
+    assert (one < one, one <= one, one > one, one >= one) == (False, True, False, True)
+    assert usd("0.01")
+    assert not usd(0)
+
+
+@pytest.mark.parametrize("amount", ["9999999999.99", "-9999999999.99", "9999999999.994"])
+def test_takes_the_greatest_amounts_that_a_store_holds(amount: str) -> None:
+    assert abs(usd(amount).amount) == Decimal("9999999999.99")
 
 
 @pytest.mark.parametrize("amount", ["-0.00", "-0.001", "-0", "0E+5"])
@@ -59,17 +82,19 @@ def test_survives_the_way_through_the_record_of_events(value: int) -> None:
 
 @pytest.mark.parametrize("amount", [1.5, True, "1.50"])
 def test_refuses_what_is_not_a_decimal(amount: object) -> None:
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="amount of money"):
         Money(amount, "USD")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("factor", [1.5, True])
 def test_refuses_to_be_multiplied_by_what_is_not_exact(factor: object) -> None:
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="operand"):
         usd(1) * factor  # type: ignore[operator]
 
 
-@pytest.mark.parametrize("amount", ["NaN", "Infinity", "10000000000", "9999999999.995"])
+@pytest.mark.parametrize(
+    "amount", ["NaN", "Infinity", "10000000000", "-10000000000", "9999999999.995", "-9999999999.995"]
+)
 def test_refuses_an_amount_that_no_store_holds(amount: str) -> None:
     with pytest.raises(ValueError, match="out of range"):
         usd(amount)
@@ -88,3 +113,5 @@ def test_refuses_to_mix_currencies_but_compares_them_as_different() -> None:
         usd(1) + euro
     with pytest.raises(CurrencyMismatch):
         assert usd(1) < euro
+    with pytest.raises(TypeError, match="int"):
+        usd(1) + 1  # type: ignore[operator]

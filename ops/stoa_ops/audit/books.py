@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import httpx
 
+from stoa_cart import audit as cart
 from stoa_inventory import audit as inventory
 from stoa_ops import outboxes, stores
 from stoa_ops.audit.event_log import EventBooks, EventLog
@@ -63,6 +64,11 @@ class ShopBooks:
     def order(self) -> order.Books:
         """The order service's."""
         return self._of("order", order.Books({}))
+
+    @property
+    def cart(self) -> cart.Books:
+        """The cart service's."""
+        return self._of("cart", cart.Books([]))
 
     @property
     def payment(self) -> payment.Books:

@@ -19,6 +19,8 @@ from stoa_payment.audit import Payment
 
 _HOLDING = ("pending", "confirmed")  # an order that may have stock promised to it
 _PAID = ("confirmed", "shipped", "delivered", "returned")
+# A claim that holds something, and of which orders it may be: an open one lapses when its cart is used next.
+_HELD_FOR = {"open": ("pending", "unknown"), "placed": ("pending",)}
 _PUBLISHED_WITHIN = timedelta(seconds=30)
 
 
@@ -30,6 +32,7 @@ def findings(books: ShopBooks) -> Iterator[Finding]:
     yield from _money_moved_as_orders_say(books)
     yield from _the_gateway_agrees(books)
     yield from _promises_match_orders(books)
+    yield from _claims_end_with_their_orders(books)
     yield from _events_are_published(books)
     yield from _nothing_is_parked(books)
     yield from event_rules.findings(books.events)
@@ -126,6 +129,21 @@ def _promises_match_orders(books: ShopBooks) -> Iterator[Finding]:
                 f"confirmed, but promised {dict(held.get(order.order_id, {}))} of {dict(order.quantities)}"
             )
             yield Finding(rule, f"order {order.order_id}", detail, look)
+
+
+def _claims_end_with_their_orders(books: ShopBooks) -> Iterator[Finding]:
+    """What an order is of is held for it while it is under way: not after its end, nor in the cart again."""
+    rule, look = "a cart holds what its order under way is of, and no longer", "stoa logs cart | grep {}"
+    for claim in books.cart.claims:
+        order = books.order.orders.get(claim.order_id)
+        status = order.status if order else "unknown"
+        if claim.state == "lapsed" and order is not None:
+            detail = f"{status}, but what it is of was put back into the cart of user {claim.user_id}"
+        elif claim.state in _HELD_FOR and status not in _HELD_FOR[claim.state]:
+            detail = f"{status}, but the cart of user {claim.user_id} still holds what it is of"
+        else:
+            continue
+        yield Finding(rule, f"order {claim.order_id}", detail, look.format(claim.order_id))
 
 
 def _events_are_published(books: ShopBooks) -> Iterator[Finding]:

@@ -24,6 +24,7 @@ async def compose(app: App[Settings]) -> None:
         Catalog(app.client(CatalogServiceStub, "catalog")),
         Inventory(app.client(InventoryServiceStub, "inventory")),
         app.clock,
+        app.settings.claim_for,
     )
     app.serve(add_CartServiceServicer_to_server, CartServicer(carts))
     await app.consume(handlers(carts))

@@ -26,8 +26,24 @@ class CartServicer(cart_pb2_grpc.CartServiceServicer):
         self, request: cart_pb2.GetCartForCheckoutRequest, context: object
     ) -> cart_pb2.GetCartForCheckoutResponse:
         """Read a cart with the prices that its owner last saw."""
-        cart = await self._carts.for_checkout(UUID(request.user_id))
-        return cart_pb2.GetCartForCheckoutResponse(cart=_message(cart))
+        checkout = await self._carts.for_checkout(UUID(request.user_id), request.request_id)
+        return cart_pb2.GetCartForCheckoutResponse(
+            cart=_message(checkout.cart),
+            version=checkout.version,
+            order_id=str(checkout.order_id or ""),
+            lapsed_order_ids=map(str, checkout.lapsed),
+        )
+
+    async def ClaimCart(
+        self, request: cart_pb2.ClaimCartRequest, context: object
+    ) -> cart_pb2.ClaimCartResponse:
+        """Take out what is in a cart for an order."""
+        claim, ttl = await self._carts.claim(
+            UUID(request.user_id), request.request_id, UUID(request.order_id), request.version
+        )
+        response = cart_pb2.ClaimCartResponse(order_id=str(claim.order_id))
+        response.ttl.FromTimedelta(ttl)
+        return response
 
     async def AddCartItem(
         self, request: cart_pb2.AddCartItemRequest, context: object
@@ -69,6 +85,7 @@ def _message(cart: Cart) -> cart_pb2.Cart:
                 variant_id=str(item.variant_id),
                 quantity=item.quantity,
                 price=to_proto(item.price),
+                available=item.available,
             )
             for item in cart.items
         ),

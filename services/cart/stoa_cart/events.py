@@ -1,17 +1,26 @@
-"""What the cart service consumes: orders, which empty carts, and what products cost."""
+"""What the cart service consumes: what becomes of orders, and what products cost."""
 
 from collections.abc import Mapping
 
 from stoa_cart.service import Carts
 from stoa_chassis.kafka import Handler
 from stoa_contracts.events import Payload
-from stoa_events import OrderPlaced, ProductCreated, ProductDeleted, ProductUpdated
+from stoa_events import (
+    OrderCancelled,
+    OrderConfirmed,
+    OrderPlaced,
+    ProductCreated,
+    ProductDeleted,
+    ProductUpdated,
+)
 
 
 def handlers(carts: Carts) -> Mapping[type[Payload], Handler]:
     """Return the handler of each event."""
     return {
         OrderPlaced: carts.on_order_placed,
+        OrderConfirmed: carts.on_order_confirmed,
+        OrderCancelled: carts.on_order_cancelled,
         ProductCreated: carts.on_product_changed,
         ProductUpdated: carts.on_product_changed,
         ProductDeleted: carts.on_product_deleted,

@@ -20,10 +20,6 @@ class Carts(Protocol):
         """Store a changed cart, and publish its events. Nothing is written if nothing changed."""
         ...
 
-    async def remove(self, user_id: UUID) -> None:
-        """Forget a user's cart, whatever is in it."""
-        ...
-
 
 @dataclass(frozen=True, slots=True)
 class Tx:
@@ -47,8 +43,11 @@ class PriceBook(Protocol):
     price back, and neither does one that comes after the deletion.
     """
 
-    async def of(self, product_ids: Iterable[UUID]) -> Mapping[UUID, Money]:
-        """Return the prices of all variants of these products that are on sale and known, by variant."""
+    async def of(self, product_ids: Iterable[UUID]) -> Mapping[UUID, Mapping[UUID, Money]]:
+        """Return what these products' variants that are on sale cost, by product and variant.
+
+        Products of which no event has come are left out.
+        """
         ...
 
     async def learn(self, product_id: UUID, version: int, prices: Mapping[UUID, Money]) -> None:

@@ -15,7 +15,7 @@ from uuid import UUID
 import orjson
 from redis.asyncio import Redis
 
-from stoa_cart.model import Cart, Item
+from stoa_cart.model import Cart, Claim, ClaimState, Item
 from stoa_cart.ports import Tx
 from stoa_chassis.redis_uow import RedisTransaction
 from stoa_contracts.money import Money
@@ -46,13 +46,10 @@ class Carts:
 
     async def save(self, cart: Cart) -> None:
         """Store a changed cart, and publish its events. Nothing is written if nothing changed."""
-        # An empty cart that was never stored stays unstored.
-        self._transaction.put(_key(cart.user_id), _json(cart) if cart.updated_at else b"", _LIFETIME)
+        # An empty cart of which nothing is known is not kept.
+        known = cart.updated_at or cart.claims
+        self._transaction.put(_key(cart.user_id), _json(cart) if known else b"", _LIFETIME)
         self._transaction.outbox.collect(cart)
-
-    async def remove(self, user_id: UUID) -> None:
-        """Forget a user's cart, whatever is in it."""
-        self._transaction.delete(_key(user_id))
 
 
 def open_tx(currency: str) -> Callable[[RedisTransaction], Tx]:
@@ -84,17 +81,23 @@ class PriceBook:
         self._redis = redis
         self._learn = redis.register_script(_LEARN)
 
-    async def of(self, product_ids: Iterable[UUID]) -> Mapping[UUID, Money]:
-        """Return the prices of all variants of these products that are on sale and known, by variant."""
-        wanted = [str(product_id) for product_id in product_ids]
+    async def of(self, product_ids: Iterable[UUID]) -> Mapping[UUID, Mapping[UUID, Money]]:
+        """Return what these products' variants that are on sale cost, by product and variant.
+
+        Products of which no event has come are left out.
+        """
+        wanted = list(product_ids)
         if not wanted:
             return {}
-        stored = await cast(Awaitable[list[bytes | None]], self._redis.hmget(_PRICES, wanted))
+        keys = [str(product_id) for product_id in wanted]
+        stored = await cast(Awaitable[list[bytes | None]], self._redis.hmget(_PRICES, keys))
         return {
-            _uuid(variant_id): _money(price["amount"], price["currency_code"])
-            for record in stored
+            product_id: {
+                _uuid(variant_id): _money(price["amount"], price["currency_code"])
+                for variant_id, price in orjson.loads(record)["prices"].items()
+            }
+            for product_id, record in zip(wanted, stored, strict=True)
             if record is not None
-            for variant_id, price in orjson.loads(record)["prices"].items()
         }
 
     async def learn(self, product_id: UUID, version: int, prices: Mapping[UUID, Money]) -> None:
@@ -111,22 +114,24 @@ def _key(user_id: UUID) -> str:
 
 
 def _json(cart: Cart) -> bytes:
-    return orjson.dumps(
-        {
-            "user_id": cart.user_id,
-            "items": [
-                {
-                    "item_id": item.item_id,
-                    "product_id": item.product_id,
-                    "variant_id": item.variant_id,
-                    "quantity": item.quantity,
-                    "price": _money_fields(item.price),
-                }
-                for item in cart.items
-            ],
-            "updated_at": cart.updated_at,
-        }
-    )
+    record: dict[str, Any] = {
+        "user_id": cart.user_id,
+        "items": [_item_fields(item) for item in cart.items],
+        "updated_at": cart.updated_at,
+    }
+    if cart.claims:
+        record["claims"] = [
+            {
+                "order_id": claim.order_id,
+                "state": claim.state,
+                "request_id": claim.request_id,
+                "version": claim.version,
+                "items": [_item_fields(item) for item in claim.items],
+                "lapses_at": claim.lapses_at,
+            }
+            for claim in cart.claims
+        ]
+    return orjson.dumps(record)
 
 
 def _cart(user_id: UUID, currency: str, stored: bytes) -> Cart:
@@ -136,18 +141,46 @@ def _cart(user_id: UUID, currency: str, stored: bytes) -> Cart:
     return Cart(
         user_id,
         currency,
+        [_item(item) for item in record["items"]],
+        _time(record["updated_at"]),
         [
-            Item(
-                _uuid(item["item_id"]),
-                _uuid(item["product_id"]),
-                _uuid(item["variant_id"]),
-                item["quantity"],
-                _money(item["price"]["amount"], item["price"]["currency_code"]),
+            Claim(
+                _uuid(claim["order_id"]),
+                ClaimState(claim["state"]),
+                claim["request_id"],
+                claim["version"],
+                tuple(map(_item, claim["items"])),
+                _time(claim["lapses_at"]),
             )
-            for item in record["items"]
+            for claim in record.get("claims", ())
         ],
-        datetime.fromisoformat(record["updated_at"]),
     )
+
+
+def _item_fields(item: Item) -> dict[str, Any]:
+    return {
+        "item_id": item.item_id,
+        "product_id": item.product_id,
+        "variant_id": item.variant_id,
+        "quantity": item.quantity,
+        "price": _money_fields(item.price),
+        "available": item.available,
+    }
+
+
+def _item(fields: Mapping[str, Any]) -> Item:
+    return Item(
+        _uuid(fields["item_id"]),
+        _uuid(fields["product_id"]),
+        _uuid(fields["variant_id"]),
+        fields["quantity"],
+        _money(fields["price"]["amount"], fields["price"]["currency_code"]),
+        fields.get("available", True),
+    )
+
+
+def _time(stored: str | None) -> datetime | None:
+    return datetime.fromisoformat(stored) if stored else None
 
 
 def _money_fields(money: Money) -> dict[str, str]:

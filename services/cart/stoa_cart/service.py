@@ -1,15 +1,23 @@
 """The use cases of carts."""
 
 import asyncio
+from datetime import timedelta
 from uuid import UUID
 
-from stoa_cart.model import Cart, Offer
+from stoa_cart.model import Cart, Checkout, Claim, Offer
 from stoa_cart.ports import CartReader, Catalog, Inventory, PriceBook, Tx
 from stoa_chassis.avro import Event
 from stoa_chassis.clock import Clock
 from stoa_chassis.errors import InvalidArgument
 from stoa_chassis.uow import UnitOfWork, transactional
-from stoa_events import OrderPlaced, ProductCreated, ProductDeleted, ProductUpdated
+from stoa_events import (
+    OrderCancelled,
+    OrderConfirmed,
+    OrderPlaced,
+    ProductCreated,
+    ProductDeleted,
+    ProductUpdated,
+)
 
 
 class Carts:
@@ -19,6 +27,9 @@ class Carts:
     come, and these are from then on the prices seen. Checkout reads the prices seen, unchanged: the order
     service refuses an order when one has changed since, and looking at the cart again resolves it. Should the
     look come before the event of the new price, it shows the old one, and the next one resolves it.
+
+    An order claims what it is made of before it is placed, for `claim_for`; a claim that has lapsed is given
+    back whenever the cart is used next.
     """
 
     def __init__(
@@ -29,6 +40,7 @@ class Carts:
         catalog: Catalog,
         inventory: Inventory,
         clock: Clock,
+        claim_for: timedelta,
     ) -> None:
         self._uow = uow
         self._reader = reader
@@ -36,6 +48,7 @@ class Carts:
         self._catalog = catalog
         self._inventory = inventory
         self._clock = clock
+        self._claim_for = claim_for
 
     @transactional
     async def get(self, tx: Tx, user_id: UUID) -> Cart:
@@ -44,9 +57,28 @@ class Carts:
         await tx.carts.save(cart)
         return cart
 
-    async def for_checkout(self, user_id: UUID) -> Cart:
+    async def for_checkout(self, user_id: UUID, request_id: str) -> Checkout:
         """Read a cart at the prices that its owner last saw, whatever things cost now."""
-        return await self._reader.get(user_id)
+        cart = await self._reader.get(user_id)
+        cart.lapse(self._clock.now())
+        return cart.checkout(request_id)
+
+    @transactional
+    async def claim(
+        self, tx: Tx, user_id: UUID, request_id: str, order_id: UUID, version: str
+    ) -> tuple[Claim, timedelta]:
+        """Take out what is in a cart for an order, and tell for how long.
+
+        Raises:
+            CartEmpty, CartChanged: see `Cart.claim`.
+            CartBusy: others kept changing the cart.
+        """
+        now = self._clock.now()
+        cart = await tx.carts.get(user_id)
+        cart.lapse(now)
+        claim = cart.claim(request_id, order_id, version, now, now + self._claim_for)
+        await tx.carts.save(cart)
+        return claim, self._claim_for
 
     async def add(self, user_id: UUID, product_id: UUID, variant_id: UUID, quantity: int) -> Cart:
         """Put a variant in, if there are enough of it in stock for all that the cart would hold.
@@ -78,13 +110,13 @@ class Carts:
         """Set how many of a line there are; it may become less whatever is in stock.
 
         Raises:
-            ItemNotFound, InvalidArgument, OutOfStock: see `Cart.set_quantity`.
+            ItemNotFound, ItemUnavailable, InvalidArgument, OutOfStock: see `Cart.set_quantity`.
             CartBusy: others kept changing the cart.
             RemoteError: the inventory can't be asked.
         """
         cart = await self._as_seen_now(tx, user_id)
         item = cart.item(item_id)
-        grows = quantity > item.quantity
+        grows = item.available and quantity > item.quantity
         available = await self._inventory.available(item.variant_id) if grows else quantity
         cart.set_quantity(item_id, quantity, available, self._clock.now())
         await tx.carts.save(cart)
@@ -101,13 +133,30 @@ class Carts:
     @transactional
     async def clear(self, tx: Tx, user_id: UUID) -> None:
         """Take everything out. Raises CartBusy."""
-        await tx.carts.remove(user_id)
+        cart, now = await tx.carts.get(user_id), self._clock.now()
+        cart.lapse(now)
+        cart.clear(now)
+        await tx.carts.save(cart)
 
     @transactional
     async def on_order_placed(self, tx: Tx, event: Event[OrderPlaced]) -> None:
-        """Take out what was ordered, once; what was put in since stays. Raises CartBusy."""
-        cart = await tx.carts.get(event.payload.user_id)
-        cart.on_order_placed(event.payload, self._clock.now())
+        """Hold what was ordered, once; what was put in since stays. Raises CartBusy."""
+        cart, now = await tx.carts.get(event.payload.user_id), self._clock.now()
+        cart.on_order_placed(event.payload, now)
+        await tx.carts.save(cart)
+
+    @transactional
+    async def on_order_confirmed(self, tx: Tx, event: Event[OrderConfirmed]) -> None:
+        """Let go of what was ordered. Raises CartBusy."""
+        cart, now = await tx.carts.get(event.payload.user_id), self._clock.now()
+        cart.on_order_confirmed(event.payload, now)
+        await tx.carts.save(cart)
+
+    @transactional
+    async def on_order_cancelled(self, tx: Tx, event: Event[OrderCancelled]) -> None:
+        """Put back what was ordered; what was put in since stays. Raises CartBusy."""
+        cart, now = await tx.carts.get(event.payload.user_id), self._clock.now()
+        cart.on_order_cancelled(event.payload, now)
         await tx.carts.save(cart)
 
     async def on_product_changed(self, event: Event[ProductCreated] | Event[ProductUpdated]) -> None:
@@ -117,11 +166,12 @@ class Carts:
         await self._prices.learn(product.product_id, product.version, prices)
 
     async def on_product_deleted(self, event: Event[ProductDeleted]) -> None:
-        """Note that the variants of a product have no price any more."""
+        """Note that the variants of a product are not on sale any more."""
         await self._prices.learn(event.payload.product_id, event.payload.version, {})
 
     async def _as_seen_now(self, tx: Tx, user_id: UUID) -> Cart:
         """Read a cart for its owner, who sees it at the prices of now on the occasion."""
         cart = await tx.carts.get(user_id)
+        cart.lapse(self._clock.now())
         cart.see(await self._prices.of({item.product_id for item in cart.items}))
         return cart

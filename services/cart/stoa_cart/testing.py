@@ -53,13 +53,6 @@ class Carts:
             self._view.rows = replace(self._view.rows, carts=carts)
         self._outbox.collect(cart)
 
-    async def remove(self, user_id: UUID) -> None:
-        """Forget a user's cart, whatever is in it."""
-        self._takes(user_id)
-        if user_id in self._view.rows.carts:
-            carts = {known: cart for known, cart in self._view.rows.carts.items() if known != user_id}
-            self._view.rows = replace(self._view.rows, carts=carts)
-
     def _takes(self, user_id: UUID) -> None:
         """Refuse a second cart, as the units of work on Redis do."""
         if self._changed not in (None, user_id):
@@ -85,14 +78,10 @@ class PriceBook:
 
     store: Open
 
-    async def of(self, product_ids: Iterable[UUID]) -> Mapping[UUID, Money]:
-        """Return the prices of all variants of these products that are on sale and known, by variant."""
+    async def of(self, product_ids: Iterable[UUID]) -> Mapping[UUID, Mapping[UUID, Money]]:
+        """Return what these products' variants that are on sale cost, by product and variant."""
         known = self.store().rows.prices
-        prices: dict[UUID, Money] = {}
-        for product_id in product_ids:
-            if product_id in known:
-                prices |= known[product_id][1]
-        return prices
+        return {product_id: known[product_id][1] for product_id in product_ids if product_id in known}
 
     async def learn(self, product_id: UUID, version: int, prices: Mapping[UUID, Money]) -> None:
         """Note the prices that a version of a product has, by variant, unless a later version is known."""
@@ -114,7 +103,7 @@ def _cart(rows: Rows, user_id: UUID, currency: str) -> Cart:
 
 
 def _copy(cart: Cart) -> Cart:
-    return replace(cart, items=list(cart.items), events=[])
+    return replace(cart, items=list(cart.items), claims=list(cart.claims), events=[])
 
 
 # --------------------------------------------------------------------------------------- the other services

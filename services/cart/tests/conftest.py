@@ -1,8 +1,8 @@
 """The cart service on a store in memory or on Redis, in keys that no other run uses: ids are fresh."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID, uuid4
@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 
 from stoa_cart import ports, repository, testing
 from stoa_cart.events import handlers
-from stoa_cart.model import Cart, CartBusy, Item, Offer
+from stoa_cart.model import Cart, CartBusy, Checkout, Claim, ClaimState, Item, Offer
 from stoa_cart.service import Carts
 from stoa_cart.testing import Shelf
 from stoa_chassis.avro import Event, EventCodec
@@ -26,10 +26,21 @@ from stoa_chassis.testing import SettableClock
 from stoa_chassis.uow import UnitOfWork
 from stoa_contracts.events import Payload
 from stoa_contracts.money import Money
-from stoa_events import OrderItem, OrderPlaced, ProductDeleted, ProductUpdated, ProductVariant
+from stoa_events import (
+    Address,
+    OrderCancelled,
+    OrderConfirmed,
+    OrderItem,
+    OrderPlaced,
+    ProductDeleted,
+    ProductUpdated,
+    ProductVariant,
+)
 
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
 CURRENCY = "USD"
+CLAIM_FOR = timedelta(minutes=1)
+NOWHERE = Address(recipient="", line1="", line2="", city="", region="", postal_code="", country="")
 
 
 def usd(amount: str | Decimal) -> Money:
@@ -60,7 +71,17 @@ class CartService:
     def another_process(self) -> Carts:
         """The use cases in another process on the same store."""
         store = self.store
-        return Carts(store.uow, store.reader, store.prices, self.shelf, self.shelf, self.clock)
+        return Carts(store.uow, store.reader, store.prices, self.shelf, self.shelf, self.clock, CLAIM_FOR)
+
+    async def checkout(self, user_id: UUID, request_id: str = "r") -> Checkout:
+        """Read a cart as a request to place an order does."""
+        return await self.carts.for_checkout(user_id, request_id)
+
+    async def order(self, user_id: UUID, request_id: str = "r") -> OrderPlaced:
+        """Claim what is in a cart, and return the event of the order of it."""
+        checkout = await self.checkout(user_id, request_id)
+        claim, _ = await self.carts.claim(user_id, request_id, new_id(), checkout.version)
+        return placed(user_id, checkout.cart.items, claim.order_id)
 
     async def handle(self, payload: Payload, event_id: UUID | None = None) -> None:
         """Let an event come in."""
@@ -76,18 +97,57 @@ def contents(cart: Cart) -> dict[UUID, int]:
 def a_full_cart() -> Cart:
     """A cart of which every field has a value of its own."""
     items = [Item(new_id(), new_id(), new_id(), n, usd(f"{n}.90")) for n in (2, 3)]
-    return Cart(new_id(), CURRENCY, items, NOW)
+    claimed = (Item(new_id(), new_id(), new_id(), 4, usd("4.90"), available=False),)
+    claims = [
+        Claim(new_id(), ClaimState.OVER, "a-request"),
+        Claim(new_id(), ClaimState.OPEN, "another", "0123", claimed, NOW + timedelta(days=365_000)),
+    ]
+    return Cart(new_id(), CURRENCY, items, NOW, claims)
 
 
 def ordered(user_id: UUID, *items: tuple[Offer, int]) -> OrderPlaced:
-    """The event of an order of these things."""
+    """The event of an order of these things that claimed nothing."""
+    return placed(
+        user_id,
+        [
+            Item(new_id(), offer.product_id, offer.variant_id, quantity, offer.price)
+            for offer, quantity in items
+        ],
+    )
+
+
+def placed(user_id: UUID, items: Iterable[Item], order_id: UUID | None = None) -> OrderPlaced:
+    """The event of an order of these lines."""
     lines = tuple(
         OrderItem(
-            product_id=offer.product_id, variant_id=offer.variant_id, quantity=quantity, price=offer.price
+            product_id=item.product_id, variant_id=item.variant_id, quantity=item.quantity, price=item.price
         )
-        for offer, quantity in items
+        for item in items
     )
-    return OrderPlaced(order_id=new_id(), user_id=user_id, items=lines, total_amount=usd("1.00"))
+    return OrderPlaced(order_id=order_id or new_id(), user_id=user_id, items=lines, total_amount=usd("1.00"))
+
+
+def confirmed(order: OrderPlaced) -> OrderConfirmed:
+    """The event of its confirmation."""
+    return OrderConfirmed(
+        order_id=order.order_id,
+        user_id=order.user_id,
+        items=order.items,
+        total_amount=order.total_amount,
+        shipping_address=NOWHERE,
+        shipping_method="standard",
+    )
+
+
+def cancelled(order: OrderPlaced) -> OrderCancelled:
+    """The event of its cancellation."""
+    return OrderCancelled(
+        order_id=order.order_id,
+        user_id=order.user_id,
+        items=order.items,
+        total_amount=order.total_amount,
+        reason="payment failed",
+    )
 
 
 def repriced(offer: Offer, price: str, version: int) -> ProductUpdated:

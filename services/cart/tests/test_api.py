@@ -33,7 +33,7 @@ from stoa_chassis.testing import InProcessServer, serve_in_process
 from stoa_chassis.timestamps import to_timestamp
 from stoa_contracts.money import Money
 
-from .conftest import CURRENCY, NOW, CartService, a_full_cart
+from .conftest import CLAIM_FOR, CURRENCY, NOW, CartService, a_full_cart, deleted
 
 Memory = MemoryStore[Rows]
 SHOPPER = new_id()
@@ -89,6 +89,7 @@ async def test_nothing_of_a_cart_is_left_out(server: InProcessServer, memory: Me
                 variant_id=str(item.variant_id),
                 quantity=item.quantity,
                 price=to_proto(item.price),
+                available=True,
             )
             for item in stored.items
         ],
@@ -201,7 +202,7 @@ async def test_without_a_token_there_is_no_cart(server: InProcessServer) -> None
 
 
 async def test_only_the_order_service_reads_a_cart_for_checkout(server: InProcessServer) -> None:
-    request = cart_pb2.GetCartForCheckoutRequest(user_id=str(SHOPPER))
+    request = cart_pb2.GetCartForCheckoutRequest(user_id=str(SHOPPER), request_id="r")
     cart = (await server.stub(CartServiceStub, as_service="order").GetCartForCheckout(request)).cart
     assert cart.user_id == str(SHOPPER)
     for caller in (
@@ -210,6 +211,78 @@ async def test_only_the_order_service_reads_a_cart_for_checkout(server: InProces
         server.stub(CartServiceStub, as_service="payment"),
     ):
         assert (await refusal(caller.GetCartForCheckout(request))).code is Code.PERMISSION_DENIED
+        assert (await refusal(caller.ClaimCart(claiming("0")))).code is Code.PERMISSION_DENIED
+
+
+def claiming(version: str, request_id: str = "r", order_id: UUID | None = None) -> cart_pb2.ClaimCartRequest:
+    return cart_pb2.ClaimCartRequest(
+        user_id=str(SHOPPER), request_id=request_id, order_id=str(order_id or new_id()), version=version
+    )
+
+
+async def test_a_cart_is_claimed_once_and_a_checkout_says_by_which_request(
+    server: InProcessServer, service: CartService
+) -> None:
+    shopper = server.stub(CartServiceStub, as_user=SHOPPER)
+    order = server.stub(CartServiceStub, as_service="order")
+    checkout = cart_pb2.GetCartForCheckoutRequest(user_id=str(SHOPPER), request_id="r")
+    await shopper.AddCartItem(adding())
+    found = await order.GetCartForCheckout(checkout)
+    assert (len(found.cart.items), found.order_id, list(found.lapsed_order_ids)) == (1, "", [])
+    first = claiming(found.version)
+    for again in (first, claiming(found.version)):
+        claimed = await order.ClaimCart(again)
+        assert (claimed.order_id, claimed.ttl.ToTimedelta()) == (first.order_id, CLAIM_FOR)
+    assert not (await shopper.GetCart(cart_pb2.GetCartRequest(user_id=str(SHOPPER)))).cart.items
+    repeated = await order.GetCartForCheckout(checkout)
+    assert (repeated.order_id, repeated.version) == (first.order_id, found.version)
+    assert repeated.cart.items == found.cart.items
+    empty = await refusal(order.ClaimCart(claiming(found.version, "another")))
+    assert (empty.code, empty.reason) == (Code.ABORTED, "CART_EMPTY")
+    await shopper.AddCartItem(adding(quantity=1))
+    changed = await refusal(order.ClaimCart(claiming(found.version, "another")))
+    assert (changed.code, changed.reason) == (Code.ABORTED, "CART_CHANGED")
+    service.clock.advance(minutes=1)
+    checkout.request_id = "another"
+    lapsed = await order.GetCartForCheckout(checkout)
+    assert (lapsed.order_id, list(lapsed.lapsed_order_ids)) == ("", [first.order_id])
+
+
+@pytest.mark.parametrize(
+    ("changes", "fields"),
+    [
+        ({"request_id": ""}, {"request_id"}),
+        ({"request_id": "two words"}, {"request_id"}),
+        ({"order_id": "one"}, {"order_id"}),
+        ({"version": ""}, {"version"}),
+        ({"version": "v" * 65}, {"version"}),
+    ],
+)
+async def test_a_bad_claim_is_refused_naming_the_field(
+    server: InProcessServer, changes: dict[str, str], fields: set[str]
+) -> None:
+    request = claiming("0")
+    for name, value in changes.items():
+        setattr(request, name, value)
+    error = await refusal(server.stub(CartServiceStub, as_service="order").ClaimCart(request))
+    assert {violation.field for violation in error.violations} == fields
+
+
+async def test_what_is_not_on_sale_any_more_is_marked_and_can_only_be_removed(
+    server: InProcessServer, service: CartService
+) -> None:
+    shopper = server.stub(CartServiceStub, as_user=SHOPPER)
+    await shopper.AddCartItem(adding())
+    await service.handle(deleted(Offer(LAMP_PRODUCT, LAMP, PRICE), version=2))
+    cart = (await shopper.GetCart(cart_pb2.GetCartRequest(user_id=str(SHOPPER)))).cart
+    [item] = cart.items
+    assert (item.available, cart.subtotal.units, cart.subtotal.nanos) == (False, 0, 0)
+    key = {"user_id": str(SHOPPER), "item_id": item.item_id}
+    for quantity in (1, 3):
+        patch = cart_pb2.CartItemPatch(quantity=quantity)
+        error = await refusal(shopper.UpdateCartItem(cart_pb2.UpdateCartItemRequest(**key, item=patch)))
+        assert (error.code, error.reason) == (Code.FAILED_PRECONDITION, "ITEM_UNAVAILABLE")
+    assert not (await shopper.RemoveCartItem(cart_pb2.RemoveCartItemRequest(**key))).cart.items
 
 
 async def test_a_busy_cart_asks_to_try_again(
@@ -229,7 +302,7 @@ async def test_while_the_store_is_down_the_service_is_unavailable_and_says_when_
     outbox = RedisOutbox(redis, "test:outbox", EventCodec("http://127.0.0.1:1"), Producer("127.0.0.1:1"))
     uow = redis_unit_of_work(redis, outbox, "test:inbox", open_tx(CURRENCY), CartBusy)
     shelf = Shelf(CURRENCY)
-    carts = Carts(uow, CartReader(redis, CURRENCY), PriceBook(redis), shelf, shelf, SystemClock())
+    carts = Carts(uow, CartReader(redis, CURRENCY), PriceBook(redis), shelf, shelf, SystemClock(), CLAIM_FOR)
     async with serve_in_process(add_CartServiceServicer_to_server, CartServicer(carts)) as server:
         request = cart_pb2.ClearCartRequest(user_id=str(SHOPPER))
         error = await refusal(server.stub(CartServiceStub, as_user=SHOPPER).ClearCart(request))

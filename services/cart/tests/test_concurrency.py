@@ -8,10 +8,10 @@ import pytest
 from redis.asyncio import Redis
 from redis.commands.core import AsyncScript
 
-from stoa_cart.model import OutOfStock
+from stoa_cart.model import CartEmpty, OutOfStock
 from stoa_chassis.ids import new_id
 
-from .conftest import CartService, contents, ordered, repriced
+from .conftest import CartService, cancelled, confirmed, contents, ordered, repriced
 
 
 async def test_two_tabs_at_once_lose_nothing(service_on_each: CartService) -> None:
@@ -52,6 +52,30 @@ async def test_an_order_and_a_shopper_at_once_both_take_effect(service_on_each: 
     assert contents(await service.carts.get(user)) == {lamp.variant_id: 1, chair.variant_id: 1}
 
 
+async def test_two_requests_at_once_do_not_claim_the_same_cart(service_on_each: CartService) -> None:
+    service, user = service_on_each, new_id()
+    lamp = service.shelf.sell()
+    await service.carts.add(user, lamp.product_id, lamp.variant_id, 2)
+    version = (await service.checkout(user)).version
+    tabs = [service.carts, service.another_process()]
+    claims = await asyncio.gather(
+        *(tabs[n % 2].claim(user, f"request {n}", new_id(), version) for n in range(6)),
+        return_exceptions=True,
+    )
+    assert sum(isinstance(claim, CartEmpty) for claim in claims) == 5
+    assert contents(await service.carts.get(user)) == {}
+
+
+async def test_the_same_request_at_once_claims_for_one_order(service_on_each: CartService) -> None:
+    service, user = service_on_each, new_id()
+    lamp = service.shelf.sell()
+    await service.carts.add(user, lamp.product_id, lamp.variant_id, 2)
+    version = (await service.checkout(user)).version
+    tabs = [service.carts, service.another_process()]
+    claims = await asyncio.gather(*(tab.claim(user, "r", new_id(), version) for tab in tabs * 3))
+    assert len({claim.order_id for claim, _ in claims}) == 1
+
+
 async def test_who_looks_at_a_cart_while_it_is_emptied_does_not_bring_it_back(
     service_on_each: CartService,
 ) -> None:
@@ -81,6 +105,10 @@ async def test_a_write_whose_answer_got_lost_is_not_made_twice(
     cart = await service.carts.add(user, lamp.product_id, lamp.variant_id, 1)
     assert contents(cart) == contents(await service.carts.get(user)) == {lamp.variant_id: 1}
     assert len(await service.store.published()) == 1
+    order = await service.order(user)
+    assert contents(await service.carts.get(user)) == {}
+    await service.handle(cancelled(order))
+    assert contents(await service.carts.get(user)) == {lamp.variant_id: 1}
 
 
 @pytest.mark.stack
@@ -100,11 +128,14 @@ async def test_each_use_takes_as_few_commands_as_it_can(
     monkeypatch.setattr(type(redis), "execute_command", counted)
     for use, expected in (
         (service.carts.get(user), ["GETEX", "HMGET"]),
-        (service.carts.for_checkout(user), ["GETEX"]),
+        (service.checkout(user), ["GETEX"]),
         (service.carts.add(user, lamp.product_id, lamp.variant_id, 1), ["GETEX", "HMGET", "EVALSHA"]),
         (service.carts.update(user, cart.items[0].item_id, 1), ["GETEX", "HMGET", "EVALSHA"]),
+        (service.order(user), ["GETEX", "GETEX", "EVALSHA"]),
         (service.handle(ordered(user, (lamp, 1))), ["GETEX", "EVALSHA"]),
-        (service.carts.clear(user), ["EVALSHA"]),
+        (service.handle(confirmed(ordered(user))), ["GETEX", "EVALSHA"]),
+        (service.handle(cancelled(ordered(user))), ["GETEX", "EVALSHA"]),
+        (service.carts.clear(user), ["GETEX"]),
     ):
         commands.clear()
         await use

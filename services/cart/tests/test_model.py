@@ -1,6 +1,6 @@
 """What may be in a cart, and at which prices."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
@@ -10,21 +10,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stoa_cart.model import (
+    MAX_CLAIMS,
     MAX_LINES,
+    MAX_OVER,
     MAX_QUANTITY,
     MAX_SUBTOTAL,
     Cart,
     CartFull,
+    Claim,
     Item,
     ItemNotFound,
+    ItemUnavailable,
     Offer,
     OutOfStock,
 )
-from stoa_chassis.errors import InvalidArgument
+from stoa_chassis.errors import Code, InvalidArgument
 from stoa_chassis.ids import new_id
 from stoa_events import CartItemAdded, OrderPlaced
 
-from .conftest import CURRENCY, contents, ordered, usd
+from .conftest import CURRENCY, cancelled, confirmed, contents, ordered, placed, usd
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 LATER = NOW + timedelta(minutes=1)
@@ -90,19 +94,137 @@ def test_the_subtotal_is_the_sum_of_the_prices_seen_and_always_fits(
     quantities: dict[UUID, int], prices: dict[UUID, Decimal]
 ) -> None:
     cart = cart_of(quantities)
-    cart.see({variant: usd(price) for variant, price in prices.items()})
+    cart.see(
+        {item.product_id: {item.variant_id: usd(prices.get(item.variant_id, "1.00"))} for item in cart.items}
+    )
     assert cart.subtotal.amount == sum(item.price.amount * item.quantity for item in cart.items)
     assert cart.subtotal <= usd(MAX_SUBTOTAL)
     assert contents(cart) == quantities
     assert cart.updated_at == NOW, "looking is no change"
 
 
-def test_a_price_that_is_not_known_stays_as_it_was_seen() -> None:
+def test_a_product_that_is_not_known_stays_as_it_was_seen() -> None:
     lamp, chair = new_id(), new_id()
     cart = cart_of({lamp: 1, chair: 2}, "10.00")
-    cart.see({lamp: usd("12.00"), new_id(): usd("1.00")})
+    cart.see({cart.items[0].product_id: {lamp: usd("12.00")}, new_id(): {chair: usd("1.00")}})
     assert [item.price for item in cart.items] == [usd("12.00"), usd("10.00")]
+    assert all(item.available for item in cart.items)
     assert cart.subtotal == usd("32.00")
+
+
+def test_a_variant_that_its_product_has_no_more_is_unavailable_and_does_not_count() -> None:
+    lamp, chair = new_id(), new_id()
+    cart = cart_of({lamp: 1, chair: 2}, "10.00")
+    cart.see({cart.items[0].product_id: {new_id(): usd("12.00")}})
+    assert [(item.price, item.available) for item in cart.items] == [
+        (usd("10.00"), False),
+        (usd("10.00"), True),
+    ]
+    assert cart.subtotal == usd("20.00")
+    with pytest.raises(ItemUnavailable):
+        cart.set_quantity(cart.items[0].item_id, 1, PLENTY, LATER)
+    cart.add(offer(lamp, "11.00"), 1, PLENTY, LATER)
+    assert cart.subtotal == usd("42.00")
+
+
+def test_lines_that_are_unavailable_leave_no_room_for_more_than_could_be_summed_up() -> None:
+    cart = Cart(new_id(), CURRENCY)
+    cart.add(offer(price="9999999.99"), 100, PLENTY, NOW)
+    cart.see({cart.items[0].product_id: {}})
+    with pytest.raises(InvalidArgument):
+        cart.add(offer(price="9999999.99"), 1, PLENTY, NOW)
+
+
+def test_every_change_that_an_order_could_mean_is_another_version() -> None:
+    lamp, chair = new_id(), new_id()
+    cart = cart_of({lamp: 1, chair: 2})
+    versions = [cart.version]
+    changes: list[Callable[[], object]] = [
+        lambda: cart.set_quantity(cart.items[0].item_id, 2, PLENTY, NOW),
+        lambda: cart.see({cart.items[0].product_id: {lamp: usd("1.01")}}),
+        lambda: cart.add(offer(), 1, PLENTY, NOW),
+        lambda: cart.remove(cart.items[0].item_id, NOW),
+        lambda: cart.clear(NOW),
+        lambda: cart.add(offer(chair), 2, PLENTY, NOW),
+    ]
+    for change in changes:
+        assert cart.version == versions[-1]
+        change()
+        versions.append(cart.version)
+    assert len(set(versions)) == len(versions)
+
+
+def claimed(cart: Cart, request_id: str = "r") -> Claim:
+    return cart.claim(request_id, new_id(), cart.version, NOW, LATER)
+
+
+def test_what_is_given_back_keeps_to_what_a_cart_may_hold() -> None:
+    cart = cart_of({new_id(): 1 for _ in range(60)})
+    order = placed(cart.user_id, cart.items, claimed(cart).order_id)
+    for _ in range(MAX_LINES - 1):
+        cart.add(offer(), 1, PLENTY, NOW)
+    meanwhile = contents(cart)
+    cart.on_order_cancelled(cancelled(order), LATER)
+    assert len(cart.items) == MAX_LINES
+    assert contents(cart).items() >= meanwhile.items()
+
+
+def test_what_would_make_the_cart_too_expensive_is_not_given_back() -> None:
+    cart = Cart(new_id(), CURRENCY)
+    dear, cheap = offer(price="9999999.99"), offer(price="1.00")
+    for thing in (dear, cheap):
+        cart.add(thing, 60, PLENTY, NOW)
+    order = placed(cart.user_id, cart.items, claimed(cart).order_id)
+    other = offer(price="9999999.99")
+    cart.add(other, 60, PLENTY, NOW)
+    cart.on_order_cancelled(cancelled(order), LATER)
+    assert contents(cart) == {cheap.variant_id: 60, other.variant_id: 60}
+
+
+def test_a_cart_remembers_the_latest_orders_and_those_that_are_under_way_longest() -> None:
+    cart = cart_of({new_id(): 1})
+    orders = [placed(cart.user_id, (), new_id()) for _ in range(MAX_CLAIMS + 10)]
+    for order in orders[: MAX_OVER + 5]:
+        cart.on_order_cancelled(cancelled(order), NOW)
+    assert [claim.order_id for claim in cart.claims] == [order.order_id for order in orders[5 : MAX_OVER + 5]]
+    for order in orders:
+        cart.on_order_placed(order, NOW)
+    assert len(cart.claims) == MAX_CLAIMS
+    assert cart.claims[-1].order_id == orders[-1].order_id
+
+
+@given(
+    st.dictionaries(variants, quantities, min_size=1),
+    st.dictionaries(variants, quantities),
+    st.lists(st.sampled_from(["placed", "confirmed", "cancelled", "lapse"]), max_size=8),
+)
+def test_whatever_becomes_of_a_claim_nothing_is_lost_and_nothing_doubles(
+    before: dict[UUID, int], since: dict[UUID, int], events: list[str]
+) -> None:
+    cart = cart_of(before)
+    items = list(cart.items)
+    order = placed(cart.user_id, items, claimed(cart).order_id)
+    for variant, quantity in since.items():
+        cart.add(offer(variant), quantity, PLENTY, NOW)
+    for event in events:
+        match event:
+            case "placed":
+                cart.on_order_placed(order, LATER)
+            case "confirmed":
+                cart.on_order_confirmed(confirmed(order), LATER)
+            case "cancelled":
+                cart.on_order_cancelled(cancelled(order), LATER)
+            case _:
+                cart.lapse(LATER)
+    for variant, quantity in contents(cart).items():
+        assert quantity <= max(before.get(variant, 0), since.get(variant, 0))
+    ends = [event for event in events if event in ("confirmed", "cancelled")]
+    if ends[:1] == ["cancelled"] and "lapse" not in events:
+        assert contents(cart) == {
+            variant: max(before.get(variant, 0), since.get(variant, 0)) for variant in {*before, *since}
+        }
+    if "confirmed" in ends and "lapse" not in events and "cancelled" not in events:
+        assert contents(cart) == since
 
 
 def test_an_empty_cart_costs_nothing() -> None:
@@ -139,6 +261,7 @@ def test_the_stock_has_to_suffice_for_all_of_a_variant_in_the_cart() -> None:
     with pytest.raises(OutOfStock) as refused:
         cart.add(offer(lamp), 1, 3, NOW)
     assert refused.value.metadata == {"variant_id": str(lamp), "requested": "4", "available": "3"}
+    assert (refused.value.code, refused.value.reason) == (Code.FAILED_PRECONDITION, "OUT_OF_STOCK")
     with pytest.raises(OutOfStock):
         cart.set_quantity(cart.items[0].item_id, 4, 3, NOW)
     assert contents(cart) == {lamp: 3}
@@ -157,8 +280,9 @@ def test_more_than_999_of_a_variant_are_refused_naming_the_quantity() -> None:
 
 def test_the_101st_variant_is_refused_but_not_more_of_the_others() -> None:
     cart = cart_of({new_id(): 1 for _ in range(MAX_LINES)})
-    with pytest.raises(CartFull):
+    with pytest.raises(CartFull) as refused:
         cart.add(offer(), 1, PLENTY, NOW)
+    assert (refused.value.code, refused.value.reason) == (Code.FAILED_PRECONDITION, "CART_FULL")
     cart.add(offer(cart.items[0].variant_id), 1, PLENTY, NOW)
     assert cart.items[0].quantity == 2
 

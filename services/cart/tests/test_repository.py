@@ -1,6 +1,7 @@
 """What the use cases rely on, of the store in memory and of Redis alike."""
 
-from dataclasses import fields
+import json
+from dataclasses import fields, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,8 @@ import pytest
 from redis.asyncio import Redis
 from redis.crc import key_slot
 
-from stoa_cart import ports, repository
-from stoa_cart.model import Cart, CartBusy, Item, Offer
+from stoa_cart import audit, ports, repository
+from stoa_cart.model import Cart, CartBusy, Claim, Item, Offer
 from stoa_chassis.avro import Event, EventCodec
 from stoa_chassis.ids import new_id
 from stoa_chassis.inbox import AlreadyProcessed
@@ -47,6 +48,8 @@ async def test_no_field_of_a_cart_is_lost(store: Store) -> None:
     cart = a_full_cart()
     assert all(getattr(cart, each.name) for each in fields(Cart) if each.name != "events")
     assert all(getattr(item, each.name) for item in cart.items for each in fields(Item))
+    assert all(getattr(cart.claims[-1], each.name) for each in fields(Claim))
+    assert not cart.claims[-1].items[0].available
     await save(store, cart)
     assert await store.reader.get(cart.user_id) == cart
     assert await store.uow.run(lambda tx: tx.carts.get(cart.user_id)) == cart
@@ -104,15 +107,27 @@ async def test_a_change_of_what_was_read_is_no_change_of_what_is_stored(store: S
     await save(store, cart)
     for found in (await store.reader.get(cart.user_id), cart):
         found.items.pop()
-    assert len((await store.reader.get(cart.user_id)).items) == 2
+        found.claims.pop()
+    stored = await store.reader.get(cart.user_id)
+    assert (len(stored.items), len(stored.claims)) == (2, 2)
 
 
-async def test_a_removed_cart_is_forgotten_and_removing_it_again_is_fine(store: Store) -> None:
+@pytest.mark.stack
+async def test_a_cart_that_was_stored_before_there_were_claims_is_read(in_redis: Store, redis: Redis) -> None:
     cart = a_full_cart()
-    await save(store, cart)
-    for _ in range(2):
-        await store.uow.run(lambda tx: tx.carts.remove(cart.user_id))
-        assert await store.reader.get(cart.user_id) == Cart(cart.user_id, CURRENCY)
+    lines = [
+        {
+            "item_id": str(item.item_id),
+            "product_id": str(item.product_id),
+            "variant_id": str(item.variant_id),
+            "quantity": item.quantity,
+            "price": {"currency_code": "USD", "amount": str(item.price.amount)},
+        }
+        for item in cart.items
+    ]
+    record = {"user_id": str(cart.user_id), "items": lines, "updated_at": NOW.isoformat()}
+    await redis.set(f"cart:{cart.user_id}", json.dumps(record), ex=60)
+    assert await in_redis.reader.get(cart.user_id) == Cart(cart.user_id, CURRENCY, cart.items, NOW)
 
 
 async def test_an_event_is_handled_once_even_if_it_changes_nothing(store: Store) -> None:
@@ -172,18 +187,17 @@ async def test_the_prices_of_a_product_are_those_of_its_latest_version(store: St
         (4, {lamp: usd("14.44")}),
     ):
         await store.prices.learn(product, version, prices)
-    assert await store.prices.of([product]) == {lamp: usd("14.00")}
+    assert await store.prices.of([product]) == {product: {lamp: usd("14.00")}}
     await store.prices.learn(product, 6, {})
     await store.prices.learn(product, 5, {lamp: usd("15.00")})
-    assert await store.prices.of([product]) == {}
+    assert await store.prices.of([product]) == {product: {}}
 
 
 async def test_the_prices_of_several_products_are_read_at_once(store: Store) -> None:
     prices = {new_id(): {new_id(): usd(f"{n}.00"), new_id(): usd(f"{n}.50")} for n in (1, 2)}
     for product, of_product in prices.items():
         await store.prices.learn(product, 1, of_product)
-    first, second = prices.values()
-    assert await store.prices.of([*prices, new_id()]) == {**first, **second}
+    assert await store.prices.of([*prices, new_id()]) == prices
     assert await store.prices.of([]) == {}
 
 
@@ -198,7 +212,7 @@ async def test_a_cart_lives_30_days_after_its_last_use(service_on_redis: CartSer
     key = f"cart:{user}"
     for use in (
         service.carts.get(user),
-        service.carts.for_checkout(user),
+        service.checkout(user),
         service.carts.update(user, cart.items[0].item_id, 2),
         service.carts.remove(user, new_id()),
     ):
@@ -211,12 +225,23 @@ async def test_a_cart_lives_30_days_after_its_last_use(service_on_redis: CartSer
 async def test_an_empty_cart_that_nobody_used_is_not_stored(
     service_on_redis: CartService, redis: Redis
 ) -> None:
-    user, lamp = new_id(), service_on_redis.shelf.sell()
+    user = new_id()
     await service_on_redis.carts.get(user)
     await service_on_redis.carts.remove(user, new_id())
     await service_on_redis.carts.clear(user)
-    await service_on_redis.handle(ordered(user, (lamp, 1)))
+    await service_on_redis.checkout(user)
     assert not await redis.exists(f"cart:{user}")
+
+
+@pytest.mark.stack
+async def test_the_audit_reads_the_claims_of_all_carts(service_on_redis: CartService, redis: Redis) -> None:
+    user, lamp = new_id(), service_on_redis.shelf.sell()
+    await service_on_redis.carts.add(user, lamp.product_id, lamp.variant_id, 1)
+    order = await service_on_redis.order(user)
+    claim = audit.Claim(user, order.order_id, "open")
+    assert claim in (await audit.read(redis)).claims
+    await service_on_redis.handle(order)
+    assert replace(claim, state="placed") in (await audit.read(redis)).claims
 
 
 SCALING = Path(__file__).parents[3] / "docs/scaling.md"

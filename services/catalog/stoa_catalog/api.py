@@ -18,6 +18,7 @@ from stoa_catalog.projector import Projector
 from stoa_catalog.read_model import Listing
 from stoa_catalog.service import Assortment, Browsing
 from stoa_chassis.auth import current_principal
+from stoa_chassis.errors import InvalidArgument
 from stoa_chassis.money_proto import from_proto, to_proto
 from stoa_chassis.paging import page
 from stoa_chassis.timestamps import to_timestamp
@@ -133,6 +134,8 @@ class CatalogServicer(catalog_pb2_grpc.CatalogServiceServicer):
     ) -> catalog_pb2.UpdateProductResponse:
         """Replace a product."""
         asked = request.product
+        if not asked.etag:  # which whoever creates a product has none of
+            raise InvalidArgument("product.etag", "is missing: it must be that of the version you read")
         product = await self._assortment.update(
             UUID(request.product_id), _details(asked), _drafts(asked), asked.etag
         )

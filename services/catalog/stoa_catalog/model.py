@@ -177,10 +177,8 @@ class Product:
         Nothing happens if the product is that already, whatever the etag: so an update whose answer got lost
         can be sent again.
 
-        Raises EtagMismatch, ProductNotFound after a deletion, InvalidArgument naming the variant or the etag.
+        Raises EtagMismatch, ProductNotFound after a deletion, InvalidArgument naming the variant.
         """
-        if not etag:
-            raise InvalidArgument("product.etag", "is missing: it must be that of the version you read")
         if self.deleted_at is not None:
             raise ProductNotFound(f"product {self.product_id} not found")
         if self._is(details, drafts):

@@ -54,9 +54,8 @@ async def _bring_up_to_date(products: AsyncCollection[Document]) -> None:
     That version may still be running beside, and change some of them again: those are put right at the next
     start.
     """
-    found = products.find(
-        {}, {"version": 1, "variants": 1, "sku_keys": 1, "deleted_at": 1}, batch_size=_BATCH
-    )
+    parts = ("version", "variants.variant_id", "variants.sku", "sku_keys", "deleted_at")
+    found = products.find({}, dict.fromkeys(parts, 1), batch_size=_BATCH)
     async for document in found:
         if change := _outdated(document):
             unchanged = {"_id": document["_id"], "version": document["version"]}

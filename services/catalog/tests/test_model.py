@@ -16,10 +16,12 @@ from stoa_catalog.model import (
     Filters,
     Product,
     ProductNotFound,
+    SkuTaken,
     Variant,
     VariantDraft,
+    check_currency,
 )
-from stoa_chassis.errors import InvalidArgument
+from stoa_chassis.errors import Code, InvalidArgument
 from stoa_chassis.ids import new_id
 from stoa_contracts.money import Money
 from stoa_events import ProductCreated, ProductDeleted, ProductUpdated, ProductVariant
@@ -35,8 +37,9 @@ def usd(amount: str) -> Money:
     return Money(Decimal(amount), "USD")
 
 
-def draft(sku: str, price: str = "19.90", **changes: Any) -> VariantDraft:
-    return VariantDraft(**{"variant_id": None, "sku": sku, "price": usd(price), **changes})
+def draft(sku: str, price: str | Money = "19.90", **changes: Any) -> VariantDraft:
+    price = usd(price) if isinstance(price, str) else price
+    return VariantDraft(**{"variant_id": None, "sku": sku, "price": price, **changes})
 
 
 def lamp(*skus: str) -> Product:
@@ -110,17 +113,40 @@ def test_a_sku_is_not_given_twice() -> None:
     assert named(refused) == ["product.variants[2].sku", "product.variants[3].sku"]
 
 
-def test_an_update_must_say_which_version_it_changes() -> None:
-    product = lamp("L-1")
-    with pytest.raises(InvalidArgument) as refused:
-        product.update(product.details, as_drafts(product), "", LATER)
-    assert named(refused) == ["product.etag"]
-
-
 def test_a_product_too_big_for_its_events_is_refused() -> None:
     images = tuple("x" * 500 for _ in range(20))
-    with pytest.raises(InvalidArgument, match=f"more than {MAX_TEXT:,} bytes"):
+    with pytest.raises(InvalidArgument, match=f"more than {MAX_TEXT:,} bytes") as refused:
         Product.create(LAMP, [draft(str(number), images=images) for number in range(100)], NOW)
+    assert named(refused) == ["product"]
+
+
+@pytest.mark.parametrize(
+    "where", ["name", "description", "category", "subcategory", "brand", "tags", "specifications"]
+)
+def test_every_text_of_a_product_counts_and_as_much_as_may_be_is_taken(where: str) -> None:
+    def with_text(size: int) -> Details:
+        text = "é" * (size // 2) + "x" * (size % 2)  # two bytes each
+        value: Any = {"tags": (text,), "specifications": {text[:5]: text[5:]}}.get(where, text)
+        return replace(Details("", ""), **{where: value})
+
+    assert Product.create(with_text(MAX_TEXT), [draft("")], NOW)
+    with pytest.raises(InvalidArgument):
+        Product.create(with_text(MAX_TEXT + 1), [draft("")], NOW)
+
+
+@pytest.mark.parametrize("where", ["sku", "attributes", "images"])
+def test_every_text_of_every_variant_counts(where: str) -> None:
+    def with_text(size: int) -> VariantDraft:
+        text = "x" * size
+        value: Any = {"attributes": {text[:5]: text[5:]}, "images": (text[:5], text[5:])}.get(where, text)
+        return replace(draft(""), **{where: value})
+
+    def product_of(size: int) -> Product:
+        return Product.create(Details("", ""), [draft("1"), with_text(size)], NOW)
+
+    assert product_of(MAX_TEXT - 1)
+    with pytest.raises(InvalidArgument):
+        product_of(MAX_TEXT)
 
 
 def test_an_update_keeps_the_variants_whose_ids_it_has_and_gives_the_others_new_ones() -> None:
@@ -189,6 +215,41 @@ def test_an_update_names_each_variant_that_is_not_of_the_product() -> None:
     assert product.version == 1
 
 
+@pytest.mark.parametrize("at", [0, 1, 2])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"sku": "other"},
+        {"price": usd("21.00")},
+        {"attributes": {"color": "red"}},
+        {"images": ("https://stoa.example/1.jpg",)},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_an_update_of_one_of_several_variants_is_made(at: int, change: dict[str, Any]) -> None:
+    product = lamp("L-1", "L-2", "L-3")
+    before, asked = product.variants, as_drafts(product)
+    asked[at] = replace(asked[at], **change)
+    product.update(LAMP, asked, "1", LATER)
+    assert product.version == 2
+    assert product.variants == (*before[:at], replace(before[at], **change), *before[at + 1 :])
+    assert len(product.events) == 1
+
+
+def test_an_update_of_the_details_alone_or_of_the_number_of_variants_is_made() -> None:
+    product = lamp("L-1", "L-2")
+    product.update(replace(LAMP, brand="Other"), as_drafts(product), "1", LATER)
+    assert (product.version, product.details.brand) == (2, "Other")
+    product.update(product.details, as_drafts(product)[:1], "2", LATER)
+    assert (product.version, [variant.sku for variant in product.variants]) == (3, ["L-1"])
+
+
+def test_an_update_never_sets_the_time_of_the_last_change_back() -> None:
+    product = lamp("L-1")
+    product.update(LAMP, [draft("L-2")], "1", NOW - timedelta(hours=1))
+    assert product.updated_at == NOW
+
+
 def test_two_variants_may_swap_their_skus() -> None:
     product = lamp("L-1", "L-2")
     one, two = as_drafts(product)
@@ -222,6 +283,39 @@ def test_each_change_makes_one_version_and_one_event(changes: list[tuple[str, bo
         assert product.version - before in (0, 1)
     versions = [event.version for event in product.events]
     assert versions == list(range(2, product.version + 1))
+
+
+def test_the_price_of_a_variant_is_in_the_currency_of_the_shop_or_named() -> None:
+    euro = Money(Decimal(1), "EUR")
+    check_currency([draft("1"), draft("2")], "USD")
+    with pytest.raises(InvalidArgument, match="must be in USD") as refused:
+        check_currency([draft("1"), draft("2", price=euro), draft("3", price=euro)], "USD")
+    assert named(refused) == ["product.variants[1].price", "product.variants[2].price"]
+
+
+def test_a_sku_of_another_product_is_named_where_it_stands() -> None:
+    refused = SkuTaken.at([0, 2])
+    assert [violation.field for violation in refused.violations] == [
+        "product.variants[0].sku",
+        "product.variants[2].sku",
+    ]
+    assert refused.message == "a SKU belongs to another product"
+
+
+def test_a_client_is_told_why_by_a_reason() -> None:
+    product = lamp()
+    with pytest.raises(EtagMismatch) as changed:
+        product.update(Details("Other", "home"), as_drafts(product), "7", LATER)
+    product.delete(LATER)
+    with pytest.raises(ProductNotFound) as gone:
+        product.update(LAMP, as_drafts(product), "2", LATER)
+    refusals = (changed.value, gone.value, SkuTaken.at([0]))
+    assert [(refused.code, refused.reason) for refused in refusals] == [
+        (Code.ABORTED, "ETAG_MISMATCH"),
+        (Code.NOT_FOUND, "PRODUCT_NOT_FOUND"),
+        (Code.ALREADY_EXISTS, "SKU_TAKEN"),
+    ]
+    assert changed.value.metadata == {"product_id": str(product.product_id)}
 
 
 def test_bounds_that_no_price_can_meet_are_refused() -> None:

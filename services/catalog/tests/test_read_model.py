@@ -5,8 +5,10 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from random import Random
+from typing import Any
 from uuid import UUID
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -157,3 +159,102 @@ def test_nothing_is_left_of_what_is_forgotten(history: list[Product]) -> None:
     assert model.categories() == []
     assert walk(model, Filters(), 10) == []
     assert vars(model) == vars(ReadModel[Product]()) | {"_categories": []}
+
+
+def a_product(*prices: str, **details: Any) -> Product:
+    drafts = [VariantDraft(None, str(at), Money(Decimal(price), "USD")) for at, price in enumerate(prices)]
+    return Product.create(Details(**{"name": "Lamp", "category": "home", **details}), drafts, NOW)
+
+
+def listed(*products: Product) -> ReadModel[Product]:
+    return model_of(products)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "found"),
+    [
+        ("5", "5", True),
+        ("9", "9", True),
+        ("4.99", "5", True),
+        ("9", "9.01", True),
+        ("5.01", "8.99", False),
+        ("0", "4.99", False),
+        ("9.01", None, False),
+        ("9", None, True),
+        (None, "5", True),
+        (None, "4.99", False),
+    ],
+)
+def test_a_variant_must_cost_something_within_both_bounds_which_are_included(
+    low: str | None, high: str | None, found: bool
+) -> None:
+    product = a_product("9", "5")
+    bounds = Filters(min_price=low and Decimal(low), max_price=high and Decimal(high))  # type: ignore[arg-type]
+    assert walk(listed(product), bounds, 1) == [product] * found
+
+
+def test_what_is_free_is_found_without_bounds_and_from_nothing_on() -> None:
+    product = a_product("0")
+    assert walk(listed(product), Filters(max_price=Decimal(0)), 1) == [product]
+    assert walk(listed(product), Filters(min_price=Decimal(0)), 1) == [product]
+
+
+def test_a_tag_a_brand_and_a_category_of_the_same_name_are_told_apart() -> None:
+    tagged, branded = a_product("1", tags=("lux",)), a_product("1", brand="lux")
+    in_part, in_category = a_product("1", subcategory="lux"), a_product("1", category="lux")
+    model = listed(tagged, branded, in_part, in_category)
+    for wanted, product in [
+        (Filters(tag="lux"), tagged),
+        (Filters(brand="lux"), branded),
+        (Filters(subcategory="lux"), in_part),
+        (Filters(category="lux"), in_category),
+    ]:
+        assert walk(model, wanted, 5) == [product]
+
+
+def test_all_that_narrows_a_list_has_to_be_met() -> None:
+    both, one = a_product("1", brand="lux", tags=("new",)), a_product("1", brand="lux")
+    assert walk(listed(both, one), Filters(brand="lux", tag="new"), 5) == [both]
+    assert walk(listed(both, one), Filters(brand="lux"), 5) == [one, both]
+    assert walk(listed(both, one), Filters(brand="none"), 5) == []
+
+
+def test_a_version_is_known_while_a_product_is_on_sale_and_after() -> None:
+    product = a_product("1")
+    model = listed(product)
+    assert model.version(product.product_id) == 1
+    model.take_off(product.product_id, 5)
+    assert (model.version(product.product_id), model.is_gone(product.product_id)) == (5, True)
+    model.put(Listing.of(replace(product, version=9), product))
+    assert model.get(product.product_id) is None
+    assert model.version(a_product("1").product_id) == 0
+
+
+def test_an_older_version_is_passed_over_and_the_same_taken_again() -> None:
+    old = a_product("1")
+    new = replace(old, version=3, details=replace(old.details, name="New"))
+    model = listed(new, old)
+    assert walk(model, Filters(), 5) == [new]
+    again = replace(new, details=replace(new.details, name="Newer"))
+    model.put(Listing.of(again, again))
+    assert walk(model, Filters(), 5) == [again]
+    assert model.categories() == [Category("home", 1, ())]
+
+
+def test_two_models_differ_in_what_one_of_them_has_or_has_otherwise() -> None:
+    same, mine, others, changed = sorted((a_product("1") for _ in range(4)), key=lambda p: p.product_id)
+    newer = replace(changed, version=2)
+    one, other = listed(same, mine, changed), listed(same, others, newer)
+    assert one.differences(other) == [mine.product_id, others.product_id, changed.product_id]
+    assert [listing.view for listing in one] == [same, mine, changed]
+
+
+def test_categories_are_counted_anew_after_each_change() -> None:
+    lamp, spade = a_product("1", subcategory="light"), a_product("1", category="garden")
+    model = listed(lamp)
+    assert model.categories() == [Category("home", 1, ("light",))]
+    model.put(Listing.of(spade, spade))
+    assert model.categories() == [Category("garden", 1, ()), Category("home", 1, ("light",))]
+    model.take_off(lamp.product_id, 2)
+    assert model.categories() == [Category("garden", 1, ())]
+    assert model.categories() is model.categories(), "counted once"

@@ -1,11 +1,13 @@
 """What may happen to stock, without any store."""
 
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stoa_chassis.errors import Code, DomainError
 from stoa_chassis.ids import new_id
 from stoa_events import (
     InventoryLowStock,
@@ -24,6 +26,8 @@ from stoa_inventory.model import (
     Stock,
     StockReserved,
     StockTooLarge,
+    VariantNotFound,
+    VariantWithdrawn,
     Wanted,
     sum_up,
 )
@@ -213,6 +217,204 @@ def test_what_comes_back_fits_on_a_full_shelf() -> None:
     adjust(full, 1000)
     full.take_back(1_000_000_000, new_id(), NOW)
     assert full.stock_count < 2**31
+
+
+def test_the_largest_count_fits() -> None:
+    lamp = stock(999_999_999)
+    adjust(lamp, 1)
+    assert lamp.stock_count == 1_000_000_000
+
+
+def test_a_refused_adjustment_says_how_many_there_are_and_changes_nothing() -> None:
+    lamp = stock(10, reserved=4)
+    with pytest.raises(StockReserved) as refused:
+        adjust(lamp, -7)
+    assert refused.value.metadata == {"stock_count": "10", "reserved_count": "4"}
+    with pytest.raises(StockTooLarge):
+        adjust(lamp, 999_999_991)
+    assert (lamp.stock_count, lamp.reserved_count, lamp.updated_at) == (10, 4, NOW)
+    assert lamp.movements == []
+
+
+@pytest.mark.parametrize(
+    ("count", "reserved", "threshold", "low"),
+    [(5, 0, 5, False), (4, 0, 5, True), (9, 4, 5, False), (9, 5, 5, True), (0, 0, 0, False), (0, 0, 1, True)],
+)
+def test_fewer_than_the_threshold_are_low_and_as_many_are_not(
+    count: int, reserved: int, threshold: int, low: bool
+) -> None:
+    assert stock(count, reserved, threshold).is_low is low
+
+
+@pytest.mark.parametrize(("left", "told"), [(5, []), (4, [4])])
+def test_low_is_told_as_soon_as_fewer_than_the_threshold_are_left_and_not_one_early(
+    left: int, told: list[int]
+) -> None:
+    promised, counted = stock(10, threshold=5), stock(10, threshold=5)
+    placed((promised, 10 - left))
+    adjust(counted, left - 10)
+    for lamp in (promised, counted):
+        assert [event.available for event in lamp.events] == told
+
+
+def test_stock_that_was_low_and_recovered_says_so_again_when_it_gets_low() -> None:
+    lamp = stock(5, threshold=5)
+    for delta in (-1, 1, -1):
+        adjust(lamp, delta)
+    assert [event.available for event in lamp.events] == [4, 4]
+
+
+@pytest.mark.parametrize(("threshold", "told"), [(10, []), (11, [11])])
+def test_a_threshold_makes_stock_low_only_if_fewer_are_left(threshold: int, told: list[int]) -> None:
+    lamp = stock(10, threshold=3)
+    lamp.set_threshold(threshold, LATER)
+    assert (lamp.threshold, lamp.updated_at, lamp.movements) == (threshold, LATER, [])
+    assert [event.threshold for event in lamp.events] == told
+
+
+def test_what_is_not_sold_any_more_is_never_low_and_can_not_be_counted() -> None:
+    lamp = stock(1, threshold=5)
+    assert lamp.sell(False, LATER)
+    assert (lamp.on_sale, lamp.is_low, lamp.updated_at, lamp.events) == (False, False, LATER, [])
+    with pytest.raises(VariantWithdrawn, match=str(lamp.variant_id)):
+        adjust(lamp, 1)
+    with pytest.raises(VariantWithdrawn, match=str(lamp.variant_id)):
+        lamp.set_threshold(6, LATER)
+    assert (lamp.stock_count, lamp.threshold, lamp.movements) == (1, 5, [])
+
+
+def test_what_is_sold_as_before_has_not_changed() -> None:
+    lamp, gone = stock(1, threshold=5), stock(1, threshold=5)
+    gone.sell(False, NOW)
+    assert not lamp.sell(True, LATER)
+    assert not gone.sell(False, LATER)
+    assert (lamp.updated_at, gone.updated_at, lamp.events, gone.events) == (NOW, NOW, [], [])
+
+
+@pytest.mark.parametrize(("count", "told"), [(5, []), (4, [4])])
+def test_what_is_sold_again_says_that_it_is_low_if_it_is(count: int, told: list[int]) -> None:
+    lamp = stock(count, threshold=5)
+    lamp.sell(False, NOW)
+    assert lamp.sell(True, LATER)
+    assert (lamp.on_sale, lamp.updated_at) == (True, LATER)
+    assert [event.available for event in lamp.events] == told
+
+
+def test_each_movement_of_an_order_says_what_it_was() -> None:
+    lamp = stock(10)
+    stocks = {lamp.variant_id: lamp}
+    cancelled, kept = placed((lamp, 1)), placed((lamp, 3))
+    cancelled.on_order_cancelled(stocks, LATER)
+    kept.on_order_shipped(stocks, LATER)
+    kept.on_order_returned([want(lamp, 2)], {}, stocks, LATER)
+    assert [
+        (
+            each.kind,
+            each.stock_delta,
+            each.reserved_delta,
+            each.stock_after,
+            each.reserved_after,
+            each.order_id,
+        )
+        for each in lamp.movements
+    ] == [
+        ("reserved", 0, 1, 10, 1, cancelled.order_id),
+        ("reserved", 0, 3, 10, 4, kept.order_id),
+        ("released", 0, -1, 10, 3, cancelled.order_id),
+        ("shipped", -3, -3, 7, 0, kept.order_id),
+        ("returned", 2, 0, 9, 0, kept.order_id),
+    ]
+    assert {(each.variant_id, each.request_id, each.reason, each.at) for each in lamp.movements} == {
+        (lamp.variant_id, None, "", LATER)
+    }
+    assert lamp.updated_at == LATER
+
+
+def test_a_hold_begins_on_nothing_and_one_that_is_cancelled_first_is_released() -> None:
+    order_id = new_id()
+    assert Hold.begin(order_id, NOW) == Hold(order_id, HoldStatus.HELD, NOW, {})
+    assert Hold.released(order_id, NOW) == Hold(order_id, HoldStatus.RELEASED, NOW, {})
+
+
+def test_a_hold_notes_when_it_came_to_its_end() -> None:
+    lamp = stock(10)
+    stocks = {lamp.variant_id: lamp}
+    cancelled, shipped = placed((lamp, 1)), placed((lamp, 2))
+    assert (cancelled.status, cancelled.updated_at) == (HoldStatus.HELD, NOW)
+    cancelled.on_order_cancelled(stocks, LATER)
+    shipped.on_order_shipped(stocks, LATER)
+    assert (cancelled.status, cancelled.updated_at) == (HoldStatus.RELEASED, LATER)
+    assert (shipped.status, shipped.updated_at) == (HoldStatus.SHIPPED, LATER)
+    much_later = LATER + timedelta(minutes=1)
+    shipped.on_order_returned([want(lamp, 1)], {}, stocks, much_later)
+    assert (shipped.status, shipped.updated_at) == (HoldStatus.SHIPPED, LATER)
+    shipped.on_order_returned([want(lamp, 1)], {lamp.variant_id: 1}, stocks, much_later)
+    assert (shipped.status, shipped.updated_at) == (HoldStatus.RETURNED, much_later)
+
+
+def test_an_order_that_was_shipped_or_released_is_not_cancelled_again() -> None:
+    lamp = stock(10)
+    stocks = {lamp.variant_id: lamp}
+    shipped = placed((lamp, 2))
+    shipped.on_order_shipped(stocks, LATER)
+    shipped.on_order_cancelled(stocks, LATER)
+    assert (shipped.status, lamp.stock_count, lamp.reserved_count) == (HoldStatus.SHIPPED, 8, 0)
+
+
+def test_no_more_comes_back_than_left_whatever_is_said() -> None:
+    lamp, chair = stock(10), stock(10)
+    stocks = {lamp.variant_id: lamp, chair.variant_id: chair}
+    order = placed((lamp, 2), (chair, 1))
+    order.on_order_shipped(stocks, LATER)
+    order.on_order_returned([want(lamp, 1), want(lamp, 4), want(stock(), 1)], {}, stocks, LATER)
+    assert (lamp.stock_count, chair.stock_count, order.status) == (10, 9, HoldStatus.SHIPPED)
+    order.on_order_returned([want(lamp, 1)], {lamp.variant_id: 2}, stocks, LATER)
+    assert (lamp.stock_count, order.status) == (10, HoldStatus.SHIPPED)
+    order.on_order_returned([want(chair, 1)], {lamp.variant_id: 2}, stocks, LATER)
+    assert (chair.stock_count, order.status) == (10, HoldStatus.RETURNED)
+
+
+def test_goods_that_are_not_there_are_named_with_their_order() -> None:
+    hold = Hold(new_id(), HoldStatus.REFUSED, NOW)
+    with pytest.raises(NotReserved, match=f"order {hold.order_id} has no stock here: refused"):
+        hold.on_order_shipped({}, LATER)
+
+
+def test_lines_keep_their_product() -> None:
+    lamp = stock()
+    assert sum_up([want(lamp, 2), want(lamp, 1)]) == [Wanted(lamp.product_id, lamp.variant_id, 3)]
+
+
+def test_exactly_all_that_is_left_can_be_promised() -> None:
+    lamp = stock(3, reserved=1)
+    assert placed((lamp, 3)).status is HoldStatus.REFUSED
+    assert placed((lamp, 2)).status is HoldStatus.HELD
+    assert lamp.available == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "reason"),
+    [
+        (VariantNotFound, Code.NOT_FOUND, "VARIANT_NOT_FOUND"),
+        (VariantWithdrawn, Code.FAILED_PRECONDITION, "VARIANT_WITHDRAWN"),
+        (StockReserved, Code.FAILED_PRECONDITION, "STOCK_RESERVED"),
+        (StockTooLarge, Code.FAILED_PRECONDITION, "STOCK_TOO_LARGE"),
+        (NotReserved, Code.FAILED_PRECONDITION, "NOT_RESERVED"),
+    ],
+)
+def test_each_error_has_its_code_and_reason(error: type[DomainError], code: Code, reason: str) -> None:
+    assert (error.code, error.reason) == (code, reason)
+
+
+@pytest.mark.parametrize(
+    ("words", "known"),
+    [
+        (HoldStatus, {"held", "refused", "released", "shipped", "returned"}),
+        (MovementKind, {"adjusted", "reserved", "released", "shipped", "returned"}),
+    ],
+)
+def test_the_words_that_are_stored_do_not_change(words: type[StrEnum], known: set[str]) -> None:
+    assert set(words) == known
 
 
 @given(

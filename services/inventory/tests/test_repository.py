@@ -361,10 +361,10 @@ async def test_only_what_is_known_can_be_held(store: Store) -> None:
 
 
 async def test_the_list_has_the_scarcest_first(store: Store) -> None:
-    low, lower, plenty, same = await count(store, 3, 2, 10, 3)
+    low, lower, plenty, same, enough = await count(store, 3, 2, 10, 3, 5)
     await place(store, {low: 1})
     found = await store.reader.list(low_only=False, after=None, limit=10)
-    assert [stock.variant_id for stock in found] == [low, lower, same, plenty]
+    assert [stock.variant_id for stock in found] == [low, lower, same, enough, plenty]
     assert [stock.variant_id for stock in await store.reader.list(low_only=True, after=None, limit=2)] == [
         low,
         lower,

@@ -6,13 +6,21 @@ is nothing but the facts applied in turn. The events for other services are reco
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from enum import StrEnum
+from hashlib import sha256
 from typing import Any, Self
 from uuid import UUID
 
-from stoa_chassis.errors import Aborted, FailedPrecondition, NotFound
+from stoa_chassis.errors import (
+    Aborted,
+    AlreadyExists,
+    FailedPrecondition,
+    NotFound,
+    Unavailable,
+    check_same_request,
+)
 from stoa_chassis.ids import new_id
 from stoa_contracts.money import Money
 from stoa_events import Address as EventAddress
@@ -35,10 +43,16 @@ class OrderNotFound(NotFound):
     reason = "ORDER_NOT_FOUND"
 
 
-class CartEmpty(FailedPrecondition):
-    """There is nothing to order."""
+class CartEmpty(Aborted):
+    """There is nothing to order, or another order has just claimed it."""
 
     reason = "CART_EMPTY"
+
+
+class CartChanged(Aborted):
+    """What is in the cart was ordered already; the metadata says with which order."""
+
+    reason = "CART_CHANGED"
 
 
 class ItemsUnavailable(FailedPrecondition):
@@ -69,6 +83,18 @@ class RequestInProgress(Aborted):
     """The same request is being carried out at this moment; ask again."""
 
     reason = "REQUEST_IN_PROGRESS"
+
+
+class RequestIdUsed(AlreadyExists):
+    """The request led to an order that was cancelled since; the metadata says to which."""
+
+    reason = "REQUEST_ID_USED"
+
+
+class ClaimTooOld(Unavailable):
+    """What was claimed may be in the cart again before the order is stored; ask again."""
+
+    reason = "CART_CLAIM_TOO_OLD"
 
 
 class Status(StrEnum):
@@ -135,6 +161,29 @@ class CartLine:
 
 
 @dataclass(frozen=True, slots=True)
+class Checkout:
+    """A cart as it goes to checkout; `version` says which state of it this is.
+
+    `order_id` is the order for which the same request has claimed the cart before: then it is what was
+    claimed. `lapsed` are orders that had claimed what is in the cart, and of which the cart has not heard
+    that they were placed.
+    """
+
+    lines: Sequence[CartLine]
+    version: str
+    order_id: UUID | None = None
+    lapsed: Sequence[UUID] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CartClaim:
+    """A cart is claimed for an order, for so long from the moment it was asked for."""
+
+    order_id: UUID
+    ttl: timedelta
+
+
+@dataclass(frozen=True, slots=True)
 class Offer:
     """What a variant is sold for today."""
 
@@ -189,6 +238,31 @@ class Tariff:
 
 
 @dataclass(frozen=True, slots=True)
+class Request:
+    """What a request to place an order asks for, by the names of its fields.
+
+    Of the payment token it has a digest, which tells whether another is the same and no more.
+    """
+
+    shipping_address: Address | None
+    address_id: UUID | None
+    shipping_method: str
+    payment_token: str
+
+    @classmethod
+    def of(
+        cls, order_id: UUID, destination: Address | UUID, shipping_method: str, payment_token: str
+    ) -> Self:
+        """Return what is asked for with a payment token as it is sent; the order's id salts its digest."""
+        return cls(
+            destination if isinstance(destination, Address) else None,
+            destination if isinstance(destination, UUID) else None,
+            shipping_method,
+            sha256(order_id.bytes + payment_token.encode()).hexdigest(),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Payment:
     """What an order knows of its payment."""
 
@@ -217,7 +291,7 @@ class StatusChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placed:
-    """The buyer ordered."""
+    """The buyer ordered; `request` is what was asked for, unknown of older orders."""
 
     user_id: UUID
     request_id: str
@@ -225,6 +299,7 @@ class Placed:
     amounts: Amounts
     shipping_address: Address
     shipping_method: str
+    request: Request | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -375,6 +450,7 @@ class Order:
     version: int = 0
     user_id: UUID = _NOBODY
     request_id: str = ""
+    request: Request | None = None
     status: Status = Status.PENDING
     lines: tuple[Line, ...] = ()
     amounts: Amounts = Amounts(*[Money.zero("USD")] * 4)
@@ -399,17 +475,18 @@ class Order:
     def place(
         cls,
         *,
+        order_id: UUID,
         user_id: UUID,
         request_id: str,
+        request: Request | None,
         lines: tuple[Line, ...],
-        tariff: Tariff,
+        amounts: Amounts,
         shipping_address: Address,
         shipping_method: str,
         now: datetime,
     ) -> Self:
         """Begin an order; it waits for stock, then for its payment."""
-        order = cls(new_id())
-        amounts = tariff.amounts(lines, shipping_method)
+        order = cls(order_id)
         placed = Placed(
             user_id=user_id,
             request_id=request_id,
@@ -417,6 +494,7 @@ class Order:
             amounts=amounts,
             shipping_address=shipping_address,
             shipping_method=shipping_method,
+            request=request,
         )
         order._record(placed, now)
         order.events.append(
@@ -449,6 +527,27 @@ class Order:
             history=self.history,
             created_at=self.created_at,
         )
+
+    @property
+    def is_new(self) -> bool:
+        """Whether nothing of it was stored yet."""
+        return self.version == len(self.changes)
+
+    def check_again(self, again: Request) -> None:
+        """Check that a request which comes again is the one that led to this order, and has not lost it.
+
+        Raises:
+            RequestIdUsed: the order was cancelled.
+            RequestIdReused: something else is asked for.
+        """
+        if self.status is Status.CANCELLED:
+            raise RequestIdUsed(
+                f"this request_id was used by order {self.order_id}, which is cancelled. "
+                "To order again, send a new one",
+                metadata={"order_id": str(self.order_id)},
+            )
+        if self.request is not None:
+            check_same_request(self.request, again)
 
     # What the saga's events and deadlines mean. Each may come twice, late, or when all is over: then it
     # changes nothing, except that money which arrives for a cancelled order is noted, so that it is refunded.
@@ -558,6 +657,7 @@ class Order:
             case Placed() as placed:
                 self.user_id = placed.user_id
                 self.request_id = placed.request_id
+                self.request = placed.request
                 self.lines = placed.lines
                 self.amounts = placed.amounts
                 self.shipping_address = placed.shipping_address

@@ -10,7 +10,7 @@ from stoa.user.v1 import user_pb2, user_pb2_grpc
 from stoa_chassis import postal
 from stoa_chassis.errors import Code, InvalidArgument, RemoteError
 from stoa_chassis.money_proto import from_proto, to_proto
-from stoa_order.model import Address, CartLine, Offer, Order, Withdrawn
+from stoa_order.model import Address, CartClaim, CartLine, Checkout, Offer, Order, Withdrawn
 
 
 class Carts:
@@ -19,17 +19,38 @@ class Carts:
     def __init__(self, stub: cart_pb2_grpc.CartServiceStub) -> None:
         self._stub = stub
 
-    async def lines(self, user_id: UUID) -> Sequence[CartLine]:
-        """Return what is in a cart, at the prices that its owner last saw."""
-        response = await self._stub.GetCartForCheckout(
-            cart_pb2.GetCartForCheckoutRequest(user_id=str(user_id))
+    async def checkout(self, user_id: UUID, request_id: str) -> Checkout:
+        """Return the cart at the prices that the owner last saw, as a request to place an order finds it."""
+        found = await self._stub.GetCartForCheckout(
+            cart_pb2.GetCartForCheckoutRequest(user_id=str(user_id), request_id=request_id)
         )
-        return [
-            CartLine(
-                UUID(item.product_id), UUID(item.variant_id), item.quantity, from_proto(item.price, "price")
+        return Checkout(
+            [
+                CartLine(
+                    UUID(item.product_id),
+                    UUID(item.variant_id),
+                    item.quantity,
+                    from_proto(item.price, "price"),
+                )
+                for item in found.cart.items
+            ],
+            found.version,
+            UUID(found.order_id) if found.order_id else None,
+            [UUID(order_id) for order_id in found.lapsed_order_ids],
+        )
+
+    async def claim(self, user_id: UUID, request_id: str, order_id: UUID, version: str) -> CartClaim:
+        """Take out what is in the cart for an order that is about to be placed.
+
+        The same request gets the order that it claimed for first. Raises RemoteError with the reason
+        CART_EMPTY, or CART_CHANGED if the cart is of another version.
+        """
+        claim = await self._stub.ClaimCart(
+            cart_pb2.ClaimCartRequest(
+                user_id=str(user_id), request_id=request_id, order_id=str(order_id), version=version
             )
-            for item in response.cart.items
-        ]
+        )
+        return CartClaim(UUID(claim.order_id), claim.ttl.ToTimedelta())
 
 
 class Catalog:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
 
-from stoa_order.model import Address, CartLine, Offer, Order, OrderView, Saga, Withdrawn
+from stoa_order.model import Address, CartClaim, Checkout, Offer, Order, OrderView, Saga, Withdrawn
 
 
 class RequestTaken(Exception):
@@ -42,8 +42,8 @@ class OrderViews(Protocol):
         """Read one order, if it was placed."""
         ...
 
-    async def by_request(self, user_id: UUID, request_id: str) -> OrderView | None:
-        """Read the order that a buyer's request led to, if it did."""
+    async def by_request(self, user_id: UUID, request_id: str) -> Order | None:
+        """Read the order that a buyer's request led to, if it did, with what was asked for."""
         ...
 
     async def list(
@@ -56,8 +56,16 @@ class OrderViews(Protocol):
 class Carts(Protocol):
     """What is in a buyer's cart."""
 
-    async def lines(self, user_id: UUID) -> Sequence[CartLine]:
-        """Return the lines at the prices that the owner last saw."""
+    async def checkout(self, user_id: UUID, request_id: str) -> Checkout:
+        """Return the cart at the prices that the owner last saw, as a request to place an order finds it."""
+        ...
+
+    async def claim(self, user_id: UUID, request_id: str, order_id: UUID, version: str) -> CartClaim:
+        """Take out what is in the cart for an order that is about to be placed.
+
+        The same request gets the order that it claimed for first. Raises RemoteError with the reason
+        CART_EMPTY, or CART_CHANGED if the cart is of another version.
+        """
         ...
 
 

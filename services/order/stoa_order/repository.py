@@ -152,12 +152,20 @@ _DIFFER = f"""SELECT {_differs("orders", _ORDER.names, _ORDER.row)}
     OR {_differs("order_status_history", f"order_id, {_HISTORY.names}", _HISTORY.rows)}
 """
 
+# A request that comes twice at once makes the same order, since it has claimed the cart for it. It is refused
+# by whichever of these PostgreSQL comes to first.
+_TAKEN = ("order_events_pkey", "orders_user_id_request_id_key", "order_items_order_id_line_key")
+
 # What a transaction reads names its columns: `*` would fail once when a migration adds one.
 _GET = """
-SELECT e.version, e.type, e.data, e.at, s.order_id, s.step, s.started_at, s.due_at, s.deadline_at,
+SELECT e.order_id, e.version, e.type, e.data, e.at, s.step, s.started_at, s.due_at, s.deadline_at,
     s.payment_token, s.correlation_id, s.attempts
 FROM order_events e LEFT JOIN sagas s ON s.order_id = e.order_id
-WHERE e.order_id = $1 ORDER BY e.version
+"""
+_GET_ONE = f"{_GET} WHERE e.order_id = $1 ORDER BY e.version"
+_GET_BY_REQUEST = f"""{_GET} WHERE e.order_id = (
+    SELECT order_id FROM orders WHERE user_id = $1 AND request_id = $2
+) ORDER BY e.version
 """
 _VIEW = """
 SELECT o.*,
@@ -195,10 +203,10 @@ class Orders:
             else:
                 await self._connection.execute(_SAVE, *arguments, *_SAGA.of(saga))
         except asyncpg.UniqueViolationError as error:
+            if order.is_new and error.constraint_name in _TAKEN:
+                raise ports.RequestTaken(order.request_id) from error
             if error.constraint_name == "order_events_pkey":
                 raise LostRace(f"order {order.order_id}") from error
-            if error.constraint_name == "orders_user_id_request_id_key":
-                raise ports.RequestTaken(order.request_id) from error
             raise
         order.changes.clear()
         order.saga = saga
@@ -221,12 +229,10 @@ class OrderViews:
         row = await self.queries.fetchrow(f"{_VIEW} WHERE o.order_id = $1", order_id)
         return _view(row) if row else None
 
-    async def by_request(self, user_id: UUID, request_id: str) -> OrderView | None:
-        """Read the order that a buyer's request led to, if it did."""
-        row = await self.queries.fetchrow(
-            f"{_VIEW} WHERE o.user_id = $1 AND o.request_id = $2", user_id, request_id
-        )
-        return _view(row) if row else None
+    async def by_request(self, user_id: UUID, request_id: str) -> Order | None:
+        """Read the order that a buyer's request led to, if it did, with what was asked for."""
+        rows = await self.queries.fetch(_GET_BY_REQUEST, user_id, request_id)
+        return _order(rows[0]["order_id"], rows) if rows else None
 
     async def list(
         self, *, user_id: UUID | None, status: str | None, before: UUID | None, limit: int
@@ -302,9 +308,13 @@ def _projected(order: Order) -> list[Any]:
 
 
 async def _read(connection: asyncpg.Connection, order_id: UUID) -> Order:
-    rows = await connection.fetch(_GET, order_id)
+    rows = await connection.fetch(_GET_ONE, order_id)
     if not rows:
         raise OrderNotFound(f"order {order_id} not found")
+    return _order(order_id, rows)
+
+
+def _order(order_id: UUID, rows: Sequence[asyncpg.Record]) -> Order:
     order = Order.replay(order_id, map(_recorded, rows))
     order.saga = _saga(rows[0]) if rows[0]["step"] is not None else None
     return order

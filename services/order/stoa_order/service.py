@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from stoa_chassis.auth import Principal
@@ -10,20 +11,30 @@ from stoa_chassis.avro import Event
 from stoa_chassis.clock import Clock
 from stoa_chassis.context import correlation_id
 from stoa_chassis.errors import DomainError
+from stoa_chassis.ids import new_id
 from stoa_chassis.uow import UnitOfWork, transactional
 from stoa_order.engine import SagaEngine
 from stoa_order.model import (
     Address,
+    Amounts,
+    CartChanged,
+    Checkout,
+    ClaimTooOld,
     Line,
     Order,
     OrderNotFound,
     OrderView,
+    Request,
     RequestInProgress,
     Tariff,
     check_offers,
 )
 from stoa_order.ports import AddressBook, Carts, Catalog, OrderViews, RequestTaken, Tx
 from stoa_order.saga import Answer, Patience, plan, reactions
+
+# An order begins to be stored so long before what it claimed may be in the cart again, or not at all: for
+# longer than a transaction lives whose process stalls (`stoa_chassis.postgres`), and clocks may differ.
+_CLAIM_RESERVE = timedelta(seconds=20)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +46,10 @@ class PlaceOrder:
     destination: Address | UUID
     shipping_method: str
     payment_token: str = field(repr=False)
+
+    def request_for(self, order_id: UUID) -> Request:
+        """Return what is asked for, as the order keeps it."""
+        return Request.of(order_id, self.destination, self.shipping_method, self.payment_token)
 
 
 class Orders:
@@ -68,42 +83,83 @@ class Orders:
     async def place(self, command: PlaceOrder) -> OrderView:
         """Order what is in the buyer's cart; the same request id gives the same order.
 
+        The cart is claimed for the order before the order is stored, so that no other is of the same things.
+
         Raises:
-            CartEmpty, ItemsUnavailable, PriceChanged, ForeignCurrency: see the model.
+            CartEmpty, CartChanged, ItemsUnavailable, PriceChanged, ForeignCurrency, ClaimTooOld: see the
+                model. CartEmpty and CartChanged come from the cart service as well.
+            RequestIdUsed, RequestIdReused: see `Order.check_again`.
             RequestInProgress: the same request is being carried out.
         """
         try:
-            cart, address = await asyncio.gather(
-                self._carts.lines(command.user_id), self._resolve(command.user_id, command.destination)
-            )
-            offers = await self._catalog.offers([line.variant_id for line in cart]) if cart else ()
-            lines = check_offers(cart, offers)
-        except DomainError:
-            # The request may have come before, and have emptied the cart. Looked up only here and where the
-            # order can't be written, since few requests come twice.
-            if known := await self._views.by_request(command.user_id, command.request_id):
-                return known
+            order = await self._place(command)
+        except (DomainError, RequestTaken) as refused:
+            # The request may have come before, and have claimed the cart, or come twice at the same moment:
+            # the first to commit made the order. Looked up only here, since few requests come twice.
+            known = await self._views.by_request(command.user_id, command.request_id)
+            if known is not None:
+                known.check_again(command.request_for(known.order_id))
+                return known.view
+            if isinstance(refused, RequestTaken):
+                raise RequestInProgress("the same request is being carried out") from None
             raise
-        try:
-            order = await self._place(command, lines, address)
-        except RequestTaken:
-            # The same request, twice at the same moment: the first to commit made the order.
-            if known := await self._views.by_request(command.user_id, command.request_id):
-                return known
-            raise RequestInProgress("the same request is being carried out") from None
         self._engine.ask(order)
         return order.view
 
+    async def _place(self, command: PlaceOrder) -> Order:
+        checkout, address = await asyncio.gather(
+            self._carts.checkout(command.user_id, command.request_id),
+            self._resolve(command.user_id, command.destination),
+        )
+        await self._check_claims(checkout)
+        variants = [line.variant_id for line in checkout.lines]
+        offers = await self._catalog.offers(variants) if variants else ()
+        lines = check_offers(checkout.lines, offers)
+        amounts = self._tariff.amounts(lines, command.shipping_method)
+        asked_at = self._clock.now()
+        claim = await self._carts.claim(command.user_id, command.request_id, new_id(), checkout.version)
+        until = asked_at + claim.ttl - _CLAIM_RESERVE
+        return await self._store(command, claim.order_id, until, lines, amounts, address)
+
+    async def _check_claims(self, checkout: Checkout) -> None:
+        """Check that the cart is nobody's: neither this request's nor another's order was made of it.
+
+        Raises RequestTaken, CartChanged.
+        """
+        if checkout.order_id is not None and await self._views.get(checkout.order_id):
+            raise RequestTaken(f"order {checkout.order_id}")
+        for order_id in checkout.lapsed:
+            # Also if that is cancelled since: its events are still to come, and would change the cart.
+            if await self._views.get(order_id):
+                raise CartChanged(
+                    f"what is in the cart was ordered as order {order_id}; try again in a moment",
+                    metadata={"order_id": str(order_id)},
+                )
+
     @transactional
-    async def _place(self, tx: Tx, command: PlaceOrder, lines: tuple[Line, ...], address: Address) -> Order:
+    async def _store(
+        self,
+        tx: Tx,
+        command: PlaceOrder,
+        order_id: UUID,
+        until: datetime,
+        lines: tuple[Line, ...],
+        amounts: Amounts,
+        address: Address,
+    ) -> Order:
+        now = self._clock.now()
+        if now > until:
+            raise ClaimTooOld("it took too long to place the order; send the same request again")
         order = Order.place(
+            order_id=order_id,
             user_id=command.user_id,
             request_id=command.request_id,
+            request=command.request_for(order_id),
             lines=lines,
-            tariff=self._tariff,
+            amounts=amounts,
             shipping_address=address,
             shipping_method=command.shipping_method,
-            now=self._clock.now(),
+            now=now,
         )
         await self._save(tx, order, command.payment_token)
         return order

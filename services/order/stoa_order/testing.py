@@ -29,13 +29,16 @@ from stoa_events import (
 from stoa_order import ports
 from stoa_order.model import (
     Address,
+    CartClaim,
     CartLine,
+    Checkout,
     Line,
     Offer,
     Order,
     OrderNotFound,
     OrderView,
     Recorded,
+    Request,
     Saga,
     Tariff,
 )
@@ -89,6 +92,8 @@ class Orders:
     def _check(self, store: MemoryStore[Rows], order: Order) -> None:
         known = {(key, recorded.version) for key, recorded in store.rows.facts}
         if any((order.order_id, recorded.version) in known for recorded in order.changes):
+            if order.is_new:
+                raise ports.RequestTaken(order.request_id)
             raise LostRace(f"order {order.order_id}")
         for other in _orders(store):
             same = (other.user_id, other.request_id) == (order.user_id, order.request_id)
@@ -114,11 +119,11 @@ class OrderViews:
         """Read one order, if it was placed."""
         return next((order.view for order in _orders(self.store()) if order.order_id == order_id), None)
 
-    async def by_request(self, user_id: UUID, request_id: str) -> OrderView | None:
-        """Read the order that a buyer's request led to, if it did."""
+    async def by_request(self, user_id: UUID, request_id: str) -> Order | None:
+        """Read the order that a buyer's request led to, if it did, with what was asked for."""
         for order in _orders(self.store()):
             if (order.user_id, order.request_id) == (user_id, request_id):
-                return order.view
+                return order
         return None
 
     async def list(
@@ -202,18 +207,26 @@ class FakePeers:
     """The cart, catalog, user and payment services, as far as an order needs them.
 
     `asked_for` has the correlation id and the deadline under which payment was asked each time; while payment
-    is `down` it answers nothing.
+    is `down` it answers nothing. Everybody has the same `cart`, which stays as full as it is; `claims` has
+    the order for which each request of a user has claimed it.
     """
 
     cart: Sequence[CartLine] = ()
+    claims: dict[tuple[UUID, str], UUID] = field(default_factory=dict)
+    lapsed: Sequence[UUID] = ()
+    ttl: timedelta = timedelta(minutes=1)
     charged: list[tuple[UUID, str]] = field(default_factory=list)
     refunded: list[UUID] = field(default_factory=list)
     asked_for: list[tuple[str, float | None]] = field(default_factory=list)
     down: bool = False
 
-    async def lines(self, user_id: UUID) -> Sequence[CartLine]:
+    async def checkout(self, user_id: UUID, request_id: str) -> Checkout:
         """Return the cart, whoever's it is."""
-        return self.cart
+        return Checkout(self.cart, "1", self.claims.get((user_id, request_id)), self.lapsed)
+
+    async def claim(self, user_id: UUID, request_id: str, order_id: UUID, version: str) -> CartClaim:
+        """Let a request claim the cart for the order that it named first."""
+        return CartClaim(self.claims.setdefault((user_id, request_id), order_id), self.ttl)
 
     async def offers(self, variant_ids: Sequence[UUID]) -> Sequence[Offer]:
         """Return all in the cart at the price that it shows."""
@@ -246,11 +259,14 @@ def a_line(price: str = "19.90", quantity: int = 2) -> Line:
 
 def an_order(*lines: Line, user_id: UUID | None = None, request_id: str = "request") -> Order:
     """Return an order that was just placed."""
+    order_id, lines = new_id(), lines or (a_line(),)
     return Order.place(
+        order_id=order_id,
         user_id=user_id or new_id(),
         request_id=request_id,
-        lines=lines or (a_line(),),
-        tariff=TARIFF,
+        request=Request.of(order_id, ADDRESS, "express", "tok_visa"),
+        lines=lines,
+        amounts=TARIFF.amounts(lines, "express"),
         shipping_address=ADDRESS,
         shipping_method="express",
         now=NOW,

@@ -45,11 +45,14 @@ class UseCases:
         self.commands.append(command)
         address = command.destination if isinstance(command.destination, Address) else KEPT_ADDRESS
         line = Line(new_id(), new_id(), new_id(), "Lamp", 2, Money(Decimal("19.99"), "USD"))
+        order_id = new_id()
         order = Order.place(
+            order_id=order_id,
             user_id=command.user_id,
             request_id=command.request_id,
+            request=command.request_for(order_id),
             lines=(line,),
-            tariff=TARIFF,
+            amounts=TARIFF.amounts((line,), command.shipping_method),
             shipping_address=address,
             shipping_method=command.shipping_method,
             now=NOW,

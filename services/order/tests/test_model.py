@@ -4,15 +4,18 @@ from dataclasses import fields, replace
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stoa_chassis.errors import Code, RequestIdReused
 from stoa_chassis.ids import new_id
 from stoa_contracts.money import Money
 from stoa_events import InventoryOutOfStock, OrderCancelled, OrderConfirmed, OrderPlaced
 from stoa_order.model import (
+    Address,
     CartEmpty,
     CartLine,
     ForeignCurrency,
@@ -23,6 +26,8 @@ from stoa_order.model import (
     OrderView,
     PaymentStatus,
     PriceChanged,
+    Request,
+    RequestIdUsed,
     Status,
     Withdrawn,
     check_offers,
@@ -58,11 +63,14 @@ def offer(line: CartLine, price: str | None = None) -> Offer:
 def placed(*cart: CartLine) -> Order:
     cart = cart or (cart_line(),)
     lines = check_offers(cart, [offer(line) for line in cart])
+    order_id = new_id()
     return Order.place(
+        order_id=order_id,
         user_id=new_id(),
         request_id="r1",
+        request=Request.of(order_id, ADDRESS, "standard", "tok_visa"),
         lines=lines,
-        tariff=TARIFF,
+        amounts=TARIFF.amounts(lines, "standard"),
         shipping_address=ADDRESS,
         shipping_method="standard",
         now=NOW,
@@ -102,8 +110,9 @@ class TestPlacing:
         assert step_of(order) is RESERVE_STOCK
 
     def test_an_empty_cart_cannot_be_ordered(self) -> None:
-        with pytest.raises(CartEmpty):
+        with pytest.raises(CartEmpty) as refused:
             check_offers([], [])
+        assert refused.value.reason == "CART_EMPTY"
 
     def test_a_changed_price_names_the_item_and_both_prices(self) -> None:
         same, dearer = cart_line("5.00"), cart_line("10.00")
@@ -154,6 +163,7 @@ class TestPlacing:
         with pytest.raises(ForeignCurrency) as refused:
             placed(cart_line(), foreign)
         assert refused.value.metadata == {"priced_in": "EUR", "sold_in": "USD"}
+        assert refused.value.reason == "FOREIGN_CURRENCY"
 
     def test_a_variant_of_another_product_is_not_on_offer(self) -> None:
         line = cart_line()
@@ -166,6 +176,50 @@ class TestPlacing:
         amounts = placed(*(cart_line(str(Decimal(cents) / 100), count) for cents, count in cart)).amounts
         assert amounts.subtotal.amount * 100 == sum(cents * count for cents, count in cart)
         assert amounts.total == amounts.subtotal + amounts.shipping + amounts.tax
+
+
+class TestARequestThatComesAgain:
+    def test_it_is_the_same_if_it_asks_for_the_same(self) -> None:
+        order = placed()
+        order.check_again(Request.of(order.order_id, ADDRESS, "standard", "tok_visa"))
+
+    @pytest.mark.parametrize(
+        ("destination", "method", "token", "differing"),
+        [
+            (replace(ADDRESS, city="Oslo"), "standard", "tok_visa", {"shipping_address.city"}),
+            (new_id(), "standard", "tok_visa", {"shipping_address", "address_id"}),
+            (ADDRESS, "express", "tok_visa", {"shipping_method"}),
+            (ADDRESS, "standard", "tok_declined", {"payment_token"}),
+        ],
+    )
+    def test_what_it_asks_for_otherwise_is_named(
+        self, destination: Address | UUID, method: str, token: str, differing: set[str]
+    ) -> None:
+        order = placed()
+        with pytest.raises(RequestIdReused) as refused:
+            order.check_again(Request.of(order.order_id, destination, method, token))
+        assert {violation.field for violation in refused.value.violations} == differing
+        assert token not in str(refused.value)
+
+    def test_the_payment_token_is_not_kept_and_its_digest_is_the_order_s_own(self) -> None:
+        first, second = placed(), placed()
+        assert first.request
+        assert second.request
+        assert "tok_visa" not in repr(first)
+        assert first.request.payment_token != second.request.payment_token
+
+    def test_one_whose_order_was_cancelled_is_used_up_whatever_it_asks_for(self) -> None:
+        order = placed()
+        order.cancel("", NOW)
+        for method in ("standard", "express"):
+            with pytest.raises(RequestIdUsed) as refused:
+                order.check_again(Request.of(order.order_id, ADDRESS, method, "tok_visa"))
+            assert refused.value.metadata == {"order_id": str(order.order_id)}
+
+    def test_of_an_order_of_which_it_is_not_known_everything_is_the_same(self) -> None:
+        order = placed()
+        order.request = None
+        order.check_again(Request.of(order.order_id, new_id(), "express", "tok_declined"))
 
 
 class TestTheSaga:
@@ -347,7 +401,7 @@ class TestWhatOthersAreTold:
                 assert value == (known[name] if name in known else getattr(order, name)), where
 
     def test_a_view_shows_every_field_of_an_order_but_what_is_its_own(self) -> None:
-        own = {"version", "request_id", "stock_reserved", "saga", "changes", "events"}
+        own = {"version", "request_id", "request", "stock_reserved", "saga", "changes", "events"}
         shown = {field.name for field in fields(OrderView)} - {"created_at"}
         assert shown == {field.name for field in fields(Order)} - own
         order = a_confirmed_order()
@@ -370,8 +424,13 @@ class TestCancelling:
     def test_what_left_the_warehouse_cannot_be_cancelled(self) -> None:
         order = confirmed()
         order.status = Status.SHIPPED
-        with pytest.raises(NotCancellable):
+        with pytest.raises(NotCancellable) as refused:
             order.cancel("too late", NOW)
+        assert (refused.value.code, refused.value.reason) == (
+            Code.FAILED_PRECONDITION,
+            "ORDER_NOT_CANCELLABLE",
+        )
+        assert kinds(order) == [OrderPlaced, OrderConfirmed]
 
 
 @given(

@@ -141,7 +141,7 @@ async def test_what_is_shown_follows_every_change(store: Store) -> None:
 async def test_an_order_is_found_by_the_request_that_led_to_it(store: Store) -> None:
     order = an_order(request_id="mine")
     await store.save(order)
-    assert await store.views.by_request(order.user_id, "mine") == order.view
+    assert await store.views.by_request(order.user_id, "mine") == order
     assert await store.views.by_request(new_id(), "mine") is None
     assert await store.views.by_request(order.user_id, "another") is None
 
@@ -206,6 +206,9 @@ async def test_a_request_leads_to_one_order(store: Store) -> None:
     with pytest.raises(ports.RequestTaken):
         await store.save(an_order(user_id=first.user_id))
     await store.save(an_order())  # another buyer's request of the same name
+    again = replace(an_order(user_id=first.user_id), order_id=first.order_id)
+    with pytest.raises(ports.RequestTaken):
+        await store.save(again)  # twice at once, it is twice the order for which it claimed the cart
     assert await store.published() == ["order.placed"] * 2
 
 

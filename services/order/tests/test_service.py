@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -12,6 +13,7 @@ from stoa_chassis.auth import Principal
 from stoa_chassis.avro import Event, EventCodec
 from stoa_chassis.context import bound
 from stoa_chassis.due import Backoff, DueStore
+from stoa_chassis.errors import Code, RequestIdReused
 from stoa_chassis.ids import new_id
 from stoa_chassis.inbox import AlreadyProcessed
 from stoa_chassis.memory import MemoryStore, memory_unit_of_work
@@ -25,14 +27,18 @@ from stoa_order.engine import SagaEngine
 from stoa_order.events import handlers
 from stoa_order.model import (
     Address,
+    CartChanged,
+    CartClaim,
     CartEmpty,
     CartLine,
+    ClaimTooOld,
     ForeignCurrency,
     Line,
     OrderNotFound,
     OrderView,
     Placed,
     Recorded,
+    RequestIdUsed,
     RequestInProgress,
     Saga,
     Status,
@@ -180,7 +186,9 @@ async def test_every_field_of_a_request_is_kept_in_its_place(shop: ShopInMemory)
         amounts=TARIFF.amounts(order.lines, "express"),
         shipping_address=ADDRESS,
         shipping_method="express",
+        request=command.request_for(order.order_id),
     )
+    assert shop.peers.claims == {(command.user_id, "a-request"): order.order_id}
     assert shop.store.rows.facts == ((order.order_id, Recorded(1, fact, NOW)),)
     (saga,) = shop.store.rows.sagas
     assert (saga.token, saga.correlation_id) == (token, "a-correlation-id")
@@ -209,8 +217,91 @@ async def test_the_same_request_gives_the_same_order_even_with_an_empty_cart(sho
     first = await shop.place("again", buyer)
     shop.peers.cart = []
     assert await shop.place("again", buyer) == first
-    with pytest.raises(CartEmpty):
+    shop.peers.claims.clear()  # a cart remembers its latest orders
+    assert await shop.place("again", buyer) == first
+    with pytest.raises(CartEmpty) as refused:
         await shop.place("another", buyer)
+    assert refused.value.code is Code.ABORTED
+
+
+async def test_the_same_request_for_something_else_is_refused_naming_it(shop: ShopInMemory) -> None:
+    buyer = new_id()
+    await shop.place("again", buyer)
+    for cart in (shop.peers.cart, []):
+        shop.peers.cart = cart
+        with pytest.raises(RequestIdReused) as refused:
+            await shop.orders.place(replace(a_command("again", buyer), payment_token="tok_other"))
+        assert [violation.field for violation in refused.value.violations] == ["payment_token"]
+
+
+async def test_the_request_of_a_cancelled_order_is_used_up_and_a_new_one_orders_again(
+    shop: ShopInMemory,
+) -> None:
+    buyer = new_id()
+    first = await shop.place("declined", buyer)
+    await shop.receive(out_of_stock(first))
+    for remembered in (True, False):
+        if not remembered:
+            shop.peers.claims.clear()
+        with pytest.raises(RequestIdUsed) as refused:
+            await shop.place("declined", buyer)
+        assert refused.value.metadata == {"order_id": str(first.order_id)}
+    second = await shop.place("another card", buyer)
+    assert second.order_id != first.order_id
+    assert shop.published(second) == ["order.placed"]
+
+
+async def test_an_order_is_the_one_that_its_request_has_claimed_the_cart_for(shop: ShopInMemory) -> None:
+    buyer, claimed_for = new_id(), new_id()
+    shop.peers.claims[buyer, "its answer was lost"] = claimed_for
+    order = await shop.place("its answer was lost", buyer)
+    assert order.order_id == claimed_for
+    assert await shop.place("its answer was lost", buyer) == order
+
+
+async def test_nothing_is_claimed_for_an_order_that_is_refused(shop: ShopInMemory) -> None:
+    shop.peers.cart = [CartLine(new_id(), new_id(), 1, Money(Decimal(10), "EUR"))]
+    with pytest.raises(ForeignCurrency):
+        await shop.place()
+    shop.peers.cart = []
+    with pytest.raises(CartEmpty):
+        await shop.place()
+    assert not shop.peers.claims
+
+
+async def test_what_another_order_has_taken_whose_claim_lapsed_is_not_ordered_again(
+    shop: ShopInMemory,
+) -> None:
+    first = await shop.place("first")
+    shop.peers.lapsed = [new_id(), first.order_id]
+    with pytest.raises(CartChanged) as refused:
+        await shop.place("second", first.user_id)
+    assert refused.value.metadata == {"order_id": str(first.order_id)}
+    assert (first.user_id, "second") not in shop.peers.claims
+    await shop.receive(out_of_stock(first))
+    with pytest.raises(CartChanged):
+        await shop.place("second", first.user_id)
+    shop.peers.lapsed = []  # the cart has heard of the cancellation
+    await shop.place("second", first.user_id)
+
+
+async def test_no_order_is_stored_when_its_claim_may_lapse_meanwhile(
+    shop: ShopInMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    buyer, claim = new_id(), shop.peers.claim
+
+    async def slowly(*args: Any) -> CartClaim:
+        shop.clock.time += takes
+        return await claim(*args)
+
+    monkeypatch.setattr(shop.peers, "claim", slowly)
+    takes = shop.peers.ttl - timedelta(seconds=19)
+    with pytest.raises(ClaimTooOld):
+        await shop.place("slow", buyer)
+    assert not shop.store.published
+    takes = shop.peers.ttl - timedelta(seconds=20)
+    order = await shop.place("slow", buyer)
+    assert shop.published(order) == ["order.placed"]
 
 
 async def test_twenty_of_the_same_request_at_once_give_one_order(shop: ShopInMemory) -> None:
@@ -223,14 +314,16 @@ async def test_twenty_of_the_same_request_at_once_give_one_order(shop: ShopInMem
 async def test_a_request_whose_order_can_not_be_read_yet_is_in_progress(
     shop: ShopInMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def not_yet(self: testing.OrderViews, user_id: UUID, request_id: str) -> None:
+    async def not_yet(self: testing.OrderViews, *_: object) -> None:
         return None
 
     buyer = new_id()
     await shop.place("twice", buyer)
-    monkeypatch.setattr(testing.OrderViews, "by_request", not_yet)
-    with pytest.raises(RequestInProgress):
+    for read in ("by_request", "get"):
+        monkeypatch.setattr(testing.OrderViews, read, not_yet)
+    with pytest.raises(RequestInProgress) as refused:
         await shop.place("twice", buyer)
+    assert (refused.value.code, refused.value.reason) == (Code.ABORTED, "REQUEST_IN_PROGRESS")
 
 
 async def test_a_price_in_another_currency_than_the_shops_is_refused_by_name(shop: ShopInMemory) -> None:
@@ -388,8 +481,9 @@ async def test_an_order_is_shown_to_its_buyer_and_staff_and_nobody_else(shop: Sh
         shop.orders.get(new_id(), staff),
         shop.orders.cancel(new_id(), "", staff),
     ):
-        with pytest.raises(OrderNotFound):
+        with pytest.raises(OrderNotFound) as refused:
             await use_case
+        assert (refused.value.code, refused.value.reason) == (Code.NOT_FOUND, "ORDER_NOT_FOUND")
 
 
 async def test_a_list_is_read_from_where_the_page_before_ended(shop: ShopInMemory) -> None:

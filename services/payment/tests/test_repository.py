@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from importlib.resources import files
 from typing import Any
 from uuid import uuid4
 
@@ -220,6 +221,31 @@ async def test_a_refund_is_found_by_its_id_and_by_its_key(store: Store) -> None:
     assert await store.refunds.by_key(payment.payment_id, key("another")) is None
     assert await store.refunds.by_key(payment.payment_id, key(namespace="service:order")) is None
     assert await store.refunds.by_key(uuid4(), key()) is None
+
+
+@pytest.mark.stack
+async def test_the_keys_that_a_version_before_stored_are_still_those_of_who_chose_them(
+    database: Database, in_postgres: Store
+) -> None:
+    """As that version wrote them: without a namespace, and without what was asked for."""
+    cancelled, stuck, late = [await paid(in_postgres) for _ in range(3)]
+    for payment, amount, request_id in (
+        (cancelled, None, f"cancel-{cancelled.order_id}"),
+        (stuck, 5, f"cancel-{stuck.order_id}"),
+        (late, None, "late-capture"),
+    ):
+        await save(in_postgres, payment, promised(payment, amount, key=key(request_id)))
+    await database.execute("UPDATE refunds SET of_rest = NULL")
+    migration = files("stoa_payment") / "migrations" / "0002_refund_keys.sql"
+    for statement in migration.read_text().split(";"):
+        if "UPDATE refunds" in statement:
+            await database.execute(statement)
+    rows = await database.fetch("SELECT payment_id, key_namespace, of_rest FROM refunds")
+    assert {payment_id: (namespace, of_rest) for payment_id, namespace, of_rest in rows} == {
+        cancelled.payment_id: ("service:order", True),
+        stuck.payment_id: ("user", None),  # something is left of it: the order service asks for all
+        late.payment_id: ("service:payment", True),
+    }
 
 
 async def test_a_refund_that_was_made_is_stored_so(store: Store) -> None:

@@ -3,11 +3,12 @@
 from datetime import timedelta
 
 from stoa.user.v1.user_pb2_grpc import add_AuthServiceServicer_to_server, add_UserServiceServicer_to_server
-from stoa_chassis.app import App, run
+from stoa_chassis.app import App, StartError, run
+from stoa_chassis.errors import InvalidArgument
 from stoa_user.api import AuthServicer, UserServicer
 from stoa_user.passwords import Argon2Passwords
 from stoa_user.repository import Addresses, Attempts, Users, open_tx
-from stoa_user.service import Accounts, AddressBooks, Sessions
+from stoa_user.service import Accounts, AddressBooks, Authenticator, Sessions
 from stoa_user.settings import Settings
 from stoa_user.tokens import JwtIssuer
 
@@ -35,16 +36,19 @@ async def compose(app: App[Settings]) -> None:
     )
     store = await app.postgres(open_tx)
     users, attempts = Users(store.database), Attempts(store.database)
-    accounts = Accounts(store.uow, users, passwords, app.clock)
+    authenticator = Authenticator(store.uow, users, attempts, passwords, app.clock, settings.sign_in)
+    accounts = Accounts(store.uow, users, passwords, authenticator, app.clock)
     books = AddressBooks(store.uow, Addresses(store.database), app.clock)
-    sessions = Sessions(
-        store.uow, users, attempts, passwords, issuer, app.clock, settings.sessions, settings.lockout
-    )
+    sessions = Sessions(store.uow, authenticator, issuer, app.clock, settings.sessions)
     if settings.staff_email and settings.staff_password:
-        await accounts.ensure_staff(settings.staff_email, settings.staff_password)
+        try:
+            await accounts.ensure_staff(settings.staff_email, settings.staff_password)
+        except InvalidArgument as error:
+            raise StartError(f"the staff account of the settings: {error.message}") from None
     app.serve(add_UserServiceServicer_to_server, UserServicer(accounts, books))
     app.serve(add_AuthServiceServicer_to_server, AuthServicer(sessions))
-    app.every("prune", _PRUNE_EVERY_SECONDS, sessions.prune)
+    app.every("prune-sessions", _PRUNE_EVERY_SECONDS, sessions.prune)
+    app.every("prune-attempts", _PRUNE_EVERY_SECONDS, authenticator.prune)
 
 
 if __name__ == "__main__":

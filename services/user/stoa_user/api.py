@@ -8,11 +8,15 @@ from google.protobuf.empty_pb2 import Empty
 
 from stoa.types.v1 import address_pb2
 from stoa.user.v1 import user_pb2, user_pb2_grpc
+from stoa_chassis.auth import current_principal
 from stoa_chassis.errors import InvalidArgument
 from stoa_chassis.paging import page
 from stoa_chassis.timestamps import to_timestamp
 from stoa_user.model import Address, AddressKind, PostalAddress, ProfileChange, PublicKey, User
-from stoa_user.service import Accounts, AddressBooks, Sessions, SignedIn
+from stoa_user.service import Accounts, AddressBooks, Requester, Sessions, SignedIn
+
+# Set by the edge alone, which drops what a client sends by this name.
+_CLIENT_ADDRESS = "x-stoa-client-address"
 
 _KIND_OF = {
     user_pb2.UserAddress.KIND_UNSPECIFIED: AddressKind.SHIPPING,
@@ -50,7 +54,11 @@ class UserServicer(user_pb2_grpc.UserServiceServicer):
         self, request: user_pb2.UpdateUserRequest, context: Any
     ) -> user_pb2.UpdateUserResponse:
         """Change the fields of an account that the request carries."""
-        user = await self._accounts.change_profile(UUID(request.user_id), _profile_change(request))
+        caller = current_principal()
+        requester = Requester(_uuid(caller.user_id), _uuid(caller.session_id), _client_address(context))
+        user = await self._accounts.change_profile(
+            UUID(request.user_id), _profile_change(request), requester, request.user.current_password
+        )
         return user_pb2.UpdateUserResponse(user=_user_message(user))
 
     async def ListAddresses(
@@ -118,7 +126,7 @@ class AuthServicer(user_pb2_grpc.AuthServiceServicer):
 
     async def Login(self, request: user_pb2.LoginRequest, context: Any) -> user_pb2.LoginResponse:
         """Exchange email and password for tokens."""
-        signed_in = await self._sessions.sign_in(request.email, request.password)
+        signed_in = await self._sessions.sign_in(request.email, request.password, _client_address(context))
         return user_pb2.LoginResponse(tokens=_tokens_message(signed_in))
 
     async def Refresh(self, request: user_pb2.RefreshRequest, context: Any) -> user_pb2.RefreshResponse:
@@ -136,12 +144,27 @@ class AuthServicer(user_pb2_grpc.AuthServiceServicer):
         return user_pb2.GetJwksResponse(keys=map(_jwk_message, self._sessions.public_keys))
 
 
+def _uuid(text: str) -> UUID | None:
+    """Read an id that another issuer than ours may have given, and then is of nothing here."""
+    try:
+        return UUID(text)
+    except ValueError:
+        return None
+
+
+def _client_address(context: Any) -> str:
+    """The network address of the client in front of the edge; "" if it is not known."""
+    return str(dict(context.invocation_metadata() or ()).get(_CLIENT_ADDRESS, ""))
+
+
 def _profile_change(request: user_pb2.UpdateUserRequest) -> ProfileChange:
     """Return what to change: the fields of the mask, or without one those that are set."""
     known = request.user.DESCRIPTOR.fields_by_name
     sent = {field.name: value for field, value in request.user.ListFields()}
     changes: dict[str, str] = {}
     for name in request.update_mask.paths or sent:
+        if name == "current_password":
+            continue  # proves who asks, and is no part of the account
         if name not in known:
             raise InvalidArgument("update_mask", f"{name} can't be changed")
         if name not in sent:

@@ -1,17 +1,25 @@
 """Accounts, address books, sessions and sign-in attempts, and the rules they keep."""
 
 import hashlib
+import hmac
 import math
+import unicodedata
+from base64 import urlsafe_b64encode
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
+from ipaddress import IPv6Address, ip_address
 from typing import Self
 from uuid import UUID
+
+import email_validator
+import idna
 
 from stoa_chassis.errors import (
     AlreadyExists,
     FailedPrecondition,
     FieldViolation,
+    InvalidArgument,
     NotFound,
     ResourceExhausted,
     Unauthenticated,
@@ -21,6 +29,9 @@ from stoa_events import UserProfileUpdated, UserRegistered
 
 STAFF = "staff"
 MAX_ADDRESSES = 50
+
+# Domains that are nobody's on the internet may be somebody's here: a shop of one company, or of a test.
+email_validator.SPECIAL_USE_DOMAIN_NAMES = []
 
 
 class EmailTaken(AlreadyExists):
@@ -72,6 +83,20 @@ class SignInBusy(ResourceExhausted):
     reason = "SIGN_IN_BUSY"
 
 
+class CurrentPasswordNeeded(InvalidArgument):
+    """Only who knows the password may change how an account is signed in to."""
+
+    def __init__(self) -> None:
+        super().__init__("current_password", "is needed to change the email address")
+
+
+class CurrentPasswordWrong(InvalidArgument):
+    """The password that was given with a change is not that of whoever asks for it."""
+
+    def __init__(self) -> None:
+        super().__init__("current_password", "is wrong")
+
+
 class InvalidRefreshToken(Unauthenticated):
     """The refresh token is unknown, used, expired or revoked. Never says which."""
 
@@ -79,6 +104,35 @@ class InvalidRefreshToken(Unauthenticated):
 
     def __init__(self) -> None:
         super().__init__("the refresh token is not valid; please sign in again")
+
+
+def valid_email(text: str) -> str:
+    """Return an email address as its owner wrote it, without the blanks around it.
+
+    Raises InvalidArgument if it is none.
+    """
+    email = unicodedata.normalize("NFC", text.strip())
+    try:
+        email_validator.validate_email(email, check_deliverability=False)
+    except email_validator.EmailNotValidError:
+        raise InvalidArgument("email", "must be an email address, like ann@example.com") from None
+    return email
+
+
+def email_key(email: str) -> str:
+    """Return the one form of an email address, in which it is compared, unique and looked up.
+
+    However it is capitalised it is the same address, and so it is with its domain in Unicode or in the ASCII
+    of IDNA. What is no address at all has a form too, for it is looked up before it is judged.
+    """
+    email = unicodedata.normalize("NFC", email.strip()).lower()
+    local, at, domain = email.rpartition("@")
+    if not domain.isascii():
+        try:
+            domain = idna.encode(domain, uts46=True).decode()
+        except idna.IDNAError:
+            return email
+    return f"{local}{at}{domain}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +169,10 @@ class User:
         now: datetime,
         roles: frozenset[str] = frozenset(),
     ) -> Self:
-        """Open an account."""
+        """Open an account. Raises InvalidArgument if the email is none."""
         user = cls(
             user_id=new_id(),
-            email=email.strip(),
+            email=valid_email(email),
             password_hash=password_hash,
             first_name=first_name.strip(),
             last_name=last_name.strip(),
@@ -136,11 +190,20 @@ class User:
         )
         return user
 
+    def moves_to(self, email: str | None) -> bool:
+        """Tell whether this would be another email address; None, or the own in other capitals, is not."""
+        return email is not None and email_key(email) != email_key(self.email)
+
     def change_profile(self, change: ProfileChange, now: datetime) -> None:
-        """Take the new values. A change that changes nothing leaves no trace."""
+        """Take the new values. A change that changes nothing leaves no trace.
+
+        Raises InvalidArgument if the email is none.
+        """
         new = {
             f.name: value.strip() for f in fields(change) if (value := getattr(change, f.name)) is not None
         }
+        if "email" in new:
+            new["email"] = valid_email(new["email"])
         if all(getattr(self, name) == value for name, value in new.items()):
             return
         for name, value in new.items():
@@ -297,15 +360,29 @@ class SessionPolicy:
 
     idle: timedelta = timedelta(days=30)
     longest: timedelta = timedelta(days=90)
+    grace: timedelta = timedelta(seconds=10)
+    """How long after its first use a refresh token is answered once more, by the same successor: two tabs
+    refresh at the same moment, or an answer is lost on the way."""
 
 
 @dataclass(slots=True)
 class RefreshToken:
-    """One link in the chain of a session's refresh tokens."""
+    """One link in the chain of a session's refresh tokens.
+
+    The next one is made from this one's secret and a random salt. So it can be given out again to whoever
+    shows this one again, and who has only the salt, the table's thief, has nothing; nor has who has only the
+    secret, for the salt is dropped when the grace is over.
+    """
 
     digest: bytes = field(repr=False)
     expires_at: datetime
     used_at: datetime | None = None
+    successor_salt: bytes | None = field(default=None, repr=False)
+
+
+def successor(secret: str, salt: bytes) -> str:
+    """Return the secret of the refresh token that takes the place of one."""
+    return urlsafe_b64encode(hmac.digest(secret.encode(), salt, "sha256")).rstrip(b"=").decode()
 
 
 @dataclass(slots=True)
@@ -326,18 +403,21 @@ class Session:
         """Add a token to the family. It never outlives the session."""
         return RefreshToken(digest(secret), min(now + policy.idle, self.expires_at))
 
-    def use(self, token: RefreshToken, now: datetime) -> bool:
-        """Use up a token; False if it is not good any more.
+    def use(self, token: RefreshToken, salt: bytes, policy: SessionPolicy, now: datetime) -> bool:
+        """Use up a token, whose successor is made with this salt; False if it is not good any more.
 
         A second use means that the token has two holders, one of whom stole it. Nobody can tell which, so the
-        session ends for both (RFC 9700, section 4.14.2).
+        session ends for both (RFC 9700, section 4.14.2), except within the grace after the first use: then
+        the token keeps its salt, and is good for the successor that it has already.
         """
-        if token.used_at is not None:
+        is_late = token.used_at is not None and now - token.used_at > policy.grace
+        if is_late or (token.used_at is not None and token.successor_salt is None):
             self.revoke(now)
             return False
         if self.revoked_at is not None or now >= token.expires_at:
             return False
-        token.used_at = now
+        if token.used_at is None:
+            token.used_at, token.successor_salt = now, salt
         return True
 
     def revoke(self, now: datetime) -> None:
@@ -355,44 +435,117 @@ class LockoutPolicy:
     forgotten_after: timedelta = timedelta(days=1)
 
 
-def email_key(email: str) -> str:
-    """Return what makes an email unique: it is the same address however it is capitalised."""
-    return email.strip().lower()
+@dataclass(frozen=True, slots=True)
+class SignInPolicy:
+    """How wrong passwords for an account are answered, by where they come from.
+
+    From one origin sign-in is locked (`from_one`). All origins where the owner never signed in wait for each
+    other as well (`from_strangers`), so that who guesses from many is slow; but never for long, since the
+    owner in a new place is a stranger too. Where she signed in during the last `remembered` she is none.
+    """
+
+    from_one: LockoutPolicy = LockoutPolicy()
+    from_strangers: LockoutPolicy = LockoutPolicy(first=timedelta(seconds=1), longest=timedelta(minutes=1))
+    remembered: timedelta = timedelta(days=90)
 
 
-def attempts_key(email: str) -> bytes:
-    """Return under what the failures with an email are counted.
+def origin_of(address: str) -> str:
+    """Return what counts as one place on the internet: an IPv4 address, or a network of a site in IPv6.
+
+    "" if it is no address, and so nothing is known of it.
+    """
+    try:
+        ip = ip_address(address)
+    except ValueError:
+        return ""
+    if isinstance(ip, IPv6Address):
+        if ip.ipv4_mapped is None:
+            # Whoever has one address of a /64 has all of them.
+            return f"{IPv6Address(int(ip) >> 64 << 64)}/64"
+        ip = ip.ipv4_mapped
+    return str(ip)
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptsKey:
+    """Under what failures are counted: those of all strangers with an account, and those of one origin.
 
     They are counted whether or not there is such an account, so that a lock does not give away which emails
-    have one; hashed, so that the table does not collect strangers' emails.
+    have one; hashed, so that the tables do not collect strangers' emails and addresses.
     """
-    return digest(email_key(email))
+
+    account: bytes
+    origin: bytes
+
+    @classmethod
+    def of(cls, email: str, address: str) -> Self:
+        """Return the key of an email and the network address that a try comes from."""
+        account = email_key(email)
+        return cls(digest(account), digest(f"{account}\0{origin_of(address)}"))
+
+
+@dataclass(slots=True)
+class Failures:
+    """Wrong passwords in a row."""
+
+    count: int = 0
+    last_at: datetime | None = None
+    locked_until: datetime | None = None
+
+    def wait(self, now: datetime) -> timedelta:
+        """Return how long no password is looked at."""
+        return max(self.locked_until - now, timedelta()) if self.locked_until else timedelta()
+
+    def add(self, policy: LockoutPolicy, now: datetime) -> None:
+        """Count a wrong password; from the policy's limit on each doubles the time of the lock."""
+        if self.last_at and now - self.last_at > policy.forgotten_after:
+            self.count = 0
+        self.count += 1
+        self.last_at = now
+        if self.count >= policy.failures:
+            # Capped: the longest lock is reached long before 2^30 times the first overflows a timedelta.
+            doublings = min(self.count - policy.failures, 30)
+            self.locked_until = now + min(policy.first * 2**doublings, policy.longest)
 
 
 @dataclass(slots=True)
 class SignInAttempts:
-    """The failures in a row with one email."""
+    """What is known of the tries to sign in to an account, seen from one origin."""
 
-    failures: int = 0
-    last_failed_at: datetime | None = None
-    locked_until: datetime | None = None
+    here: Failures = field(default_factory=Failures)
+    strangers: Failures = field(default_factory=Failures)
+    signed_in_at: datetime | None = None
+    """When the owner last signed in from here."""
 
-    def check(self, now: datetime) -> None:
+    def is_stranger(self, policy: SignInPolicy, now: datetime) -> bool:
+        """Tell whether the owner has not signed in from here for long, or never."""
+        return self.signed_in_at is None or now - self.signed_in_at > policy.remembered
+
+    def check(self, policy: SignInPolicy, now: datetime) -> None:
         """Raise SignInLocked while locked, whatever the password."""
-        if self.locked_until and now < self.locked_until:
-            wait = timedelta(seconds=math.ceil((self.locked_until - now).total_seconds()))
-            raise SignInLocked("too many wrong passwords; please try again later", retry_after=wait)
+        wait = self.here.wait(now)
+        if self.is_stranger(policy, now):
+            wait = max(wait, self.strangers.wait(now))
+        if wait:
+            seconds = timedelta(seconds=math.ceil(wait.total_seconds()))
+            raise SignInLocked("too many wrong passwords; please try again later", retry_after=seconds)
 
-    def fail(self, policy: LockoutPolicy, now: datetime) -> None:
-        """Count a wrong password; from the policy's limit on each doubles the time of the lock."""
-        if self.last_failed_at and now - self.last_failed_at > policy.forgotten_after:
-            self.failures = 0
-        self.failures += 1
-        self.last_failed_at = now
-        if self.failures >= policy.failures:
-            # Capped: the longest lock is reached long before 2^30 times the first overflows a timedelta.
-            doublings = min(self.failures - policy.failures, 30)
-            self.locked_until = now + min(policy.first * 2**doublings, policy.longest)
+    def fail(self, policy: SignInPolicy, now: datetime) -> None:
+        """Count a wrong password."""
+        self.here.add(policy.from_one, now)
+        if self.is_stranger(policy, now):
+            self.strangers.add(policy.from_strangers, now)
+
+    def succeed(self, now: datetime) -> bool:
+        """Forget the failures from here, where the owner is no stranger from now on.
+
+        Those of strangers stay: it is not them who knew the password. That the origin is known is noted once
+        a day, so that signing in again and again writes nothing: then there is nothing new, and False.
+        """
+        if not self.here.count and self.signed_in_at and now - self.signed_in_at < timedelta(days=1):
+            return False
+        self.here, self.signed_in_at = Failures(), now
+        return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,20 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from enum import Enum
 from typing import Protocol
 from uuid import UUID
 
-from stoa_user.model import Address, AddressBook, PublicKey, RefreshToken, Session, SignInAttempts, User
+from stoa_user.model import (
+    Address,
+    AddressBook,
+    AttemptsKey,
+    PublicKey,
+    RefreshToken,
+    Session,
+    SignInAttempts,
+    User,
+)
 
 
 class Users(Protocol):
@@ -22,7 +32,7 @@ class Users(Protocol):
         ...
 
     async def by_email(self, email: str) -> User | None:
-        """Find the account with an email, however it is capitalised."""
+        """Find the account with an email, however it is written (`model.email_key`)."""
         ...
 
     async def add(self, user: User) -> None:
@@ -69,16 +79,21 @@ class Sessions(Protocol):
         """Find a token and its session, and let nobody else use either until the transaction ends."""
         ...
 
-    async def rotate(self, session: Session, used: RefreshToken, issued: RefreshToken) -> None:
-        """Store that a token was used and which one takes its place."""
+    async def rotate(
+        self, session: Session, used: RefreshToken, issued: RefreshToken, *, graceless_before: datetime
+    ) -> None:
+        """Store that a token was used and which one takes its place.
+
+        Tokens of the session that were used before `graceless_before` lose the salts of their successors.
+        """
         ...
 
     async def save(self, session: Session) -> None:
         """Store that a session was revoked."""
         ...
 
-    async def revoke_all(self, user_id: UUID, now: datetime) -> None:
-        """End all sessions of an account."""
+    async def revoke_all(self, user_id: UUID, now: datetime, *, but: UUID | None = None) -> None:
+        """End all sessions of an account, except one if its id is given."""
         ...
 
     async def prune(self, before: datetime) -> None:
@@ -87,26 +102,26 @@ class Sessions(Protocol):
 
 
 class Attempts(Protocol):
-    """The failures to sign in, by the digest of the email (`model.attempts_key`)."""
+    """The tries to sign in: the failures, and where owners did sign in from."""
 
-    async def get(self, key: bytes) -> SignInAttempts:
-        """Read the failures with an email."""
+    async def get(self, key: AttemptsKey) -> SignInAttempts:
+        """Read what is known of an account, seen from one origin."""
         ...
 
-    async def lock(self, key: bytes) -> SignInAttempts:
-        """Read the failures with an email and let nobody else count until the transaction ends."""
+    async def lock(self, key: AttemptsKey) -> SignInAttempts:
+        """Read the same, and let nobody else count for this account until the transaction ends."""
         ...
 
-    async def save(self, key: bytes, attempts: SignInAttempts) -> None:
-        """Store the failures with an email, which are locked."""
+    async def save(self, key: AttemptsKey, attempts: SignInAttempts) -> None:
+        """Store the failures, which are locked."""
         ...
 
-    async def clear(self, key: bytes) -> None:
-        """Forget the failures with an email."""
+    async def succeeded(self, key: AttemptsKey, attempts: SignInAttempts) -> None:
+        """Store that the owner signed in from an origin, and what failures from there are left."""
         ...
 
-    async def prune(self, before: datetime) -> None:
-        """Drop failures that happened before a time."""
+    async def prune(self, failed_before: datetime, signed_in_before: datetime) -> None:
+        """Drop failures that happened before a time, and origins where nobody signed in since another."""
         ...
 
 
@@ -120,6 +135,15 @@ class Tx:
     attempts: Attempts
 
 
+class PasswordVerdict(Enum):
+    """What a password is to a hash."""
+
+    WRONG = "wrong"
+    RIGHT = "right"
+    OUTDATED = "outdated"
+    """It is right, but today's hash of it would be another: it is to be hashed anew."""
+
+
 class Passwords(Protocol):
     """Hashes and checks passwords, which costs so much that a caller waits for a turn.
 
@@ -130,19 +154,19 @@ class Passwords(Protocol):
         """Wait for a turn, which lasts as long as the block. Raises SignInBusy if too many are waiting."""
         ...
 
+    def check_new(self, password: str) -> None:
+        """Raise InvalidArgument for a password that nobody should choose, because it is too common."""
+        ...
+
     async def hash(self, password: str) -> str:
         """Return the hash to store; to be called in a turn."""
         ...
 
-    async def verify(self, password: str, password_hash: str | None) -> bool:
+    async def verify(self, password: str, password_hash: str | None) -> PasswordVerdict:
         """Tell whether a password is that of a hash; to be called in a turn.
 
         None as hash (no such account) is never right and takes the same time.
         """
-        ...
-
-    def is_outdated(self, password_hash: str) -> bool:
-        """Tell whether a hash was made with other parameters than are used now."""
         ...
 
 
@@ -159,6 +183,6 @@ class TokenIssuer(Protocol):
         """What proves the tokens that are still good."""
         ...
 
-    def issue(self, user: User, now: datetime) -> str:
-        """Return a token that proves who the user is and what roles they have."""
+    def issue(self, user: User, session_id: UUID, now: datetime) -> str:
+        """Return a token that proves who the user is, in which session, and what roles they have."""
         ...

@@ -17,7 +17,9 @@ from stoa_user.model import (
     AddressBook,
     AddressKind,
     AddressNotFound,
+    AttemptsKey,
     EmailTaken,
+    Failures,
     PostalAddress,
     RefreshToken,
     Session,
@@ -29,6 +31,7 @@ from stoa_user.model import (
 
 _USERS = Table("users", key="user_id")
 _ADDRESSES = Table("user_addresses", key="address_id")
+_ORIGINS = Table("sign_in_origins", key="email_digest, origin_digest")
 
 
 class Users:
@@ -48,14 +51,15 @@ class Users:
         return _found(await self._read("user_id = $1 FOR UPDATE", user_id))
 
     async def by_email(self, email: str) -> User | None:
-        """Find the account with an email, however it is capitalised."""
+        """Find the account with an email, however it is written (`model.email_key`)."""
         return await self._read("lower(email) = $1", email_key(email))
 
     async def add(self, user: User) -> None:
         """Store a new account, and publish its events. Raises EmailTaken."""
         assert self._outbox is not None, "an account is added in a transaction"
-        with _email_is_unique():
-            await _USERS.insert(self._queries, _user_row(user))
+        # Not tried and refused: the refusal's detail, in the database's log, would have the email.
+        if not await _USERS.insert_new(self._queries, _user_row(user), unique="(lower(email))"):
+            raise EmailTaken
         self._outbox.collect(user)
 
     async def save(self, user: User) -> None:
@@ -166,7 +170,7 @@ class Sessions:
         row = await self._queries.fetchrow(
             """
             SELECT s.session_id, s.user_id, s.expires_at, s.revoked_at,
-                t.expires_at AS token_expires_at, t.used_at
+                t.expires_at AS token_expires_at, t.used_at, t.successor_salt
             FROM refresh_tokens t JOIN sessions s USING (session_id)
             WHERE t.digest = $1 FOR UPDATE
             """,
@@ -176,21 +180,32 @@ class Sessions:
             return None
         return (
             Session(row["session_id"], row["user_id"], row["expires_at"], row["revoked_at"]),
-            RefreshToken(digest, row["token_expires_at"], row["used_at"]),
+            RefreshToken(digest, row["token_expires_at"], row["used_at"], row["successor_salt"]),
         )
 
-    async def rotate(self, session: Session, used: RefreshToken, issued: RefreshToken) -> None:
-        """Store that a token was used and which one takes its place."""
+    async def rotate(
+        self, session: Session, used: RefreshToken, issued: RefreshToken, *, graceless_before: datetime
+    ) -> None:
+        """Store that a token was used and which one takes its place.
+
+        Tokens of the session that were used before `graceless_before` lose the salts of their successors.
+        """
         await self._queries.execute(
             """
-            WITH used AS (UPDATE refresh_tokens SET used_at = $2 WHERE digest = $1)
-            INSERT INTO refresh_tokens (digest, session_id, expires_at) VALUES ($3, $4, $5)
+            WITH used AS (UPDATE refresh_tokens SET used_at = $2, successor_salt = $3 WHERE digest = $1),
+            graceless AS (
+                UPDATE refresh_tokens SET successor_salt = NULL
+                WHERE session_id = $5 AND used_at < $7 AND successor_salt IS NOT NULL AND digest <> $1
+            )
+            INSERT INTO refresh_tokens (digest, session_id, expires_at) VALUES ($4, $5, $6)
             """,
             used.digest,
             used.used_at,
+            used.successor_salt,
             issued.digest,
             session.session_id,
             issued.expires_at,
+            graceless_before,
         )
 
     async def save(self, session: Session) -> None:
@@ -201,10 +216,16 @@ class Sessions:
             session.revoked_at,
         )
 
-    async def revoke_all(self, user_id: UUID, now: datetime) -> None:
-        """End all sessions of an account."""
+    async def revoke_all(self, user_id: UUID, now: datetime, *, but: UUID | None = None) -> None:
+        """End all sessions of an account, except one if its id is given."""
         await self._queries.execute(
-            "UPDATE sessions SET revoked_at = $2 WHERE user_id = $1 AND revoked_at IS NULL", user_id, now
+            """
+            UPDATE sessions SET revoked_at = $2
+            WHERE user_id = $1 AND revoked_at IS NULL AND session_id IS DISTINCT FROM $3
+            """,
+            user_id,
+            now,
+            but,
         )
 
     async def prune(self, before: datetime) -> None:
@@ -213,49 +234,102 @@ class Sessions:
 
 
 class Attempts:
-    """The failures to sign in, by the digest of the email (`model.attempts_key`)."""
+    """The tries to sign in: the failures, and where owners did sign in from."""
 
     def __init__(self, queries: Queries) -> None:
         self._queries = queries
 
-    async def get(self, key: bytes) -> SignInAttempts:
-        """Read the failures with an email."""
-        row = await self._queries.fetchrow("SELECT * FROM sign_in_attempts WHERE email_digest = $1", key)
-        return _attempts(row) if row else SignInAttempts()
-
-    async def lock(self, key: bytes) -> SignInAttempts:
-        """Read the failures with an email and let nobody else count until the transaction ends."""
+    async def get(self, key: AttemptsKey) -> SignInAttempts:
+        """Read what is known of an account, seen from one origin."""
         row = await self._queries.fetchrow(
+            """
+            SELECT a.failures AS strangers_failures, a.last_failed_at AS strangers_last_failed_at,
+                a.locked_until AS strangers_locked_until,
+                o.failures, o.last_failed_at, o.locked_until, o.signed_in_at
+            FROM (SELECT $1::bytea AS email_digest) key
+            LEFT JOIN sign_in_attempts a USING (email_digest)
+            LEFT JOIN sign_in_origins o ON o.email_digest = $1 AND o.origin_digest = $2
+            """,
+            key.account,
+            key.origin,
+        )
+        assert row is not None
+        return SignInAttempts(_failures(row), _failures(row, "strangers_"), row["signed_in_at"])
+
+    async def lock(self, key: AttemptsKey) -> SignInAttempts:
+        """Read the same, and let nobody else count for this account until the transaction ends."""
+        account = await self._queries.fetchrow(
             """
             INSERT INTO sign_in_attempts (email_digest, failures) VALUES ($1, 0)
             ON CONFLICT (email_digest) DO UPDATE SET failures = sign_in_attempts.failures
             RETURNING *
             """,
-            key,
+            key.account,
         )
-        assert row is not None
-        return _attempts(row)
+        origin = await self._queries.fetchrow(
+            """
+            INSERT INTO sign_in_origins (email_digest, origin_digest) VALUES ($1, $2)
+            ON CONFLICT (email_digest, origin_digest) DO UPDATE SET failures = sign_in_origins.failures
+            RETURNING *
+            """,
+            key.account,
+            key.origin,
+        )
+        assert account is not None
+        assert origin is not None
+        return SignInAttempts(_failures(origin), _failures(account), origin["signed_in_at"])
 
-    async def save(self, key: bytes, attempts: SignInAttempts) -> None:
-        """Store the failures with an email, which are locked."""
+    async def save(self, key: AttemptsKey, attempts: SignInAttempts) -> None:
+        """Store the failures, which are locked."""
+        here, strangers = attempts.here, attempts.strangers
         await self._queries.execute(
             """
-            UPDATE sign_in_attempts SET failures = $2, last_failed_at = $3, locked_until = $4
-            WHERE email_digest = $1
+            WITH account AS (
+                UPDATE sign_in_attempts SET failures = $3, last_failed_at = $4, locked_until = $5
+                WHERE email_digest = $1
+            )
+            UPDATE sign_in_origins SET failures = $6, last_failed_at = $7, locked_until = $8
+            WHERE email_digest = $1 AND origin_digest = $2
             """,
-            key,
-            attempts.failures,
-            attempts.last_failed_at,
-            attempts.locked_until,
+            key.account,
+            key.origin,
+            strangers.count,
+            strangers.last_at,
+            strangers.locked_until,
+            here.count,
+            here.last_at,
+            here.locked_until,
         )
 
-    async def clear(self, key: bytes) -> None:
-        """Forget the failures with an email."""
-        await self._queries.execute("DELETE FROM sign_in_attempts WHERE email_digest = $1", key)
+    async def succeeded(self, key: AttemptsKey, attempts: SignInAttempts) -> None:
+        """Store that the owner signed in from an origin, and what failures from there are left."""
+        await _ORIGINS.upsert(
+            self._queries,
+            {
+                "email_digest": key.account,
+                "origin_digest": key.origin,
+                "failures": attempts.here.count,
+                "last_failed_at": attempts.here.last_at,
+                "locked_until": attempts.here.locked_until,
+                "signed_in_at": attempts.signed_in_at,
+            },
+        )
 
-    async def prune(self, before: datetime) -> None:
-        """Drop failures that happened before a time."""
-        await self._queries.execute("DELETE FROM sign_in_attempts WHERE last_failed_at < $1", before)
+    async def prune(self, failed_before: datetime, signed_in_before: datetime) -> None:
+        """Drop failures that happened before a time, and origins where nobody signed in since another."""
+        await self._queries.execute(
+            "DELETE FROM sign_in_attempts WHERE last_failed_at < $1 OR last_failed_at IS NULL", failed_before
+        )
+        await self._queries.execute(
+            """
+            DELETE FROM sign_in_origins
+            WHERE greatest(last_failed_at, signed_in_at) < greatest($1::timestamptz, $2::timestamptz)
+                AND (last_failed_at < $1 OR last_failed_at IS NULL)
+                AND (signed_in_at < $2 OR signed_in_at IS NULL)
+            """,
+            failed_before,
+            signed_in_before,
+        )
 
 
 def open_tx(connection: asyncpg.Connection, outbox: Outbox) -> ports.Tx:
@@ -284,7 +358,8 @@ def _found(user: User | None) -> User:
 def _user_row(user: User) -> dict[str, Any]:
     return {
         "user_id": user.user_id,
-        "email": user.email,
+        "email": email_key(user.email),
+        "email_typed": user.email,
         "password_hash": user.password_hash,
         "first_name": user.first_name,
         "last_name": user.last_name,
@@ -295,9 +370,12 @@ def _user_row(user: User) -> dict[str, Any]:
 
 
 def _user(row: asyncpg.Record) -> User:
+    email, typed = row["email"], row["email_typed"]
+    # An older process knows only of `email`, and may have changed it.
+    shown = typed if typed is not None and email_key(typed) == email else email
     return User(
         user_id=row["user_id"],
-        email=row["email"],
+        email=shown,
         password_hash=row["password_hash"],
         first_name=row["first_name"],
         last_name=row["last_name"],
@@ -345,5 +423,8 @@ def _address(row: asyncpg.Record) -> Address:
     )
 
 
-def _attempts(row: asyncpg.Record) -> SignInAttempts:
-    return SignInAttempts(row["failures"], row["last_failed_at"], row["locked_until"])
+def _failures(row: asyncpg.Record, prefix: str = "") -> Failures:
+    count, last_at, locked_until = (
+        row[prefix + column] for column in ("failures", "last_failed_at", "locked_until")
+    )
+    return Failures(count or 0, last_at, locked_until)

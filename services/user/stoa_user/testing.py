@@ -18,7 +18,9 @@ from stoa_user.model import (
     Address,
     AddressBook,
     AddressNotFound,
+    AttemptsKey,
     EmailTaken,
+    Failures,
     RefreshToken,
     Session,
     SignInAttempts,
@@ -41,7 +43,8 @@ class Rows:
     addresses: Mapping[UUID, tuple[UUID, Address]] = field(default_factory=dict)
     sessions: Mapping[UUID, Session] = field(default_factory=dict)
     tokens: Mapping[bytes, tuple[UUID, RefreshToken]] = field(default_factory=dict)
-    attempts: Mapping[bytes, SignInAttempts] = field(default_factory=dict)
+    strangers: Mapping[bytes, Failures] = field(default_factory=dict)
+    origins: Mapping[tuple[bytes, bytes], tuple[Failures, datetime | None]] = field(default_factory=dict)
 
 
 # Where a repository finds its rows: the view of a transaction, or the store for a statement outside of one.
@@ -67,9 +70,9 @@ class Users:
         return await self.get(user_id)
 
     async def by_email(self, email: str) -> User | None:
-        """Find the account with an email, however it is capitalised."""
+        """Find the account with an email, however it is written (`model.email_key`)."""
         for user in self._store().rows.users.values():
-            if user.email.lower() == email_key(email):
+            if email_key(user.email) == email_key(email):
                 return _copy(user)
         return None
 
@@ -149,7 +152,7 @@ class Sessions:
         store.check(session.session_id not in store.rows.sessions, "sessions_pkey")
         store.check(session.user_id in store.rows.users, "sessions_user_id_fkey")
         _put_session(store, replace(session, revoked_at=None))
-        _add_token(store, session, replace(token, used_at=None))
+        _add_token(store, session, replace(token, used_at=None, successor_salt=None))
 
     async def lock(self, digest: bytes) -> tuple[Session, RefreshToken] | None:
         """Find a token and its session, and let nobody else use either until the transaction ends."""
@@ -159,13 +162,23 @@ class Sessions:
         session_id, token = rows.tokens[digest]
         return replace(rows.sessions[session_id]), replace(token)
 
-    async def rotate(self, session: Session, used: RefreshToken, issued: RefreshToken) -> None:
-        """Store that a token was used and which one takes its place."""
+    async def rotate(
+        self, session: Session, used: RefreshToken, issued: RefreshToken, *, graceless_before: datetime
+    ) -> None:
+        """Store that a token was used and which one takes its place.
+
+        Tokens of the session that were used before `graceless_before` lose the salts of their successors.
+        """
         store = self._store()
-        session_id, token = store.rows.tokens[used.digest]
-        changed = (session_id, replace(token, used_at=used.used_at))
-        store.rows = replace(store.rows, tokens={**store.rows.tokens, used.digest: changed})
-        _add_token(store, session, replace(issued, used_at=None))
+        tokens = {}
+        for key, (owner, token) in store.rows.tokens.items():
+            if key == used.digest:
+                token = replace(token, used_at=used.used_at, successor_salt=used.successor_salt)
+            elif owner == session.session_id and token.used_at and token.used_at < graceless_before:
+                token = replace(token, successor_salt=None)
+            tokens[key] = (owner, token)
+        store.rows = replace(store.rows, tokens=tokens)
+        _add_token(store, session, replace(issued, used_at=None, successor_salt=None))
 
     async def save(self, session: Session) -> None:
         """Store that a session was revoked."""
@@ -173,11 +186,11 @@ class Sessions:
         stored = store.rows.sessions[session.session_id]
         _put_session(store, replace(stored, revoked_at=session.revoked_at))
 
-    async def revoke_all(self, user_id: UUID, now: datetime) -> None:
-        """End all sessions of an account."""
+    async def revoke_all(self, user_id: UUID, now: datetime, *, but: UUID | None = None) -> None:
+        """End all sessions of an account, except one if its id is given."""
         store = self._store()
         for session in store.rows.sessions.values():
-            if session.user_id == user_id and session.revoked_at is None:
+            if session.user_id == user_id and session.revoked_at is None and session.session_id != but:
                 _put_session(store, replace(session, revoked_at=now))
 
     async def prune(self, before: datetime) -> None:
@@ -189,44 +202,58 @@ class Sessions:
 
 
 class Attempts:
-    """The failures to sign in, by the digest of the email (`model.attempts_key`)."""
+    """The tries to sign in: the failures, and where owners did sign in from."""
 
     def __init__(self, store: Open) -> None:
         self._store = store
 
-    async def get(self, key: bytes) -> SignInAttempts:
-        """Read the failures with an email."""
-        return replace(self._store().rows.attempts.get(key, SignInAttempts()))
+    async def get(self, key: AttemptsKey) -> SignInAttempts:
+        """Read what is known of an account, seen from one origin."""
+        rows = self._store().rows
+        here, signed_in_at = rows.origins.get((key.account, key.origin), (Failures(), None))
+        strangers = rows.strangers.get(key.account, Failures())
+        return SignInAttempts(replace(here), replace(strangers), signed_in_at)
 
-    async def lock(self, key: bytes) -> SignInAttempts:
-        """Read the failures with an email and let nobody else count until the transaction ends."""
+    async def lock(self, key: AttemptsKey) -> SignInAttempts:
+        """Read the same, and let nobody else count for this account until the transaction ends."""
         store = self._store()
-        store.check(len(key) == 32, "sign_in_attempts_email_digest_check")
+        store.check(len(key.account) == 32, "sign_in_attempts_email_digest_check")
+        store.check(len(key.origin) == 32, "sign_in_origins_origin_digest_check")
         attempts = await self.get(key)
-        store.rows = replace(store.rows, attempts={**store.rows.attempts, key: replace(attempts)})
+        await self.save(key, attempts)
         return attempts
 
-    async def save(self, key: bytes, attempts: SignInAttempts) -> None:
-        """Store the failures with an email, which are locked."""
+    async def save(self, key: AttemptsKey, attempts: SignInAttempts) -> None:
+        """Store the failures, which are locked."""
         store = self._store()
-        assert key in store.rows.attempts, "failures are locked before they are saved"
-        store.rows = replace(store.rows, attempts={**store.rows.attempts, key: replace(attempts)})
+        place = (key.account, key.origin)
+        _, signed_in_at = store.rows.origins.get(place, (None, None))
+        strangers = {**store.rows.strangers, key.account: replace(attempts.strangers)}
+        origins = {**store.rows.origins, place: (replace(attempts.here), signed_in_at)}
+        store.rows = replace(store.rows, strangers=strangers, origins=origins)
 
-    async def clear(self, key: bytes) -> None:
-        """Forget the failures with an email."""
+    async def succeeded(self, key: AttemptsKey, attempts: SignInAttempts) -> None:
+        """Store that the owner signed in from an origin, and what failures from there are left."""
         store = self._store()
-        rest = {known: each for known, each in store.rows.attempts.items() if known != key}
-        store.rows = replace(store.rows, attempts=rest)
+        seen = (replace(attempts.here), attempts.signed_in_at)
+        store.rows = replace(store.rows, origins={**store.rows.origins, (key.account, key.origin): seen})
 
-    async def prune(self, before: datetime) -> None:
-        """Drop failures that happened before a time."""
+    async def prune(self, failed_before: datetime, signed_in_before: datetime) -> None:
+        """Drop failures that happened before a time, and origins where nobody signed in since another."""
+
+        def is_old(at: datetime | None, before: datetime) -> bool:
+            return at is None or at < before
+
         store = self._store()
-        recent = {
-            key: each
-            for key, each in store.rows.attempts.items()
-            if each.last_failed_at is None or each.last_failed_at >= before
+        strangers = {
+            key: each for key, each in store.rows.strangers.items() if not is_old(each.last_at, failed_before)
         }
-        store.rows = replace(store.rows, attempts=recent)
+        origins = {
+            key: (here, signed_in_at)
+            for key, (here, signed_in_at) in store.rows.origins.items()
+            if not (is_old(here.last_at, failed_before) and is_old(signed_in_at, signed_in_before))
+        }
+        store.rows = replace(store.rows, strangers=strangers, origins=origins)
 
 
 def open_tx(view: MemoryStore[Rows], outbox: Outbox) -> ports.Tx:
@@ -245,7 +272,7 @@ def _copy(user: User) -> User:
 
 def _put_user(store: MemoryStore[Rows], user: User) -> None:
     others = (each for each in store.rows.users.values() if each.user_id != user.user_id)
-    if any(each.email.lower() == user.email.lower() for each in others):
+    if any(email_key(each.email) == email_key(user.email) for each in others):
         raise EmailTaken
     store.rows = replace(store.rows, users={**store.rows.users, user.user_id: _copy(user)})
 

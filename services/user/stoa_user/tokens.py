@@ -5,6 +5,7 @@ import json
 import re
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import jwt
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -56,12 +57,13 @@ class JwtIssuer:
         # By id, because after a rotation half done the new key may be among the previous ones.
         self.public_keys = tuple({key.kid: key for key in map(public_key, keys)}.values())
 
-    def issue(self, user: User, now: datetime) -> str:
-        """Return a token that proves who the user is and what roles they have."""
+    def issue(self, user: User, session_id: UUID, now: datetime) -> str:
+        """Return a token that proves who the user is, in which session, and what roles they have."""
         claims = {
             "iss": self._issuer,
             "aud": self._audience,
             "sub": str(user.user_id),
+            "sid": str(session_id),
             "roles": sorted(user.roles),
             "iat": int(now.timestamp()),
             "exp": int((now + self.lifetime).timestamp()),

@@ -21,9 +21,19 @@ from stoa_chassis.testing import SettableClock
 from stoa_chassis.uow import UnitOfWork
 from stoa_contracts.events import Payload
 from stoa_user import ports, repository, testing
-from stoa_user.model import STAFF, Address, AddressKind, LockoutPolicy, PostalAddress, SessionPolicy, User
+from stoa_user.model import (
+    STAFF,
+    Address,
+    AddressKind,
+    InvalidCredentials,
+    PostalAddress,
+    ProfileChange,
+    SessionPolicy,
+    SignInPolicy,
+    User,
+)
 from stoa_user.passwords import Argon2Passwords
-from stoa_user.service import Accounts, AddressBooks, Sessions
+from stoa_user.service import Accounts, AddressBooks, Authenticator, Requester, Sessions, SignedIn
 from stoa_user.tokens import JwtIssuer
 
 PASSWORD = "correct horse battery"
@@ -57,26 +67,50 @@ class UserService:
 
     def __post_init__(self) -> None:
         store = self.store
-        self.accounts = Accounts(store.uow, store.users, self.passwords, self.clock)
-        self.books = AddressBooks(store.uow, store.addresses, self.clock)
-        self.sessions = Sessions(
-            store.uow,
-            store.users,
-            store.attempts,
-            self.passwords,
-            self.issuer,
-            self.clock,
-            SessionPolicy(),
-            LockoutPolicy(),
+        self.authenticator = Authenticator(
+            store.uow, store.users, store.attempts, self.passwords, self.clock, SignInPolicy()
         )
+        self.accounts = Accounts(store.uow, store.users, self.passwords, self.authenticator, self.clock)
+        self.books = AddressBooks(store.uow, store.addresses, self.clock)
+        self.sessions = Sessions(store.uow, self.authenticator, self.issuer, self.clock, SessionPolicy())
 
     async def register(self, email: str = "") -> User:
         """Open an account with an email of its own."""
         return await self.accounts.register(email or new_email(), PASSWORD, "Ann", "Lee")
 
+    async def fail(self, email: str, times: int, address: str = "") -> None:
+        """Try to sign in with a wrong password, which is found to be wrong each time."""
+        for _ in range(times):
+            with pytest.raises(InvalidCredentials):
+                await self.sessions.sign_in(email, "wrong", address)
+
+    async def change_email(
+        self,
+        user_id: UUID,
+        email: str,
+        *,
+        password: str = PASSWORD,
+        by: UUID | None = None,
+        session_id: UUID | None = None,
+        address: str = "",
+    ) -> User:
+        """Change the email of an account, by its owner if nobody else is named."""
+        requester = Requester(by or user_id, session_id, address)
+        return await self.accounts.change_profile(user_id, ProfileChange(email=email), requester, password)
+
 
 def new_email() -> str:
     return f"Ann.{uuid4().hex}@Example.com"
+
+
+def session_of(signed_in: SignedIn) -> UUID:
+    """The session that an access token belongs to."""
+    return UUID(jwt.decode(signed_in.access_token, options={"verify_signature": False})["sid"])
+
+
+def subject_of(signed_in: SignedIn) -> UUID:
+    """Whose an access token is."""
+    return UUID(jwt.decode(signed_in.access_token, options={"verify_signature": False})["sub"])
 
 
 def roles(access_token: str) -> list[str]:

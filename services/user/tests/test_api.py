@@ -83,12 +83,34 @@ async def test_a_taken_email_already_exists_and_is_named(server: InProcessServer
 
 
 @pytest.mark.parametrize(
+    "name",
+    [
+        "O`Toole",
+        "O\u2019Toole",
+        "\u0418\u0432\u0430\u043d",
+        "M\u00fcller-L\u00fcdenscheidt",
+        "X",
+        "\U0001f600",
+        "Jo\u00e3o d'Arc 3rd.",
+        "{{var this}} <b>",
+    ],
+)
+async def test_people_are_called_as_they_say(server: InProcessServer, name: str) -> None:
+    made = await register(server, first_name=name, last_name=name)
+    assert (made.first_name, made.last_name) == (name, name)
+
+
+@pytest.mark.parametrize(
     ("field", "value"),
     [
         ("email", "nowhere"),
+        ("email", "   "),
+        ("email", ""),
         ("email", "a@b.example\0"),
         ("email", f"{'a' * 250}@b.example"),
         ("password", "short"),
+        ("password", "iloveyou"),
+        ("password", "        "),
         ("password", "x" * 129),
         ("first_name", "   "),
         ("first_name", "A\0nn"),
@@ -163,6 +185,58 @@ async def test_only_what_is_sent_is_changed(server: InProcessServer) -> None:
     )
     changed = (await me.UpdateUser(both)).user
     assert (changed.first_name, changed.last_name) == ("Anne", "Smith")
+
+
+async def test_another_email_needs_the_password_and_keeps_the_session_that_asks(
+    server: InProcessServer,
+) -> None:
+    made = await register(server)
+    login = user_pb2.LoginRequest(email=made.email, password=PASSWORD)
+    here, elsewhere = [(await auth(server).Login(login)).tokens for _ in range(2)]
+    session_id = jwt.decode(here.access_token, options={"verify_signature": False})["sid"]
+    token = server.mint.token(made.user_id, sid=session_id)
+    me = users(server, token=token)
+    new = new_email()
+    change = user_pb2.UpdateUserRequest(user_id=made.user_id, user=user_pb2.UserPatch(email=new))
+    for password, why in (("", "is needed to change the email address"), ("wrong", "is wrong")):
+        change.user.current_password = password
+        error = await refusal(me.UpdateUser(change))
+        assert (error.code, fields(error)) == (Code.INVALID_ARGUMENT, {"current_password"})
+        assert error.message == f"current_password: {why}"
+    change.user.current_password = PASSWORD
+    change.update_mask.paths.extend(["email", "current_password"])
+    assert (await me.UpdateUser(change)).user.email == new
+    await auth(server).Refresh(user_pb2.RefreshRequest(refresh_token=here.refresh_token))
+    error = await refusal(
+        auth(server).Refresh(user_pb2.RefreshRequest(refresh_token=elsewhere.refresh_token))
+    )
+    assert error.reason == "INVALID_REFRESH_TOKEN"
+
+
+async def test_who_has_a_token_of_another_issuer_changes_a_profile_but_no_email(
+    server: InProcessServer,
+) -> None:
+    made = await register(server)
+    staff = users(server, token=server.mint.token("somebody", staff=True, sid="some session"))
+    change = user_pb2.UpdateUserRequest(user_id=made.user_id, user=user_pb2.UserPatch(first_name="Anne"))
+    assert (await staff.UpdateUser(change)).user.first_name == "Anne"
+    change.user.email, change.user.current_password = new_email(), PASSWORD
+    assert fields(await refusal(staff.UpdateUser(change))) == {"current_password"}
+
+
+async def test_failures_are_counted_by_the_address_that_the_edge_names(server: InProcessServer) -> None:
+    made = await register(server)
+    right = user_pb2.LoginRequest(email=made.email, password=PASSWORD)
+    wrong = user_pb2.LoginRequest(email=made.email, password="wrong")
+    here, there = (
+        server.stub(user_pb2_grpc.AuthServiceStub, metadata=(("x-stoa-client-address", address),))
+        for address in ("192.0.2.1", "198.51.100.1")
+    )
+    await here.Login(right)
+    for _ in range(10):
+        await refusal(there.Login(wrong))
+    assert (await refusal(there.Login(right))).reason == "SIGN_IN_LOCKED"
+    assert (await here.Login(right)).tokens.access_token
 
 
 @pytest.mark.parametrize(
@@ -249,12 +323,16 @@ async def test_signing_in_gives_tokens_that_the_published_keys_prove(server: InP
     assert (claims["sub"], public.key_id) == (made.user_id, key.kid)
 
 
-async def test_tokens_are_refreshed_once_and_signing_out_always_succeeds(server: InProcessServer) -> None:
+async def test_tokens_are_refreshed_once_and_signing_out_always_succeeds(
+    server: InProcessServer, service: UserService
+) -> None:
     made = await register(server)
     tokens = (await auth(server).Login(user_pb2.LoginRequest(email=made.email, password=PASSWORD))).tokens
     refresh = user_pb2.RefreshRequest(refresh_token=tokens.refresh_token)
     fresh = (await auth(server).Refresh(refresh)).tokens
     assert fresh.refresh_token != tokens.refresh_token
+    assert (await auth(server).Refresh(refresh)).tokens.refresh_token == fresh.refresh_token
+    service.clock.advance(seconds=11)
     error = await refusal(auth(server).Refresh(refresh))
     assert (error.code, error.reason) == (Code.UNAUTHENTICATED, "INVALID_REFRESH_TOKEN")
     for token in (fresh.refresh_token, "\0never given out"):
@@ -280,11 +358,15 @@ async def test_nothing_of_a_password_or_token_is_logged(
     await refusal(auth(server).Login(user_pb2.LoginRequest(email=made.email, password=f"{secret}!")))
     tokens = (await auth(server).Login(user_pb2.LoginRequest(email=made.email, password=secret))).tokens
     await auth(server).Refresh(user_pb2.RefreshRequest(refresh_token=tokens.refresh_token))
-    await refusal(auth(server).Refresh(user_pb2.RefreshRequest(refresh_token=tokens.refresh_token)))
+    change = user_pb2.UpdateUserRequest(user_id=made.user_id, user=user_pb2.UserPatch(email=new_email()))
+    change.user.current_password = f"{secret}!"
+    await refusal(users(server, as_user=made.user_id).UpdateUser(change))
     out, err = capfd.readouterr()
     logged = out + err
     assert "AuthService/Login" in logged
     assert secret not in logged
+    assert made.email not in logged
+    assert "Example.com" not in logged
     assert tokens.refresh_token not in logged
     assert tokens.access_token not in logged
 

@@ -14,7 +14,6 @@ from stoa_user.model import (
     InvalidRefreshToken,
     SignInLocked,
 )
-from stoa_user.service import SignedIn
 
 from .conftest import PASSWORD, SOMEWHERE, UserService, new_email, outcomes, roles
 
@@ -50,14 +49,35 @@ async def test_a_full_book_is_not_overfilled_by_additions_at_the_same_moment(
     assert (await outcomes(*add)).count(AddressBookFull) == 3
 
 
-async def test_two_uses_at_the_same_moment_are_a_second_use(service_on_each: UserService) -> None:
+async def test_uses_at_the_same_moment_get_the_same_successor(service_on_each: UserService) -> None:
     user = await service_on_each.register()
     token = (await service_on_each.sessions.sign_in(user.email, PASSWORD)).refresh_token
-    done = await outcomes(*(service_on_each.sessions.refresh(token) for _ in range(6)))
-    (winner,) = [each for each in done if isinstance(each, SignedIn)]
-    assert done.count(InvalidRefreshToken) == 5
+    done = await asyncio.gather(*(service_on_each.sessions.refresh(token) for _ in range(6)))
+    (next_,) = {signed_in.refresh_token for signed_in in done}
+    service_on_each.clock.advance(seconds=11)
     with pytest.raises(InvalidRefreshToken):
-        await service_on_each.sessions.refresh(winner.refresh_token)
+        await service_on_each.sessions.refresh(token)
+    with pytest.raises(InvalidRefreshToken):
+        await service_on_each.sessions.refresh(next_)
+
+
+async def test_of_several_accounts_that_want_an_email_at_the_same_moment_one_gets_it(
+    service_on_each: UserService,
+) -> None:
+    users = [await service_on_each.register() for _ in range(4)]
+    email = new_email()
+    done = await outcomes(*(service_on_each.change_email(user.user_id, email) for user in users))
+    assert done.count(EmailTaken) == 3
+
+
+async def test_guesses_from_everywhere_at_the_same_moment_are_all_counted(
+    service_on_each: UserService,
+) -> None:
+    user = await service_on_each.register()
+    done = await outcomes(
+        *(service_on_each.sessions.sign_in(user.email, "wrong", f"203.0.113.{i}") for i in range(40))
+    )
+    assert done.count(InvalidCredentials) in (10, 11)
 
 
 async def test_guesses_at_the_same_moment_are_all_counted(service_on_each: UserService) -> None:

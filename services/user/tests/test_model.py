@@ -1,6 +1,7 @@
 """What accounts, address books, sessions and sign-in attempts allow."""
 
-from dataclasses import fields
+from base64 import urlsafe_b64decode
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
@@ -8,23 +9,38 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stoa_chassis.errors import Code, InvalidArgument
 from stoa_events import UserProfileUpdated, UserRegistered
 from stoa_user.model import (
     MAX_ADDRESSES,
+    Address,
     AddressBook,
     AddressBookFull,
     AddressKind,
     AddressNotFound,
+    AttemptsKey,
+    CurrentPasswordNeeded,
+    CurrentPasswordWrong,
+    EmailTaken,
+    Failures,
+    InvalidCredentials,
+    InvalidRefreshToken,
     LockoutPolicy,
     PostalAddress,
     ProfileChange,
     Session,
     SessionPolicy,
     SignInAttempts,
+    SignInBusy,
     SignInLocked,
+    SignInPolicy,
     User,
-    attempts_key,
+    UserNotFound,
     digest,
+    email_key,
+    origin_of,
+    successor,
+    valid_email,
 )
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
@@ -32,6 +48,16 @@ SHIPPING, BILLING = AddressKind.SHIPPING, AddressKind.BILLING
 SOMEWHERE = PostalAddress(
     recipient="Ann Lee", line1="1 Elm Street", city="Boston", postal_code="02108", country="US"
 )
+ELSEWHERE = PostalAddress(
+    recipient="Bo Ek",
+    line1="2 Oak Street",
+    line2="Third flat",
+    city="Salem",
+    region="MA",
+    postal_code="01970",
+    country="US",
+)
+SALT = b"salt" * 8
 
 
 def a_user() -> User:
@@ -67,6 +93,106 @@ def test_registering_is_announced_once_without_the_password() -> None:
         UserRegistered(user_id=user.user_id, email="Ann@Example.com", first_name="Ann", last_name="Lee")
     ]
     assert "hash" not in repr(user)
+
+
+def test_an_account_begins_without_roles_at_one_moment() -> None:
+    user = a_user()
+    assert (user.roles, user.created_at, user.updated_at) == (frozenset(), NOW, NOW)
+
+
+def test_roles_are_added_and_a_password_is_replaced_at_their_time() -> None:
+    user = a_user()
+    user.grant("staff", NOW + timedelta(days=1))
+    user.grant("support", NOW + timedelta(days=2))
+    assert (user.roles, user.updated_at) == (frozenset({"staff", "support"}), NOW + timedelta(days=2))
+    user.change_password("another", NOW + timedelta(days=3))
+    assert (user.password_hash, user.updated_at) == ("another", NOW + timedelta(days=3))
+    assert len(user.events) == 1
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        "ann@b\u00fccher.example",
+        "ann@bu\u0308cher.example",
+        "ANN@B\u00dcCHER.Example",
+        " ann@xn--bcher-kva.example\t",
+        "ann@XN--BCHER-KVA.example",
+        "ann@b\u00fccher\u3002example",
+        "ann@\uff42\u00fccher.example",
+    ],
+)
+def test_an_email_has_one_form_however_it_is_written(same: str) -> None:
+    assert email_key(same) == "ann@xn--bcher-kva.example"
+
+
+def test_other_emails_have_other_forms() -> None:
+    emails = ["ann@example.com", "ann@example.org", "an@example.com", "j\u00f6@example.com", "jo@example.com"]
+    assert len({email_key(email) for email in emails}) == 5
+    assert email_key("J\u00d6@Example.com") == email_key("jo\u0308@example.com")
+
+
+@pytest.mark.parametrize(
+    "nonsense", ["", "ann", "@", "ann@\u00fc..example", "ann@" + "\u00fc" * 64 + ".example"]
+)
+def test_what_is_no_email_has_a_form_too(nonsense: str) -> None:
+    assert email_key(f" {nonsense.upper()}") == nonsense
+
+
+def test_an_email_is_kept_as_it_was_written() -> None:
+    assert valid_email("  Ann.Lee+shop@Bu\u0308cher.example ") == "Ann.Lee+shop@B\u00fccher.example"
+    for fine in ("j\u00f6rg@example.com", "ann@shop.test", "ann@shop.local", "ann@mail.localhost"):
+        assert valid_email(fine) == fine
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    ["", "ann", "ann@", "@b.example", "a@b@c.example", "a b@c.example", "a@[192.0.2.1]", "a@b..example"],
+)
+def test_what_is_no_email_is_refused_without_repeating_it(nonsense: str) -> None:
+    for attempt in (
+        lambda: valid_email(nonsense),
+        lambda: a_user().change_profile(ProfileChange(email=nonsense), NOW),
+        lambda: User.register(email=nonsense, password_hash="h", first_name="Ann", last_name="Lee", now=NOW),
+    ):
+        with pytest.raises(InvalidArgument) as refused:
+            attempt()
+        assert refused.value.message == "email: must be an email address, like ann@example.com"
+
+
+def test_only_another_address_is_a_move() -> None:
+    user = a_user()
+    assert user.moves_to("ann@example.org")
+    for same in (None, "Ann@Example.com", " ANN@EXAMPLE.COM"):
+        assert not user.moves_to(same)
+
+
+def test_errors_have_the_reasons_that_clients_know_them_by() -> None:
+    assert CurrentPasswordWrong().message == "current_password: is wrong"
+    errors = (EmailTaken(), InvalidCredentials(), InvalidRefreshToken(), CurrentPasswordNeeded())
+    assert [(error.reason, error.code, error.message) for error in errors] == [
+        ("EMAIL_TAKEN", Code.ALREADY_EXISTS, "email: belongs to another account"),
+        ("INVALID_CREDENTIALS", Code.UNAUTHENTICATED, "email or password is wrong"),
+        (
+            "INVALID_REFRESH_TOKEN",
+            Code.UNAUTHENTICATED,
+            "the refresh token is not valid; please sign in again",
+        ),
+        (
+            "INVALID_ARGUMENT",
+            Code.INVALID_ARGUMENT,
+            "current_password: is needed to change the email address",
+        ),
+    ]
+    assert [violation.field for violation in EmailTaken().violations] == ["email"]
+    reasons = {
+        UserNotFound: "USER_NOT_FOUND",
+        AddressNotFound: "ADDRESS_NOT_FOUND",
+        AddressBookFull: "ADDRESS_BOOK_FULL",
+        SignInLocked: "SIGN_IN_LOCKED",
+        SignInBusy: "SIGN_IN_BUSY",
+    }
+    assert {type_: type_.reason for type_ in reasons} == reasons
 
 
 def test_a_changed_profile_is_announced_with_all_its_values() -> None:
@@ -135,8 +261,68 @@ def test_moving_the_default_to_the_other_kind_leaves_each_kind_with_one() -> Non
 
 def test_a_full_book_takes_no_more() -> None:
     book, _ = a_book(*[SHIPPING] * MAX_ADDRESSES)
-    with pytest.raises(AddressBookFull):
+    with pytest.raises(AddressBookFull) as full:
         book.add(BILLING, SOMEWHERE, as_default=False, now=NOW)
+    assert full.value.message == "an account has at most 50 addresses"
+    assert full.value.metadata == {"limit": "50"}
+    assert len(book.addresses) == 50
+
+
+def test_editing_an_address_that_is_no_default_leaves_the_default_where_it_is() -> None:
+    book, (first, second, billing) = a_book(SHIPPING, SHIPPING, BILLING)
+    edited = book.replace(second, SHIPPING, ELSEWHERE, as_default=False, now=NOW)
+    assert not edited.is_default
+    assert defaults(book) == {first, billing}
+    assert book.replace(second, SHIPPING, ELSEWHERE, as_default=True, now=NOW).is_default
+    assert defaults(book) == {second, billing}
+
+
+def test_an_address_that_moves_to_a_kind_which_has_a_default_is_none_there() -> None:
+    book, (first, second, billing) = a_book(SHIPPING, SHIPPING, BILLING)
+    assert not book.replace(first, BILLING, SOMEWHERE, as_default=False, now=NOW).is_default
+    assert defaults(book) == {second, billing}
+
+
+def test_a_replaced_address_keeps_its_id_and_age_and_has_all_new_values() -> None:
+    book, (only,) = a_book(SHIPPING)
+    later = NOW + timedelta(days=1)
+    assert book.replace(only, BILLING, ELSEWHERE, as_default=False, now=later) == Address(
+        address_id=only, kind=BILLING, is_default=True, postal=ELSEWHERE, created_at=NOW, updated_at=later
+    )
+
+
+def test_an_added_address_has_all_its_values() -> None:
+    book, _ = a_book(SHIPPING)
+    added = book.add(SHIPPING, ELSEWHERE, as_default=False, now=NOW)
+    assert added == Address(
+        address_id=added.address_id,
+        kind=SHIPPING,
+        is_default=False,
+        postal=ELSEWHERE,
+        created_at=NOW,
+        updated_at=NOW,
+    )
+
+
+def test_of_those_made_at_the_same_moment_the_one_with_the_greatest_id_becomes_the_default() -> None:
+    book, (first,) = a_book(SHIPPING)
+    same = [book.add(SHIPPING, SOMEWHERE, as_default=False, now=NOW).address_id for _ in range(3)]
+    book.remove(first)
+    assert defaults(book) == {max(same)}
+
+
+def test_what_changed_in_a_book_is_known_and_nothing_else() -> None:
+    book, (first, second, third) = a_book(SHIPPING, SHIPPING, BILLING)
+    book.changed.clear()
+    book.replace(second, SHIPPING, SOMEWHERE, as_default=True, now=NOW)
+    assert (book.changed, book.removed) == ({first, second}, set())
+    book.changed.clear()
+    book.remove(second)
+    assert (book.changed, book.removed) == ({first}, {second})
+    book.remove(first)
+    assert (book.changed, book.removed) == (set(), {first, second})
+    book.remove(third)
+    assert book.removed == {first, second, third}
 
 
 def test_an_unknown_address_can_be_neither_replaced_nor_removed() -> None:
@@ -175,13 +361,42 @@ def test_whatever_is_done_to_a_book_each_kind_in_it_has_exactly_one_default(
             assert sum(a.is_default for a in book.addresses.values() if a.kind == each) == 1
 
 
-def test_a_refresh_token_is_good_once_and_a_second_use_ends_the_session() -> None:
-    session = Session.start(uuid4(), SessionPolicy(), NOW)
-    token = session.issue("secret", SessionPolicy(), NOW)
-    assert session.use(token, NOW)
-    assert not session.use(token, NOW)
-    assert session.revoked_at == NOW
-    assert not session.use(session.issue("next", SessionPolicy(), NOW), NOW)
+def test_a_refresh_token_is_good_once_and_a_late_second_use_ends_the_session() -> None:
+    policy = SessionPolicy()
+    session = Session.start(uuid4(), policy, NOW)
+    token = session.issue("secret", policy, NOW)
+    assert session.use(token, SALT, policy, NOW)
+    assert (token.used_at, token.successor_salt) == (NOW, SALT)
+    late = NOW + policy.grace + timedelta(microseconds=1)
+    assert not session.use(token, b"another", policy, late)
+    assert session.revoked_at == late
+    assert not session.use(session.issue("next", policy, NOW), SALT, policy, late)
+    session.revoke(late + timedelta(days=1))
+    assert session.revoked_at == late
+
+
+def test_a_second_use_within_the_grace_finds_the_first_salt() -> None:
+    policy = SessionPolicy()
+    session = Session.start(uuid4(), policy, NOW)
+    token = session.issue("secret", policy, NOW)
+    assert session.use(token, SALT, policy, NOW)
+    assert session.use(token, b"another", policy, NOW + policy.grace)
+    assert (token.used_at, token.successor_salt, session.revoked_at) == (NOW, SALT, None)
+
+
+def test_without_a_salt_or_a_grace_a_second_use_ends_the_session_at_once() -> None:
+    for salt, policy in ((None, SessionPolicy()), (SALT, SessionPolicy(grace=timedelta(seconds=-1)))):
+        session = Session.start(uuid4(), policy, NOW)
+        token = replace(session.issue("secret", policy, NOW), used_at=NOW, successor_salt=salt)
+        assert not session.use(token, b"another", policy, NOW)
+        assert session.revoked_at == NOW
+
+
+def test_a_successor_follows_from_secret_and_salt_together() -> None:
+    # RFC 4231, test case 2: HMAC-SHA-256 of these two.
+    mac = bytes.fromhex("5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843")
+    assert urlsafe_b64decode(successor("Jefe", b"what do ya want for nothing?") + "=") == mac
+    assert len({successor(secret, salt) for secret in ("a", "b") for salt in (b"c", b"d")}) == 4
 
 
 def test_a_token_expires_when_idle_and_never_outlives_its_session() -> None:
@@ -190,8 +405,17 @@ def test_a_token_expires_when_idle_and_never_outlives_its_session() -> None:
     assert session.issue("a", policy, NOW).expires_at == NOW + timedelta(days=30)
     assert session.issue("b", policy, NOW + timedelta(days=80)).expires_at == NOW + timedelta(days=90)
     token = session.issue("c", policy, NOW)
-    assert not session.use(token, NOW + timedelta(days=30))
-    assert session.revoked_at is None
+    assert session.use(replace(token), SALT, policy, NOW + timedelta(days=30, microseconds=-1))
+    assert not session.use(token, SALT, policy, NOW + timedelta(days=30))
+    assert (session.revoked_at, token.used_at) == (None, None)
+
+
+def test_sign_ins_last_for_a_month_unused_and_three_at_most() -> None:
+    policy = SessionPolicy()
+    assert (policy.idle, policy.longest) == (timedelta(days=30), timedelta(days=90))
+    user_id = uuid4()
+    session = Session.start(user_id, policy, NOW)
+    assert (session.user_id, session.expires_at, session.revoked_at) == (user_id, NOW + policy.longest, None)
 
 
 def test_what_is_kept_of_a_token_does_not_show_it() -> None:
@@ -201,39 +425,106 @@ def test_what_is_kept_of_a_token_does_not_show_it() -> None:
     assert "secret" not in repr(token)
 
 
-def test_sign_in_is_locked_after_ten_failures_for_longer_each_time() -> None:
-    policy, attempts, now = LockoutPolicy(), SignInAttempts(), NOW
-    for _ in range(policy.failures - 1):
-        attempts.fail(policy, now)
-        attempts.check(now)
+def test_failures_lock_from_the_tenth_on_for_longer_each_time() -> None:
+    policy, failures, now = LockoutPolicy(), Failures(), NOW
+    for count in range(1, 10):
+        failures.add(policy, now)
+        assert (failures.count, failures.last_at, failures.wait(now)) == (count, now, timedelta())
     waits = []
     for _ in range(8):
-        attempts.fail(policy, now)
-        with pytest.raises(SignInLocked) as locked:
-            attempts.check(now)
-        assert locked.value.retry_after
-        waits.append(locked.value.retry_after)
-        now += locked.value.retry_after
-        attempts.check(now)
+        failures.add(policy, now)
+        waits.append(failures.wait(now))
+        now += waits[-1]
+        assert failures.wait(now) == timedelta()
+        assert failures.wait(now + timedelta(days=1)) == timedelta()
     assert waits == [timedelta(minutes=m) for m in (1, 2, 4, 8, 16, 32, 60, 60)]
 
 
 def test_failures_are_forgotten_after_a_quiet_day() -> None:
-    policy, attempts = LockoutPolicy(), SignInAttempts()
-    for _ in range(policy.failures - 1):
-        attempts.fail(policy, NOW)
-    later = NOW + timedelta(days=1, seconds=1)
-    attempts.fail(policy, later)
-    attempts.check(later)
-    assert attempts.failures == 1
+    policy = LockoutPolicy()
+    for quiet, count in ((timedelta(days=1), 10), (timedelta(days=1, microseconds=1), 1)):
+        failures = Failures(9, NOW)
+        failures.add(policy, NOW + quiet)
+        assert failures.count == count
 
 
 def test_no_number_of_failures_breaks_the_lock() -> None:
-    attempts = SignInAttempts(failures=100_000)
-    attempts.fail(LockoutPolicy(), NOW)
-    with pytest.raises(SignInLocked):
-        attempts.check(NOW)
+    failures = Failures(100_000)
+    failures.add(LockoutPolicy(), NOW)
+    assert failures.wait(NOW) == timedelta(hours=1)
 
 
-def test_failures_are_counted_by_email_without_regard_to_case() -> None:
-    assert attempts_key("Ann@Example.com ") == attempts_key("ann@example.com")
+def test_the_wait_is_told_in_whole_seconds_and_is_the_longer_of_the_two() -> None:
+    def told(attempts: SignInAttempts) -> timedelta | None:
+        with pytest.raises(SignInLocked) as locked:
+            attempts.check(SignInPolicy(), NOW)
+        assert locked.value.message == "too many wrong passwords; please try again later"
+        return locked.value.retry_after
+
+    short, long = (Failures(20, NOW, NOW + timedelta(seconds=seconds)) for seconds in (0.2, 1.2))
+    assert told(SignInAttempts(short, Failures())) == timedelta(seconds=1)
+    assert told(SignInAttempts(short, long)) == told(SignInAttempts(long, short)) == timedelta(seconds=2)
+    SignInAttempts(Failures(20, NOW, NOW), Failures(20, NOW, NOW)).check(SignInPolicy(), NOW)
+
+
+def test_strangers_wait_for_each_other_and_who_is_known_for_nobody() -> None:
+    locked = Failures(20, NOW, NOW + timedelta(hours=1))
+    SignInAttempts(strangers=locked, signed_in_at=NOW - timedelta(days=90)).check(SignInPolicy(), NOW)
+    for before in (None, NOW - timedelta(days=90, microseconds=1)):
+        with pytest.raises(SignInLocked):
+            SignInAttempts(strangers=locked, signed_in_at=before).check(SignInPolicy(), NOW)
+
+
+def test_failures_of_strangers_count_twice_and_of_who_is_known_only_where_they_are() -> None:
+    policy = SignInPolicy()
+    stranger, known = SignInAttempts(), SignInAttempts(signed_in_at=NOW)
+    for _ in range(10):
+        stranger.fail(policy, NOW)
+        known.fail(policy, NOW)
+    assert stranger.here == known.here == Failures(10, NOW, NOW + timedelta(minutes=1))
+    assert stranger.strangers == Failures(10, NOW, NOW + timedelta(seconds=1))
+    assert known.strangers == Failures()
+    for _ in range(10):
+        stranger.fail(policy, NOW)
+    assert stranger.strangers.wait(NOW) == timedelta(minutes=1)
+
+
+def test_success_forgets_the_failures_here_and_makes_the_origin_known() -> None:
+    strangers = Failures(3, NOW)
+    attempts = SignInAttempts(Failures(3, NOW), strangers, NOW)
+    assert attempts.succeed(NOW)
+    assert attempts == SignInAttempts(Failures(), strangers, NOW)
+    assert not attempts.succeed(NOW + timedelta(days=1, microseconds=-1))
+    assert attempts.signed_in_at == NOW
+    assert attempts.succeed(NOW + timedelta(days=1))
+    assert attempts.signed_in_at == NOW + timedelta(days=1)
+    assert SignInAttempts().succeed(NOW)
+
+
+@pytest.mark.parametrize(
+    ("address", "origin"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::7", "2001:db8:1:2::/64"),
+        ("2001:db8:1:3::7", "2001:db8:1:3::/64"),
+        ("", ""),
+        ("not an address", ""),
+    ],
+)
+def test_an_origin_is_an_address_or_a_network_of_one_site(address: str, origin: str) -> None:
+    assert origin_of(address) == origin
+
+
+def test_failures_are_counted_by_email_in_one_form_and_origin() -> None:
+    key = AttemptsKey.of("Ann@B\u00fccher.example ", "192.0.2.1")
+    assert key == AttemptsKey.of("ann@xn--bcher-kva.example", "::ffff:192.0.2.1")
+    assert key.account != key.origin
+    elsewhere, other = (
+        AttemptsKey.of("ann@xn--bcher-kva.example", "192.0.2.2"),
+        AttemptsKey.of("bo@b.example", "192.0.2.1"),
+    )
+    assert (elsewhere.account == key.account, elsewhere.origin == key.origin) == (True, False)
+    assert (other.account == key.account, other.origin == key.origin) == (False, False)
+    assert (len(key.account), len(key.origin)) == (32, 32)

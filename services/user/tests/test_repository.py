@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import fields, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -10,6 +10,7 @@ import pytest
 
 from stoa_chassis.ids import new_id
 from stoa_chassis.memory import ConstraintViolated
+from stoa_chassis.postgres import Database
 from stoa_events import UserProfileUpdated
 from stoa_user import ports
 from stoa_user.model import (
@@ -17,7 +18,9 @@ from stoa_user.model import (
     AddressBook,
     AddressKind,
     AddressNotFound,
+    AttemptsKey,
     EmailTaken,
+    Failures,
     PostalAddress,
     ProfileChange,
     RefreshToken,
@@ -26,7 +29,7 @@ from stoa_user.model import (
     SignInAttempts,
     User,
     UserNotFound,
-    attempts_key,
+    digest,
 )
 
 from .conftest import NOW, SOMEWHERE, Store, a_user, an_address, new_email
@@ -34,10 +37,11 @@ from .conftest import NOW, SOMEWHERE, Store, a_user, an_address, new_email
 REFUSED = (ConstraintViolated, asyncpg.IntegrityConstraintViolationError)
 POLICY = SessionPolicy()
 SHIPPING = AddressKind.SHIPPING
+SALT = b"salt" * 8
 
 
-async def added(store: Store) -> User:
-    user = a_user()
+async def added(store: Store, user: User | None = None) -> User:
+    user = user or a_user()
     await store.uow.run(lambda tx: tx.users.add(user))
     return user
 
@@ -65,6 +69,19 @@ async def started(store: Store, user_id: UUID) -> tuple[Session, RefreshToken]:
     token = session.issue(str(uuid4()), POLICY, NOW)
     await store.uow.run(lambda tx: tx.sessions.add(session, token))
     return session, token
+
+
+async def rotated(
+    store: Store,
+    session: Session,
+    used: RefreshToken,
+    issued: RefreshToken,
+    *,
+    graceless_before: datetime = NOW,
+) -> None:
+    await store.uow.run(
+        lambda tx: tx.sessions.rotate(session, used, issued, graceless_before=graceless_before)
+    )
 
 
 async def locked(store: Store, digest: bytes) -> tuple[Session, RefreshToken] | None:
@@ -102,6 +119,35 @@ async def test_an_account_is_found_by_its_email_however_it_is_capitalised(store:
     assert await store.users.by_email(f" {user.email.swapcase()}") == user
 
 
+async def test_an_email_in_unicode_is_found_in_any_form_and_read_as_it_was_written(store: Store) -> None:
+    name = uuid4().hex
+    user = replace(a_user(), email=f"J\u00f6.{name}@B\u00fccher.Example")
+    await store.uow.run(lambda tx: tx.users.add(user))
+    for same in (user.email, f"j\u00d6.{name}@xn--bcher-kva.example"):
+        assert await store.users.by_email(same) == user
+        with pytest.raises(EmailTaken):
+            await added(store, replace(a_user(), email=same))
+    moved = replace(user, email=f"{name}@xn--bcher-kva.example")
+    await store.uow.run(lambda tx: tx.users.save(moved))
+    assert await store.users.get(user.user_id) == moved
+    assert await store.users.by_email(f"{name}@b\u00fccher.example") == moved
+
+
+@pytest.mark.stack
+async def test_accounts_of_an_older_process_are_read_by_the_email_that_it_knows(
+    in_postgres: Store, database: Database
+) -> None:
+    user = await added(in_postgres)
+    await database.execute(
+        "UPDATE users SET email_typed = NULL, email = $2 WHERE user_id = $1", user.user_id, user.email
+    )
+    assert await in_postgres.users.by_email(user.email.upper()) == user
+    await in_postgres.uow.run(lambda tx: tx.users.save(user))
+    other = new_email()
+    await database.execute("UPDATE users SET email = $2 WHERE user_id = $1", user.user_id, other)
+    assert (await in_postgres.users.get(user.user_id)).email == other
+
+
 async def test_what_is_not_there_is_not_found(store: Store) -> None:
     with pytest.raises(UserNotFound):
         await store.users.get(uuid4())
@@ -111,7 +157,7 @@ async def test_what_is_not_there_is_not_found(store: Store) -> None:
     with pytest.raises(AddressNotFound):
         await store.addresses.get(uuid4(), uuid4())
     assert await store.addresses.page(uuid4(), None, 10) == []
-    assert await locked(store, attempts_key("nobody")) is None
+    assert await locked(store, digest("never given out")) is None
 
 
 async def test_an_email_belongs_to_one_account_without_regard_to_case(store: Store) -> None:
@@ -288,11 +334,35 @@ async def test_a_session_and_its_token_are_read_as_they_were_stored(store: Store
 
 async def test_a_used_token_stays_and_the_next_belongs_to_the_same_session(store: Store) -> None:
     session, first = await started(store, (await added(store)).user_id)
-    session.use(first, NOW)
+    session.use(first, SALT, POLICY, NOW)
     second = session.issue(str(uuid4()), POLICY, NOW + timedelta(days=1))
-    await store.uow.run(lambda tx: tx.sessions.rotate(session, first, second))
+    await rotated(store, session, first, second)
     assert await locked(store, first.digest) == (session, first)
     assert await locked(store, second.digest) == (session, second)
+
+
+async def test_salts_go_when_the_grace_of_their_tokens_is_over_and_only_in_their_session(
+    store: Store,
+) -> None:
+    user = await added(store)
+    (session, token), (other, foreign) = (
+        await started(store, user.user_id),
+        await started(store, user.user_id),
+    )
+    other.use(foreign, SALT, POLICY, NOW)
+    await rotated(store, other, foreign, other.issue(str(uuid4()), POLICY, NOW))
+    used = []
+    for seconds in range(3):
+        now = NOW + timedelta(seconds=seconds)
+        session.use(token, SALT, POLICY, now)
+        used.append(token)
+        token = session.issue(str(uuid4()), POLICY, now)
+        before = NOW + timedelta(seconds=1) if seconds == 2 else NOW
+        await rotated(store, session, used[-1], token, graceless_before=before)
+    assert await locked(store, used[0].digest) == (session, replace(used[0], successor_salt=None))
+    assert await locked(store, used[1].digest) == (session, used[1])
+    assert await locked(store, used[2].digest) == (session, used[2])
+    assert await locked(store, foreign.digest) == (other, foreign)
 
 
 async def test_a_revoked_session_is_so_for_all_its_tokens(store: Store) -> None:
@@ -304,13 +374,16 @@ async def test_a_revoked_session_is_so_for_all_its_tokens(store: Store) -> None:
 
 async def test_all_sessions_of_an_account_end_and_no_others(store: Store) -> None:
     user, other = await added(store), await added(store)
-    (open_, token), (ended, old), (others, foreign) = [
-        await started(store, owner.user_id) for owner in (user, user, other)
+    (open_, token), (ended, old), (others, foreign), (left, mine) = [
+        await started(store, owner.user_id) for owner in (user, user, other, user)
     ]
     ended.revoke(NOW)
     await store.uow.run(lambda tx: tx.sessions.save(ended))
     later = NOW + timedelta(days=1)
-    await store.uow.run(lambda tx: tx.sessions.revoke_all(user.user_id, later))
+    await store.uow.run(lambda tx: tx.sessions.revoke_all(user.user_id, later, but=left.session_id))
+    assert await locked(store, mine.digest) == (left, mine)
+    await store.uow.run(lambda tx: tx.sessions.revoke_all(user.user_id, later + timedelta(days=1)))
+    assert await locked(store, mine.digest) == (replace(left, revoked_at=later + timedelta(days=1)), mine)
     assert await locked(store, token.digest) == (replace(open_, revoked_at=later), token)
     assert await locked(store, old.digest) == (ended, old)
     assert await locked(store, foreign.digest) == (others, foreign)
@@ -336,45 +409,83 @@ async def test_a_token_that_breaks_a_rule_is_not_stored(store: Store) -> None:
         await store.uow.run(lambda tx: tx.sessions.add(another, short))
     with pytest.raises(REFUSED, match="sessions_pkey"):
         await store.uow.run(lambda tx: tx.sessions.add(session, another.issue("x", POLICY, NOW)))
+    issued = another.issue("y", POLICY, NOW)
     with pytest.raises(REFUSED, match="refresh_tokens_session_id_fkey"):
-        await store.uow.run(lambda tx: tx.sessions.rotate(another, token, another.issue("y", POLICY, NOW)))
+        await rotated(store, another, token, issued)
 
 
 # ------------------------------------------------------------------------------------------------ attempts
 
 
-async def test_failures_are_counted_by_their_key_until_they_are_cleared(store: Store) -> None:
-    key, other = attempts_key(new_email()), attempts_key(new_email())
-    counted = SignInAttempts(3, NOW, NOW + timedelta(minutes=1))
-
-    async def count(tx: ports.Tx) -> SignInAttempts:
-        attempts = await tx.attempts.lock(key)
-        await tx.attempts.save(key, counted)
-        return attempts
-
-    assert await store.attempts.get(key) == SignInAttempts()
-    assert await store.uow.run(count) == SignInAttempts()
-    assert await store.attempts.get(key) == counted
-    assert await store.uow.run(lambda tx: tx.attempts.lock(key)) == counted
-    assert await store.attempts.get(other) == SignInAttempts()
-    await store.uow.run(lambda tx: tx.attempts.clear(key))
-    assert await store.attempts.get(key) == SignInAttempts()
+def a_key() -> AttemptsKey:
+    return AttemptsKey.of(new_email(), "192.0.2.1")
 
 
-async def test_old_failures_are_dropped(store: Store) -> None:
-    keys = [attempts_key(new_email()) for _ in range(2)]
-    counts = [SignInAttempts(1, NOW), SignInAttempts(2, NOW + timedelta(days=1))]
-
+async def counted(store: Store, key: AttemptsKey, attempts: SignInAttempts) -> None:
     async def count(tx: ports.Tx) -> None:
-        for key, attempts in zip(keys, counts, strict=True):
-            await tx.attempts.lock(key)
-            await tx.attempts.save(key, attempts)
+        await tx.attempts.lock(key)
+        await tx.attempts.save(key, attempts)
 
     await store.uow.run(count)
-    await store.uow.run(lambda tx: tx.attempts.prune(NOW + timedelta(seconds=1)))
-    assert [await store.attempts.get(key) for key in keys] == [SignInAttempts(), counts[1]]
 
 
-async def test_failures_are_kept_by_a_digest(store: Store) -> None:
+async def seen(store: Store, key: AttemptsKey, attempts: SignInAttempts) -> None:
+    await store.uow.run(lambda tx: tx.attempts.succeeded(key, attempts))
+
+
+async def test_failures_are_read_as_they_were_stored_by_account_and_origin(store: Store) -> None:
+    key = a_key()
+    elsewhere, other = replace(key, origin=a_key().origin), a_key()
+    here = Failures(3, NOW, NOW + timedelta(minutes=1))
+    strangers = Failures(5, NOW + timedelta(seconds=1), NOW + timedelta(seconds=5))
+    assert await store.attempts.get(key) == SignInAttempts()
+    assert await store.uow.run(lambda tx: tx.attempts.lock(key)) == SignInAttempts()
+    await counted(store, key, SignInAttempts(here, strangers))
+    assert await store.attempts.get(key) == SignInAttempts(here, strangers)
+    assert await store.uow.run(lambda tx: tx.attempts.lock(key)) == SignInAttempts(here, strangers)
+    assert await store.attempts.get(elsewhere) == SignInAttempts(strangers=strangers)
+    assert await store.uow.run(lambda tx: tx.attempts.lock(elsewhere)) == SignInAttempts(strangers=strangers)
+    assert await store.attempts.get(other) == SignInAttempts()
+
+
+async def test_where_an_owner_signed_in_is_kept_when_failures_follow(store: Store) -> None:
+    key, strangers = a_key(), Failures(5, NOW)
+    for failed in (None, Failures(3, NOW, NOW + timedelta(minutes=1))):
+        if failed:
+            await counted(store, key, SignInAttempts(failed, strangers))
+        signed_in = SignInAttempts(Failures(), Failures(), NOW)
+        await seen(store, key, signed_in)
+        read = await store.attempts.get(key)
+        assert read == replace(signed_in, strangers=strangers if failed else Failures())
+    again = SignInAttempts(Failures(1, NOW), Failures(6, NOW), None)
+    await counted(store, key, again)
+    assert await store.attempts.get(key) == replace(again, signed_in_at=NOW)
+    assert await store.uow.run(lambda tx: tx.attempts.lock(key)) == replace(again, signed_in_at=NOW)
+
+
+async def test_old_failures_and_origins_are_dropped(store: Store) -> None:
+    old, late = NOW, NOW + timedelta(days=1)
+    cases = {(failed, signed_in): a_key() for failed in (None, old, late) for signed_in in (None, old, late)}
+    for (failed, signed_in), key in cases.items():
+        if failed:
+            await counted(store, key, SignInAttempts(Failures(1, failed), Failures(2, failed)))
+        if signed_in:
+            failures = Failures(1, failed) if failed else Failures()
+            await seen(store, key, SignInAttempts(failures, signed_in_at=signed_in))
+    edge = old + timedelta(microseconds=1)
+    await store.uow.run(lambda tx: tx.attempts.prune(edge, edge))
+    for (failed, signed_in), key in cases.items():
+        kept = failed == late or signed_in == late
+        assert await store.attempts.get(key) == SignInAttempts(
+            Failures(1, failed) if kept and failed else Failures(),
+            Failures(2, failed) if failed == late else Failures(),
+            signed_in if kept else None,
+        )
+
+
+async def test_failures_are_kept_by_digests(store: Store) -> None:
+    key = a_key()
     with pytest.raises(REFUSED, match="sign_in_attempts_email_digest_check"):
-        await store.uow.run(lambda tx: tx.attempts.lock(b"ann@example.com"))
+        await store.uow.run(lambda tx: tx.attempts.lock(replace(key, account=b"ann@example.com")))
+    with pytest.raises(REFUSED, match="sign_in_origins_origin_digest_check"):
+        await store.uow.run(lambda tx: tx.attempts.lock(replace(key, origin=b"192.0.2.1")))

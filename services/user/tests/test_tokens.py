@@ -1,6 +1,7 @@
 """What access tokens prove."""
 
 from datetime import UTC, datetime, timedelta
+from uuid import uuid4
 
 import jwt
 import pytest
@@ -16,6 +17,7 @@ from stoa_user.model import STAFF, PublicKey, User
 from stoa_user.tokens import JwtIssuer, KeyUnusable, public_key
 
 NOW = datetime.now(UTC).replace(microsecond=0)
+SESSION = uuid4()
 Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 
@@ -48,7 +50,7 @@ def as_jwk(key: PublicKey) -> jwt.PyJWK:
 
 def test_a_token_says_who_and_for_how_long_and_is_proven_by_the_published_key() -> None:
     issuer, user = an_issuer(private_pem(ec.generate_private_key(ec.SECP256R1()))), a_user()
-    token = issuer.issue(user, NOW)
+    token = issuer.issue(user, SESSION, NOW)
     (key,) = issuer.public_keys
     assert jwt.get_unverified_header(token) == {"alg": "ES256", "typ": "JWT", "kid": key.kid}
     claims = jwt.decode(token, as_jwk(key), ["ES256"], issuer="stoa", audience="stoa")
@@ -57,6 +59,7 @@ def test_a_token_says_who_and_for_how_long_and_is_proven_by_the_published_key() 
         "iss": "stoa",
         "aud": "stoa",
         "sub": str(user.user_id),
+        "sid": str(SESSION),
         "roles": ["staff"],
         "iat": int(NOW.timestamp()),
         "exp": int(NOW.timestamp()) + 900,
@@ -77,7 +80,7 @@ def test_a_key_is_named_by_its_thumbprint() -> None:
 
 def test_tokens_of_the_key_before_are_good_after_a_rotation() -> None:
     old, new = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
-    token = an_issuer(private_pem(old)).issue(a_user(), NOW)
+    token = an_issuer(private_pem(old)).issue(a_user(), SESSION, NOW)
     issuer = an_issuer(private_pem(new), f"{public_pem(old)}\n{public_pem(new)}")
     keys = {key.kid: key for key in issuer.public_keys}
     assert len(keys) == 2

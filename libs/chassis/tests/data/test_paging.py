@@ -1,5 +1,5 @@
 import base64
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stoa_chassis import paging
 from stoa_chassis.errors import InvalidArgument
 from stoa_chassis.paging import Page, decode_token, encode_token, page, page_size
 
@@ -39,6 +40,8 @@ def test_ids_come_back_as_text() -> None:
 def test_a_token_of_a_list_with_other_filters_is_refused() -> None:
     token = encode_token({"after": 7}, {"category": "lamps"})
     assert refused_field(token, {"category": "chairs"}) == "page_token"
+    with pytest.raises(InvalidArgument, match="other filters"):
+        decode_token(token, {})
 
 
 def test_the_order_of_filters_does_not_matter() -> None:
@@ -62,6 +65,57 @@ def test_a_token_that_was_tampered_with_is_refused(data: st.DataObject) -> None:
 def test_a_token_without_a_signature_is_refused() -> None:
     body = orjson.dumps([{"after": 7}, "x"])
     assert refused_field(base64.urlsafe_b64encode(body).decode(), {}) == "page_token"
+
+
+@pytest.fixture
+def signed_with(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Let tokens be signed as by a service with these settings, and no others."""
+
+    def set_up(**settings: str) -> None:
+        for name in ("page_token_key", "database_url", "mongo_url", "redis_url"):
+            monkeypatch.setenv(f"STOA_{name.upper()}", settings.get(name, ""))
+        paging._key.cache_clear()
+
+    yield set_up
+    paging._key.cache_clear()
+
+
+@pytest.mark.parametrize("setting", ["page_token_key", "database_url", "mongo_url", "redis_url"])
+def test_a_token_is_signed_with_a_secret_that_no_client_knows(
+    setting: str, signed_with: Callable[..., None]
+) -> None:
+    signed_with(**{setting: "postgresql://order:secret@store/order"})
+    token = encode_token({"after": 7}, {})
+    assert decode_token(token, {}) == {"after": 7}
+    for others in ({}, {setting: "postgresql://order:guessed@store/order"}):
+        signed_with(**others)
+        assert refused_field(token, {}) == "page_token"
+
+
+def test_a_key_that_is_set_goes_before_the_address_of_the_store(signed_with: Callable[..., None]) -> None:
+    signed_with(page_token_key="key", database_url="here")
+    token = encode_token({"after": 7}, {})
+    signed_with(page_token_key="key", database_url="moved")
+    assert decode_token(token, {}) == {"after": 7}
+
+
+def test_a_token_of_an_older_process_is_good(signed_with: Callable[..., None]) -> None:
+    signed_with(page_token_key="key")
+    token = encode_token({"after": 7}, {"category": "lamps"})
+    assert token == "Gay6KcMOC7hLSaY4bs6QL1t7ImFmdGVyIjo3fSwiZTI5OTJkYzM0ZWJhNjcyNjQ2ZTYyOWYyIl0"
+    assert decode_token(token, {"category": "lamps"}) == {"after": 7}
+
+
+def test_a_token_is_the_same_for_everybody_and_can_stand_in_a_url() -> None:
+    token = encode_token({"after": "~" * 100}, {"name": "ä" * 50})
+    assert token == encode_token({"after": "~" * 100}, {"name": "ä" * 50})
+    assert token.replace("-", "").replace("_", "").isalnum()
+
+
+@pytest.mark.parametrize("token", ["a", "ab", "a" * 22, "=", "a+/=", "A" * 21 + "=="])
+def test_what_is_too_short_or_no_base64_at_all_is_refused(token: str) -> None:
+    with pytest.raises(InvalidArgument, match="not a token that this list gave out"):
+        decode_token(token, {})
 
 
 @pytest.mark.parametrize(("requested", "given_"), [(0, 20), (1, 1), (100, 100), (101, 100), (2**31 - 1, 100)])

@@ -67,7 +67,7 @@ def test_a_request_that_is_right_passes() -> None:
         ("code", "us", "must be two capital letters"),
         ("code", None, "is missing"),
         ("code", "usa", "must be at most 2 characters"),
-        ("code", "\n", "must be a single line"),
+        ("code", "U\nS", "must be a single line"),
         ("choice", "pink", "must be red, green or blue"),
         ("one_choice", "pink", "must be red"),
         ("not_root", "root", "must not be root"),
@@ -125,7 +125,7 @@ def test_a_choice_of_fields_names_them() -> None:
 
 def test_a_field_that_is_wrong_in_many_ways_is_named_once() -> None:
     assert said(labels={"": ""}) == [('labels[""]', "its name must not be empty")]
-    assert said(email="\n" * 30) == [("email", "must be a single line")]
+    assert said(email="x\nx" * 10) == [("email", "must be a single line")]
 
 
 @pytest.mark.parametrize(

@@ -25,13 +25,15 @@ _sym_db = _symbol_database.Default()
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from google.type import money_pb2 as google_dot_type_dot_money__pb2
 from stoa.auth.v1 import policy_pb2 as stoa_dot_auth_dot_v1_dot_policy__pb2
+from stoa.text.v1 import text_pb2 as stoa_dot_text_dot_v1_dot_text__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17stoa/cart/v1/cart.proto\x12\x0cstoa.cart.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/type/money.proto\x1a\x19stoa/auth/v1/policy.proto\"\xb8\x01\n\x04\x43\x61rt\x12\x17\n\x07user_id\x18\x01 \x01(\tR\x06userId\x12,\n\x05items\x18\x02 \x03(\x0b\x32\x16.stoa.cart.v1.CartItemR\x05items\x12.\n\x08subtotal\x18\x03 \x01(\x0b\x32\x12.google.type.MoneyR\x08subtotal\x12\x39\n\nupdated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tupdatedAt\"\xb3\x01\n\x08\x43\x61rtItem\x12\x1d\n\x07item_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03R\x06itemId\x12\x1d\n\nproduct_id\x18\x02 \x01(\tR\tproductId\x12\x1d\n\nvariant_id\x18\x03 \x01(\tR\tvariantId\x12\x1a\n\x08quantity\x18\x04 \x01(\x05R\x08quantity\x12.\n\x05price\x18\x05 \x01(\x0b\x32\x12.google.type.MoneyB\x04\xe2\x41\x01\x03R\x05price\"\x9b\x02\n\x0bNewCartItem\x12+\n\nproduct_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01R\tproductId\x12+\n\nvariant_id\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01R\tvariantId\x12\x32\n\x08quantity\x18\x03 \x01(\x05\x42\x11\xe2\x41\x01\x02\xbaH\n\x1a\x05\x18\xe7\x07(\x01\xc8\x01\x01H\x00R\x08quantity\x88\x01\x01\x12q\n\x05price\x18\x04 \x01(\x0b\x32\x12.google.type.MoneyBG\xe2\x41\x01\x03\xbaH@\xba\x01=\n\x0eprice.computed\x12$is set by the shop and can\'t be sent\x1a\x05\x66\x61lseR\x05priceB\x0b\n\t_quantity\"\xc3\x01\n\rCartItemPatch\x12\x32\n\x08quantity\x18\x01 \x01(\x05\x42\x11\xe2\x41\x01\x02\xbaH\n\x1a\x05\x18\xe7\x07(\x01\xc8\x01\x01H\x00R\x08quantity\x88\x01\x01\x12q\n\x05price\x18\x02 \x01(\x0b\x32\x12.google.type.MoneyBG\xe2\x41\x01\x03\xbaH@\xba\x01=\n\x0eprice.computed\x12$is set by the shop and can\'t be sent\x1a\x05\x66\x61lseR\x05priceB\x0b\n\t_quantity\"3\n\x0eGetCartRequest\x12!\n\x07user_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x06userId\"9\n\x0fGetCartResponse\x12&\n\x04\x63\x61rt\x18\x01 \x01(\x0b\x32\x12.stoa.cart.v1.CartR\x04\x63\x61rt\">\n\x19GetCartForCheckoutRequest\x12!\n\x07user_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x06userId\"D\n\x1aGetCartForCheckoutResponse\x12&\n\x04\x63\x61rt\x18\x01 \x01(\x0b\x32\x12.stoa.cart.v1.CartR\x04\x63\x61rt\"r\n\x12\x41\x64\x64\x43\x61rtItemRequest\x12!\n\x07user_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x06userId\x12\x39\n\x04item\x18\x02 \x01(\x0b\x32\x19.stoa.cart.v1.NewCartItemB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01R\x04item\"=\n\x13\x41\x64\x64\x43\x61rtItemResponse\x12&\n\x04\x63\x61rt\x18\x01 \x01(\x0b\x32\x12.stoa.cart.v1.CartR\x04\x63\x61rt\"\x9a\x01\n\x15UpdateCartItemRequest\x12!\n\x07user_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x06userId\x12!\n\x07item_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x06itemId\x12;\n\x04item\x18\x03 \x01(\x0b\x32\x1b.stoa.cart.v1.CartItemPatchB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01R\x04item\"@\n\x16UpdateCartItemResponse\x12&\n\x04\x63\x61rt\x18\x01 \x01(\x0b\x32\x12.stoa.cart.v1.CartR\x04\x63\x61rt\"]\n\x15RemoveCartItemRequest\x12!\n\x07user_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x06userId\x12!\n\x07item_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x06itemId\"@\n\x16RemoveCartItemResponse\x12&\n\x04\x63\x61rt\x18\x01 \x01(\x0b\x32\x12.stoa.cart.v1.CartR\x04\x63\x61rt\"5\n\x10\x43learCartRequest\x12!\n\x07user_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x06userId2\xdb\x06\n\x0b\x43\x61rtService\x12|\n\x07GetCart\x12\x1c.stoa.cart.v1.GetCartRequest\x1a\x1d.stoa.cart.v1.GetCartResponse\"4\x90\x02\x02\xd2\xe7\x18\t\"\x07user_id\x82\xd3\xe4\x93\x02\x1e\x12\x16/api/v1/cart/{user_id}b\x04\x63\x61rt\x12w\n\x12GetCartForCheckout\x12\'.stoa.cart.v1.GetCartForCheckoutRequest\x1a(.stoa.cart.v1.GetCartForCheckoutResponse\"\x0e\x90\x02\x01\xd2\xe7\x18\x07*\x05order\x12\x91\x01\n\x0b\x41\x64\x64\x43\x61rtItem\x12 .stoa.cart.v1.AddCartItemRequest\x1a!.stoa.cart.v1.AddCartItemResponse\"=\xd2\xe7\x18\t\"\x07user_id\x82\xd3\xe4\x93\x02*\"\x1c/api/v1/cart/{user_id}/items:\x04itemb\x04\x63\x61rt\x12\xa7\x01\n\x0eUpdateCartItem\x12#.stoa.cart.v1.UpdateCartItemRequest\x1a$.stoa.cart.v1.UpdateCartItemResponse\"J\x90\x02\x02\xd2\xe7\x18\t\"\x07user_id\x82\xd3\xe4\x93\x02\x34\x1a&/api/v1/cart/{user_id}/items/{item_id}:\x04itemb\x04\x63\x61rt\x12\xa1\x01\n\x0eRemoveCartItem\x12#.stoa.cart.v1.RemoveCartItemRequest\x1a$.stoa.cart.v1.RemoveCartItemResponse\"D\x90\x02\x02\xd2\xe7\x18\t\"\x07user_id\x82\xd3\xe4\x93\x02.*&/api/v1/cart/{user_id}/items/{item_id}b\x04\x63\x61rt\x12s\n\tClearCart\x12\x1e.stoa.cart.v1.ClearCartRequest\x1a\x16.google.protobuf.Empty\".\x90\x02\x02\xd2\xe7\x18\t\"\x07user_id\x82\xd3\xe4\x93\x02\x18*\x16/api/v1/cart/{user_id}b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17stoa/cart/v1/cart.proto\x12\x0cstoa.cart.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/type/money.proto\x1a\x19stoa/auth/v1/policy.proto\x1a\x17stoa/text/v1/text.proto\"\xb8\x01\n\x04\x43\x61rt\x12\x17\n\x07user_id\x18\x01 \x01(\tR\x06userId\x12,\n\x05items\x18\x02 \x03(\x0b\x32\x16.stoa.cart.v1.CartItemR\x05items\x12.\n\x08subtotal\x18\x03 \x01(\x0b\x32\x12.google.type.MoneyR\x08subtotal\x12\x39\n\nupdated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tupdatedAt\"\xd7\x01\n\x08\x43\x61rtItem\x12\x1d\n\x07item_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03R\x06itemId\x12\x1d\n\nproduct_id\x18\x02 \x01(\tR\tproductId\x12\x1d\n\nvariant_id\x18\x03 \x01(\tR\tvariantId\x12\x1a\n\x08quantity\x18\x04 \x01(\x05R\x08quantity\x12.\n\x05price\x18\x05 \x01(\x0b\x32\x12.google.type.MoneyB\x04\xe2\x41\x01\x03R\x05price\x12\"\n\tavailable\x18\x06 \x01(\x08\x42\x04\xe2\x41\x01\x03R\tavailable\"\x9b\x02\n\x0bNewCartItem\x12+\n\nproduct_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01R\tproductId\x12+\n\nvariant_id\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01R\tvariantId\x12\x32\n\x08quantity\x18\x03 \x01(\x05\x42\x11\xe2\x41\x01\x02\xbaH\n\x1a\x05\x18\xe7\x07(\x01\xc8\x01\x01H\x00R\x08quantity\x88\x01\x01\x12q\n\x05price\x18\x04 \x01(\x0b\x32\x12.google.type.MoneyBG\xe2\x41\x01\x03\xbaH@\xba\x01=\n\x0eprice.computed\x12$is set by the shop and can\'t be sent\x1a\x05\x66\x61lseR\x05priceB\x0b\n\t_quantity\"\xc3\x01\n\rCartItemPatch\x12\x32\n\x08quantity\x18\x01 \x01(\x05\x42\x11\xe2\x41\x01\x02\xbaH\n\x1a\x05\x18\xe7\x07(\x01\xc8\x01\x01H\x00R\x08quantity\x88\x01\x01\x12q\n\x05price\x18\x02 \x01(\x0b\x32\x12.google.type.MoneyBG\xe2\x41\x01\x03\xbaH@\xba\x01=\n\x0eprice.computed\x12$is set by the shop and can\'t be sent\x1a\x05\x66\x61lseR\x05priceB\x0b\n\t_quantity\"3\n\x0eGetCartRequest\x12!\n\x07user_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x06userId\"9\n\x0fGetCartResponse\x12&\n\x04\x63\x61rt\x18\x01 \x01(\x0b\x32\x12.stoa.cart.v1.CartR\x04\x63\x61rt\"\xbb\x01\n\x19GetCartForCheckoutRequest\x12!\n\x07user_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x06userId\x12{\n\nrequest_id\x18\x02 \x01(\tB\\\xe2\x41\x01\x02\xbaH\x12r\x10\x32\x0e^[!-~]{1,100}$\xda\xe7\x18?\"=1 to 100 letters, digits or signs, without spaces and accentsR\trequestId\"\xa3\x01\n\x1aGetCartForCheckoutResponse\x12&\n\x04\x63\x61rt\x18\x01 \x01(\x0b\x32\x12.stoa.cart.v1.CartR\x04\x63\x61rt\x12\x18\n\x07version\x18\x02 \x01(\tR\x07version\x12\x19\n\x08order_id\x18\x03 \x01(\tR\x07orderId\x12(\n\x10lapsed_order_ids\x18\x04 \x03(\tR\x0elapsedOrderIds\"\x84\x02\n\x10\x43laimCartRequest\x12!\n\x07user_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x06userId\x12{\n\nrequest_id\x18\x02 \x01(\tB\\\xe2\x41\x01\x02\xbaH\x12r\x10\x32\x0e^[!-~]{1,100}$\xda\xe7\x18?\"=1 to 100 letters, digits or signs, without spaces and accentsR\trequestId\x12\'\n\x08order_id\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\xb0\x01\x01R\x07orderId\x12\'\n\x07version\x18\x04 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@R\x07version\"[\n\x11\x43laimCartResponse\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12+\n\x03ttl\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x03ttl\"r\n\x12\x41\x64\x64\x43\x61rtItemRequest\x12!\n\x07user_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x06userId\x12\x39\n\x04item\x18\x02 \x01(\x0b\x32\x19.stoa.cart.v1.NewCartItemB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01R\x04item\"=\n\x13\x41\x64\x64\x43\x61rtItemResponse\x12&\n\x04\x63\x61rt\x18\x01 \x01(\x0b\x32\x12.stoa.cart.v1.CartR\x04\x63\x61rt\"\x9a\x01\n\x15UpdateCartItemRequest\x12!\n\x07user_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x06userId\x12!\n\x07item_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x06itemId\x12;\n\x04item\x18\x03 \x01(\x0b\x32\x1b.stoa.cart.v1.CartItemPatchB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01R\x04item\"@\n\x16UpdateCartItemResponse\x12&\n\x04\x63\x61rt\x18\x01 \x01(\x0b\x32\x12.stoa.cart.v1.CartR\x04\x63\x61rt\"]\n\x15RemoveCartItemRequest\x12!\n\x07user_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x06userId\x12!\n\x07item_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x06itemId\"@\n\x16RemoveCartItemResponse\x12&\n\x04\x63\x61rt\x18\x01 \x01(\x0b\x32\x12.stoa.cart.v1.CartR\x04\x63\x61rt\"5\n\x10\x43learCartRequest\x12!\n\x07user_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x06userId2\xb9\x07\n\x0b\x43\x61rtService\x12|\n\x07GetCart\x12\x1c.stoa.cart.v1.GetCartRequest\x1a\x1d.stoa.cart.v1.GetCartResponse\"4\x90\x02\x02\xd2\xe7\x18\t\"\x07user_id\x82\xd3\xe4\x93\x02\x1e\x12\x16/api/v1/cart/{user_id}b\x04\x63\x61rt\x12w\n\x12GetCartForCheckout\x12\'.stoa.cart.v1.GetCartForCheckoutRequest\x1a(.stoa.cart.v1.GetCartForCheckoutResponse\"\x0e\x90\x02\x01\xd2\xe7\x18\x07*\x05order\x12\\\n\tClaimCart\x12\x1e.stoa.cart.v1.ClaimCartRequest\x1a\x1f.stoa.cart.v1.ClaimCartResponse\"\x0e\x90\x02\x02\xd2\xe7\x18\x07*\x05order\x12\x91\x01\n\x0b\x41\x64\x64\x43\x61rtItem\x12 .stoa.cart.v1.AddCartItemRequest\x1a!.stoa.cart.v1.AddCartItemResponse\"=\xd2\xe7\x18\t\"\x07user_id\x82\xd3\xe4\x93\x02*\"\x1c/api/v1/cart/{user_id}/items:\x04itemb\x04\x63\x61rt\x12\xa7\x01\n\x0eUpdateCartItem\x12#.stoa.cart.v1.UpdateCartItemRequest\x1a$.stoa.cart.v1.UpdateCartItemResponse\"J\x90\x02\x02\xd2\xe7\x18\t\"\x07user_id\x82\xd3\xe4\x93\x02\x34\x1a&/api/v1/cart/{user_id}/items/{item_id}:\x04itemb\x04\x63\x61rt\x12\xa1\x01\n\x0eRemoveCartItem\x12#.stoa.cart.v1.RemoveCartItemRequest\x1a$.stoa.cart.v1.RemoveCartItemResponse\"D\x90\x02\x02\xd2\xe7\x18\t\"\x07user_id\x82\xd3\xe4\x93\x02.*&/api/v1/cart/{user_id}/items/{item_id}b\x04\x63\x61rt\x12s\n\tClearCart\x12\x1e.stoa.cart.v1.ClearCartRequest\x1a\x16.google.protobuf.Empty\".\x90\x02\x02\xd2\xe7\x18\t\"\x07user_id\x82\xd3\xe4\x93\x02\x18*\x16/api/v1/cart/{user_id}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,6 +44,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CARTITEM'].fields_by_name['item_id']._serialized_options = b'\342A\001\003'
   _globals['_CARTITEM'].fields_by_name['price']._loaded_options = None
   _globals['_CARTITEM'].fields_by_name['price']._serialized_options = b'\342A\001\003'
+  _globals['_CARTITEM'].fields_by_name['available']._loaded_options = None
+  _globals['_CARTITEM'].fields_by_name['available']._serialized_options = b'\342A\001\003'
   _globals['_NEWCARTITEM'].fields_by_name['product_id']._loaded_options = None
   _globals['_NEWCARTITEM'].fields_by_name['product_id']._serialized_options = b'\342A\001\002\272H\005r\003\260\001\001'
   _globals['_NEWCARTITEM'].fields_by_name['variant_id']._loaded_options = None
@@ -58,6 +62,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETCARTREQUEST'].fields_by_name['user_id']._serialized_options = b'\272H\005r\003\260\001\001'
   _globals['_GETCARTFORCHECKOUTREQUEST'].fields_by_name['user_id']._loaded_options = None
   _globals['_GETCARTFORCHECKOUTREQUEST'].fields_by_name['user_id']._serialized_options = b'\272H\005r\003\260\001\001'
+  _globals['_GETCARTFORCHECKOUTREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_GETCARTFORCHECKOUTREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\002\272H\022r\0202\016^[!-~]{1,100}$\332\347\030?\"=1 to 100 letters, digits or signs, without spaces and accents'
+  _globals['_CLAIMCARTREQUEST'].fields_by_name['user_id']._loaded_options = None
+  _globals['_CLAIMCARTREQUEST'].fields_by_name['user_id']._serialized_options = b'\272H\005r\003\260\001\001'
+  _globals['_CLAIMCARTREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_CLAIMCARTREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\002\272H\022r\0202\016^[!-~]{1,100}$\332\347\030?\"=1 to 100 letters, digits or signs, without spaces and accents'
+  _globals['_CLAIMCARTREQUEST'].fields_by_name['order_id']._loaded_options = None
+  _globals['_CLAIMCARTREQUEST'].fields_by_name['order_id']._serialized_options = b'\342A\001\002\272H\005r\003\260\001\001'
+  _globals['_CLAIMCARTREQUEST'].fields_by_name['version']._loaded_options = None
+  _globals['_CLAIMCARTREQUEST'].fields_by_name['version']._serialized_options = b'\342A\001\002\272H\006r\004\020\001\030@'
   _globals['_ADDCARTITEMREQUEST'].fields_by_name['user_id']._loaded_options = None
   _globals['_ADDCARTITEMREQUEST'].fields_by_name['user_id']._serialized_options = b'\272H\005r\003\260\001\001'
   _globals['_ADDCARTITEMREQUEST'].fields_by_name['item']._loaded_options = None
@@ -78,6 +92,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CARTSERVICE'].methods_by_name['GetCart']._serialized_options = b'\220\002\002\322\347\030\t\"\007user_id\202\323\344\223\002\036\022\026/api/v1/cart/{user_id}b\004cart'
   _globals['_CARTSERVICE'].methods_by_name['GetCartForCheckout']._loaded_options = None
   _globals['_CARTSERVICE'].methods_by_name['GetCartForCheckout']._serialized_options = b'\220\002\001\322\347\030\007*\005order'
+  _globals['_CARTSERVICE'].methods_by_name['ClaimCart']._loaded_options = None
+  _globals['_CARTSERVICE'].methods_by_name['ClaimCart']._serialized_options = b'\220\002\002\322\347\030\007*\005order'
   _globals['_CARTSERVICE'].methods_by_name['AddCartItem']._loaded_options = None
   _globals['_CARTSERVICE'].methods_by_name['AddCartItem']._serialized_options = b'\322\347\030\t\"\007user_id\202\323\344\223\002*\"\034/api/v1/cart/{user_id}/items:\004itemb\004cart'
   _globals['_CARTSERVICE'].methods_by_name['UpdateCartItem']._loaded_options = None
@@ -86,36 +102,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CARTSERVICE'].methods_by_name['RemoveCartItem']._serialized_options = b'\220\002\002\322\347\030\t\"\007user_id\202\323\344\223\002.*&/api/v1/cart/{user_id}/items/{item_id}b\004cart'
   _globals['_CARTSERVICE'].methods_by_name['ClearCart']._loaded_options = None
   _globals['_CARTSERVICE'].methods_by_name['ClearCart']._serialized_options = b'\220\002\002\322\347\030\t\"\007user_id\202\323\344\223\002\030*\026/api/v1/cart/{user_id}'
-  _globals['_CART']._serialized_start=248
-  _globals['_CART']._serialized_end=432
-  _globals['_CARTITEM']._serialized_start=435
-  _globals['_CARTITEM']._serialized_end=614
-  _globals['_NEWCARTITEM']._serialized_start=617
-  _globals['_NEWCARTITEM']._serialized_end=900
-  _globals['_CARTITEMPATCH']._serialized_start=903
-  _globals['_CARTITEMPATCH']._serialized_end=1098
-  _globals['_GETCARTREQUEST']._serialized_start=1100
-  _globals['_GETCARTREQUEST']._serialized_end=1151
-  _globals['_GETCARTRESPONSE']._serialized_start=1153
-  _globals['_GETCARTRESPONSE']._serialized_end=1210
-  _globals['_GETCARTFORCHECKOUTREQUEST']._serialized_start=1212
-  _globals['_GETCARTFORCHECKOUTREQUEST']._serialized_end=1274
-  _globals['_GETCARTFORCHECKOUTRESPONSE']._serialized_start=1276
-  _globals['_GETCARTFORCHECKOUTRESPONSE']._serialized_end=1344
-  _globals['_ADDCARTITEMREQUEST']._serialized_start=1346
-  _globals['_ADDCARTITEMREQUEST']._serialized_end=1460
-  _globals['_ADDCARTITEMRESPONSE']._serialized_start=1462
-  _globals['_ADDCARTITEMRESPONSE']._serialized_end=1523
-  _globals['_UPDATECARTITEMREQUEST']._serialized_start=1526
-  _globals['_UPDATECARTITEMREQUEST']._serialized_end=1680
-  _globals['_UPDATECARTITEMRESPONSE']._serialized_start=1682
-  _globals['_UPDATECARTITEMRESPONSE']._serialized_end=1746
-  _globals['_REMOVECARTITEMREQUEST']._serialized_start=1748
-  _globals['_REMOVECARTITEMREQUEST']._serialized_end=1841
-  _globals['_REMOVECARTITEMRESPONSE']._serialized_start=1843
-  _globals['_REMOVECARTITEMRESPONSE']._serialized_end=1907
-  _globals['_CLEARCARTREQUEST']._serialized_start=1909
-  _globals['_CLEARCARTREQUEST']._serialized_end=1962
-  _globals['_CARTSERVICE']._serialized_start=1965
-  _globals['_CARTSERVICE']._serialized_end=2824
+  _globals['_CART']._serialized_start=305
+  _globals['_CART']._serialized_end=489
+  _globals['_CARTITEM']._serialized_start=492
+  _globals['_CARTITEM']._serialized_end=707
+  _globals['_NEWCARTITEM']._serialized_start=710
+  _globals['_NEWCARTITEM']._serialized_end=993
+  _globals['_CARTITEMPATCH']._serialized_start=996
+  _globals['_CARTITEMPATCH']._serialized_end=1191
+  _globals['_GETCARTREQUEST']._serialized_start=1193
+  _globals['_GETCARTREQUEST']._serialized_end=1244
+  _globals['_GETCARTRESPONSE']._serialized_start=1246
+  _globals['_GETCARTRESPONSE']._serialized_end=1303
+  _globals['_GETCARTFORCHECKOUTREQUEST']._serialized_start=1306
+  _globals['_GETCARTFORCHECKOUTREQUEST']._serialized_end=1493
+  _globals['_GETCARTFORCHECKOUTRESPONSE']._serialized_start=1496
+  _globals['_GETCARTFORCHECKOUTRESPONSE']._serialized_end=1659
+  _globals['_CLAIMCARTREQUEST']._serialized_start=1662
+  _globals['_CLAIMCARTREQUEST']._serialized_end=1922
+  _globals['_CLAIMCARTRESPONSE']._serialized_start=1924
+  _globals['_CLAIMCARTRESPONSE']._serialized_end=2015
+  _globals['_ADDCARTITEMREQUEST']._serialized_start=2017
+  _globals['_ADDCARTITEMREQUEST']._serialized_end=2131
+  _globals['_ADDCARTITEMRESPONSE']._serialized_start=2133
+  _globals['_ADDCARTITEMRESPONSE']._serialized_end=2194
+  _globals['_UPDATECARTITEMREQUEST']._serialized_start=2197
+  _globals['_UPDATECARTITEMREQUEST']._serialized_end=2351
+  _globals['_UPDATECARTITEMRESPONSE']._serialized_start=2353
+  _globals['_UPDATECARTITEMRESPONSE']._serialized_end=2417
+  _globals['_REMOVECARTITEMREQUEST']._serialized_start=2419
+  _globals['_REMOVECARTITEMREQUEST']._serialized_end=2512
+  _globals['_REMOVECARTITEMRESPONSE']._serialized_start=2514
+  _globals['_REMOVECARTITEMRESPONSE']._serialized_end=2578
+  _globals['_CLEARCARTREQUEST']._serialized_start=2580
+  _globals['_CLEARCARTREQUEST']._serialized_end=2633
+  _globals['_CARTSERVICE']._serialized_start=2636
+  _globals['_CARTSERVICE']._serialized_end=3589
 # @@protoc_insertion_point(module_scope)

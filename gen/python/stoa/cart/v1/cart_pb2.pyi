@@ -5,6 +5,7 @@ Shopping carts."""
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -38,7 +39,7 @@ class Cart(_message.Message):
 
     @_builtins.property
     def subtotal(self) -> _money_pb2.Money:
-        """The sum of price times quantity."""
+        """The sum of price times quantity of the items that can be bought."""
 
     @_builtins.property
     def updated_at(self) -> _timestamp_pb2.Timestamp:
@@ -71,6 +72,7 @@ class CartItem(_message.Message):
     VARIANT_ID_FIELD_NUMBER: _builtins.int
     QUANTITY_FIELD_NUMBER: _builtins.int
     PRICE_FIELD_NUMBER: _builtins.int
+    AVAILABLE_FIELD_NUMBER: _builtins.int
     item_id: _builtins.str
     """Which line, given by the cart."""
     product_id: _builtins.str
@@ -79,6 +81,8 @@ class CartItem(_message.Message):
     """The variant."""
     quantity: _builtins.int
     """How many."""
+    available: _builtins.bool
+    """Whether it is on sale. What is not can only be removed, and does not count."""
     @_builtins.property
     def price(self) -> _money_pb2.Money:
         """What one costs."""
@@ -91,10 +95,11 @@ class CartItem(_message.Message):
         variant_id: _builtins.str = ...,
         quantity: _builtins.int = ...,
         price: _money_pb2.Money | None = ...,
+        available: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["price", b"price"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["item_id", b"item_id", "price", b"price", "product_id", b"product_id", "quantity", b"quantity", "variant_id", b"variant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "item_id", b"item_id", "price", b"price", "product_id", b"product_id", "quantity", b"quantity", "variant_id", b"variant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -221,16 +226,20 @@ class GetCartForCheckoutRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     USER_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """Whose cart."""
+    request_id: _builtins.str
+    """The request to place an order."""
     def __init__(
         self,
         *,
         user_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -243,22 +252,100 @@ class GetCartForCheckoutResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CART_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    LAPSED_ORDER_IDS_FIELD_NUMBER: _builtins.int
+    version: _builtins.str
+    """Which state of the cart this is, for ClaimCart."""
+    order_id: _builtins.str
+    """The order for which the request has claimed the cart before; empty if it has not."""
     @_builtins.property
     def cart(self) -> Global___Cart:
-        """The cart."""
+        """The cart; if the request has claimed it already, as it was then."""
+
+    @_builtins.property
+    def lapsed_order_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Orders whose claims have lapsed, so that the cart holds again what they were to be of, and of which no
+        event has come. One that was placed all the same has ordered it.
+        """
 
     def __init__(
         self,
         *,
         cart: Global___Cart | None = ...,
+        version: _builtins.str = ...,
+        order_id: _builtins.str = ...,
+        lapsed_order_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cart", b"cart"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cart", b"cart"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cart", b"cart", "lapsed_order_ids", b"lapsed_order_ids", "order_id", b"order_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetCartForCheckoutResponse: _TypeAlias = GetCartForCheckoutResponse  # noqa: Y015
+
+@_typing.final
+class ClaimCartRequest(_message.Message):
+    """Request of ClaimCart."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.str
+    """Whose cart."""
+    request_id: _builtins.str
+    """The request to place an order."""
+    order_id: _builtins.str
+    """The order that is to be placed."""
+    version: _builtins.str
+    """The cart's version as it was read."""
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        order_id: _builtins.str = ...,
+        version: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["order_id", b"order_id", "request_id", b"request_id", "user_id", b"user_id", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClaimCartRequest: _TypeAlias = ClaimCartRequest  # noqa: Y015
+
+@_typing.final
+class ClaimCartResponse(_message.Message):
+    """Response of ClaimCart."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    TTL_FIELD_NUMBER: _builtins.int
+    order_id: _builtins.str
+    """The order that the cart is claimed for: the one that the request named first."""
+    @_builtins.property
+    def ttl(self) -> _duration_pb2.Duration:
+        """For how long from now. An order that is placed later than that does not have what it is of."""
+
+    def __init__(
+        self,
+        *,
+        order_id: _builtins.str = ...,
+        ttl: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ttl", b"ttl"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["order_id", b"order_id", "ttl", b"ttl"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClaimCartResponse: _TypeAlias = ClaimCartResponse  # noqa: Y015
 
 @_typing.final
 class AddCartItemRequest(_message.Message):

@@ -47,6 +47,11 @@ class CartServiceStub:
                 request_serializer=stoa_dot_cart_dot_v1_dot_cart__pb2.GetCartForCheckoutRequest.SerializeToString,
                 response_deserializer=stoa_dot_cart_dot_v1_dot_cart__pb2.GetCartForCheckoutResponse.FromString,
                 _registered_method=True)
+        self.ClaimCart = channel.unary_unary(
+                '/stoa.cart.v1.CartService/ClaimCart',
+                request_serializer=stoa_dot_cart_dot_v1_dot_cart__pb2.ClaimCartRequest.SerializeToString,
+                response_deserializer=stoa_dot_cart_dot_v1_dot_cart__pb2.ClaimCartResponse.FromString,
+                _registered_method=True)
         self.AddCartItem = channel.unary_unary(
                 '/stoa.cart.v1.CartService/AddCartItem',
                 request_serializer=stoa_dot_cart_dot_v1_dot_cart__pb2.AddCartItemRequest.SerializeToString,
@@ -82,6 +87,16 @@ class CartServiceServicer:
 
     def GetCartForCheckout(self, request, context):
         """Reads a cart for checkout, with the prices that its owner last saw.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ClaimCart(self, request, context):
+        """Takes everything out of a cart for an order that is about to be placed, if the cart is as it was read, and
+        holds it: nobody else can order it. The claim lapses unless order.placed comes; order.confirmed ends it,
+        order.cancelled puts everything back. The same request claims once, however often it asks: each time it
+        gets the order that it claimed for first, and time anew. Refused with CART_EMPTY or CART_CHANGED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -127,6 +142,11 @@ def add_CartServiceServicer_to_server(servicer, server):
                     servicer.GetCartForCheckout,
                     request_deserializer=stoa_dot_cart_dot_v1_dot_cart__pb2.GetCartForCheckoutRequest.FromString,
                     response_serializer=stoa_dot_cart_dot_v1_dot_cart__pb2.GetCartForCheckoutResponse.SerializeToString,
+            ),
+            'ClaimCart': grpc.unary_unary_rpc_method_handler(
+                    servicer.ClaimCart,
+                    request_deserializer=stoa_dot_cart_dot_v1_dot_cart__pb2.ClaimCartRequest.FromString,
+                    response_serializer=stoa_dot_cart_dot_v1_dot_cart__pb2.ClaimCartResponse.SerializeToString,
             ),
             'AddCartItem': grpc.unary_unary_rpc_method_handler(
                     servicer.AddCartItem,
@@ -204,6 +224,33 @@ class CartService:
             '/stoa.cart.v1.CartService/GetCartForCheckout',
             stoa_dot_cart_dot_v1_dot_cart__pb2.GetCartForCheckoutRequest.SerializeToString,
             stoa_dot_cart_dot_v1_dot_cart__pb2.GetCartForCheckoutResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ClaimCart(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stoa.cart.v1.CartService/ClaimCart',
+            stoa_dot_cart_dot_v1_dot_cart__pb2.ClaimCartRequest.SerializeToString,
+            stoa_dot_cart_dot_v1_dot_cart__pb2.ClaimCartResponse.FromString,
             options,
             channel_credentials,
             insecure,

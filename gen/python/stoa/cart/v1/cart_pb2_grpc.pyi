@@ -21,6 +21,12 @@ class CartServiceStub:
     """Reads a cart with prices as of now; an empty one if there is none."""
     GetCartForCheckout: _aio.UnaryUnaryMultiCallable[_cart_pb2.GetCartForCheckoutRequest, _cart_pb2.GetCartForCheckoutResponse]
     """Reads a cart for checkout, with the prices that its owner last saw."""
+    ClaimCart: _aio.UnaryUnaryMultiCallable[_cart_pb2.ClaimCartRequest, _cart_pb2.ClaimCartResponse]
+    """Takes everything out of a cart for an order that is about to be placed, if the cart is as it was read, and
+    holds it: nobody else can order it. The claim lapses unless order.placed comes; order.confirmed ends it,
+    order.cancelled puts everything back. The same request claims once, however often it asks: each time it
+    gets the order that it claimed for first, and time anew. Refused with CART_EMPTY or CART_CHANGED.
+    """
     AddCartItem: _aio.UnaryUnaryMultiCallable[_cart_pb2.AddCartItemRequest, _cart_pb2.AddCartItemResponse]
     """Puts a variant into the cart, if that many are in stock. A variant that is there already gets the sum."""
     UpdateCartItem: _aio.UnaryUnaryMultiCallable[_cart_pb2.UpdateCartItemRequest, _cart_pb2.UpdateCartItemResponse]
@@ -48,6 +54,18 @@ class CartServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_cart_pb2.GetCartForCheckoutRequest, _abc.Awaitable[_cart_pb2.GetCartForCheckoutResponse]],
     ) -> _abc.Awaitable[_cart_pb2.GetCartForCheckoutResponse]:
         """Reads a cart for checkout, with the prices that its owner last saw."""
+
+    @_abc_1.abstractmethod
+    def ClaimCart(
+        self,
+        request: _cart_pb2.ClaimCartRequest,
+        context: _aio.ServicerContext[_cart_pb2.ClaimCartRequest, _abc.Awaitable[_cart_pb2.ClaimCartResponse]],
+    ) -> _abc.Awaitable[_cart_pb2.ClaimCartResponse]:
+        """Takes everything out of a cart for an order that is about to be placed, if the cart is as it was read, and
+        holds it: nobody else can order it. The claim lapses unless order.placed comes; order.confirmed ends it,
+        order.cancelled puts everything back. The same request claims once, however often it asks: each time it
+        gets the order that it claimed for first, and time anew. Refused with CART_EMPTY or CART_CHANGED.
+        """
 
     @_abc_1.abstractmethod
     def AddCartItem(

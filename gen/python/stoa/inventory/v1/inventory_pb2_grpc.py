@@ -89,7 +89,8 @@ class InventoryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def AdjustInventory(self, request, context):
-        """Adds to the stock of a variant or takes from it. The same `request_id` counts once.
+        """Adds to the stock of a variant or takes from it. The same `request_id` counts once; with another delta or reason it
+        is refused (REQUEST_ID_REUSED). What is not sold any more is not counted (VARIANT_WITHDRAWN).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -23,7 +23,9 @@ class InventoryServiceStub:
     ListInventory: _aio.UnaryUnaryMultiCallable[_inventory_pb2.ListInventoryRequest, _inventory_pb2.ListInventoryResponse]
     """Lists stock, the scarcest first."""
     AdjustInventory: _aio.UnaryUnaryMultiCallable[_inventory_pb2.AdjustInventoryRequest, _inventory_pb2.AdjustInventoryResponse]
-    """Adds to the stock of a variant or takes from it. The same `request_id` counts once."""
+    """Adds to the stock of a variant or takes from it. The same `request_id` counts once; with another delta or reason it
+    is refused (REQUEST_ID_REUSED). What is not sold any more is not counted (VARIANT_WITHDRAWN).
+    """
     SetThreshold: _aio.UnaryUnaryMultiCallable[_inventory_pb2.SetThresholdRequest, _inventory_pb2.SetThresholdResponse]
     """Sets below how many available a variant counts as low."""
 
@@ -60,7 +62,9 @@ class InventoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _inventory_pb2.AdjustInventoryRequest,
         context: _aio.ServicerContext[_inventory_pb2.AdjustInventoryRequest, _abc.Awaitable[_inventory_pb2.AdjustInventoryResponse]],
     ) -> _abc.Awaitable[_inventory_pb2.AdjustInventoryResponse]:
-        """Adds to the stock of a variant or takes from it. The same `request_id` counts once."""
+        """Adds to the stock of a variant or takes from it. The same `request_id` counts once; with another delta or reason it
+        is refused (REQUEST_ID_REUSED). What is not sold any more is not counted (VARIANT_WITHDRAWN).
+        """
 
     @_abc_1.abstractmethod
     def SetThreshold(

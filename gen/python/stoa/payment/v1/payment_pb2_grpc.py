@@ -79,7 +79,8 @@ class PaymentServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RefundPayment(self, request, context):
-        """Gives money back: all that is left of a payment, or a part. The same `request_id` refunds once.
+        """Gives money back: all that is left of a payment, or a part. The same `request_id` refunds once; with another amount
+        or reason it is refused (REQUEST_ID_REUSED). An order of which all is given back before it is sent is cancelled.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

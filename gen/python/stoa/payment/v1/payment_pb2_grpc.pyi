@@ -24,7 +24,9 @@ class PaymentServiceStub:
     GetPayment: _aio.UnaryUnaryMultiCallable[_payment_pb2.GetPaymentRequest, _payment_pb2.GetPaymentResponse]
     """Reads a payment: its payer's or, for staff, any."""
     RefundPayment: _aio.UnaryUnaryMultiCallable[_payment_pb2.RefundPaymentRequest, _payment_pb2.RefundPaymentResponse]
-    """Gives money back: all that is left of a payment, or a part. The same `request_id` refunds once."""
+    """Gives money back: all that is left of a payment, or a part. The same `request_id` refunds once; with another amount
+    or reason it is refused (REQUEST_ID_REUSED). An order of which all is given back before it is sent is cancelled.
+    """
     ReceiveWebhook: _aio.UnaryUnaryMultiCallable[_payment_pb2.ReceiveWebhookRequest, _empty_pb2.Empty]
     """Takes the payment gateway's notices. They prove themselves by a signature over the body."""
 
@@ -55,7 +57,9 @@ class PaymentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _payment_pb2.RefundPaymentRequest,
         context: _aio.ServicerContext[_payment_pb2.RefundPaymentRequest, _abc.Awaitable[_payment_pb2.RefundPaymentResponse]],
     ) -> _abc.Awaitable[_payment_pb2.RefundPaymentResponse]:
-        """Gives money back: all that is left of a payment, or a part. The same `request_id` refunds once."""
+        """Gives money back: all that is left of a payment, or a part. The same `request_id` refunds once; with another amount
+        or reason it is refused (REQUEST_ID_REUSED). An order of which all is given back before it is sent is cancelled.
+        """
 
     @_abc_1.abstractmethod
     def ReceiveWebhook(

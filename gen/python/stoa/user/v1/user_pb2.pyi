@@ -162,9 +162,11 @@ class CreateUserRequest(_message.Message):
     FIRST_NAME_FIELD_NUMBER: _builtins.int
     LAST_NAME_FIELD_NUMBER: _builtins.int
     email: _builtins.str
-    """Where mail reaches the owner."""
+    """Where mail reaches the owner. Its domain may be written in Unicode."""
     password: _builtins.str
-    """At least 8 characters; kept only as an argon2id hash."""
+    """At least 8 characters, and none of the most common passwords. It is the same however its letters are composed
+    (RFC 8265, OpaqueString); kept only as an argon2id hash.
+    """
     first_name: _builtins.str
     """The given name."""
     last_name: _builtins.str
@@ -298,22 +300,26 @@ class UserPatch(_message.Message):
     EMAIL_FIELD_NUMBER: _builtins.int
     FIRST_NAME_FIELD_NUMBER: _builtins.int
     LAST_NAME_FIELD_NUMBER: _builtins.int
+    CURRENT_PASSWORD_FIELD_NUMBER: _builtins.int
     email: _builtins.str
     """The new email."""
     first_name: _builtins.str
     """The new given name."""
     last_name: _builtins.str
     """The new family name."""
+    current_password: _builtins.str
+    """The password of whoever asks, needed for another email."""
     def __init__(
         self,
         *,
         email: _builtins.str | None = ...,
         first_name: _builtins.str | None = ...,
         last_name: _builtins.str | None = ...,
+        current_password: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_email", b"_email", "_first_name", b"_first_name", "_last_name", b"_last_name", "email", b"email", "first_name", b"first_name", "last_name", b"last_name"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_email", b"_email", "_first_name", b"_first_name", "_last_name", b"_last_name", "email", b"email", "first_name", b"first_name", "last_name", b"last_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_email", b"_email", "_first_name", b"_first_name", "_last_name", b"_last_name", "current_password", b"current_password", "email", b"email", "first_name", b"first_name", "last_name", b"last_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__email: _TypeAlias = _typing.Literal["email"]  # noqa: Y015
     _WhichOneofArgType__email: _TypeAlias = _typing.Literal["_email", b"_email"]  # noqa: Y015
@@ -609,7 +615,7 @@ class Tokens(_message.Message):
     access_token: _builtins.str
     """A JWT for the header `Authorization: Bearer …`."""
     refresh_token: _builtins.str
-    """For AuthService.Refresh, once."""
+    """For AuthService.Refresh, once; a client that did not get the answer may try again at once."""
     token_type: _builtins.str
     """Always `Bearer`."""
     expires_in: _builtins.int

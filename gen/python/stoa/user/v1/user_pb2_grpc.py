@@ -84,7 +84,7 @@ class UserServiceServicer:
     """
 
     def CreateUser(self, request, context):
-        """Registers an account. The email is unique without regard to case.
+        """Registers an account. The email is unique without regard to case, and to how its domain is written.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -98,7 +98,8 @@ class UserServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateUser(self, request, context):
-        """Changes the fields of an account that the body carries.
+        """Changes the fields of an account that the body carries. Another email needs the caller's password, and ends
+        the other sessions of the account.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -448,14 +449,16 @@ class AuthServiceServicer:
     """
 
     def Login(self, request, context):
-        """Exchanges email and password for tokens. Repeated failures lock the account for a while.
+        """Exchanges email and password for tokens. Repeated failures lock the account for where they come from, and slow
+        it down for places where its owner never signed in.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Refresh(self, request, context):
-        """Exchanges a refresh token for new tokens. Each works once; a second use revokes its whole family.
+        """Exchanges a refresh token for new tokens. Each works once: a second use within a few seconds gets the same
+        successor, a later one revokes the whole family.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

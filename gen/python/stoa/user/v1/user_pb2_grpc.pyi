@@ -18,11 +18,13 @@ class UserServiceStub:
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateUser: _aio.UnaryUnaryMultiCallable[_user_pb2.CreateUserRequest, _user_pb2.CreateUserResponse]
-    """Registers an account. The email is unique without regard to case."""
+    """Registers an account. The email is unique without regard to case, and to how its domain is written."""
     GetUser: _aio.UnaryUnaryMultiCallable[_user_pb2.GetUserRequest, _user_pb2.GetUserResponse]
     """Reads an account."""
     UpdateUser: _aio.UnaryUnaryMultiCallable[_user_pb2.UpdateUserRequest, _user_pb2.UpdateUserResponse]
-    """Changes the fields of an account that the body carries."""
+    """Changes the fields of an account that the body carries. Another email needs the caller's password, and ends
+    the other sessions of the account.
+    """
     ListAddresses: _aio.UnaryUnaryMultiCallable[_user_pb2.ListAddressesRequest, _user_pb2.ListAddressesResponse]
     """Lists the addresses of an account, defaults first."""
     GetAddress: _aio.UnaryUnaryMultiCallable[_user_pb2.GetAddressRequest, _user_pb2.GetAddressResponse]
@@ -43,7 +45,7 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _user_pb2.CreateUserRequest,
         context: _aio.ServicerContext[_user_pb2.CreateUserRequest, _abc.Awaitable[_user_pb2.CreateUserResponse]],
     ) -> _abc.Awaitable[_user_pb2.CreateUserResponse]:
-        """Registers an account. The email is unique without regard to case."""
+        """Registers an account. The email is unique without regard to case, and to how its domain is written."""
 
     @_abc_1.abstractmethod
     def GetUser(
@@ -59,7 +61,9 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _user_pb2.UpdateUserRequest,
         context: _aio.ServicerContext[_user_pb2.UpdateUserRequest, _abc.Awaitable[_user_pb2.UpdateUserResponse]],
     ) -> _abc.Awaitable[_user_pb2.UpdateUserResponse]:
-        """Changes the fields of an account that the body carries."""
+        """Changes the fields of an account that the body carries. Another email needs the caller's password, and ends
+        the other sessions of the account.
+        """
 
     @_abc_1.abstractmethod
     def ListAddresses(
@@ -108,9 +112,13 @@ class AuthServiceStub:
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Login: _aio.UnaryUnaryMultiCallable[_user_pb2.LoginRequest, _user_pb2.LoginResponse]
-    """Exchanges email and password for tokens. Repeated failures lock the account for a while."""
+    """Exchanges email and password for tokens. Repeated failures lock the account for where they come from, and slow
+    it down for places where its owner never signed in.
+    """
     Refresh: _aio.UnaryUnaryMultiCallable[_user_pb2.RefreshRequest, _user_pb2.RefreshResponse]
-    """Exchanges a refresh token for new tokens. Each works once; a second use revokes its whole family."""
+    """Exchanges a refresh token for new tokens. Each works once: a second use within a few seconds gets the same
+    successor, a later one revokes the whole family.
+    """
     Logout: _aio.UnaryUnaryMultiCallable[_user_pb2.LogoutRequest, _empty_pb2.Empty]
     """Revokes the family of a refresh token. Succeeds for an unknown one too."""
     GetJwks: _aio.UnaryUnaryMultiCallable[_user_pb2.GetJwksRequest, _user_pb2.GetJwksResponse]
@@ -125,7 +133,9 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _user_pb2.LoginRequest,
         context: _aio.ServicerContext[_user_pb2.LoginRequest, _abc.Awaitable[_user_pb2.LoginResponse]],
     ) -> _abc.Awaitable[_user_pb2.LoginResponse]:
-        """Exchanges email and password for tokens. Repeated failures lock the account for a while."""
+        """Exchanges email and password for tokens. Repeated failures lock the account for where they come from, and slow
+        it down for places where its owner never signed in.
+        """
 
     @_abc_1.abstractmethod
     def Refresh(
@@ -133,7 +143,9 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _user_pb2.RefreshRequest,
         context: _aio.ServicerContext[_user_pb2.RefreshRequest, _abc.Awaitable[_user_pb2.RefreshResponse]],
     ) -> _abc.Awaitable[_user_pb2.RefreshResponse]:
-        """Exchanges a refresh token for new tokens. Each works once; a second use revokes its whole family."""
+        """Exchanges a refresh token for new tokens. Each works once: a second use within a few seconds gets the same
+        successor, a later one revokes the whole family.
+        """
 
     @_abc_1.abstractmethod
     def Logout(
