@@ -4,7 +4,8 @@
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 
 import pytest
 
@@ -31,7 +32,7 @@ WHOLE = {
 # How the orders of a scenario can end, "" without having been placed: in no other way, and in each of these.
 BOUGHT, REFUSED = "confirmed", "cancelled"
 SOLD, UNSOLD = {("",), (BOUGHT,), (REFUSED,)}, {("",), (REFUSED,)}
-ENDS: dict[str, set[tuple[str, ...]]] = {
+ENDS = {
     "a good card": SOLD,
     "a declined card": UNSOLD,
     "a card that is captured late": SOLD,
@@ -63,7 +64,7 @@ FIRST = {
     "a cart whose consumer has no inbox": Scenario((0,), (GOOD, GOOD), one_cart=True, remembers=False),
 }
 # Ends that must be among those of these: who has a good card gets what there is.
-REACHED: dict[str, set[tuple[str, ...]]] = {
+REACHED: Mapping[str, AbstractSet[tuple[str, ...]]] = {
     "two use cases of payment at once": {(BOUGHT,), (REFUSED,)},
     "two at once, captured late": {(BOUGHT,), (REFUSED,)},
     "staff refund a part meanwhile": {(BOUGHT,), (REFUSED,)},
