@@ -243,7 +243,7 @@ async def test_what_no_service_reads_does_not_reach_one(edge: Edge) -> None:
     assert answer.status_code == 200, answer.text
     got = edge.services.last.metadata
     assert {name: got[name] for name in read} == read
-    assert got.keys() == {*read, "x-request-id"}
+    assert got.keys() == {*read, "x-request-id", "x-stoa-client-address"}
 
 
 @pytest.mark.parametrize(

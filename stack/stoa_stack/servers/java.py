@@ -56,7 +56,7 @@ async def write_archive(pid: int, archive: Path) -> None:
 
     It takes a processor for some seconds, in a process of its own.
     """
-    unfinished = archive.with_name(f".{archive.name}-{pid}")
+    unfinished = archive.with_suffix(f".{pid}")
     try:
         process = await asyncio.create_subprocess_exec(
             JAVA.with_name("jcmd"), str(pid), "VM.cds", "static_dump", unfinished,
@@ -70,4 +70,5 @@ async def write_archive(pid: int, archive: Path) -> None:
     except OSError as error:
         _log.warning("no archive of classes was written: %s", error)
     finally:
-        unfinished.unlink(missing_ok=True)
+        for left in archive.parent.glob(f"{unfinished.name}*"):  # its list of classes, too
+            left.unlink(missing_ok=True)
