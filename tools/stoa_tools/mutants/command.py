@@ -129,7 +129,8 @@ def mutants(
 ) -> None:
     """Run the tests on `count` mutants that `seed` draws, and print what became of them.
 
-    Raises typer.Exit if less than `least` per cent of them were killed, or the tests fail as they are.
+    Tests that fail as they are have no say. Raises typer.Exit if less than `least` per cent were killed, or
+    the tests can't be run.
     """
     began = time.monotonic()
     chosen = modules(wanted)
@@ -249,14 +250,16 @@ def _watch(console: Console, workers: _Workers, chosen: Sequence[Module]) -> Map
         def watch(number: int, tests: tuple[str, ...]) -> Calls:
             report, output = Path(folder, f"{number}.json"), Path(folder, f"{number}.log")
             task = Task(tests, 600, watched=watched, report=str(report), output=str(output))
-            if workers.run(task) != 0:
+            if workers.run(task) not in (0, 1):
                 console.print(output.read_text(), markup=False)
-                console.print("[red]The tests fail as they are.[/]")
+                console.print("[red]The tests can't be run as they are.[/]")
                 raise typer.Exit(1)
             return Calls(**json.loads(report.read_text()))
 
         for tests, seen in zip(parts, pool.map(watch, range(len(parts)), parts), strict=True):
             calls[tests] = seen
+            for test in seen.failed:
+                console.print(f"[yellow]fails as it is, and is not asked:[/] {test}", soft_wrap=True)
     libraries = list(dict.fromkeys(name for seen in calls.values() for name in seen.libraries))
     for worker in workers.all:
         worker.preload(libraries)

@@ -32,7 +32,6 @@ import hypothesis
 import pytest
 
 _MEMORY = 4 * 2**30  # bytes that a mutant's tests may take
-_ALL_PASSED, _NONE_CHOSEN = pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED
 
 
 @dataclass(frozen=True)
@@ -65,6 +64,8 @@ class Calls:
     """Modules that are not of ours, in the order of their import."""
     ours: list[str] = field(default_factory=list)
     """Those that are."""
+    failed: list[str] = field(default_factory=list)
+    """Tests that fail as they are, so that they say nothing about a mutant."""
 
 
 def main() -> None:
@@ -161,12 +162,13 @@ def _run(task: Task) -> int:
     files = [test.partition("::")[0] for test in task.chosen]
     code = pytest.main(
         [
-            *("-q", "-x", "-p", "no:cacheprovider", "-m", "not stack and not slow and not upgrade"),
+            *("-q", "-p", "no:cacheprovider", "-m", "not stack and not slow and not upgrade"),
+            *([] if watch else ["-x"]),
             *(dict.fromkeys(files) if files else task.folders),
         ],
         plugins,
     )
-    if watch and code == _ALL_PASSED:
+    if watch:
         Path(task.report).write_text(json.dumps(asdict(watch.calls())))
     return int(code)
 
@@ -226,6 +228,7 @@ class _Watch:
         self._test = ""
         self._seconds: dict[str, float] = {}
         self._called: dict[str, dict[str, None]] = {}
+        self._failed: dict[str, None] = {}
         sys.setprofile(self._note)
         threading.setprofile(self._note)
 
@@ -244,6 +247,11 @@ class _Watch:
         finally:
             self._seconds[item.nodeid], self._test = time.monotonic() - began, ""
 
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Note what fails."""
+        if report.failed:
+            self._failed[report.nodeid] = None
+
     def calls(self) -> Calls:
         """What was noted."""
         sys.setprofile(None)
@@ -257,8 +265,10 @@ class _Watch:
                 libraries.append(name)
             elif "tests" not in Path(file).parts and Path(file).stem != "conftest":
                 ours.append(name)
-        called = {name: list(tests) for name, tests in self._called.items()}
-        return Calls(self._seconds, called, libraries, ours)
+        called = {
+            name: [test for test in tests if test not in self._failed] for name, tests in self._called.items()
+        }
+        return Calls(self._seconds, called, libraries, ours, list(self._failed))
 
 
 if __name__ == "__main__":
