@@ -478,6 +478,7 @@ class CartState:
     claims: tuple[cart_model.Claim, ...] = ()
     inbox: frozenset[UUID] = frozenset()
     added: int = 0
+    lapses: int = 0
 
     def at_last(self) -> Cart:
         """Return the cart as it will be found."""
@@ -510,7 +511,10 @@ class CartService:
 
     def look(self, state: CartState) -> Outcome[CartState]:
         """Its owner looks at it when what was claimed may be in it again."""
-        return self._do(state, lambda carts: carts.get(USER), LAPSED)[0]
+        outcome, _ = self._do(state, lambda carts: carts.get(USER), LAPSED)
+        if outcome.state == state:
+            return outcome
+        return replace(outcome, state=replace(outcome.state, lapses=state.lapses + 1))
 
     def add(self, state: CartState) -> Outcome[CartState]:
         """Its owner puts in one more of the first variant."""

@@ -16,6 +16,7 @@ from stoa_cart.model import (
     MAX_QUANTITY,
     MAX_SUBTOTAL,
     Cart,
+    CartChanged,
     CartFull,
     Claim,
     Item,
@@ -225,6 +226,20 @@ def test_whatever_becomes_of_a_claim_nothing_is_lost_and_nothing_doubles(
         }
     if "confirmed" in ends and "lapse" not in events and "cancelled" not in events:
         assert contents(cart) == since
+
+
+def test_who_read_the_cart_before_a_claim_lapsed_once_more_is_refused() -> None:
+    """The claim's order may have been placed since: its things are in the cart, and are sold."""
+    cart = cart_of({VARIANTS[0]: 1})
+    one_hour = timedelta(hours=1)
+    cart.claim("first", new_id(), cart.version, NOW, LATER)
+    cart.lapse(LATER)
+    read = cart.checkout("second")
+    again = cart.checkout("first")
+    cart.claim("first", new_id(), again.version, LATER, LATER + one_hour)
+    cart.lapse(LATER + one_hour)
+    with pytest.raises(CartChanged):
+        cart.claim("second", new_id(), read.version, LATER + one_hour, LATER + 2 * one_hour)
 
 
 def test_an_empty_cart_costs_nothing() -> None:
