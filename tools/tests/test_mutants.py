@@ -198,7 +198,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, float
 
 
 def outcomes(printed: str) -> Sequence[str]:
-    (total,) = [line.split() for line in printed.splitlines() if line.startswith("in all")]
+    (total,) = [line.split() for line in printed.splitlines() if line.strip().startswith("in all")]
     return total[2:]
 
 
