@@ -5,6 +5,7 @@ opens new ones for each look, as one command after another does.
 """
 
 import sys
+import time
 from contextlib import ExitStack, closing
 
 from stoa_ops.dead_letters import DeadLetters
@@ -12,6 +13,7 @@ from stoa_ops.groups import progress, standing
 from stoa_ops.services import consuming
 from stoa_ops.topics import OffsetReader, TopicReader
 
+_PAUSE = 0.02  # seconds
 _LOOKS = {"kept": 1_000_000, "opened": 1}
 
 
@@ -32,6 +34,7 @@ def main(bootstrap: str, looks: int) -> None:
                     letters.read(topics)
                 except ConnectionError:
                     continue
+                time.sleep(_PAUSE)
 
 
 if __name__ == "__main__":

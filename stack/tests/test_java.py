@@ -9,7 +9,7 @@ from stoa_stack.servers import java
 
 
 def test_a_server_without_an_archive_of_its_classes_starts_and_says_nothing_of_it(tmp_path: Path) -> None:
-    command = [java.JAVA, *java.flags(heap_mb=64), *java.archived(tmp_path / "none.jsa"), "-version"]
+    command = [str(java.JAVA), *java.flags(heap_mb=64), *java.archived(tmp_path / "none.jsa"), "-version"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "error" not in done.stdout + done.stderr
 

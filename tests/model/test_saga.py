@@ -4,8 +4,8 @@
 """
 
 import os
-from collections.abc import Callable
-from itertools import product
+from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 
 import pytest
 
@@ -28,7 +28,6 @@ WHOLE = {
     "consumers without an inbox": Scenario((1,), (GOOD,), remembers=False),
     "a payment service that never answers": Scenario((1,), (GOOD,), payment_answers=False),
     "one cart, and nothing left": Scenario((0,), (GOOD,), one_cart=True),
-    "a cart in two tabs, and nothing fails": Scenario((1,), (GOOD, GOOD), one_cart=True, faults=False),
 }
 # How the orders of a scenario can end, "" without having been placed: in no other way, and in each of these.
 BOUGHT, REFUSED = "confirmed", "cancelled"
@@ -42,10 +41,6 @@ ENDS = {
     "consumers without an inbox": SOLD,
     "a payment service that never answers": UNSOLD,
     "one cart, and nothing left": UNSOLD,
-    "a cart in two tabs, and nothing fails": {
-        *product(("", BOUGHT, REFUSED), repeat=2),
-    }
-    - {(BOUGHT, BOUGHT)},
 }
 # Of these as many as were asked for, the nearest first.
 FIRST = {
@@ -62,13 +57,14 @@ FIRST = {
     "two buyers of two variants": Scenario((2, 1), (Buyer((1, 1)), Buyer((2, 1)))),
     "two buyers, and nothing fails": Scenario((1,), (GOOD, GOOD), faults=False),
     "three buyers of two": Scenario((2,), (GOOD, GOOD, DECLINED)),
+    "a cart in two tabs, and nothing fails": Scenario((1,), (GOOD, GOOD), one_cart=True, faults=False),
     "a cart in two tabs": Scenario((2,), (GOOD, GOOD), one_cart=True),
     "a cart in two tabs, and nothing left": Scenario((0,), (GOOD, GOOD), one_cart=True, adds=1),
     "a cart that is ordered with another card": Scenario((2,), (DECLINED, GOOD), one_cart=True, adds=1),
     "a cart whose consumer has no inbox": Scenario((0,), (GOOD, GOOD), one_cart=True, remembers=False),
 }
 # Ends that must be among those of these: who has a good card gets what there is.
-REACHED = {
+REACHED: Mapping[str, AbstractSet[tuple[str, ...]]] = {
     "two use cases of payment at once": {(BOUGHT,), (REFUSED,)},
     "two at once, captured late": {(BOUGHT,), (REFUSED,)},
     "staff refund a part meanwhile": {(BOUGHT,), (REFUSED,)},
@@ -78,6 +74,7 @@ REACHED = {
     "two buyers of two variants": {(BOUGHT, REFUSED), (REFUSED, BOUGHT)},
     "two buyers, and nothing fails": {(BOUGHT, REFUSED), (REFUSED, BOUGHT)},
     "three buyers of two": {(BOUGHT, BOUGHT, REFUSED)},
+    "a cart in two tabs, and nothing fails": {(BOUGHT, ""), ("", BOUGHT)},
     "a cart in two tabs": {(BOUGHT, ""), ("", BOUGHT)},
     "a cart in two tabs, and nothing left": {(REFUSED, ""), ("", REFUSED)},
     "a cart that is ordered with another card": {("", BOUGHT), (REFUSED, BOUGHT)},
@@ -100,7 +97,8 @@ def test_every_promise_holds_in_all_states_of(
 def test_every_promise_holds_in_the_first_states_of(
     name: str, shop: Callable[..., Shop], note: Callable[[str, Report], None]
 ) -> None:
-    report = explore(shop(FIRST[name]), _STATES)
+    # Placing an order step by step makes a state of a cart dearer than others.
+    report = explore(shop(FIRST[name]), _STATES // 6 if FIRST[name].one_cart else _STATES)
     note(name, report)
     assert not report.wrong, str(report)
     assert REACHED[name] <= report.outcomes

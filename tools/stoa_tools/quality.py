@@ -6,7 +6,7 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import typer
@@ -18,6 +18,7 @@ from stoa_tools import on_stack, workspace
 
 # A process per core; the tests of a file stay together, and files run in the order of their collection.
 _IN_PARALLEL = ("-n", "auto", "--maxprocesses", "4", "--dist", "loadfile", "--no-loadscope-reorder")
+_TAKE_A_VALUE = frozenset({"-c", "-k", "-m", "-n", "-o", "-p", "-r", "-W"})  # short options of pytest
 _PYTEST_CACHE = CHECKOUT / ".pytest_cache"
 
 
@@ -94,8 +95,7 @@ def some_tests(console: Console, arguments: Sequence[str]) -> None:
 
     Raises typer.Exit if one fails.
     """
-    chosen = (_from_here(argument) for argument in arguments)
-    run(console, "tests", "pytest", "-p", "stoa_tools.on_stack", *chosen)
+    run(console, "tests", "pytest", "-p", "stoa_tools.on_stack", *_from_here(arguments))
 
 
 def _print_failures(console: Console) -> None:
@@ -110,7 +110,9 @@ def _print_failures(console: Console) -> None:
     console.print("Run them again, on a stack that is kept: stoa test --last-failed")
 
 
-def _from_here(argument: str) -> str:
-    """A path as pytest finds it, which runs in the checkout's root; other arguments as they are."""
-    path, *rest = argument.split("::")
-    return "::".join([str(Path(path).resolve()), *rest]) if Path(path).exists() else argument
+def _from_here(arguments: Sequence[str]) -> Iterator[str]:
+    """Paths as pytest finds them, which runs in the checkout's root; other arguments as they are."""
+    for before, argument in zip(("", *arguments), arguments, strict=False):
+        path, *rest = argument.split("::")
+        is_path = before not in _TAKE_A_VALUE and Path(path).exists()
+        yield "::".join([str(Path(path).resolve()), *rest]) if is_path else argument
