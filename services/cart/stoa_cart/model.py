@@ -198,7 +198,10 @@ class Cart:
             if (prices := on_sale.get(item.product_id)) is None:
                 continue
             price = prices.get(item.variant_id)
-            line = replace(item, price=price or item.price, available=price is not None)
+            if price is None:
+                line = replace(item, available=False)
+            else:
+                line = replace(item, price=price, available=True)
             if line != item:
                 seen = [*self.items]
                 seen[position] = line
@@ -345,7 +348,8 @@ class Cart:
         self._end(claim)
 
     def _claim_of(self, request_id: str) -> Claim | None:
-        return next((claim for claim in self.claims if claim.request_id == request_id), None)
+        # None for a request that has no id: orders that claimed nothing are noted without one.
+        return next((claim for claim in self.claims if request_id and claim.request_id == request_id), None)
 
     def _claim_for(self, order_id: UUID) -> Claim | None:
         return next((claim for claim in self.claims if claim.order_id == order_id), None)
