@@ -1,7 +1,7 @@
 """Carts: what may be put into one, and what it costs.
 
 A cart shows prices, and its owner orders at the prices shown: a line's price is the one that its owner last
-saw. `Cart.see` brings the lines up to date, and is called whenever the cart goes to its owner. The order
+saw. `Cart.refresh` brings the lines up to date, and is called whenever the cart goes to its owner. The order
 service compares the prices seen with today's, so that a price that changed since is an error at checkout, and
 another look at the cart resolves it.
 
@@ -187,7 +187,7 @@ class Cart:
                 return item
         raise ItemNotFound(f"item {item_id} is not in the cart")
 
-    def see(self, on_sale: Mapping[UUID, Mapping[UUID, Money]]) -> None:
+    def refresh(self, on_sale: Mapping[UUID, Mapping[UUID, Money]]) -> None:
         """Take over what is on sale now, and for how much: by product, the prices of its variants.
 
         A line whose product is not among them stays as it was seen; one whose variant is not is unavailable.
