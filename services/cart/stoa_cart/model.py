@@ -115,6 +115,9 @@ class ClaimState(StrEnum):
     """It was confirmed or cancelled, and nothing more follows."""
 
 
+_ENDED = (ClaimState.CONFIRMED, ClaimState.OVER)  # the order holds nothing of the cart
+
+
 @dataclass(frozen=True, slots=True)
 class Claim:
     """An order's hold on what was in the cart.
@@ -358,14 +361,20 @@ class Cart:
         self._remember(replace(claim, state=ClaimState.OVER, items=(), version="", lapses_at=None))
 
     def _remember(self, claim: Claim) -> None:
-        """Note what is known of an order now, and forget the oldest that are too many."""
+        """Note what is known of an order now, and forget the oldest that are too many, ended ones first.
+
+        Whoever begins to read the topic of confirmed orders is told of all old ones: what an order under way
+        holds must not go for their sake.
+        """
         claims = [claim if each.order_id == claim.order_id else each for each in self.claims]
         if claim not in claims:
             claims.append(claim)
         over = [each for each in claims if each.state is ClaimState.OVER]
         for each in over[:-MAX_OVER]:
             claims.remove(each)
-        self.claims = claims[-MAX_CLAIMS:]
+        while len(claims) > MAX_CLAIMS:
+            claims.remove(next((each for each in claims if each.state in _ENDED), claims[0]))
+        self.claims = claims
 
     def _take(self, ordered: Iterable[OrderItem], at: datetime) -> tuple[Item, ...]:
         """Take out what was ordered, as far as it is there, and return that."""

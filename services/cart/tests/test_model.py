@@ -193,6 +193,20 @@ def test_a_cart_remembers_the_latest_orders_and_those_that_are_under_way_longest
     assert cart.claims[-1].order_id == orders[-1].order_id
 
 
+@pytest.mark.parametrize("is_placed", [False, True])
+def test_however_many_old_orders_are_heard_of_an_order_under_way_keeps_what_it_holds(is_placed: bool) -> None:
+    lamp = new_id()
+    cart = cart_of({lamp: 2})
+    order = placed(cart.user_id, cart.items, claimed(cart).order_id)
+    if is_placed:
+        cart.on_order_placed(order, NOW)
+    for _ in range(MAX_CLAIMS + 10):
+        cart.on_order_confirmed(confirmed(placed(cart.user_id, (), new_id())), NOW)
+    assert len(cart.claims) == MAX_CLAIMS
+    cart.on_order_cancelled(cancelled(order), LATER)
+    assert contents(cart) == {lamp: 2}
+
+
 @given(
     st.dictionaries(variants, quantities, min_size=1),
     st.dictionaries(variants, quantities),
