@@ -471,7 +471,10 @@ class OrderService:
 
 @dataclass(frozen=True)
 class CartState:
-    """What the cart service keeps of the one cart, and how many of each variant were put into it in all."""
+    """What the cart service keeps of the one cart, and how many of each variant were put into it in all.
+
+    `lapses` counts how often a claim has lapsed.
+    """
 
     items: tuple[Item, ...]
     put_in: frozenset[tuple[UUID, int]]
@@ -510,10 +513,8 @@ class CartService:
         return self._do(state, lambda carts: cart_events.handlers(carts)[type(payload)](event))[0]
 
     def look(self, state: CartState) -> Outcome[CartState]:
-        """Its owner looks at it when what was claimed may be in it again."""
+        """Its owner looks at it when what was claimed is in it again."""
         outcome, _ = self._do(state, lambda carts: carts.get(USER), LAPSED)
-        if outcome.state == state:
-            return outcome
         return replace(outcome, state=replace(outcome.state, lapses=state.lapses + 1))
 
     def add(self, state: CartState) -> Outcome[CartState]:

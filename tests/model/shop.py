@@ -80,8 +80,7 @@ class Scenario:
 
     With `one_cart` all orders are of one shopper, who orders what is in one cart in as many tabs, and puts in
     one more of the first variant up to `adds` times: the basket of the first buyer is what is in it. Claims
-    lapse up to `lapses` times, each of which makes another version of the cart: without end there were no end
-    of states.
+    lapse up to `lapses` times, since a cart is another whenever one has.
     """
 
     stock: tuple[int, ...]
@@ -92,7 +91,7 @@ class Scenario:
     staff: tuple[StaffRefund, ...] = ()
     one_cart: bool = False
     adds: int = 0
-    lapses: int = 3
+    lapses: int = 2
     payment_answers: bool = True
 
     def hindrances(self, buyer: Buyer) -> tuple[str, ...]:

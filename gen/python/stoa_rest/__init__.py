@@ -915,7 +915,7 @@ class Operations(ABC):
         await self.call(LOGOUT, target, body)
 
     async def place_order(self, **body: Unpack[PlaceOrderRequest]) -> Order:
-        """Orders what is in the caller's cart. The same `request_id` gives the same order, however often it is sent."""
+        """Orders what is in the caller's cart, and claims it: a second order of the same things is refused (CART_EMPTY,"""
         target = PLACE_ORDER.target()
         return cast(Order, await self.call(PLACE_ORDER, target, body))
 

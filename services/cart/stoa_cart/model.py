@@ -1,7 +1,7 @@
 """Carts: what may be put into one, and what it costs.
 
 A cart shows prices, and its owner orders at the prices shown: a line's price is the one that its owner last
-saw. `Cart.see` brings the lines up to date, and is called whenever the cart goes to its owner. The order
+saw. `Cart.refresh` brings the lines up to date, and is called whenever the cart goes to its owner. The order
 service compares the prices seen with today's, so that a price that changed since is an error at checkout, and
 another look at the cart resolves it.
 
@@ -115,6 +115,9 @@ class ClaimState(StrEnum):
     """It was confirmed or cancelled, and nothing more follows."""
 
 
+_ENDED = (ClaimState.CONFIRMED, ClaimState.OVER)  # the order holds nothing of the cart
+
+
 @dataclass(frozen=True, slots=True)
 class Claim:
     """An order's hold on what was in the cart.
@@ -168,10 +171,10 @@ class Cart:
 
     @property
     def version(self) -> str:
-        """Is another for other lines, quantities or prices, and after each claim that has lapsed.
+        """Is another for other lines, quantities or prices, and whenever a claim has lapsed.
 
-        Who has read the cart before one lapsed has not seen to it that its order was not placed. It may be
-        the same order's claim once more, so what the version was when it was claimed counts as well.
+        Who has read the cart before one lapsed has not seen to it that its order was not placed. One that
+        lapses again, since its request came again, makes another version of the one that it claimed.
         """
         lines = blake2b(digest_size=12)
         for item in self.items:
@@ -188,7 +191,7 @@ class Cart:
                 return item
         raise ItemNotFound(f"item {item_id} is not in the cart")
 
-    def see(self, on_sale: Mapping[UUID, Mapping[UUID, Money]]) -> None:
+    def refresh(self, on_sale: Mapping[UUID, Mapping[UUID, Money]]) -> None:
         """Take over what is on sale now, and for how much: by product, the prices of its variants.
 
         A line whose product is not among them stays as it was seen; one whose variant is not is unavailable.
@@ -199,7 +202,10 @@ class Cart:
             if (prices := on_sale.get(item.product_id)) is None:
                 continue
             price = prices.get(item.variant_id)
-            line = replace(item, price=price or item.price, available=price is not None)
+            if price is None:
+                line = replace(item, available=False)
+            else:
+                line = replace(item, price=price, available=True)
             if line != item:
                 seen = [*self.items]
                 seen[position] = line
@@ -346,7 +352,8 @@ class Cart:
         self._end(claim)
 
     def _claim_of(self, request_id: str) -> Claim | None:
-        return next((claim for claim in self.claims if claim.request_id == request_id), None)
+        # None for a request that has no id: orders that claimed nothing are noted without one.
+        return next((claim for claim in self.claims if request_id and claim.request_id == request_id), None)
 
     def _claim_for(self, order_id: UUID) -> Claim | None:
         return next((claim for claim in self.claims if claim.order_id == order_id), None)
@@ -355,14 +362,20 @@ class Cart:
         self._remember(replace(claim, state=ClaimState.OVER, items=(), version="", lapses_at=None))
 
     def _remember(self, claim: Claim) -> None:
-        """Note what is known of an order now, and forget the oldest that are too many."""
+        """Note what is known of an order now, and forget the oldest that are too many, ended ones first.
+
+        Whoever begins to read the topic of confirmed orders is told of all old ones: what an order under way
+        holds must not go for their sake.
+        """
         claims = [claim if each.order_id == claim.order_id else each for each in self.claims]
         if claim not in claims:
             claims.append(claim)
         over = [each for each in claims if each.state is ClaimState.OVER]
         for each in over[:-MAX_OVER]:
             claims.remove(each)
-        self.claims = claims[-MAX_CLAIMS:]
+        while len(claims) > MAX_CLAIMS:
+            claims.remove(next((each for each in claims if each.state in _ENDED), claims[0]))
+        self.claims = claims
 
     def _take(self, ordered: Iterable[OrderItem], at: datetime) -> tuple[Item, ...]:
         """Take out what was ordered, as far as it is there, and return that."""

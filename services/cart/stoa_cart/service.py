@@ -53,7 +53,7 @@ class Carts:
     @transactional
     async def get(self, tx: Tx, user_id: UUID) -> Cart:
         """Show a cart to its owner. Needs no other service."""
-        cart = await self._as_seen_now(tx, user_id)
+        cart = await self._refreshed(tx, user_id)
         await tx.carts.save(cart)
         return cart
 
@@ -100,7 +100,7 @@ class Carts:
 
     @transactional
     async def _put_in(self, tx: Tx, user_id: UUID, offer: Offer, quantity: int, available: int) -> Cart:
-        cart = await self._as_seen_now(tx, user_id)
+        cart = await self._refreshed(tx, user_id)
         cart.add(offer, quantity, available, self._clock.now())
         await tx.carts.save(cart)
         return cart
@@ -114,7 +114,7 @@ class Carts:
             CartBusy: others kept changing the cart.
             RemoteError: the inventory can't be asked.
         """
-        cart = await self._as_seen_now(tx, user_id)
+        cart = await self._refreshed(tx, user_id)
         item = cart.item(item_id)
         grows = item.available and quantity > item.quantity
         available = await self._inventory.available(item.variant_id) if grows else quantity
@@ -125,7 +125,7 @@ class Carts:
     @transactional
     async def remove(self, tx: Tx, user_id: UUID, item_id: UUID) -> Cart:
         """Take a line out, if it is there. Raises CartBusy."""
-        cart = await self._as_seen_now(tx, user_id)
+        cart = await self._refreshed(tx, user_id)
         cart.remove(item_id, self._clock.now())
         await tx.carts.save(cart)
         return cart
@@ -169,9 +169,9 @@ class Carts:
         """Note that the variants of a product are not on sale any more."""
         await self._prices.learn(event.payload.product_id, event.payload.version, {})
 
-    async def _as_seen_now(self, tx: Tx, user_id: UUID) -> Cart:
+    async def _refreshed(self, tx: Tx, user_id: UUID) -> Cart:
         """Read a cart for its owner, who sees it at the prices of now on the occasion."""
         cart = await tx.carts.get(user_id)
         cart.lapse(self._clock.now())
-        cart.see(await self._prices.of({item.product_id for item in cart.items}))
+        cart.refresh(await self._prices.of({item.product_id for item in cart.items}))
         return cart

@@ -33,7 +33,7 @@ from stoa_chassis.testing import InProcessServer, serve_in_process
 from stoa_chassis.timestamps import to_timestamp
 from stoa_contracts.money import Money
 
-from .conftest import CLAIM_FOR, CURRENCY, NOW, CartService, a_full_cart, deleted
+from .conftest import CLAIM_FOR, CURRENCY, NOW, CartService, a_full_cart, cancelled, deleted, ordered
 
 Memory = MemoryStore[Rows]
 SHOPPER = new_id()
@@ -246,6 +246,17 @@ async def test_a_cart_is_claimed_once_and_a_checkout_says_by_which_request(
     checkout.request_id = "another"
     lapsed = await order.GetCartForCheckout(checkout)
     assert (lapsed.order_id, list(lapsed.lapsed_order_ids)) == ("", [first.order_id])
+
+
+async def test_an_order_service_of_before_reads_a_cart_without_a_request_and_claims_nothing(
+    server: InProcessServer, service: CartService
+) -> None:
+    await server.stub(CartServiceStub, as_user=SHOPPER).AddCartItem(adding())
+    await service.handle(cancelled(ordered(SHOPPER, (Offer(LAMP_PRODUCT, LAMP, PRICE), 1))))
+    request = cart_pb2.GetCartForCheckoutRequest(user_id=str(SHOPPER))
+    found = await server.stub(CartServiceStub, as_service="order").GetCartForCheckout(request)
+    assert [item.quantity for item in found.cart.items] == [2]
+    assert found.order_id == "", "what is known of an order that claimed nothing is of no request"
 
 
 @pytest.mark.parametrize(

@@ -91,10 +91,7 @@ class CatalogServicer(catalog_pb2_grpc.CatalogServiceServicer):
         self, request: catalog_pb2.BatchGetVariantsRequest, context: object
     ) -> catalog_pb2.BatchGetVariantsResponse:
         """Read several variants with today's prices, and name those that were taken off sale."""
-        asked = _ids(request.variant_ids)
-        on_sale = await self._browsing.with_variants(asked)
-        known = {variant_id for variant_id, _ in on_sale}
-        withdrawn = await self._browsing.withdrawn([each for each in asked if each not in known])
+        on_sale, withdrawn = await self._browsing.with_variants(_ids(request.variant_ids))
         return catalog_pb2.BatchGetVariantsResponse(
             variants=(_entry(str(variant_id), view) for variant_id, view in on_sale),
             withdrawn=(

@@ -65,20 +65,22 @@ class Browsing(Generic[V]):
         found = map(self._projector.model.get, asked)
         return [listing.view for listing in found if listing is not None]
 
-    async def with_variants(self, variant_ids: Sequence[UUID]) -> Sequence[tuple[UUID, V]]:
-        """Read the products of the variants that are on sale, in the order asked for, each variant once."""
+    async def with_variants(
+        self, variant_ids: Sequence[UUID]
+    ) -> tuple[Sequence[tuple[UUID, V]], Sequence[Withdrawn]]:
+        """Read the products of the variants that are on sale, in the order asked for, each variant once.
+
+        Beside them is what is known of those whose products were taken off sale; others are left out.
+        """
         asked = list(dict.fromkeys(variant_ids))
         model = self._projector.model
-        if missing := [each for each in asked if model.with_variant(each) is None]:
-            await self._projector.fetch_variants(missing)
+        missing = {each for each in asked if model.with_variant(each) is None}
+        products = await self._projector.fetch_variants(missing) if missing else ()
         found = ((each, self._projector.model.with_variant(each)) for each in asked)
-        return [(variant_id, listing.view) for variant_id, listing in found if listing is not None]
-
-    async def withdrawn(self, variant_ids: Sequence[UUID]) -> Sequence[Withdrawn]:
-        """Read what is known of variants whose products were taken off sale; others are left out."""
-        asked = set(variant_ids)
-        products = await self._projector.fetch_variants(asked) if asked else ()
-        return [each for product in products for each in product.withdrawn if each.variant_id in asked]
+        return (
+            [(variant_id, listing.view) for variant_id, listing in found if listing is not None],
+            [gone for product in products for gone in product.withdrawn if gone.variant_id in missing],
+        )
 
     def categories(self) -> Sequence[Category]:
         """Read the categories."""

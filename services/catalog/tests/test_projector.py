@@ -72,7 +72,7 @@ async def test_what_one_process_writes_the_others_show(
         )
         assert shown(catalog, product) == as_it_is(changed)
         await eventually(lambda: shown(other, product) == as_it_is(changed))
-        assert not await other.browsing.with_variants([product.variants[0].variant_id])
+        assert await other.browsing.with_variants([product.variants[0].variant_id]) == ([], [])
         await catalog.assortment.delete(product.product_id)
         assert shown(catalog, product) is None
         await eventually(lambda: shown(other, product) is None)
@@ -97,7 +97,7 @@ async def test_what_was_added_a_moment_ago_is_found_before_its_event_comes(catal
     assert await other.browsing.get(first.product_id, None) == as_it_is(first)
     assert await other.browsing.batch([second.product_id]) == [as_it_is(second)]
     variant_id = third.variants[0].variant_id
-    assert await other.browsing.with_variants([variant_id]) == [(variant_id, as_it_is(third))]
+    assert await other.browsing.with_variants([variant_id]) == ([(variant_id, as_it_is(third))], [])
 
 
 async def test_changes_whose_events_never_come_are_found_by_comparing(

@@ -71,10 +71,10 @@ async def test_a_deleted_product_is_gone_and_frees_its_skus(catalog: Catalog[Pro
     with pytest.raises(ProductNotFound):
         await catalog.assortment.update(product.product_id, details(), as_drafts(product), "2")
     assert not await catalog.browsing.batch([product.product_id])
-    assert not await catalog.browsing.with_variants(ids)
-    assert await catalog.browsing.withdrawn([ids[1], new_id()]) == [
-        Withdrawn(product.product_id, product.details.name, ids[1])
-    ]
+    assert await catalog.browsing.with_variants([ids[1], new_id()]) == (
+        [],
+        [Withdrawn(product.product_id, product.details.name, ids[1])],
+    )
     assert len(await catalog.store.published(product.product_id)) == 2
     again = await catalog.assortment.create(details(), [draft(sku=product.variants[0].sku)])
     assert again.product_id != product.product_id
@@ -86,8 +86,9 @@ async def test_a_variant_that_was_removed_is_gone_and_frees_its_sku(catalog: Cat
     changed = await catalog.assortment.update(
         product.product_id, details(), as_drafts(product)[1:], product.etag
     )
-    found = await catalog.browsing.with_variants([removed.variant_id, kept.variant_id])
+    found, withdrawn = await catalog.browsing.with_variants([removed.variant_id, kept.variant_id])
     assert [variant_id for variant_id, _ in found] == [kept.variant_id]
+    assert not withdrawn, "its product is still on sale"
     other = await catalog.assortment.create(details(), [draft(sku=removed.sku)])
     assert other.variants[0].variant_id != removed.variant_id
     both = [*as_drafts(changed), draft(sku=removed.sku)]
@@ -194,7 +195,7 @@ async def test_batches_keep_the_order_asked_for_and_leave_out_what_is_not_there(
     asked = [two.product_id, new_id(), one.product_id, two.product_id]
     assert [p.details.name for p in await catalog.browsing.batch(asked)] == ["two", "one"]
     first, second = two.variants
-    found = await catalog.browsing.with_variants(
+    found, withdrawn = await catalog.browsing.with_variants(
         [second.variant_id, new_id(), first.variant_id, one.variants[0].variant_id, second.variant_id]
     )
     assert [(variant_id, product.details.name) for variant_id, product in found] == [
@@ -202,8 +203,7 @@ async def test_batches_keep_the_order_asked_for_and_leave_out_what_is_not_there(
         (first.variant_id, "two"),
         (one.variants[0].variant_id, "one"),
     ]
-    assert not await catalog.browsing.withdrawn([first.variant_id, new_id()])
-    assert not await catalog.browsing.withdrawn([])
+    assert not withdrawn
 
 
 async def test_categories_count_what_is_on_sale(catalog: Catalog[Product]) -> None:

@@ -157,7 +157,7 @@ class Stock:
                 f"{-delta} can't be taken away: there are {self.stock_count} in stock{promised}",
                 metadata={"stock_count": str(self.stock_count), "reserved_count": str(self.reserved_count)},
             )
-        if self.stock_count + delta > _MAX:
+        if delta > 0 and self.stock_count + delta > _MAX:
             raise StockTooLarge(f"the stock can't be more than {_MAX:,}")
         self._move(MovementKind.ADJUSTED, now, stock=delta, request_id=request_id, reason=adjustment.reason)
 

@@ -212,6 +212,12 @@ def test_a_count_that_does_not_fit_is_refused() -> None:
         adjust(stock(1_000_000_000), 1)
 
 
+def test_of_more_than_may_be_counted_some_can_be_taken_away() -> None:
+    lamp = stock(1_000_000_010)
+    adjust(lamp, -7)
+    assert lamp.stock_count == 1_000_000_003
+
+
 def test_what_comes_back_fits_on_a_full_shelf() -> None:
     full = stock(999_999_000)
     adjust(full, 1000)

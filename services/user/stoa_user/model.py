@@ -174,8 +174,8 @@ class User:
             user_id=new_id(),
             email=valid_email(email),
             password_hash=password_hash,
-            first_name=first_name.strip(),
-            last_name=last_name.strip(),
+            first_name=first_name,
+            last_name=last_name,
             roles=roles,
             created_at=now,
             updated_at=now,
@@ -199,9 +199,7 @@ class User:
 
         Raises InvalidArgument if the email is none.
         """
-        new = {
-            f.name: value.strip() for f in fields(change) if (value := getattr(change, f.name)) is not None
-        }
+        new = {f.name: value for f in fields(change) if (value := getattr(change, f.name)) is not None}
         if "email" in new:
             new["email"] = valid_email(new["email"])
         if all(getattr(self, name) == value for name, value in new.items()):

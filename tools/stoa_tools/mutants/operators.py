@@ -118,7 +118,13 @@ class _Module:
     def _learn(self, cls: ast.ClassDef) -> None:
         """Note the members of an enumeration, and which fields of a class are of one type."""
         if any(isinstance(base, ast.Name) and base.id.endswith("Enum") for base in cls.bases):
-            members = [t.id for s in cls.body if isinstance(s, ast.Assign) for t in s.targets if _is_name(t)]
+            members = [
+                t.id
+                for s in cls.body
+                if isinstance(s, ast.Assign)
+                for t in s.targets
+                if isinstance(t, ast.Name)
+            ]
             self._enums[cls.name] = members
         if any("dataclass" in ast.unparse(decorator) for decorator in cls.decorator_list):
             typed: dict[str, list[str]] = {}

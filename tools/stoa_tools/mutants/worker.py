@@ -16,6 +16,7 @@ import os
 import resource
 import signal
 import sys
+import sysconfig
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -133,8 +134,7 @@ def _run_apart(task: Task) -> Mapping[str, Any]:
         os.killpg(child, signal.SIGKILL)  # with whatever its tests have started
     if not ended:
         os.waitpid(child, 0)
-    code = os.waitstatus_to_exitcode(status) if ended else None
-    return {"code": code, "seconds": time.monotonic() - began}
+    return {"code": os.waitstatus_to_exitcode(status) if ended else None, "seconds": time.monotonic() - began}
 
 
 def _run(task: Task) -> int:
@@ -255,13 +255,13 @@ class _Watch:
     def calls(self) -> Calls:
         """What was noted."""
         sys.setprofile(None)
-        here = Path(__file__).resolve().parents[3]
+        outside = (sys.prefix, sysconfig.get_path("stdlib"))
         libraries, ours = [], []
         for name, module in list(sys.modules.items()):
             file = getattr(module, "__file__", None)
             if file is None or name == "__main__":
                 continue
-            if not Path(file).is_relative_to(here) or Path(file).is_relative_to(sys.prefix):
+            if any(map(Path(file).is_relative_to, outside)):
                 libraries.append(name)
             elif "tests" not in Path(file).parts and Path(file).stem != "conftest":
                 ours.append(name)

@@ -230,7 +230,7 @@ class GetCartForCheckoutRequest(_message.Message):
     user_id: _builtins.str
     """Whose cart."""
     request_id: _builtins.str
-    """The request to place an order."""
+    """The request to place an order. Empty from an order service of before carts were claimed, which claims none."""
     def __init__(
         self,
         *,

@@ -68,7 +68,9 @@ class OrderServiceServicer:
     """
 
     def PlaceOrder(self, request, context):
-        """Orders what is in the caller's cart. The same `request_id` gives the same order, however often it is sent.
+        """Orders what is in the caller's cart, and claims it: a second order of the same things is refused (CART_EMPTY,
+        CART_CHANGED). The same `request_id` gives the same order, however often it is sent; with another body it is refused
+        (REQUEST_ID_REUSED), and so it is when the order was cancelled since (REQUEST_ID_USED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

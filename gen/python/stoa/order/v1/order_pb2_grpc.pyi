@@ -17,7 +17,10 @@ class OrderServiceStub:
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     PlaceOrder: _aio.UnaryUnaryMultiCallable[_order_pb2.PlaceOrderRequest, _order_pb2.PlaceOrderResponse]
-    """Orders what is in the caller's cart. The same `request_id` gives the same order, however often it is sent."""
+    """Orders what is in the caller's cart, and claims it: a second order of the same things is refused (CART_EMPTY,
+    CART_CHANGED). The same `request_id` gives the same order, however often it is sent; with another body it is refused
+    (REQUEST_ID_REUSED), and so it is when the order was cancelled since (REQUEST_ID_USED).
+    """
     GetOrder: _aio.UnaryUnaryMultiCallable[_order_pb2.GetOrderRequest, _order_pb2.GetOrderResponse]
     """Reads an order: its buyer's or, for staff, any."""
     ListUserOrders: _aio.UnaryUnaryMultiCallable[_order_pb2.ListUserOrdersRequest, _order_pb2.ListUserOrdersResponse]
@@ -36,7 +39,10 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _order_pb2.PlaceOrderRequest,
         context: _aio.ServicerContext[_order_pb2.PlaceOrderRequest, _abc.Awaitable[_order_pb2.PlaceOrderResponse]],
     ) -> _abc.Awaitable[_order_pb2.PlaceOrderResponse]:
-        """Orders what is in the caller's cart. The same `request_id` gives the same order, however often it is sent."""
+        """Orders what is in the caller's cart, and claims it: a second order of the same things is refused (CART_EMPTY,
+        CART_CHANGED). The same `request_id` gives the same order, however often it is sent; with another body it is refused
+        (REQUEST_ID_REUSED), and so it is when the order was cancelled since (REQUEST_ID_USED).
+        """
 
     @_abc_1.abstractmethod
     def GetOrder(
