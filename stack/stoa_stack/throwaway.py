@@ -22,7 +22,7 @@ from stoa_stack.instance import CHECKOUT, Instance
 # Below 32768, where the system takes the ports of outgoing connections from.
 _PORT_BASES = range(20000, 32000, 1000)
 _GRACE_SECONDS = 120.0  # for a command that is told to end: a stack takes its time to stop
-_reserved: list[socket.socket] = []
+_reserved: dict[int, socket.socket] = {}  # by base
 _Handler = Callable[[int, FrameType | None], None] | signal.Handlers
 # Short waits, so that a payment that never answers in time can be watched to its end.
 SHORT_WAITS = {
@@ -42,11 +42,12 @@ def throwaway(
     However the block ends, by SIGTERM or a closed terminal as well, the instance is stopped; its data stays
     for a look until the next one is started there. Raises typer.Exit if it does not start.
     """
+    base = free_port_base()
     own = {
         "STOA_EDGE_PORT": "",
         **settings,
         "STOA_STATE": str(state),
-        "STOA_PORT_BASE": str(free_port_base()),
+        "STOA_PORT_BASE": str(base),
     }
     before = {name: os.environ.get(name) for name in own}
     os.environ |= own
@@ -62,6 +63,7 @@ def throwaway(
     finally:
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
+        _reserved.pop(base).close()
 
 
 @contextmanager
@@ -98,7 +100,7 @@ def _handling(handlers: Mapping[signal.Signals, _Handler]) -> Iterator[None]:
 def free_port_base() -> int:
     """The first base of which nobody listens on any port; raises typer.Exit if there is none.
 
-    It is this process's from then on, so that two that look at the same moment get two.
+    It is this process's as long as it lives, so that two that look at the same moment get two.
     """
     for base in _PORT_BASES:
         if not any(_taken(base + offset) for offset in range(_PORT_BASES.step)) and _reserve(base):
@@ -113,15 +115,14 @@ def _taken(port: int) -> bool:
 
 
 def _reserve(base: int) -> bool:
-    """Listen on the last port, which no part has, as long as this process lives; False if another does."""
+    """Take the last port, which no part has, as a sign to others; False if another process has."""
     sign = socket.socket()
     try:
         sign.bind(("127.0.0.1", base + _PORT_BASES.step - 1))
-        sign.listen()
     except OSError:
         sign.close()
         return False
-    _reserved.append(sign)
+    _reserved[base] = sign
     return True
 
 

@@ -5,6 +5,8 @@ import os
 import subprocess
 from pathlib import Path
 
+from stoa_stack.instance import CHECKOUT, Instance
+from stoa_stack.parts import parts
 from stoa_stack.servers import java
 
 
@@ -25,3 +27,11 @@ def test_an_archive_is_of_a_bundle_and_of_a_runtime_and_no_download_takes_it_for
     archive = java.archive_of(tmp_path / "kafka-1.0-abc")
     assert archive.parent == tmp_path
     assert archive.name.startswith("kafka-1.0-abc-java-")
+
+
+def test_what_a_runtime_dumps_does_not_lie_in_the_checkout(tmp_path: Path) -> None:
+    servers = [part for part in parts(Instance(tmp_path)) if part.command[0] == java.JAVA]
+    assert {part.name for part in servers} >= {"kafka", "registry"}
+    for server in servers:
+        assert server.cwd is not None
+        assert not server.cwd.is_relative_to(CHECKOUT)

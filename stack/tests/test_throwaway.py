@@ -39,6 +39,8 @@ def test_it_runs_within_the_block_with_its_settings_and_the_environment_names_it
         with socket.create_connection(("127.0.0.1", at.port("valkey"))):
             pass
     assert not is_running(at)
+    with socket.socket() as again:
+        again.bind(("127.0.0.1", at.port_base + 999))  # is nobody's any more, and the base another's to take
     assert os.environ["STOA_STATE"] == "/elsewhere"
     assert "STOA_ORDER__LOG_LEVEL" not in os.environ
 

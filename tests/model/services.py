@@ -471,13 +471,17 @@ class OrderService:
 
 @dataclass(frozen=True)
 class CartState:
-    """What the cart service keeps of the one cart, and how many of each variant were put into it in all."""
+    """What the cart service keeps of the one cart, and how many of each variant were put into it in all.
+
+    `lapses` counts how often a claim has lapsed.
+    """
 
     items: tuple[Item, ...]
     put_in: frozenset[tuple[UUID, int]]
     claims: tuple[cart_model.Claim, ...] = ()
     inbox: frozenset[UUID] = frozenset()
     added: int = 0
+    lapses: int = 0
 
     def at_last(self) -> Cart:
         """Return the cart as it will be found."""
@@ -509,8 +513,9 @@ class CartService:
         return self._do(state, lambda carts: cart_events.handlers(carts)[type(payload)](event))[0]
 
     def look(self, state: CartState) -> Outcome[CartState]:
-        """Its owner looks at it when what was claimed may be in it again."""
-        return self._do(state, lambda carts: carts.get(USER), LAPSED)[0]
+        """Its owner looks at it when what was claimed is in it again."""
+        outcome, _ = self._do(state, lambda carts: carts.get(USER), LAPSED)
+        return replace(outcome, state=replace(outcome.state, lapses=state.lapses + 1))
 
     def add(self, state: CartState) -> Outcome[CartState]:
         """Its owner puts in one more of the first variant."""

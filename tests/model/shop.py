@@ -79,7 +79,8 @@ class Scenario:
     service at all: without it each question gets lost.
 
     With `one_cart` all orders are of one shopper, who orders what is in one cart in as many tabs, and puts in
-    one more of the first variant up to `adds` times: the basket of the first buyer is what is in it.
+    one more of the first variant up to `adds` times: the basket of the first buyer is what is in it. Claims
+    lapse up to `lapses` times, since a cart is another whenever one has.
     """
 
     stock: tuple[int, ...]
@@ -90,6 +91,7 @@ class Scenario:
     staff: tuple[StaffRefund, ...] = ()
     one_cart: bool = False
     adds: int = 0
+    lapses: int = 2
     payment_answers: bool = True
 
     def hindrances(self, buyer: Buyer) -> tuple[str, ...]:
@@ -388,7 +390,8 @@ class Shop:
         """Its owner uses the cart."""
         of_cart = len(state) + _CART
         cart: CartState = self._things[state[of_cart]]
-        if any(claim.state is ClaimState.OPEN for claim in cart.claims):
+        is_claimed = any(claim.state is ClaimState.OPEN for claim in cart.claims)
+        if is_claimed and cart.lapses < self.scenario.lapses:
             effect = self._effect(lambda: self._cart.look(cart), "look", state[of_cart])
             changes = {of_cart: effect.state}
             for number, order in enumerate(self._orders):

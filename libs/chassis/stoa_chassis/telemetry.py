@@ -196,7 +196,8 @@ _SECRET_KEY = re.compile(
 _URL_PASSWORD = re.compile(r"(://[^:/@\s]*):[^@/\s]+@")
 _BEARER = re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{8,}")
 _DIGITS = re.compile(r"(?<![\w-])\d(?:[ -]?\d){12,18}(?![\w-])")
-_EMAIL = re.compile(r"[\w.+'-]+@[\w-]+(?:\.[\w-]+)*\.[^\W\d][\w-]*")
+# It is tried once for each run of letters, not at each letter: a long text without an address costs no more.
+_EMAIL = re.compile(r"(?<![\w.+'-])[\w.+'-]+@[\w-]+(?:\.[\w-]+)*\.[^\W\d][\w-]*")
 # What PostgreSQL adds to an error: the row that it is about, such as the address that is taken.
 _ROW = re.compile(r"(DETAIL:  ).*")
 _SHORTEST_SECRET = 13  # characters of the shortest card number; a header with credentials has 14

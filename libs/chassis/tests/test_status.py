@@ -92,13 +92,26 @@ def test_a_wrong_field_is_named_and_said_in_the_message() -> None:
     assert (error.code, error.reason) == (Code.INVALID_ARGUMENT, "INVALID_ARGUMENT")
     assert error.violations == (FieldViolation("page_size", "must not be negative"),)
     assert error.message == str(error) == "page_size: must not be negative"
+    assert InvalidArgument("", "must be smaller as a whole").message == "must be smaller as a whole"
 
 
 def test_several_wrong_fields_are_one_error() -> None:
-    wrong = [FieldViolation("a", "is wrong"), FieldViolation("b", "too"), FieldViolation("c", "as well")]
+    wrong = [FieldViolation(name, "is missing") for name in "abcdefg"]
+    assert InvalidArgument.of(wrong[:2]).message == "a: is missing; b: is missing"
     error = InvalidArgument.of(iter(wrong))
     assert error.violations == tuple(wrong)
-    assert error.message == str(error) == "a: is wrong; b: too; c: as well"
+    assert error.message == str(error)
+    assert error.message.endswith("e: is missing; and 2 more")
+    assert InvalidArgument.of(wrong[:5]).message.endswith("; e: is missing")
+
+
+def test_fields_get_other_names_in_all_that_is_said() -> None:
+    error = InvalidArgument("a.b", "is missing")
+    error.rename_fields(str.upper)
+    assert (error.violations, str(error)) == ((FieldViolation("A.B", "is missing"),), "A.B: is missing")
+    taken = AlreadyExists("it is taken", violations=[FieldViolation("a", "is taken")])
+    taken.rename_fields(str.upper)
+    assert (taken.violations, taken.message) == ((FieldViolation("A", "is taken"),), "it is taken")
 
 
 class TestOnTheWire:
@@ -171,6 +184,11 @@ class TestOnTheWire:
             "no such method",
         )
         assert (remote.metadata, remote.violations, remote.retry_after) == ({}, (), None)
+
+    def test_the_text_of_a_status_goes_before_that_of_the_call(self) -> None:
+        made = status_pb2.Status(message="the status says more").SerializeToString()
+        remote = from_rpc_error("payment", "/m", rpc_error(grpc.StatusCode.ABORTED, made, text="no"))
+        assert (remote.reason, remote.message) == ("ABORTED", "the status says more")
 
     def test_an_answer_without_any_text_says_its_code(self) -> None:
         error = rpc_error(grpc.StatusCode.DEADLINE_EXCEEDED, None)

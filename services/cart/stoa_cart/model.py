@@ -171,16 +171,17 @@ class Cart:
 
     @property
     def version(self) -> str:
-        """Is another for other lines, quantities or prices, and for other claims that have lapsed.
+        """Is another for other lines, quantities or prices, and whenever a claim has lapsed.
 
-        Who has read the cart before one lapsed has not seen to it that its order was not placed.
+        Who has read the cart before one lapsed has not seen to it that its order was not placed. One that
+        lapses again, since its request came again, makes another version of the one that it claimed.
         """
         lines = blake2b(digest_size=12)
         for item in self.items:
             lines.update(b"%b %d %b;" % (item.item_id.bytes, item.quantity, str(item.price).encode()))
         for claim in self.claims:
             if claim.state is ClaimState.LAPSED:
-                lines.update(claim.order_id.bytes)
+                lines.update(b"%b %b;" % (claim.order_id.bytes, claim.version.encode()))
         return lines.hexdigest()
 
     def item(self, item_id: UUID) -> Item:

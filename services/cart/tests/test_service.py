@@ -273,6 +273,19 @@ async def test_who_has_read_the_cart_before_a_claim_lapsed_has_to_read_it_again(
         await service.carts.claim(user, "second", new_id(), seen.version)
 
 
+async def test_who_has_read_the_cart_beside_a_lapsed_claim_has_to_read_it_again_if_that_lapses_again(
+    service: CartService,
+) -> None:
+    user, _ = await filled(service, 2)
+    await service.order(user, "first")
+    service.clock.advance(minutes=1)
+    seen = await service.checkout(user, "second")
+    await service.order(user, "first")
+    service.clock.advance(minutes=1)
+    with pytest.raises(CartChanged):
+        await service.carts.claim(user, "second", new_id(), seen.version)
+
+
 async def test_who_claims_what_had_lapsed_has_seen_that_it_was_not_placed(service: CartService) -> None:
     user, _ = await filled(service, 2)
     await service.order(user, "first")

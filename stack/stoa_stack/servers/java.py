@@ -54,7 +54,8 @@ def archived(archive: Path) -> list[str]:
 async def write_archive(pid: int, archive: Path) -> None:
     """Let a server that runs, and so has loaded its classes, write its archive; never raises.
 
-    It takes a processor for some seconds, in a process of its own.
+    It takes a processor for some seconds, in a process of its own, whose output the server writes to the
+    folder that it works in.
     """
     unfinished = archive.with_suffix(f".{pid}")
     try:

@@ -109,6 +109,7 @@ def part(at: Instance, cache: Cache) -> Part:
         files=files,
         ready=ready,
         setup=setup,
+        cwd=folder,
         ports=[at.port("kafka"), at.port("kafka-controller")],
         url=at.address("kafka"),
     )

@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+import time
 from uuid import uuid4
 
 import pytest
@@ -34,6 +35,15 @@ def test_the_values_of_secret_keys_are_masked_at_any_depth(key: str) -> None:
 )  # fmt: skip
 def test_secrets_inside_of_texts_are_masked(text: str, safe: str) -> None:
     assert masked(event=text) == {"event": safe}
+
+
+@pytest.mark.parametrize(
+    "text", ["a" * 50_000 + " @", "@" + "a.b" * 20_000, "a@" * 25_000, "x@" + "1" * 50_000]
+)
+def test_a_long_text_keeps_nobody_waiting(text: str) -> None:
+    began = time.process_time()
+    assert masked(event=text) == {"event": text}
+    assert time.process_time() - began < 2  # some hundredths; at every letter anew it would be half a minute
 
 
 def test_what_identifies_and_counts_is_kept() -> None:

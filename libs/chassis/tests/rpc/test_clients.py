@@ -21,6 +21,7 @@ from stoa_chassis.testing import (
     CertificateAuthority,
     InProcessServer,
     TokenMint,
+    eventually,
     serve_in_process,
 )
 from stoa_chassis.tls import CertificateFolder, TlsError
@@ -112,7 +113,7 @@ async def test_the_breaker_opens_on_failures_and_closes_after_one_good_probe(
         server.name,
         server.target,
         server.certificates("order"),
-        breaker=Breaker("echo", threshold=3, ttl=0.3),
+        breaker=Breaker("echo", threshold=3, ttl=1),
     )
     stub = channel.stub(EchoStub)
     for _ in range(5):  # a domain error is an answer
@@ -126,19 +127,20 @@ async def test_the_breaker_opens_on_failures_and_closes_after_one_good_probe(
     assert (refused.value.code, refused.value.reason) == (Code.UNAVAILABLE, "CIRCUIT_OPEN")
     assert servicer.calls["fine"] == 0
 
-    await asyncio.sleep(0.35)
-    probe = asyncio.create_task(stub.Write(EchoRequest(text="sleep:0.3")))
-    await asyncio.sleep(0.1)
+    await asyncio.sleep(1.05)
+    probe = asyncio.create_task(stub.Write(EchoRequest(text="wait")))
+    await eventually(lambda: servicer.calls["wait"])
     with pytest.raises(RemoteError) as refused:  # one probe is enough to know
         await stub.Write(EchoRequest(text="fine"))
     assert refused.value.reason == "CIRCUIT_OPEN"
+    servicer.released.set()
     await probe
     await stub.Write(EchoRequest(text="fine"))
 
     for _ in range(3):
         with pytest.raises(RemoteError, match="down"):
             await stub.Write(EchoRequest(text="down"))
-    await asyncio.sleep(0.35)
+    await asyncio.sleep(1.05)
     with pytest.raises(RemoteError, match="down"):  # the probe fails: open again at once
         await stub.Write(EchoRequest(text="down"))
     with pytest.raises(RemoteError, match="does not answer"):

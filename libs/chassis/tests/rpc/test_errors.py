@@ -26,7 +26,7 @@ from stoa_chassis.errors import (
 )
 from stoa_chassis.outages import is_outage, register_outage
 from stoa_chassis.status import answer
-from stoa_chassis.testing import InProcessServer, serve_in_process
+from stoa_chassis.testing import InProcessServer, eventually, serve_in_process
 from stoa_contracts.money import Money
 from stoa_example.servicer import EchoServicer
 
@@ -173,11 +173,14 @@ def test_texts_of_the_first_request_are_not_told_to_who_sends_the_second() -> No
 
 
 async def test_load_above_the_limit_is_shed_and_the_rest_served() -> None:
+    servicer = EchoServicer()
     async with serve_in_process(
-        echo_pb2_grpc.add_EchoServicer_to_server, EchoServicer(), max_concurrent_rpcs=3
+        echo_pb2_grpc.add_EchoServicer_to_server, servicer, max_concurrent_rpcs=3
     ) as server:
         stub = server.stub(EchoStub)
-        calls = [stub.Anyone(EchoRequest(text="sleep:0.3")) for _ in range(8)]
+        calls = [asyncio.ensure_future(stub.Anyone(EchoRequest(text="wait"))) for _ in range(8)]
+        await eventually(lambda: sum(call.done() for call in calls) == 5)
+        servicer.released.set()
         results = await asyncio.gather(*calls, return_exceptions=True)
         shed = [result for result in results if isinstance(result, RemoteError)]
         assert len(shed) == 5
@@ -192,9 +195,10 @@ async def test_a_caller_that_gives_up_stops_the_work() -> None:
         echo_pb2_grpc.add_EchoServicer_to_server, servicer, max_concurrent_rpcs=1
     ) as server:
         stub = server.stub(EchoStub)
-        with pytest.raises(asyncio.TimeoutError):
-            await asyncio.wait_for(stub.Anyone(EchoRequest(text="sleep:30")), 0.2)
-        await asyncio.wait_for(servicer.cancelled.wait(), 5)
+        call = asyncio.ensure_future(stub.Anyone(EchoRequest(text="sleep:30")))
+        await eventually(lambda: servicer.calls["sleep:30"])
+        call.cancel()
+        await asyncio.wait_for(servicer.cancelled.wait(), 30)
         await stub.Anyone(EchoRequest())  # its place is free again
 
 
@@ -203,7 +207,7 @@ async def test_a_call_ends_at_its_deadline(echo: InProcessServer) -> None:
     with pytest.raises(RemoteError) as refused:
         await echo.stub(EchoStub).Anyone(EchoRequest(text="sleep:30"), timeout=0.2)
     assert refused.value.code is Code.DEADLINE_EXCEEDED
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 20
 
 
 async def test_the_correlation_id_travels_and_nonsense_is_replaced(echo: InProcessServer) -> None:

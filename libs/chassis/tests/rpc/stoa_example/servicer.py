@@ -22,6 +22,8 @@ class EchoServicer(Base):
     def __init__(self) -> None:
         self.calls: Counter[str] = Counter()
         self.cancelled = asyncio.Event()
+        self.released = asyncio.Event()
+        """Ends the calls that wait for it."""
 
     async def _echo(self, request: EchoRequest) -> EchoResponse:
         self.calls[request.text] += 1
@@ -39,6 +41,8 @@ class EchoServicer(Base):
                 except asyncio.CancelledError:
                     self.cancelled.set()
                     raise
+            case ["wait"]:
+                await self.released.wait()
             case ["out-of-stock"]:
                 raise OutOfStock("only 2 left", metadata={"variant": "v1"}, retry_after=timedelta(seconds=3))
             case ["crash"]:
