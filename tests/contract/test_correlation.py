@@ -23,7 +23,7 @@ from stoa_contracts.money import Money
 from stoa_order import testing as orders_in_memory
 from stoa_order.engine import SagaEngine
 from stoa_order.model import CartLine, OrderView
-from stoa_order.saga import Answer, Patience
+from stoa_order.saga import Answer, Timeouts
 from stoa_order.service import Orders, PlaceOrder
 from stoa_order.testing import ADDRESS, TARIFF, FakePeers, paid, reserved
 from stoa_payment import testing as payments_in_memory
@@ -45,11 +45,11 @@ class Ordering:
         self.store = MemoryStore(orders_in_memory.Rows())
         uow = memory_unit_of_work(lambda: self.store, orders_in_memory.open_tx, self.clock)
         sagas = orders_in_memory.DueSagas(lambda: self.store, BACKOFF)
-        patience = Patience(stock=MINUTE, payment=MINUTE, retry=BACKOFF)
+        timeouts = Timeouts(stock=MINUTE, payment=MINUTE, retry=BACKOFF)
         views = orders_in_memory.OrderViews(lambda: self.store)
-        self.engine = SagaEngine(uow, sagas, self.peers, self.clock, patience)
+        self.engine = SagaEngine(uow, sagas, self.peers, self.clock, timeouts)
         self.orders = Orders(
-            uow, views, self.engine, self.clock, TARIFF, patience, self.peers, self.peers, self.peers
+            uow, views, self.engine, self.clock, TARIFF, timeouts, self.peers, self.peers, self.peers
         )
 
     async def place(self) -> OrderView:

@@ -64,7 +64,7 @@ from stoa_order import service as order_service
 from stoa_order import testing as order_memory
 from stoa_order.engine import SagaEngine
 from stoa_order.model import Address, CartClaim, CartLine, Checkout, Offer, Saga, Tariff
-from stoa_order.saga import Patience
+from stoa_order.saga import Timeouts
 from stoa_order.service import Orders, PlaceOrder
 from stoa_payment import model as payment_model
 from stoa_payment import testing as payment_memory
@@ -95,7 +95,7 @@ LAPSED = NOW + _CLAIM_FOR
 """When what was claimed is in the cart again, unless its order was placed."""
 _BACKOFF = Backoff(timedelta(seconds=1), LONGEST_WAIT / 2)
 # An order that was given time for its stock and has it meanwhile still has time for its payment.
-_PATIENCE = Patience(stock=LONGEST_WAIT * 2, payment=LONGEST_WAIT * 4, retry=_BACKOFF)
+_TIMEOUTS = Timeouts(stock=LONGEST_WAIT * 2, payment=LONGEST_WAIT * 4, retry=_BACKOFF)
 _RETRY = RetryPolicy(lease=timedelta(seconds=11), give_up_after=timedelta(hours=24))
 
 TO_ORDER = (InventoryReserved, InventoryOutOfStock, PaymentSuccessful, PaymentFailed, PaymentRefunded)
@@ -441,11 +441,11 @@ class OrderService:
         correlation = f"request {self._first_id >> _IDS_OF_AN_ORDER}"
         stub = PaymentStub(correlation)
         its_calls: Any = stub  # it has those that order makes
-        engine = SagaEngine(uow, sagas, peers.Payments(its_calls), clock, _PATIENCE)
+        engine = SagaEngine(uow, sagas, peers.Payments(its_calls), clock, _TIMEOUTS)
         views = order_memory.OrderViews((lambda: till.read(store)) if till else (lambda: store))
         its_carts: Any = till  # it has the calls that order makes
         carts = peers.Carts(its_carts) if till else self._peers
-        orders = Orders(uow, views, engine, clock, _TARIFF, _PATIENCE, carts, self._peers, self._peers)
+        orders = Orders(uow, views, engine, clock, _TARIFF, _TIMEOUTS, carts, self._peers, self._peers)
 
         async def go() -> None:
             with bound("" if claimed else correlation):

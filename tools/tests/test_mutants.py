@@ -9,6 +9,7 @@ import pytest
 import typer
 from rich.console import Console
 
+from stoa_stack.instance import CHECKOUT
 from stoa_tools.mutants import command
 from stoa_tools.mutants.command import Module, modules
 from stoa_tools.mutants.operators import mutants_of
@@ -127,7 +128,7 @@ def test_every_module_that_decides_is_mutated() -> None:
         "stoa_order.saga",
         "stoa_catalog.read_model",
     } <= names
-    models = Path(command.CHECKOUT).glob("services/*/stoa_*/model.py")
+    models = CHECKOUT.glob("services/*/stoa_*/model.py")
     assert {f"{path.parent.name}.model" for path in models} <= names
 
 
@@ -221,6 +222,7 @@ def test_mutants_that_the_tests_notice_are_killed(run: Callable[[str, float], st
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_few_mutants_of_the_shop_are_noticed() -> None:
     """The whole is `make mutants`; this much shows that it works, and that no module has lost its tests."""
     output = io.StringIO()

@@ -18,17 +18,17 @@ from stoa_order.settings import Settings
 async def compose(app: App[Settings]) -> None:
     """Wire the service."""
     settings, clock = app.settings, app.clock
-    patience, store = settings.patience, await app.postgres(repository.open_tx)
-    sagas = repository.DueSagas(store.database, patience.retry)
+    timeouts, store = settings.timeouts, await app.postgres(repository.open_tx)
+    sagas = repository.DueSagas(store.database, timeouts.retry)
     payments = Payments(app.client(PaymentServiceStub, "payment"))
-    engine = SagaEngine(store.uow, sagas, payments, clock, patience)
+    engine = SagaEngine(store.uow, sagas, payments, clock, timeouts)
     orders = Orders(
         store.uow,
         repository.OrderViews(store.database),
         engine,
         clock,
         settings.tariff,
-        patience,
+        timeouts,
         Carts(app.client(CartServiceStub, "cart")),
         Catalog(app.client(CatalogServiceStub, "catalog")),
         AddressBook(app.client(UserServiceStub, "user")),

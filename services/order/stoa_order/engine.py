@@ -17,7 +17,7 @@ from stoa_chassis.telemetry import get_logger
 from stoa_chassis.uow import UnitOfWork, transactional
 from stoa_order.model import Order, Saga
 from stoa_order.ports import Payments, Tx
-from stoa_order.saga import Patience, Step, plan, step_of
+from stoa_order.saga import Step, Timeouts, plan, step_of
 
 # Sagas that other processes left behind are found this late.
 _SWEEP = timedelta(seconds=1)
@@ -36,14 +36,14 @@ class SagaEngine:
         sagas: DueStore[Saga],
         payments: Payments,
         clock: Clock,
-        patience: Patience,
+        timeouts: Timeouts,
     ) -> None:
         self._uow = uow
         self._payments = payments
         self._clock = clock
-        self._patience = patience
+        self._timeouts = timeouts
         self._asking: dict[UUID, asyncio.Task[None]] = {}
-        self.due = DueWork(sagas, self.take_up, patience.retry, clock, sweep=_SWEEP)
+        self.due = DueWork(sagas, self.take_up, timeouts.retry, clock, sweep=_SWEEP)
         """Takes up the sagas that fall due."""
 
     def ask(self, order: Order) -> None:
@@ -72,7 +72,7 @@ class SagaEngine:
         if step and step.gives_up and saga and saga.step == step.name and saga.is_overdue(now):
             _log.warning("saga step timed out", order_id=order_id, step=step.name)
             step.gives_up(order, now)
-            await tx.orders.save(order, plan(order, now, self._patience, correlation_id=correlation_id()))
+            await tx.orders.save(order, plan(order, now, self._timeouts, correlation_id=correlation_id()))
         return order
 
     async def _ask(self, step: Step, order: Order, saga: Saga) -> None:

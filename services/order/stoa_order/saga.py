@@ -36,7 +36,7 @@ Reaction: TypeAlias = Callable[[Order, Any, datetime], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class Timeouts:
     """How long an order waits for stock and for its payment, and when a step asks again meanwhile."""
 
     stock: timedelta
@@ -49,7 +49,7 @@ class Step:
     """One step.
 
     When an order is at it, what it asks, which answers it takes, what undoes it when the order is cancelled,
-    how long it waits, and what happens then. Without patience it asks for ever.
+    how long it waits, and what happens then. Without a timeout it asks for ever.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Step:
     asks: Callable[[Payments, Order, Saga], Awaitable[None]] | None
     answers: Mapping[type[Payload], Reaction]
     compensation: "Step | type[Payload] | None" = None
-    patience: Callable[[Patience], timedelta] | None = None
+    timeout: Callable[[Timeouts], timedelta] | None = None
     gives_up: Callable[[Order, datetime], None] | None = None
 
 
@@ -71,7 +71,7 @@ SAGA: tuple[Step, ...] = (
             InventoryOutOfStock: Order.on_inventory_out_of_stock,
         },
         compensation=OrderCancelled,  # inventory releases, also what it has yet to reserve
-        patience=lambda patience: patience.stock,
+        timeout=lambda timeouts: timeouts.stock,
         gives_up=Order.give_up_on_stock,
     ),
     Step(
@@ -91,7 +91,7 @@ SAGA: tuple[Step, ...] = (
             answers={PaymentRefunded: Order.on_payment_refunded},
             # It never gives up: the money is the buyer's.
         ),
-        patience=lambda patience: patience.payment,
+        timeout=lambda timeouts: timeouts.payment,
         gives_up=Order.give_up_on_payment,
     ),
 )
@@ -116,7 +116,7 @@ def reactions() -> dict[type[Payload], Reaction]:
 
 
 def plan(
-    order: Order, now: datetime, patience: Patience, *, token: str | None = None, correlation_id: str = ""
+    order: Order, now: datetime, timeouts: Timeouts, *, token: str | None = None, correlation_id: str = ""
 ) -> Saga | None:
     """Return the saga that an order calls for; None when nothing more is to happen by itself.
 
@@ -128,10 +128,10 @@ def plan(
         return None
     if before is not None and before.step == step.name:
         return before
-    deadline = now + step.patience(patience) if step.patience else None
+    deadline = now + step.timeout(timeouts) if step.timeout else None
     # A step that asks is asked at once by whoever saved it: it falls due for when that fails. One that only
     # waits falls due at its deadline.
-    asks_again = now + patience.retry.first
+    asks_again = now + timeouts.retry.first
     due = deadline if deadline is not None and (step.asks is None or deadline < asks_again) else asks_again
     return Saga(
         order_id=order.order_id,

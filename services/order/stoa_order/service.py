@@ -30,7 +30,7 @@ from stoa_order.model import (
     check_offers,
 )
 from stoa_order.ports import AddressBook, Carts, Catalog, OrderViews, RequestTaken, Tx
-from stoa_order.saga import Answer, Patience, plan, reactions
+from stoa_order.saga import Answer, Timeouts, plan, reactions
 
 # An order begins to be stored so long before what it claimed may be in the cart again, or not at all: for
 # longer than a transaction lives whose process stalls (`stoa_chassis.postgres`), and clocks may differ.
@@ -65,7 +65,7 @@ class Orders:
         engine: SagaEngine,
         clock: Clock,
         tariff: Tariff,
-        patience: Patience,
+        timeouts: Timeouts,
         carts: Carts,
         catalog: Catalog,
         addresses: AddressBook,
@@ -75,7 +75,7 @@ class Orders:
         self._engine = engine
         self._clock = clock
         self._tariff = tariff
-        self._patience = patience
+        self._timeouts = timeouts
         self._carts = carts
         self._catalog = catalog
         self._addresses = addresses
@@ -225,7 +225,7 @@ class Orders:
         saga = plan(
             order,
             self._clock.now(),
-            self._patience,
+            self._timeouts,
             token=payment_token,
             correlation_id=correlation_id(),
         )

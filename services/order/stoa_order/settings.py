@@ -9,7 +9,7 @@ from stoa_chassis.due import Backoff
 from stoa_chassis.settings import PostgresSettings
 from stoa_contracts.money import Money
 from stoa_order.model import Tariff
-from stoa_order.saga import Patience
+from stoa_order.saga import Timeouts
 
 
 class Settings(PostgresSettings):
@@ -38,9 +38,9 @@ class Settings(PostgresSettings):
         )
 
     @property
-    def patience(self) -> Patience:
+    def timeouts(self) -> Timeouts:
         """How long the saga's steps may take, and when they ask again."""
-        return Patience(
+        return Timeouts(
             stock=timedelta(seconds=self.stock_deadline_seconds),
             payment=timedelta(seconds=self.payment_deadline_seconds),
             retry=Backoff(first=timedelta(seconds=self.saga_retry_seconds), longest=timedelta(minutes=1)),

@@ -8,7 +8,7 @@ import pytest
 from stoa_chassis.due import Backoff
 from stoa_events import OrderCancelled
 from stoa_order.model import Order, Saga, Status
-from stoa_order.saga import Patience, Step, plan, reactions, step_of, steps
+from stoa_order.saga import Step, Timeouts, plan, reactions, step_of, steps
 from stoa_order.testing import (
     NOW,
     a_confirmed_order,
@@ -23,7 +23,7 @@ from stoa_order.testing import (
 STEPS = tuple(steps())
 RESERVE_STOCK, CHARGE, REFUND = STEPS
 SECOND = timedelta(seconds=1)
-PATIENCE = Patience(stock=60 * SECOND, payment=30 * SECOND, retry=Backoff(5 * SECOND, 60 * SECOND))
+TIMEOUTS = Timeouts(stock=60 * SECOND, payment=30 * SECOND, retry=Backoff(5 * SECOND, 60 * SECOND))
 
 
 def placed() -> Order:
@@ -61,7 +61,7 @@ def succeed(step: Step, order: Order) -> None:
 
 
 def planned(order: Order, now: datetime = NOW) -> Saga:
-    saga = plan(order, now, PATIENCE, token="tok_visa", correlation_id="the request")
+    saga = plan(order, now, TIMEOUTS, token="tok_visa", correlation_id="the request")
     assert saga
     return saga
 
@@ -104,7 +104,7 @@ def test_a_step_that_gives_up_ends_the_order(step: Step) -> None:
     assert step.gives_up
     step.gives_up(order, NOW)
     assert order.status is Status.CANCELLED
-    assert plan(order, NOW, PATIENCE) is None
+    assert plan(order, NOW, TIMEOUTS) is None
 
 
 def test_every_answer_belongs_to_one_step() -> None:
@@ -114,34 +114,34 @@ def test_every_answer_belongs_to_one_step() -> None:
 class TestPlan:
     def test_a_step_that_only_waits_falls_due_at_its_deadline(self) -> None:
         saga = planned(placed())
-        assert (saga.due, saga.deadline) == (NOW + PATIENCE.stock, NOW + PATIENCE.stock)
+        assert (saga.due, saga.deadline) == (NOW + TIMEOUTS.stock, NOW + TIMEOUTS.stock)
 
     def test_a_step_that_asks_is_asked_again_before_its_deadline(self) -> None:
         saga = planned(with_stock())
-        assert (saga.due, saga.deadline) == (NOW + PATIENCE.retry.first, NOW + PATIENCE.payment)
+        assert (saga.due, saga.deadline) == (NOW + TIMEOUTS.retry.first, NOW + TIMEOUTS.payment)
 
     def test_it_never_falls_due_after_its_deadline(self) -> None:
-        hasty = Patience(stock=SECOND, payment=SECOND, retry=PATIENCE.retry)
+        hasty = Timeouts(stock=SECOND, payment=SECOND, retry=TIMEOUTS.retry)
         saga = plan(with_stock(), NOW, hasty)
         assert saga
         assert saga.due == saga.deadline == NOW + SECOND
 
     def test_a_refund_is_asked_for_for_ever(self) -> None:
         saga = planned(cancelled_with_money())
-        assert (saga.due, saga.deadline) == (NOW + PATIENCE.retry.first, None)
+        assert (saga.due, saga.deadline) == (NOW + TIMEOUTS.retry.first, None)
         assert not saga.is_overdue(NOW + timedelta(days=365))
 
     def test_the_token_and_the_correlation_id_go_from_step_to_step(self) -> None:
         order = placed()
         order.saga = planned(order)
         order.on_inventory_reserved(reserved(order), NOW)
-        saga = plan(order, NOW, PATIENCE, token="tok_other", correlation_id="another request")
+        saga = plan(order, NOW, TIMEOUTS, token="tok_other", correlation_id="another request")
         assert saga
         assert (saga.step, saga.token, saga.correlation_id) == (CHARGE.name, "tok_visa", "the request")
 
     def test_a_saga_of_before_the_column_takes_the_request_that_is_under_way(self) -> None:
         order = placed()
-        order.saga = plan(order, NOW, PATIENCE)
+        order.saga = plan(order, NOW, TIMEOUTS)
         order.on_inventory_reserved(reserved(order), NOW)
         assert planned(order).correlation_id == "the request"
 
@@ -155,14 +155,14 @@ class TestPlan:
         assert planned(order, NOW + SECOND) == order.saga
 
     def test_an_order_that_needs_nothing_has_no_saga(self) -> None:
-        assert plan(a_confirmed_order(), NOW, PATIENCE) is None
+        assert plan(a_confirmed_order(), NOW, TIMEOUTS) is None
         for outcome in (out_of_stock, declined):
             order = with_stock() if outcome is declined else placed()
             if outcome is declined:
                 order.on_payment_failed(declined(order), NOW)
             else:
                 order.on_inventory_out_of_stock(out_of_stock(order), NOW)
-            assert plan(order, NOW, PATIENCE) is None
+            assert plan(order, NOW, TIMEOUTS) is None
 
     def test_the_token_does_not_show_in_logs(self) -> None:
         assert "tok_visa" not in repr(planned(placed()))

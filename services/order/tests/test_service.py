@@ -44,12 +44,12 @@ from stoa_order.model import (
     Status,
 )
 from stoa_order.ports import OrderViews, Tx
-from stoa_order.saga import Answer, Patience
+from stoa_order.saga import Answer, Timeouts
 from stoa_order.service import Orders, PlaceOrder
 from stoa_order.testing import ADDRESS, NOW, TARIFF, FakePeers, out_of_stock, paid, refunded, reserved
 
 MINUTE = timedelta(minutes=1)
-PATIENCE = Patience(stock=MINUTE, payment=MINUTE, retry=Backoff(timedelta(seconds=5), MINUTE))
+TIMEOUTS = Timeouts(stock=MINUTE, payment=MINUTE, retry=Backoff(timedelta(seconds=5), MINUTE))
 
 
 def a_command(
@@ -84,12 +84,12 @@ class Shop:
         self._uow, self._sagas = uow, sagas
         self.engine = self.another_engine()
         self.orders = Orders(
-            uow, views, self.engine, clock, TARIFF, PATIENCE, self.peers, self.peers, self.peers
+            uow, views, self.engine, clock, TARIFF, TIMEOUTS, self.peers, self.peers, self.peers
         )
 
     def another_engine(self) -> SagaEngine:
         """Return the engine of another process."""
-        return SagaEngine(self._uow, self._sagas, self.peers, self.clock, PATIENCE)
+        return SagaEngine(self._uow, self._sagas, self.peers, self.clock, TIMEOUTS)
 
     async def place(self, request_id: str = "r", user_id: UUID | None = None) -> OrderView:
         return await self.orders.place(a_command(request_id, user_id))
@@ -124,7 +124,7 @@ class ShopInMemory(Shop):
         super().__init__(
             memory_unit_of_work(lambda: self.store, testing.open_tx, clock),
             testing.OrderViews(lambda: self.store),
-            testing.DueSagas(lambda: self.store, PATIENCE.retry),
+            testing.DueSagas(lambda: self.store, TIMEOUTS.retry),
             clock,
         )
 
@@ -143,7 +143,7 @@ def database_shop(database: Database, codec: EventCodec) -> Shop:
     return Shop(
         postgres_unit_of_work(database, codec, repository.open_tx, clock),
         repository.OrderViews(database),
-        repository.DueSagas(database, PATIENCE.retry),
+        repository.DueSagas(database, TIMEOUTS.retry),
         clock,
     )
 
