@@ -326,10 +326,14 @@ def _quick_first(tests: Iterable[str], seen: Calls) -> Sequence[str]:
 
 
 def _score(fates: Iterable[Fate]) -> float:
-    """How many of those that could be were killed, in per cent; a test that does not end has noticed."""
+    """How many of those that could be were killed, in per cent; a test that does not end has noticed.
+
+    It is 100 where there was none.
+    """
     counts = Counter(fates)
     killed = counts[Fate.KILLED] + counts[Fate.TIMED_OUT]
-    return 100 * killed / ((killed + counts[Fate.SURVIVED]) or 1)
+    could_be = killed + counts[Fate.SURVIVED]
+    return 100 * killed / could_be if could_be else 100.0
 
 
 def _report(console: Console, fates: Mapping[tuple[Module, Mutant], Fate], seconds: float) -> None:
