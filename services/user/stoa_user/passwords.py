@@ -50,7 +50,8 @@ def check_new(password: str) -> None:
     if len(prepared) < _MIN_LENGTH:
         # Once more, since characters that were sent apart may have become one.
         raise InvalidArgument("password", f"must have at least {_MIN_LENGTH} characters")
-    core = prepared.strip().casefold()
+    # As the list is written, also of letters and digits that an East Asian keyboard makes as wide as its own.
+    core = unicodedata.normalize("NFKC", prepared).strip().casefold()
     if not core:
         raise InvalidArgument("password", "must not be blank")
     if len(set(core)) == 1:

@@ -293,6 +293,10 @@ async def test_a_password_of_before_that_nobody_may_choose_any_more_still_opens_
         ("password", "is one of the most common passwords; please choose another"),
         (" PassWord ", "is one of the most common passwords; please choose another"),
         ("12345678", "is one of the most common passwords; please choose another"),
+        (
+            "\uff11\uff12\uff13\uff14\uff15\uff16\uff17\uff18",
+            "is one of the most common passwords; please choose another",
+        ),
         ("        ", "must not be blank"),
         ("\u3000" * 8, "must not be blank"),
         ("aaaaAAAA", "must not be one character again and again"),
