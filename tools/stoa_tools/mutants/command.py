@@ -2,7 +2,8 @@
 
 A mutant that some test fails on is killed; one that none notices survives, and names a test that is missing.
 Only tests that need no server count: what a model decides is for them to hold. A mutant meets first the tests
-that call the function which was changed, and then, if none of those fails, all that call its module.
+that call the function which was changed, then, if none of those fails, all that call its module. What is no
+function's (a status, a limit, the reason of an error) is read without any call: there all others follow.
 
 Mutants that do the same as the original are listed with the reason in `equivalent.toml`, and not counted.
 """
@@ -300,7 +301,10 @@ def _fate(workers: _Workers, seen: Calls, module: Module, mutant: Mutant) -> Fat
 
 
 def _rounds(seen: Calls, module: Module, mutant: Mutant) -> Iterator[Sequence[str]]:
-    """The tests that call the function that was changed, the quick ones first; then those of the module."""
+    """The tests that call the function that was changed, the quick ones first; then those of the module.
+
+    Who reads what is no function's is not known: that is put to the others as well.
+    """
     near = set(seen.callers.get(f"{module.name}:{mutant.function}", ()))
     far = {
         test
@@ -308,7 +312,8 @@ def _rounds(seen: Calls, module: Module, mutant: Mutant) -> Iterator[Sequence[st
         if function.startswith(f"{module.name}:")
         for test in tests
     }
-    for tests in (near - {""}, far - near - {""}):
+    others = set() if mutant.function else set(seen.seconds) - far
+    for tests in (near - {""}, far - near - {""}, others):
         if tests:
             yield _quick_first(tests, seen)
 

@@ -343,9 +343,10 @@ def _other_calls(call: ast.Call) -> Iterator[str]:
 
 
 def _look_alike(one: ast.expr, two: ast.expr) -> bool:
-    """Tell whether two arguments might be taken for each other."""
+    """Tell whether two arguments might be taken for each other, and are not the same."""
     kinds = (ast.Name, ast.Attribute, ast.Call, ast.Subscript, ast.BinOp)
-    return any(isinstance(one, kind) and isinstance(two, kind) for kind in kinds)
+    alike = any(isinstance(one, kind) and isinstance(two, kind) for kind in kinds)
+    return alike and ast.dump(one) != ast.dump(two)
 
 
 def _bracketed(node: ast.expr) -> str:
