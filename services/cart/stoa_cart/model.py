@@ -122,9 +122,9 @@ _ENDED = (ClaimState.CONFIRMED, ClaimState.OVER)  # the order holds nothing of t
 class Claim:
     """An order's hold on what was in the cart.
 
-    `items` are what it holds while it is open or placed; an open one lapses at `lapses_at`. `version` is the
-    cart's when it was claimed, and `request_id` the request that claimed it; both are "" of an order that
-    placed itself without a claim.
+    `items` are what it holds while it is open or placed; only an open one lapses, at `lapses_at`. `version`
+    is the cart's when it was claimed, and `request_id` the request that claimed it; both are "" of an order
+    that placed itself without a claim.
     """
 
     order_id: UUID
@@ -271,7 +271,7 @@ class Cart:
     def lapse(self, at: datetime) -> None:
         """Give back what orders claimed that were not placed in time. To be called before any other use."""
         for claim in self.claims:
-            if claim.state is ClaimState.OPEN and claim.lapses_at is not None and claim.lapses_at <= at:
+            if claim.lapses_at is not None and claim.lapses_at <= at:
                 self._give_back(claim.items, at)
                 self._remember(replace(claim, state=ClaimState.LAPSED, items=(), lapses_at=None))
 
@@ -347,7 +347,7 @@ class Cart:
 
     def on_order_cancelled(self, order: OrderCancelled, at: datetime) -> None:
         """Put back what the order still holds; what was added meanwhile stays."""
-        claim = self._claim_for(order.order_id) or Claim(order.order_id, ClaimState.LAPSED)
+        claim = self._claim_for(order.order_id) or Claim(order.order_id, ClaimState.OVER)
         self._give_back(claim.items, at)
         self._end(claim)
 

@@ -1,8 +1,10 @@
 """What may be in a cart, and at which prices."""
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from enum import StrEnum
 from uuid import UUID
 
 import pytest
@@ -16,15 +18,19 @@ from stoa_cart.model import (
     MAX_QUANTITY,
     MAX_SUBTOTAL,
     Cart,
+    CartBusy,
+    CartChanged,
+    CartEmpty,
     CartFull,
     Claim,
+    ClaimState,
     Item,
     ItemNotFound,
     ItemUnavailable,
     Offer,
     OutOfStock,
 )
-from stoa_chassis.errors import Code, InvalidArgument
+from stoa_chassis.errors import Code, DomainError, InvalidArgument
 from stoa_chassis.ids import new_id
 from stoa_events import CartItemAdded, OrderPlaced
 
@@ -181,7 +187,54 @@ def test_what_would_make_the_cart_too_expensive_is_not_given_back() -> None:
     assert contents(cart) == {cheap.variant_id: 60, other.variant_id: 60}
 
 
+def test_what_is_given_back_stands_before_what_was_added_since() -> None:
+    lamp, chair, desk = new_id(), new_id(), offer()
+    cart = cart_of({lamp: 1, chair: 1})
+    order = placed(cart.user_id, cart.items, claimed(cart).order_id)
+    cart.add(desk, 1, PLENTY, NOW)
+    cart.on_order_cancelled(cancelled(order), LATER)
+    assert list(contents(cart)) == [lamp, chair, desk.variant_id]
+
+
+def test_a_request_that_comes_again_while_its_order_is_under_way_gets_the_claim_that_it_has() -> None:
+    cart = cart_of({new_id(): 2})
+    items, first = list(cart.items), claimed(cart)
+    order = placed(cart.user_id, items, first.order_id)
+    cart.on_order_placed(order, LATER)
+    again = claimed(cart)
+    assert (again.order_id, again.state, again.items) == (first.order_id, ClaimState.PLACED, tuple(items))
+    cart.on_order_confirmed(confirmed(order), LATER)
+    assert claimed(cart).order_id == first.order_id
+    assert not cart.items
+
+
+def test_an_order_that_claimed_nothing_takes_out_once_what_it_ordered_even_if_its_end_comes_first() -> None:
+    lamp = new_id()
+    cart = cart_of({lamp: 3})
+    order = order_of(cart, [(lamp, 2)])
+    cart.on_order_confirmed(confirmed(order), NOW)
+    assert contents(cart) == {lamp: 3}, "it may be an old one"
+    for _ in range(2):
+        cart.on_order_placed(order, LATER)
+        cart.on_order_confirmed(confirmed(order), LATER)
+        assert contents(cart) == {lamp: 1}
+
+
+def test_an_order_that_is_confirmed_although_its_claim_lapsed_takes_out_once_what_it_ordered() -> None:
+    lamp = new_id()
+    cart = cart_of({lamp: 2})
+    order = placed(cart.user_id, cart.items, claimed(cart).order_id)
+    cart.lapse(LATER)
+    cart.add(offer(lamp), 1, PLENTY, LATER)
+    for _ in range(2):
+        cart.on_order_confirmed(confirmed(order), LATER)
+        assert contents(cart) == {lamp: 1}
+    cart.on_order_placed(order, LATER)
+    assert contents(cart) == {lamp: 1}
+
+
 def test_a_cart_remembers_the_latest_orders_and_those_that_are_under_way_longest() -> None:
+    assert (MAX_CLAIMS, MAX_OVER) == (50, 10)
     cart = cart_of({new_id(): 1})
     orders = [placed(cart.user_id, (), new_id()) for _ in range(MAX_CLAIMS + 10)]
     for order in orders[: MAX_OVER + 5]:
@@ -293,7 +346,7 @@ def test_more_than_999_of_a_variant_are_refused_naming_the_quantity() -> None:
 
 
 def test_the_101st_variant_is_refused_but_not_more_of_the_others() -> None:
-    cart = cart_of({new_id(): 1 for _ in range(MAX_LINES)})
+    cart = cart_of({new_id(): 1 for _ in range(100)})
     with pytest.raises(CartFull) as refused:
         cart.add(offer(), 1, PLENTY, NOW)
     assert (refused.value.code, refused.value.reason) == (Code.FAILED_PRECONDITION, "CART_FULL")
@@ -308,6 +361,14 @@ def test_a_cart_that_no_store_could_sum_up_is_refused_naming_the_quantity() -> N
         cart.add(offer(price="9999999.99"), 1, PLENTY, NOW)
     assert [violation.field for violation in refused.value.violations] == ["item.quantity"]
     assert len(cart.items) == 1
+
+
+def test_a_cart_may_cost_a_billion_and_not_a_cent_more() -> None:
+    cart = Cart(new_id(), CURRENCY)
+    cart.add(offer(price="10000000.00"), 100, PLENTY, NOW)
+    assert cart.subtotal == usd("1000000000.00")
+    with pytest.raises(InvalidArgument, match=r"would make the cart cost more than 1000000000\.00 USD"):
+        cart.add(offer(price="0.01"), 1, PLENTY, NOW)
 
 
 def test_setting_a_quantity_changes_that_line_only() -> None:
@@ -328,3 +389,33 @@ def test_removing_takes_one_line_out_and_what_is_not_there_changes_nothing() -> 
     assert contents(cart) == {chair: 2}
     cart.remove(gone, LATER + timedelta(minutes=1))
     assert (contents(cart), cart.updated_at) == ({chair: 2}, LATER)
+
+
+def test_a_cart_is_the_same_whatever_is_still_to_be_told_of_it() -> None:
+    cart = Cart(new_id(), CURRENCY)
+    cart.add(offer(), 1, PLENTY, NOW)
+    assert cart.events
+    assert replace(cart, events=[]) == cart
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "reason"),
+    [
+        (ItemNotFound, Code.NOT_FOUND, "CART_ITEM_NOT_FOUND"),
+        (CartFull, Code.FAILED_PRECONDITION, "CART_FULL"),
+        (ItemUnavailable, Code.FAILED_PRECONDITION, "ITEM_UNAVAILABLE"),
+        (OutOfStock, Code.FAILED_PRECONDITION, "OUT_OF_STOCK"),
+        (CartEmpty, Code.ABORTED, "CART_EMPTY"),
+        (CartChanged, Code.ABORTED, "CART_CHANGED"),
+        (CartBusy, Code.ABORTED, "CART_BUSY"),
+    ],
+)
+def test_each_error_has_its_code_and_reason(error: type[DomainError], code: Code, reason: str) -> None:
+    assert (error.code, error.reason) == (code, reason)
+
+
+@pytest.mark.parametrize(
+    ("words", "known"), [(ClaimState, {"open", "lapsed", "placed", "confirmed", "over"})]
+)
+def test_the_words_that_are_stored_do_not_change(words: type[StrEnum], known: set[str]) -> None:
+    assert set(words) == known
