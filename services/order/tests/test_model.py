@@ -3,6 +3,7 @@
 from dataclasses import fields, replace
 from datetime import timedelta
 from decimal import Decimal
+from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
@@ -10,24 +11,32 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stoa_chassis.errors import Code, RequestIdReused
+from stoa_chassis.errors import Code, DomainError, RequestIdReused
 from stoa_chassis.ids import new_id
 from stoa_contracts.money import Money
 from stoa_events import InventoryOutOfStock, OrderCancelled, OrderConfirmed, OrderPlaced
 from stoa_order.model import (
     Address,
+    Amounts,
+    CartChanged,
     CartEmpty,
     CartLine,
+    ClaimTooOld,
     ForeignCurrency,
     ItemsUnavailable,
     NotCancellable,
     Offer,
     Order,
+    OrderNotFound,
     OrderView,
+    Payment,
+    PaymentSettled,
     PaymentStatus,
     PriceChanged,
+    Recorded,
     Request,
     RequestIdUsed,
+    RequestInProgress,
     Status,
     Withdrawn,
     check_offers,
@@ -243,11 +252,11 @@ class TestTheSaga:
     def test_a_declined_card_cancels(self) -> None:
         order = placed()
         order.on_inventory_reserved(reserved(order), NOW)
-        order.on_payment_failed(declined(order), NOW)
+        answer = declined(order)
+        order.on_payment_failed(answer, NOW)
         assert order.status is Status.CANCELLED
         assert order.history[-1].reason == "payment failed: card declined"
-        assert order.payment
-        assert order.payment.status is PaymentStatus.FAILED
+        assert order.payment == Payment(answer.payment_id, PaymentStatus.FAILED, "visa", "0002")
         assert step_of(order) is None
 
     def test_a_payment_that_arrives_for_a_cancelled_order_goes_back(self) -> None:
@@ -259,8 +268,7 @@ class TestTheSaga:
         assert order.status is Status.CANCELLED
         assert step_of(order) is REFUND
         order.on_payment_refunded(refunded(order, late.payment_id), NOW)
-        assert order.payment
-        assert order.payment.status is PaymentStatus.REFUNDED
+        assert order.payment == Payment(late.payment_id, PaymentStatus.REFUNDED, "visa", "4242")
         assert step_of(order) is None
         assert kinds(order) == [OrderPlaced, OrderCancelled]
 
@@ -303,6 +311,16 @@ class TestTheSaga:
         assert order.payment.status is PaymentStatus.REFUNDED
         assert step_of(order) is None
         assert kinds(order) == [OrderPlaced, OrderCancelled]
+
+    def test_an_older_order_that_waited_although_its_payment_was_given_back_is_not_confirmed(self) -> None:
+        new = placed()
+        new.on_inventory_reserved(reserved(new), NOW)
+        answer = paid(new)
+        given_back = PaymentSettled(Payment(answer.payment_id, PaymentStatus.REFUNDED, "", ""))
+        order = Order.replay(new.order_id, [*new.changes, Recorded(new.version + 1, given_back, NOW)])
+        order.on_payment_successful(answer, NOW)
+        assert order.status is Status.PENDING
+        assert kinds(order) == []
 
     def test_a_confirmed_order_of_which_all_is_given_back_is_cancelled(self) -> None:
         order = confirmed()
@@ -431,6 +449,55 @@ class TestCancelling:
             "ORDER_NOT_CANCELLABLE",
         )
         assert kinds(order) == [OrderPlaced, OrderConfirmed]
+
+
+def test_of_an_order_without_facts_nothing_is_known() -> None:
+    order_id, nothing = new_id(), usd("0.00")
+    assert Order.replay(order_id, []) == Order(
+        order_id=order_id,
+        version=0,
+        user_id=UUID(int=0),
+        request_id="",
+        request=None,
+        status=Status.PENDING,
+        lines=(),
+        amounts=Amounts(nothing, nothing, nothing, nothing),
+        shipping_address=Address("", "", "", "", "", "", ""),
+        shipping_method="",
+        stock_reserved=False,
+        payment=None,
+        history=(),
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "reason"),
+    [
+        (OrderNotFound, Code.NOT_FOUND, "ORDER_NOT_FOUND"),
+        (CartEmpty, Code.ABORTED, "CART_EMPTY"),
+        (CartChanged, Code.ABORTED, "CART_CHANGED"),
+        (ItemsUnavailable, Code.FAILED_PRECONDITION, "ITEMS_UNAVAILABLE"),
+        (PriceChanged, Code.FAILED_PRECONDITION, "PRICE_CHANGED"),
+        (ForeignCurrency, Code.FAILED_PRECONDITION, "FOREIGN_CURRENCY"),
+        (NotCancellable, Code.FAILED_PRECONDITION, "ORDER_NOT_CANCELLABLE"),
+        (RequestInProgress, Code.ABORTED, "REQUEST_IN_PROGRESS"),
+        (RequestIdUsed, Code.ALREADY_EXISTS, "REQUEST_ID_USED"),
+        (ClaimTooOld, Code.UNAVAILABLE, "CART_CLAIM_TOO_OLD"),
+    ],
+)
+def test_each_error_has_its_code_and_reason(error: type[DomainError], code: Code, reason: str) -> None:
+    assert (error.code, error.reason) == (code, reason)
+
+
+@pytest.mark.parametrize(
+    ("words", "known"),
+    [
+        (Status, {"pending", "confirmed", "shipped", "delivered", "returned", "cancelled"}),
+        (PaymentStatus, {"succeeded", "failed", "partially_refunded", "refunded"}),
+    ],
+)
+def test_the_words_that_are_stored_and_told_do_not_change(words: type[StrEnum], known: set[str]) -> None:
+    assert set(words) == known
 
 
 @given(

@@ -107,6 +107,10 @@ def test_a_step_that_gives_up_ends_the_order(step: Step) -> None:
     assert plan(order, NOW, TIMEOUTS) is None
 
 
+def test_the_names_of_steps_that_are_stored_do_not_change() -> None:
+    assert [step.name for step in steps()] == ["reserve stock", "charge", "refund"]
+
+
 def test_every_answer_belongs_to_one_step() -> None:
     assert len(reactions()) == sum(len(step.answers) for step in STEPS)
 
