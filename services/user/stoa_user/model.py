@@ -411,7 +411,6 @@ class Session:
         is_late = token.used_at is not None and now - token.used_at > policy.grace
         if is_late or (token.used_at is not None and token.successor_salt is None):
             self.revoke(now)
-            return False
         if self.revoked_at is not None or now >= token.expires_at:
             return False
         if token.used_at is None:

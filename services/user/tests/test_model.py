@@ -217,6 +217,24 @@ def test_a_change_that_changes_nothing_leaves_no_trace() -> None:
     assert len(user.events) == 1
 
 
+def test_a_change_of_one_value_beside_others_that_stay_is_one() -> None:
+    user = a_user()
+    user.change_profile(ProfileChange(first_name="Anne", last_name="Lee"), NOW + timedelta(days=1))
+    assert (user.first_name, user.last_name, user.updated_at) == ("Anne", "Lee", NOW + timedelta(days=1))
+    assert len(user.events) == 2
+
+
+def test_an_account_is_the_same_whatever_is_still_to_be_told_of_it() -> None:
+    user = a_user()
+    assert user.events
+    assert replace(user, events=[]) == user
+
+
+def test_an_address_may_do_without_a_second_line_and_a_region() -> None:
+    assert (SOMEWHERE.line2, SOMEWHERE.region) == ("", "")
+    assert set(AddressKind) == {"shipping", "billing"}
+
+
 def test_the_first_address_of_each_kind_becomes_its_default() -> None:
     book, (first, _, billing) = a_book(SHIPPING, SHIPPING, BILLING)
     assert defaults(book) == {first, billing}
@@ -361,7 +379,7 @@ def test_a_refresh_token_is_good_once_and_a_late_second_use_ends_the_session() -
     assert session.use(token, SALT, policy, NOW)
     assert (token.used_at, token.successor_salt) == (NOW, SALT)
     late = NOW + policy.grace + timedelta(microseconds=1)
-    assert not session.use(token, b"another", policy, late)
+    assert session.use(token, b"another", policy, late) is False
     assert session.revoked_at == late
     assert not session.use(session.issue("next", policy, NOW), SALT, policy, late)
     session.revoke(late + timedelta(days=1))
