@@ -1,5 +1,6 @@
 """What may happen to stock, without any store."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
@@ -212,8 +213,9 @@ def test_a_count_that_does_not_fit_is_refused() -> None:
         adjust(stock(1_000_000_000), 1)
 
 
-def test_of_more_than_may_be_counted_some_can_be_taken_away() -> None:
+def test_of_more_than_may_be_counted_nothing_or_some_can_be_taken_away() -> None:
     lamp = stock(1_000_000_010)
+    adjust(lamp, 0)
     adjust(lamp, -7)
     assert lamp.stock_count == 1_000_000_003
 
@@ -396,6 +398,16 @@ def test_exactly_all_that_is_left_can_be_promised() -> None:
     assert placed((lamp, 3)).status is HoldStatus.REFUSED
     assert placed((lamp, 2)).status is HoldStatus.HELD
     assert lamp.available == 0
+
+
+def test_stock_and_holds_are_the_same_whatever_is_still_to_be_told_of_them() -> None:
+    lamp = stock(5, threshold=5)
+    hold = placed((lamp, 1))
+    assert lamp.movements
+    assert lamp.events
+    assert hold.events
+    assert replace(lamp, movements=[]) == replace(lamp, events=[]) == lamp
+    assert replace(hold, events=[]) == hold
 
 
 @pytest.mark.parametrize(

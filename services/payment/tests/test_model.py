@@ -381,6 +381,17 @@ def test_a_new_payment_is_what_was_asked_for() -> None:
     )
 
 
+def test_a_payment_is_the_same_whatever_is_still_to_be_told_of_it() -> None:
+    payment = a_payment()
+    payment.settle(a_charge(payment), LATER)
+    assert payment.events
+    assert replace(payment, events=[]) == payment
+
+
+def test_a_charge_of_which_no_failure_is_told_has_none() -> None:
+    assert Charge("ch_1", uuid4(), usd("1.00"), ChargeStatus.SUCCEEDED, "visa", "4242").failure_code == ""
+
+
 def test_a_cent_can_be_paid() -> None:
     assert a_payment("0.01").amount == usd("0.01")
 
