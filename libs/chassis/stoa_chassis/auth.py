@@ -187,7 +187,7 @@ def sidecar_identity(spiffe_prefix: str) -> PeerIdentity:
 
     def identify(_: CallContext, metadata: Mapping[str, Any]) -> str:
         # One element per hop, the nearest last; in it key=value pairs: By=…;Hash=…;URI=spiffe://…
-        nearest = str(metadata.get("x-forwarded-client-cert", "")).rsplit(",", 1)[-1]
+        nearest = str(metadata.get("x-forwarded-client-cert", "")).rpartition(",")[2]
         uris = [pair[4:].strip('"') for pair in nearest.split(";") if pair[:4].upper() == "URI="]
         return _service_name(uris[0] if len(uris) == 1 else "", spiffe_prefix)
 

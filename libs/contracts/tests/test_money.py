@@ -93,7 +93,11 @@ def test_refuses_to_be_multiplied_by_what_is_not_exact(factor: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "amount", ["NaN", "Infinity", "10000000000", "-10000000000", "9999999999.995", "-9999999999.995"]
+    "amount",
+    [
+        *("NaN", "Infinity", "10000000000", "-10000000000", "10000000000.00", "-10000000000.00"),
+        *("9999999999.995", "-9999999999.995"),
+    ],
 )
 def test_refuses_an_amount_that_no_store_holds(amount: str) -> None:
     with pytest.raises(ValueError, match="out of range"):

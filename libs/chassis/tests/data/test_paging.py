@@ -118,6 +118,12 @@ def test_what_is_too_short_or_no_base64_at_all_is_refused(token: str) -> None:
         decode_token(token, {})
 
 
+@pytest.mark.parametrize("sign", ["!", "\n", " ", "."])
+def test_a_token_with_signs_among_it_that_are_no_base64_is_refused(sign: str) -> None:
+    token = encode_token({"after": 7}, {})
+    assert refused_field(f"{token[:8]}{sign * 4}{token[8:]}", {}) == "page_token"
+
+
 @pytest.mark.parametrize(("requested", "given_"), [(0, 20), (1, 1), (100, 100), (101, 100), (2**31 - 1, 100)])
 def test_a_page_has_twenty_items_unless_asked_and_at_most_a_hundred(requested: int, given_: int) -> None:
     assert page_size(requested) == given_

@@ -82,6 +82,26 @@ def test_what_is_cut_ends_with_an_ellipsis_and_is_still_text() -> None:
     ]
 
 
+def test_wrong_fields_and_metadata_are_named_up_to_the_last_byte_of_the_room_for_them() -> None:
+    # That there are fields takes 2 bytes, and what holds them together may take 120. A field takes beside its
+    # letters 6, in which protobuf says how long what is, and 4 are kept for its place.
+    room = 3_600 - to_status(errors.NotFound()).ByteSize() - 2 - 120
+    count = (room - 160) // 160
+    others = [FieldViolation("f", "d" * (160 - 10))] * count
+    last = "d" * (room - count * 160 - 10)
+    assert details(errors.NotFound(violations=[*others, FieldViolation("f", last)]))[1] == [
+        *others,
+        FieldViolation("f", last),
+    ]
+    assert details(errors.NotFound(violations=[*others, FieldViolation("f", f"{last}d")]))[1] == [
+        *others,
+        FieldViolation("", "and 1 more"),
+    ]
+    texts = {"a": "v" * 599, "b": "v" * 599}
+    assert details(errors.NotFound(metadata=texts))[0] == texts
+    assert details(errors.NotFound(metadata=texts | {"b": "v" * 600}))[0] == {"a": texts["a"], "omitted": "1"}
+
+
 async def test_hundreds_of_wrong_fields_neither_break_the_answer_nor_the_connection() -> None:
     servicer = EchoServicer()
     async with serve_in_process(add_EchoServicer_to_server, servicer) as server:

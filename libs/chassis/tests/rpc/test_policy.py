@@ -10,7 +10,7 @@ from typing import Any
 
 import jwt
 import pytest
-from chassis_example import echo_pb2_grpc
+from chassis_example import echo_pb2, echo_pb2_grpc
 from chassis_example.echo_pb2 import EchoRequest, Thing
 from chassis_example.echo_pb2_grpc import EchoStub
 
@@ -209,6 +209,24 @@ async def test_a_server_does_not_start_with_a_contract_that_it_cannot_keep(
         async with serve_in_process(getattr(echo_pb2_grpc, f"add_{service}Servicer_to_server"), servicer):
             pass
     assert complaint in str(refused.value)
+
+
+@pytest.mark.parametrize("method", ["Misspelt", "OfNoThing", "OfText", "OfMany", "Many", "Number"])
+def test_an_owner_is_one_text_of_the_request(method: str) -> None:
+    declared = echo_pb2.DESCRIPTOR.services_by_name["WrongOwner"].methods_by_name[method]
+    with pytest.raises(ContractError, match=rf"\.{method}: policy owner '.*' is not a string field"):
+        Policy.of(declared)
+
+
+async def test_of_a_user_is_known_to_which_sign_in_the_token_goes_back() -> None:
+    mint = TokenMint()
+    authorizer = Authorizer(no_identity, TokenVerifier(StaticKeys(mint.jwks), "stoa", "stoa"))
+    customers = Policy(False, True, False, "", frozenset())
+    sent = {"authorization": f"Bearer {mint.token(ANN, sid='the sign-in')}"}
+    with acting_as(NOBODY):
+        caller = await authorizer.admit(customers, SimpleNamespace(), sent)  # type: ignore[arg-type]
+        assert current_principal() is caller
+    assert caller == Principal(ANN, frozenset({"customer"}), session_id="the sign-in")
 
 
 def test_who_may_act_for_a_user() -> None:

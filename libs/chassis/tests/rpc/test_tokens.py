@@ -249,6 +249,18 @@ async def test_a_caller_that_gives_up_does_not_stop_the_fetch_for_others(issuer:
     assert issuer.fetches == 1
 
 
+async def test_an_issuer_that_does_not_answer_is_not_waited_for(
+    issuer: KeyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stoa_chassis.tokens._FETCH_TIMEOUT", 0.1)
+    issuer.answering.clear()
+    try:
+        with pytest.raises(KeysUnavailable):
+            await asyncio.wait_for(verifier(issuer).verify(TokenMint().token("ann")), 2)
+    finally:
+        issuer.answering.set()
+
+
 # ------------------------------------------------------------------------------------------ what a token says
 
 
@@ -366,6 +378,20 @@ async def test_a_token_that_was_good_is_not_decoded_again_until_it_expires(decod
     with pytest.raises(TokenExpired):
         await check.verify(token)
     assert decodings.count == 2
+
+
+async def test_a_token_that_was_good_is_decoded_again_from_the_moment_on_when_it_expires(
+    decodings: Decodings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mint = TokenMint()
+    check = against(mint.jwks, leeway=5)
+    expires_at = int(time.time()) + 600
+    token = mint.token("ann", exp=expires_at)
+    await check.verify(token)
+    for moment, count in ((expires_at + 4.9, 1), (expires_at + 5.0, 2)):
+        monkeypatch.setattr(time, "time", lambda moment=moment: moment)
+        await check.verify(token)
+        assert decodings.count == count
 
 
 async def test_a_bad_token_is_not_remembered(decodings: Decodings) -> None:
