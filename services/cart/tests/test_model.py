@@ -345,6 +345,19 @@ def test_more_than_999_of_a_variant_are_refused_naming_the_quantity() -> None:
     assert contents(cart) == {lamp: 999}
 
 
+def test_none_of_a_variant_is_refused_naming_the_quantity() -> None:
+    cart = cart_of({new_id(): 2})
+    puts: list[Callable[[], None]] = [
+        lambda: cart.add(offer(), 0, PLENTY, NOW),
+        lambda: cart.set_quantity(cart.items[0].item_id, 0, PLENTY, NOW),
+    ]
+    for put in puts:
+        with pytest.raises(InvalidArgument) as refused:
+            put()
+        assert [violation.field for violation in refused.value.violations] == ["item.quantity"]
+    assert [item.quantity for item in cart.items] == [2]
+
+
 def test_the_101st_variant_is_refused_but_not_more_of_the_others() -> None:
     cart = cart_of({new_id(): 1 for _ in range(100)})
     with pytest.raises(CartFull) as refused:

@@ -37,6 +37,7 @@ from stoa_order.model import (
     Request,
     RequestIdUsed,
     RequestInProgress,
+    Saga,
     Status,
     Withdrawn,
     check_offers,
@@ -167,6 +168,13 @@ class TestPlacing:
             f"out of stock: {short} (0 of 1), {short} (0 of 1), {short} (0 of 1) and 97 more"
         )
 
+    @pytest.mark.parametrize(("name", "told"), [("x" * 80, "x" * 80), ("x" * 81, "x" * 79 + "…")])
+    def test_what_a_thing_is_called_is_told_in_eighty_letters(self, name: str, told: str) -> None:
+        gone = cart_line()
+        with pytest.raises(ItemsUnavailable) as refused:
+            check_offers([gone], [Withdrawn(gone.variant_id, name)])
+        assert refused.value.message == f"no longer on sale: {told}"
+
     def test_a_price_in_another_currency_than_the_shop_s_is_refused_and_named(self) -> None:
         foreign = CartLine(new_id(), new_id(), 1, Money(Decimal(10), "EUR"))
         with pytest.raises(ForeignCurrency) as refused:
@@ -286,12 +294,11 @@ class TestTheSaga:
         order.on_inventory_reserved(reserved(order), NOW)
         answer = paid(order)
         order.on_payment_refunded(refunded(order, answer.payment_id, fully=False), NOW)
+        assert order.payment == Payment(answer.payment_id, PaymentStatus.PARTIALLY_REFUNDED, "", "")
         assert not order.history[1:]
         order.on_payment_successful(answer, NOW)
         assert order.status is Status.CONFIRMED
-        assert order.payment
-        assert order.payment.status is PaymentStatus.PARTIALLY_REFUNDED
-        assert order.payment.last4 == "4242"
+        assert order.payment == Payment(answer.payment_id, PaymentStatus.PARTIALLY_REFUNDED, "visa", "4242")
 
     @pytest.mark.parametrize("outcome", [paid, declined])
     def test_a_payment_that_was_given_back_ends_the_order_also_if_that_is_known_first(
@@ -468,6 +475,14 @@ def test_of_an_order_without_facts_nothing_is_known() -> None:
         payment=None,
         history=(),
     )
+
+
+def test_an_order_is_the_same_wherever_its_process_stands_and_whatever_is_still_to_be_told() -> None:
+    order = confirmed()
+    saga = Saga(order.order_id, "charge", since=NOW, due=NOW, deadline=None)
+    assert order.changes
+    assert order.events
+    assert replace(order, saga=saga, changes=[], events=[]) == order
 
 
 @pytest.mark.parametrize(
