@@ -14,6 +14,7 @@ import confluent_kafka
 from confluent_kafka import KafkaException, Message, TopicPartition
 
 from stoa_chassis.avro import EventCodec, UndecodableMessage
+from stoa_chassis.kafka.connection import connection
 from stoa_chassis.kafka.consumer import Handler
 from stoa_chassis.kafka.dead_letters import ADDRESSEE_HEADER
 from stoa_chassis.outages import is_outage
@@ -45,7 +46,7 @@ class Broadcast:
         self._codec = codec
         self._begin = begin
         self._config: dict[str, Any] = {
-            "bootstrap.servers": bootstrap,
+            **connection(bootstrap),
             "group.id": "broadcast",  # the library wants one; it is never joined
             "enable.auto.commit": False,
             "auto.offset.reset": "latest",
@@ -54,9 +55,6 @@ class Broadcast:
             "fetch.min.bytes": 1,
             "fetch.wait.max.ms": 500,
             "fetch.error.backoff.ms": 100,
-            "reconnect.backoff.max.ms": 500,
-            "socket.keepalive.enable": True,
-            "log_level": 2,
         }
 
     async def run(self) -> None:

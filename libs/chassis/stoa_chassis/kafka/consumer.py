@@ -25,6 +25,7 @@ from stoa_chassis import telemetry
 from stoa_chassis.avro import EventCodec, UndecodableMessage
 from stoa_chassis.context import bound
 from stoa_chassis.inbox import AlreadyProcessed
+from stoa_chassis.kafka.connection import connection
 from stoa_chassis.kafka.dead_letters import ADDRESSEE_HEADER, DeadLetter, dead_letter_topic
 from stoa_chassis.kafka.producer import CORRELATION_ID_HEADER, Producer, PublishFailed
 from stoa_chassis.outages import is_outage
@@ -114,7 +115,7 @@ class Consumer:
         self._stopping = False
         self._partitions: dict[tuple[str, int], _Partition] = {}  # only the thread uses it
         self._config: dict[str, Any] = {
-            "bootstrap.servers": bootstrap,
+            **connection(bootstrap),
             "group.id": group,
             "auto.offset.reset": "earliest",
             "partition.assignment.strategy": "cooperative-sticky",
@@ -133,9 +134,6 @@ class Consumer:
             "session.timeout.ms": session,
             "heartbeat.interval.ms": min(session // _HEARTBEATS, _LONGEST_HEARTBEAT_MILLISECONDS),
             "topic.metadata.refresh.interval.ms": 30_000,
-            "reconnect.backoff.max.ms": 500,
-            "socket.keepalive.enable": True,
-            "log_level": 2,
         }
         if membership.instance:
             self._config["group.instance.id"] = membership.instance

@@ -13,6 +13,7 @@ from typing import NamedTuple, Self
 import confluent_kafka
 from confluent_kafka import KafkaError, KafkaException
 
+from stoa_chassis.kafka.connection import connection
 from stoa_chassis.telemetry import get_logger
 
 log = get_logger(__name__)
@@ -48,7 +49,7 @@ class Producer:
 
     def __init__(self, bootstrap: str) -> None:
         self._config: dict[str, str | int | bool] = {
-            "bootstrap.servers": bootstrap,
+            **connection(bootstrap),
             "enable.idempotence": True,
             "acks": "all",
             # A message that timed out would be overtaken by the next one of its key.
@@ -56,10 +57,6 @@ class Producer:
             "linger.ms": 1,
             # As Java's producers do it, so that a key has the same partition whoever publishes.
             "partitioner": "murmur2_random",
-            "reconnect.backoff.max.ms": 500,
-            "socket.keepalive.enable": True,
-            # Failures are reported by the callers, in our own format; these would go to stderr.
-            "log_level": 2,
         }
         self._client: confluent_kafka.Producer | None = None
         self._wake = threading.Event()
