@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import FieldDescriptor
 
+from stoa_contracts.fields import is_map, value_of
 from stoa_gateway.routes import TEXT, EdgeRoute
 
 _ANYTHING = frozenset({"google.protobuf.Struct", "google.protobuf.Value", "google.protobuf.Any"})
@@ -52,9 +53,9 @@ class _Tables:
         """Return a table of fields."""
         entries = []
         for field in fields:
-            value = _value(field)
+            value = value_of(field)
             self._learn(value)
-            how = "map" if _is_map(field) else "list" if field.is_repeated else "one"
+            how = "map" if is_map(field) else "list" if field.is_repeated else "one"
             entry = f"name = {_text(field.name)}, kind = {_text(_kind(value))}, how = {_text(how)}"
             if (oneof := field.containing_oneof) and len(oneof.fields) > 1:
                 entry += f", oneof = {_text(f'oneof {oneof.name}')}"
@@ -75,19 +76,6 @@ class _Tables:
             if message.full_name not in messages:
                 messages[message.full_name] = ""  # known from here on, for messages that hold themselves
                 messages[message.full_name] = self.fields(message.fields)
-
-
-def _value(field: FieldDescriptor) -> FieldDescriptor:
-    """The field itself, or the values of a map."""
-    if not _is_map(field):
-        return field
-    entry = field.message_type
-    assert isinstance(entry, Descriptor)
-    return entry.fields_by_name["value"]
-
-
-def _is_map(field: FieldDescriptor) -> bool:
-    return field.message_type is not None and field.message_type.GetOptions().map_entry
 
 
 def _text(text: str) -> str:

@@ -27,6 +27,7 @@ from stoa_chassis.errors import InvalidArgument, subscript
 from stoa_chassis.validation import RequestCheck
 from stoa_chassis.wording import as_sent
 from stoa_contracts.descriptors import Rpc
+from stoa_contracts.fields import is_map, option
 from stoa_gateway.routes import EdgeRoute
 
 ID = "01900000-0000-7000-8000-000000000000"
@@ -316,19 +317,11 @@ def descriptor(type_: type[Message]) -> Descriptor:
     return cast(Descriptor, type_.DESCRIPTOR)
 
 
-def option(of: Any, extension: Any) -> Any:
-    return of.GetOptions().Extensions[extension]
-
-
 def kind_of(field: FieldDescriptor) -> str:
     """The rules that there may be for a scalar: `int32`."""
     names = [name for name in dir(FieldDescriptor) if name.startswith("TYPE_")]
     (name,) = (name for name in names if getattr(FieldDescriptor, name) == field.type)
     return name.removeprefix("TYPE_").lower()
-
-
-def is_map(field: FieldDescriptor) -> bool:
-    return field.message_type is not None and field.message_type.GetOptions().map_entry
 
 
 def is_computed(field: FieldDescriptor) -> bool:

@@ -29,6 +29,7 @@ from stoa.text.v1 import text_pb2
 from stoa_chassis import postal
 from stoa_chassis.auth import ContractError
 from stoa_chassis.errors import FieldViolation, subscript
+from stoa_contracts.fields import is_map, option
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _CONTROL_IN_LINES = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
@@ -80,16 +81,15 @@ class TextCheck:
         self._lists: list[tuple[str, _Rule]] = []
         self._messages: list[tuple[str, TextCheck]] = []
         self._message_lists: list[tuple[str, TextCheck]] = []
-        self._keys: list[
-            tuple[str, bool]
-        ] = []  # of maps with keys of text; whether their values are messages
+        # Maps with keys of text, and whether their values are messages.
+        self._keys: list[tuple[str, bool]] = []
         self._values: list[tuple[str, _Rule]] = []
         self._message_values: list[tuple[str, TextCheck]] = []
-        self._is_address = type_.GetOptions().Extensions[text_pb2.postal_address]
+        self._is_address = option(type_, text_pb2.postal_address)
         if self._is_address and (missing := sorted(postal.PARTS.difference(type_.fields_by_name))):
             raise ContractError(f"{type_.full_name} is to be an address, but has no {', '.join(missing)}")
         for field in type_.fields:
-            if field_behavior_pb2.OUTPUT_ONLY not in _option(field, field_behavior_pb2.field_behavior):
+            if field_behavior_pb2.OUTPUT_ONLY not in option(field, field_behavior_pb2.field_behavior):
                 self._add(field, known)
 
     def tidy(self, message: Message) -> list[FieldViolation]:
@@ -101,7 +101,7 @@ class TextCheck:
     def _add(self, field: FieldDescriptor, known: dict[str, TextCheck]) -> None:
         declared = _declared(field)
         holder, message = field, field.message_type
-        if message is not None and message.GetOptions().map_entry:
+        if message is not None and is_map(field):
             key, holder = (message.fields_by_name[name] for name in ("key", "value"))
             message = holder.message_type
             if key.type == FieldDescriptor.TYPE_STRING:
@@ -210,7 +210,7 @@ def _kind(field: FieldDescriptor, holder: FieldDescriptor) -> int:
 def _declared(field: FieldDescriptor) -> text_pb2.Text | None:
     if not field.GetOptions().HasExtension(text_pb2.text):
         return None
-    text: text_pb2.Text = _option(field, text_pb2.text)
+    text: text_pb2.Text = option(field, text_pb2.text)
     return text
 
 
@@ -223,9 +223,5 @@ def _rule(declared: text_pb2.Text | None) -> _Rule:
 
 
 def _is_uuid(field: FieldDescriptor) -> bool:
-    rules = _option(field, validate_pb2.field)
+    rules = option(field, validate_pb2.field)
     return bool(rules.repeated.items.string.uuid if field.is_repeated else rules.string.uuid)
-
-
-def _option(field: FieldDescriptor, extension: Any) -> Any:
-    return field.GetOptions().Extensions[extension]

@@ -19,6 +19,7 @@ from google.protobuf.message import Message
 from stoa.text.v1 import text_pb2
 from stoa_chassis.auth import ContractError
 from stoa_chassis.errors import FieldViolation, subscript
+from stoa_contracts.fields import is_map, option, value_of
 
 _Words = Callable[[Any], str]
 """Says what a value must be, given the rules for its type (as `StringRules`)."""
@@ -65,7 +66,7 @@ class Wording:
             field = type_.fields_by_name[element.field_name]
             key = element.subscript.value if element.subscript else None
             parts.append(field.name if key is None else f"{field.name}{subscript(key)}")
-            type_ = _value(field).message_type
+            type_ = value_of(field).message_type
         return _Place(".".join(parts), field, key is not None, choices)
 
 
@@ -107,7 +108,7 @@ def _complaint(
     typed = getattr(_rules(place.field, place.is_element, proto.for_key), kind)
     words = _form(place.field) if rule == "pattern" else _WORDS[kind][_declared_name(kind, rule)](typed)
     if kind == "enum":
-        words = words or f"must be {_either(_values(_value(place.field)))}"
+        words = words or f"must be {_either(_values(value_of(place.field)))}"
     return _LENGTH if "len" in rule else _FORM, _named(words, proto.for_key)
 
 
@@ -122,11 +123,11 @@ def _too_long(message: Message, path: str) -> Iterator[FieldViolation]:
             if field.message_type is not None:
                 yield from _too_long(given, f"{path}{field.name}.")
             continue
-        kind, rule = ("map", "max_pairs") if _is_map(field) else ("repeated", "max_items")
-        rules = getattr(_option(field, validate_pb2.field), kind)
+        kind, rule = ("map", "max_pairs") if is_map(field) else ("repeated", "max_items")
+        rules = getattr(option(field, validate_pb2.field), kind)
         if rules.HasField(rule) and len(given) > getattr(rules, rule):
             yield FieldViolation(f"{path}{field.name}", _WORDS[kind][rule](rules))
-        elif _value(field).message_type is not None:
+        elif value_of(field).message_type is not None:
             for key, element in given.items() if kind == "map" else enumerate(given):
                 yield from _too_long(element, f"{path}{field.name}{subscript(key)}.")
 
@@ -134,9 +135,9 @@ def _too_long(message: Message, path: str) -> Iterator[FieldViolation]:
 def _check_type(type_: Descriptor, seen: set[str]) -> None:
     seen.add(type_.full_name)
     for field in type_.fields:
-        declared = _option(field, validate_pb2.field)
+        declared = option(field, validate_pb2.field)
         _check_rules(field, declared)
-        inner = _value(field).message_type
+        inner = value_of(field).message_type
         if inner is not None and inner.full_name not in seen:
             _check_type(inner, seen)
 
@@ -151,7 +152,7 @@ def _check_rules(field: FieldDescriptor, rules: Any) -> None:
         if rule.name in ("items", "keys", "values"):
             _check_rules(field, inner)
         elif kind == "string" and rule.name == "pattern":
-            if not _option(field, text_pb2.text).form:
+            if not option(field, text_pb2.text).form:
                 raise ContractError(
                     f"{field.full_name} has a pattern, but no words for it: say (stoa.text.v1.text).form"
                 )
@@ -161,10 +162,10 @@ def _check_rules(field: FieldDescriptor, rules: Any) -> None:
 
 def _rules(field: FieldDescriptor, is_element: bool, for_key: bool) -> Any:
     """Return the rules that hold for a field, an element of it or the key of one."""
-    rules = _option(field, validate_pb2.field)
+    rules = option(field, validate_pb2.field)
     if not is_element:
         return rules
-    if _is_map(field):
+    if is_map(field):
         return rules.map.keys if for_key else rules.map.values
     return rules.repeated.items
 
@@ -177,29 +178,13 @@ def _declared_name(kind: str, rule: str) -> str:
 
 
 def _form(field: FieldDescriptor) -> str:
-    return f"must be {_option(field, text_pb2.text).form}"
+    return f"must be {option(field, text_pb2.text).form}"
 
 
 def _values(field: FieldDescriptor) -> list[str]:
     """Return the names of an enum's values, without the one that stands for none."""
     assert field.enum_type is not None
     return [value.name for value in field.enum_type.values if value.number != 0]
-
-
-def _value(field: FieldDescriptor) -> FieldDescriptor:
-    """Return the field that holds the values of a map; another field is its own."""
-    if not _is_map(field):
-        return field
-    assert field.message_type is not None
-    return field.message_type.fields_by_name["value"]
-
-
-def _is_map(field: FieldDescriptor) -> bool:
-    return field.message_type is not None and field.message_type.GetOptions().map_entry
-
-
-def _option(field: FieldDescriptor, extension: Any) -> Any:
-    return field.GetOptions().Extensions[extension]
 
 
 def _bounds(rules: Any) -> str:
