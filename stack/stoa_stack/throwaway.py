@@ -22,7 +22,6 @@ from stoa_stack.instance import CHECKOUT, Instance
 # Below 32768, where the system takes the ports of outgoing connections from.
 _PORT_BASES = range(20000, 32000, 1000)
 _GRACE_SECONDS = 120.0  # for a command that is told to end: a stack takes its time to stop
-_reserved: dict[int, socket.socket] = {}  # by base
 _Handler = Callable[[int, FrameType | None], None] | signal.Handlers
 # Short waits, so that a payment that never answers in time can be watched to its end.
 SHORT_WAITS = {
@@ -42,28 +41,27 @@ def throwaway(
     However the block ends, by SIGTERM or a closed terminal as well, the instance is stopped; its data stays
     for a look until the next one is started there. Raises typer.Exit if it does not start.
     """
-    base = free_port_base()
-    own = {
-        "STOA_EDGE_PORT": "",
-        **settings,
-        "STOA_STATE": str(state),
-        "STOA_PORT_BASE": str(base),
-    }
-    before = {name: os.environ.get(name) for name in own}
-    os.environ |= own
+    own = {"STOA_EDGE_PORT": "", **settings, "STOA_STATE": str(state)}
+    with port_base() as base, _environment(own | {"STOA_PORT_BASE": str(base)}), _ending_in_order():
+        run(console, "clean slate", "stoa", "reset")
+        try:
+            run(console, "stack", "stoa", "up", *(["--only", ",".join(only)] if only else []))
+            yield Instance.current()
+        finally:
+            with _undisturbed():
+                run(console, "stack down", "stoa", "down")
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Add to this process's environment within the block."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ |= variables
     try:
-        with _ending_in_order():
-            run(console, "clean slate", "stoa", "reset")
-            try:
-                run(console, "stack", "stoa", "up", *(["--only", ",".join(only)] if only else []))
-                yield Instance.current()
-            finally:
-                with _undisturbed():
-                    run(console, "stack down", "stoa", "down")
+        yield
     finally:
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
-        _reserved.pop(base).close()
 
 
 @contextmanager
@@ -97,14 +95,23 @@ def _handling(handlers: Mapping[signal.Signals, _Handler]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def free_port_base() -> int:
+@contextmanager
+def port_base() -> Iterator[int]:
     """The first base of which nobody listens on any port; raises typer.Exit if there is none.
 
-    It is this process's as long as it lives, so that two that look at the same moment get two.
+    Its last port, which no part has, is taken until the block ends, so that two that look at the same moment
+    get two.
     """
     for base in _PORT_BASES:
-        if not any(_taken(base + offset) for offset in range(_PORT_BASES.step)) and _reserve(base):
-            return base
+        with socket.socket() as sign:
+            if any(_taken(base + offset) for offset in range(_PORT_BASES.step)):
+                continue
+            try:
+                sign.bind(("127.0.0.1", base + _PORT_BASES.step - 1))
+            except OSError:
+                continue
+            yield base
+            return
     typer.echo(f"No port base from {_PORT_BASES[0]} to {_PORT_BASES[-1]} is free.", err=True)
     raise typer.Exit(1)
 
@@ -112,18 +119,6 @@ def free_port_base() -> int:
 def _taken(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def _reserve(base: int) -> bool:
-    """Take the last port, which no part has, as a sign to others; False if another process has."""
-    sign = socket.socket()
-    try:
-        sign.bind(("127.0.0.1", base + _PORT_BASES.step - 1))
-    except OSError:
-        sign.close()
-        return False
-    _reserved[base] = sign
-    return True
 
 
 def run(console: Console, title: str, *command: str, env: Mapping[str, str] | None = None) -> None:

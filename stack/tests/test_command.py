@@ -15,14 +15,15 @@ import pytest
 
 from stoa_chassis.testing import eventually
 from stoa_stack.status import State, Status
+from stoa_stack.throwaway import port_base
 
 
 class Stoa:
     """Runs `stoa` for one instance."""
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, port_base: int) -> None:
         self.state = state
-        self.port_base = _free_port_base()
+        self.port_base = port_base
         self.env = {name: value for name, value in os.environ.items() if not name.startswith("STOA_")}
         self.env |= {"STOA_STATE": str(state), "STOA_PORT_BASE": str(self.port_base)}
 
@@ -44,19 +45,12 @@ class Stoa:
         return pid
 
 
-def _free_port_base() -> int:
-    for base in range(41000, 60000, 500):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", base + 11)) != 0:
-                return base
-    raise AssertionError("no free ports")
-
-
 @pytest.fixture
 def stoa(tmp_path: Path) -> Iterator[Stoa]:
-    stoa = Stoa(tmp_path / "state")
-    yield stoa
-    stoa("down")
+    with port_base() as base:
+        stoa = Stoa(tmp_path / "state", base)
+        yield stoa
+        stoa("down")
 
 
 def test_up_makes_the_part_ready_and_down_leaves_no_process(stoa: Stoa) -> None:

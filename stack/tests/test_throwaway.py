@@ -13,7 +13,7 @@ from stoa_stack.instance import Instance
 from stoa_stack.processes import orphans
 from stoa_stack.status import Status, is_running, status_file
 from stoa_stack.terminal import console
-from stoa_stack.throwaway import free_port_base, throwaway
+from stoa_stack.throwaway import port_base, throwaway
 
 _WAITING = """
 import sys, time
@@ -46,13 +46,10 @@ def test_it_runs_within_the_block_with_its_settings_and_the_environment_names_it
 
 
 def test_two_that_look_at_the_same_moment_get_ports_of_their_own() -> None:
-    ours = free_port_base()
-    theirs = subprocess.run(
-        [sys.executable, "-c", "from stoa_stack.throwaway import free_port_base; print(free_port_base())"],
-        stdout=subprocess.PIPE,
-        check=True,
-    )
-    assert ours not in (int(theirs.stdout), free_port_base())
+    look = "from stoa_stack.throwaway import port_base\nwith port_base() as base: print(base)"
+    with port_base() as ours, port_base() as another:
+        theirs = subprocess.run([sys.executable, "-c", look], stdout=subprocess.PIPE, check=True)
+        assert len({ours, another, int(theirs.stdout)}) == 3
 
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])

@@ -20,7 +20,7 @@ import pytest
 from stoa_rest import Cart, Money, Order
 from stoa_stack.instance import CHECKOUT
 from stoa_stack.shopping import Item
-from stoa_stack.throwaway import SHORT_WAITS, free_port_base
+from stoa_stack.throwaway import SHORT_WAITS, port_base
 from tests.e2e.shop import Customer, Shop, eventually
 
 pytestmark = [pytest.mark.upgrade, pytest.mark.timeout(900)]
@@ -62,18 +62,19 @@ class Left:
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, str]]:
     """The environment of both versions.
 
     Where the shop is, and to wait for payments longer than a restart takes.
     """
-    own = {
-        **SHORT_WAITS,
-        "STOA_ORDER__PAYMENT_DEADLINE_SECONDS": "600",
-        "STOA_STATE": str(tmp_path_factory.mktemp("upgrade") / "state"),
-        "STOA_PORT_BASE": str(free_port_base()),
-    }
-    return {name: value for name, value in os.environ.items() if not name.startswith("STOA_")} | own
+    with port_base() as base:
+        own = {
+            **SHORT_WAITS,
+            "STOA_ORDER__PAYMENT_DEADLINE_SECONDS": "600",
+            "STOA_STATE": str(tmp_path_factory.mktemp("upgrade") / "state"),
+            "STOA_PORT_BASE": str(base),
+        }
+        yield {name: value for name, value in os.environ.items() if not name.startswith("STOA_")} | own
 
 
 @pytest.fixture(scope="module")

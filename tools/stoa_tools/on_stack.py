@@ -16,7 +16,7 @@ from rich.console import Console
 from stoa_stack.instance import CHECKOUT, Instance
 from stoa_stack.servers import mongo, postgres, valkey
 from stoa_stack.terminal import console
-from stoa_stack.throwaway import SHORT_WAITS, free_port_base, run
+from stoa_stack.throwaway import SHORT_WAITS, port_base, run
 from stoa_stack.up import is_running
 
 # The tests' own instance: it never meets the one of `make up`.
@@ -44,7 +44,8 @@ def keep(to: Console) -> Mapping[str, str]:
     if is_running(at):
         run(to, "stack", "stoa", "apply", env=named)
     else:
-        run(to, "stack", "stoa", "up", env={**named, **SHORT_WAITS, "STOA_PORT_BASE": str(free_port_base())})
+        with port_base() as base:
+            run(to, "stack", "stoa", "up", env={**named, **SHORT_WAITS, "STOA_PORT_BASE": str(base)})
     return {**named, **servers(Instance.current(named))}
 
 

@@ -14,7 +14,7 @@ import pytest
 from stoa_chassis.testing import eventually
 from stoa_services import SERVICES
 from stoa_stack.instance import CHECKOUT
-from stoa_stack.throwaway import free_port_base
+from stoa_stack.throwaway import port_base
 from stoa_tools import workspace
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -85,9 +85,8 @@ def started(python: Path, name: str, folder: Path) -> Iterator[tuple[subprocess.
         [PYTHON.with_name("stoa"), "env", name], capture_output=True, text=True, check=True
     ).stdout
     given = dict(shlex.split(line)[1].split("=", 1) for line in exports.splitlines())
-    port = free_port_base()
     log = folder / "log"
-    with log.open("wb") as output:
+    with port_base() as port, log.open("wb") as output:
         process = subprocess.Popen(
             [python, "-I", "-m", f"stoa_{name}"],
             cwd=folder,
@@ -100,8 +99,8 @@ def started(python: Path, name: str, folder: Path) -> Iterator[tuple[subprocess.
             stdout=output,
             stderr=output,
         )
-    try:
-        yield process, log
-    finally:
-        process.kill()
-        process.wait()
+        try:
+            yield process, log
+        finally:
+            process.kill()
+            process.wait()
