@@ -50,12 +50,8 @@ def up(only: Sequence[str], console: Console) -> int:
         return apply(console, only)
     at = replace(at.configured(), only=tuple(only), revision=uuid.uuid4().hex)
     try:
-        preflight.check_declarations()
-        if not _all_known(at, only, console):
+        if (parts := _parts_of(at, only, console)) is None:
             return 2
-        from stoa_stack.parts import chosen
-
-        parts = chosen(at)
         _stop_orphans(at, console)
         preflight.check_machine(at.state, whole=not only)
         preflight.check_ports(parts)
@@ -84,12 +80,8 @@ def apply(console: Console, only: Sequence[str] = ()) -> int:
     asked = tuple(dict.fromkeys((*at.only, *only))) if at.only else ()
     at = replace(at.adjusted(), only=asked, revision=uuid.uuid4().hex)
     try:
-        preflight.check_declarations()
-        if not _all_known(at, only, console):
+        if (parts := _parts_of(at, only, console)) is None:
             return 2
-        from stoa_stack.parts import chosen
-
-        parts = chosen(at)
         preflight.check_ports([part for part in parts if part.name not in status.parts])
     except preflight.NotPossible as problem:
         console.print(Text(str(problem), style="red"))
@@ -102,6 +94,19 @@ def apply(console: Console, only: Sequence[str] = ()) -> int:
     at.record()
     os.kill(status.pid, signal.SIGHUP)
     return _follow(at, console, daemon=None, before=status)
+
+
+def _parts_of(at: Instance, only: Sequence[str], console: Console) -> Sequence[Part] | None:
+    """The parts that are to run; None, after saying so, if one is asked for that there isn't.
+
+    Raises preflight.NotPossible if a declaration is not what was generated from it.
+    """
+    preflight.check_declarations()
+    if not _all_known(at, only, console):
+        return None
+    from stoa_stack.parts import chosen
+
+    return chosen(at)
 
 
 def _all_known(at: Instance, names: Sequence[str], console: Console) -> bool:
