@@ -281,12 +281,10 @@ class Cart:
         lapsed = tuple(
             claim.order_id for claim in self.claims if claim.state is ClaimState.LAPSED and claim is not known
         )
-        if known is None:
-            return Checkout(self, self.version, None, lapsed)
-        if known.state is ClaimState.OPEN:
+        if known is not None and known.state is ClaimState.OPEN:
             claimed = Cart(self.user_id, self.currency, list(known.items), self.updated_at)
             return Checkout(claimed, known.version, known.order_id, lapsed)
-        return Checkout(self, self.version, known.order_id, lapsed)
+        return Checkout(self, self.version, known.order_id if known is not None else None, lapsed)
 
     def claim(
         self, request_id: str, order_id: UUID, version: str, at: datetime, lapses_at: datetime

@@ -73,9 +73,7 @@ class Carts:
             CartEmpty, CartChanged: see `Cart.claim`.
             CartBusy: others kept changing the cart.
         """
-        now = self._clock.now()
-        cart = await tx.carts.get(user_id)
-        cart.lapse(now)
+        cart, now = await self._read(tx, user_id), self._clock.now()
         claim = cart.claim(request_id, order_id, version, now, now + self._claim_for)
         await tx.carts.save(cart)
         return claim, self._claim_for
@@ -133,9 +131,8 @@ class Carts:
     @transactional
     async def clear(self, tx: Tx, user_id: UUID) -> None:
         """Take everything out. Raises CartBusy."""
-        cart, now = await tx.carts.get(user_id), self._clock.now()
-        cart.lapse(now)
-        cart.clear(now)
+        cart = await self._read(tx, user_id)
+        cart.clear(self._clock.now())
         await tx.carts.save(cart)
 
     @transactional
@@ -169,9 +166,14 @@ class Carts:
         """Note that the variants of a product are not on sale any more."""
         await self._prices.learn(event.payload.product_id, event.payload.version, {})
 
-    async def _refreshed(self, tx: Tx, user_id: UUID) -> Cart:
-        """Read a cart for its owner, who sees it at the prices of now on the occasion."""
+    async def _read(self, tx: Tx, user_id: UUID) -> Cart:
+        """Read a cart to change it, with what is in it again."""
         cart = await tx.carts.get(user_id)
         cart.lapse(self._clock.now())
+        return cart
+
+    async def _refreshed(self, tx: Tx, user_id: UUID) -> Cart:
+        """Read a cart for its owner, who sees it at the prices of now on the occasion."""
+        cart = await self._read(tx, user_id)
         cart.refresh(await self._prices.of({item.product_id for item in cart.items}))
         return cart
