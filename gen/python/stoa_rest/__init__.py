@@ -73,7 +73,9 @@ PLACE_ORDER = Operation("placeOrder", "POST", "/api/v1/orders", "Order")
 REFRESH = Operation("refresh", "POST", "/api/v1/auth/refresh", "Auth")
 REFUND_PAYMENT = Operation("refundPayment", "POST", "/api/v1/payments/{payment_id}/refunds", "Payment")
 REMOVE_CART_ITEM = Operation("removeCartItem", "DELETE", "/api/v1/cart/{user_id}/items/{item_id}", "Cart")
+SEARCH = Operation("search", "GET", "/api/v1/search", "Search")
 SET_THRESHOLD = Operation("setThreshold", "PUT", "/api/v1/inventory/{variant_id}/threshold", "Inventory")
+SUGGEST = Operation("suggest", "GET", "/api/v1/search/suggestions", "Search")
 UPDATE_ADDRESS = Operation("updateAddress", "PUT", "/api/v1/users/{user_id}/addresses/{address_id}", "User")
 UPDATE_CART_ITEM = Operation("updateCartItem", "PUT", "/api/v1/cart/{user_id}/items/{item_id}", "Cart")
 UPDATE_PRODUCT = Operation("updateProduct", "PUT", "/api/v1/products/{product_id}", "Catalog")
@@ -109,7 +111,9 @@ OPERATIONS = (
     REFRESH,
     REFUND_PAYMENT,
     REMOVE_CART_ITEM,
+    SEARCH,
     SET_THRESHOLD,
+    SUGGEST,
     UPDATE_ADDRESS,
     UPDATE_CART_ITEM,
     UPDATE_PRODUCT,
@@ -233,11 +237,72 @@ class CreateUserRequest(TypedDict, total=False):
     """The family name."""
 
 
+class Facet(TypedDict, total=False):
+    """The values of a field by which what was found can be narrowed. The filter on the field itself does not count, so that the other values stay to choose from."""
+
+    field: str
+    """The filter: category, subcategory, brand, tag, price, min_rating, in_stock, or attribute: and a name (`attribute:color`, of which blue is a value)."""
+
+    buckets: list[FacetBucket]
+    """The most frequent values; of price and min_rating, in their order."""
+
+
+class FacetBucket(TypedDict, total=False):
+    """A value, and how many products have it."""
+
+    value: str
+    """As the filter takes it: of `price` two bounds (10-25, 250-), of `min_rating` the least."""
+
+    count: str
+    """How many."""
+
+
 class GetJwksResponse(TypedDict, total=False):
     """Response of GetJwks."""
 
     keys: list[Jwk]
     """The keys that a valid token may be signed with."""
+
+
+class Hit(TypedDict, total=False):
+    """A product that was found."""
+
+    product_id: str
+    """Which one."""
+
+    name: str
+    """What it is called."""
+
+    brand: str
+    """Who makes it."""
+
+    category: str
+    """The shelf."""
+
+    price_from: Money
+    """What its cheapest variant costs."""
+
+    rating: HitRating
+    """What buyers think of it."""
+
+    image: str
+    """The main picture."""
+
+    score: float
+    """How well it matches; 0 in another order than that of relevance."""
+
+    in_stock: bool
+    """Whether any variant can be bought now."""
+
+
+class HitRating(TypedDict, total=False):
+    """What buyers think of it."""
+
+    average: float
+    """The mean of all ratings, 1 to 5; 0 without any."""
+
+    count: int
+    """How many ratings there are."""
 
 
 class Inventory(TypedDict, total=False):
@@ -585,6 +650,9 @@ class Product(TypedDict, total=False):
     updated_at: str
     """When it was last changed."""
 
+    version: str
+    """Grows with every change, as in the events of the product: the higher one is the later one."""
+
 
 class Rating(TypedDict, total=False):
     """What buyers think of a product."""
@@ -638,6 +706,22 @@ class RefundPaymentBody(TypedDict, total=False):
     """Why, for people."""
 
 
+class SearchResponse(TypedDict, total=False):
+    """Response of Search."""
+
+    hits: list[Hit]
+    """One page."""
+
+    total_size: str
+    """How many products there are in all."""
+
+    facets: list[Facet]
+    """How many there would be with another filter. Only with the first page."""
+
+    next_page_token: str
+    """Asks for the page after this one; empty on the last."""
+
+
 class SetThresholdBody(TypedDict, total=False):
     """Request of SetThreshold."""
 
@@ -669,6 +753,26 @@ class StatusChange(TypedDict, total=False):
 
     at: str
     """When."""
+
+
+class SuggestResponse(TypedDict, total=False):
+    """Response of Suggest."""
+
+    suggestions: list[Suggestion]
+    """Categories first, then products, the best first; ten at most."""
+
+
+class Suggestion(TypedDict, total=False):
+    """What somebody may be about to type."""
+
+    text: str
+    """The name of a product or of a category."""
+
+    product_id: str
+    """Which product; empty for a category."""
+
+    category: str
+    """The category that the text names; empty for a product."""
 
 
 class Tokens(TypedDict, total=False):
@@ -934,10 +1038,20 @@ class Operations(ABC):
         target = REMOVE_CART_ITEM.target(user_id, item_id)
         return cast(Cart, await self.call(REMOVE_CART_ITEM, target))
 
+    async def search(self, *, q: str | None = None, category: str | None = None, subcategory: str | None = None, brand: str | None = None, tag: str | None = None, min_price: str | None = None, max_price: str | None = None, min_rating: float | None = None, in_stock: bool | None = None, attribute: list[str] | None = None, sort: Literal['relevance', 'price_asc', 'price_desc', 'newest', 'rating'] | None = None, page_size: int | None = None, page_token: str | None = None) -> SearchResponse:
+        """Finds products by words, narrowed by what the request sets, with counts for narrowing them further."""
+        target = SEARCH.target(q=q, category=category, subcategory=subcategory, brand=brand, tag=tag, min_price=min_price, max_price=max_price, min_rating=min_rating, in_stock=in_stock, attribute=attribute, sort=sort, page_size=page_size, page_token=page_token)
+        return cast(SearchResponse, await self.call(SEARCH, target))
+
     async def set_threshold(self, variant_id: str, /, **body: Unpack[SetThresholdBody]) -> Inventory:
         """Sets below how many available a variant counts as low."""
         target = SET_THRESHOLD.target(variant_id)
         return cast(Inventory, await self.call(SET_THRESHOLD, target, body))
+
+    async def suggest(self, *, q: str | None = None) -> SuggestResponse:
+        """Completes what somebody types: with categories and products, also when there is a slip in it."""
+        target = SUGGEST.target(q=q)
+        return cast(SuggestResponse, await self.call(SUGGEST, target))
 
     async def update_address(self, user_id: str, address_id: str, /, **body: Unpack[UserAddress]) -> UserAddress:
         """Replaces an address."""
