@@ -38,7 +38,7 @@ def part(at: Instance, service: Service, *, contracts: str) -> Part:
     that it calls may come later.
     """
     store = store_of(service)
-    stores = [store.part] if store is not None and not (store.part == "mongo" and at.mongo_url) else []
+    stores = [store.part] if store is not None and not store.elsewhere(at) else []
 
     async def ready() -> None:
         await check_health(at, service.name)
