@@ -109,9 +109,9 @@ class CheckAvailabilityResponse(_message.Message):
         available: _builtins.int
         """How many."""
         in_stock: _builtins.bool
-        """Whether it can be bought: it is sold, and at least one is available."""
+        """Whether it can be bought, as was last published in inventory.availability_changed."""
         version: _builtins.int
-        """Of in_stock, as in inventory.availability_changed: the higher one is the later one."""
+        """The version of that event: the higher one is the later one."""
         def __init__(
             self,
             *,
