@@ -663,6 +663,9 @@ class Rating(TypedDict, total=False):
     count: int
     """How many ratings there are."""
 
+    version: str
+    """Grows with every change of the rating, as in product.rated: the higher one is the later one."""
+
 
 class RefreshRequest(TypedDict, total=False):
     """Request of Refresh."""

@@ -220,6 +220,7 @@ def _message(product: Product) -> catalog_pb2.Product:
         etag=product.etag,
         created_at=to_timestamp(product.created_at),
         updated_at=to_timestamp(product.updated_at),
+        version=product.version,
     )
 
 

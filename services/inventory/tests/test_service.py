@@ -457,10 +457,9 @@ async def test_a_variant_whose_event_is_still_on_its_way_is_looked_up_in_the_cat
 
 async def test_what_an_older_version_has_changed_without_a_word_is_said_once(shop: Shop) -> None:
     lamp = await shop.variant(1)
-    stocks = dict(shop.store.rows.stocks)
-    *counts, _, version = stocks[lamp]
-    stocks[lamp] = (*counts, False, version)
-    shop.store.rows = replace(shop.store.rows, stocks=tuple(stocks.items()))
+    product_id, count, reserved, threshold, at, on_sale, _, version = dict(shop.store.rows.stocks)[lamp]
+    unsaid = (lamp, (product_id, count, reserved, threshold, at, on_sale, False, version))
+    shop.store.rows = replace(shop.store.rows, stocks=(unsaid,))
     before = len(shop.answers(lamp))
     await shop.inventory.announce()
     await shop.inventory.announce()

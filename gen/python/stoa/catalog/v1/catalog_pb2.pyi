@@ -198,19 +198,23 @@ class Rating(_message.Message):
 
     AVERAGE_FIELD_NUMBER: _builtins.int
     COUNT_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
     average: _builtins.float
     """The mean of all ratings, 1 to 5; 0 without any."""
     count: _builtins.int
     """How many ratings there are."""
+    version: _builtins.int
+    """Grows with every change of the rating, as in product.rated: the higher one is the later one."""
     def __init__(
         self,
         *,
         average: _builtins.float = ...,
         count: _builtins.int = ...,
+        version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["average", b"average", "count", b"count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["average", b"average", "count", b"count", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
