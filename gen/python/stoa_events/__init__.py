@@ -8,9 +8,13 @@ from stoa_events.cart_item_added import CartItemAdded
 from stoa_events.inventory_low_stock import InventoryLowStock
 from stoa_events.inventory_out_of_stock import InventoryOutOfStockItem, InventoryOutOfStock
 from stoa_events.inventory_reserved import InventoryReservedItem, InventoryReserved
+from stoa_events.order_buyer_changed import OrderBuyerChanged
 from stoa_events.order_cancelled import OrderCancelled
 from stoa_events.order_confirmed import OrderConfirmed
+from stoa_events.order_delivered import OrderDelivered
 from stoa_events.order_placed import OrderPlaced
+from stoa_events.order_return_decided import OrderReturnDecided
+from stoa_events.order_return_requested import OrderReturnRequested
 from stoa_events.order_returned import OrderReturned
 from stoa_events.order_shipped import OrderShipped
 from stoa_events.payment_failed import PaymentFailed
@@ -29,9 +33,13 @@ TOPICS: tuple[type[Payload], ...] = (
     InventoryLowStock,
     InventoryOutOfStock,
     InventoryReserved,
+    OrderBuyerChanged,
     OrderCancelled,
     OrderConfirmed,
+    OrderDelivered,
     OrderPlaced,
+    OrderReturnDecided,
+    OrderReturnRequested,
     OrderReturned,
     OrderShipped,
     PaymentFailed,
@@ -59,10 +67,14 @@ __all__ = [
     "InventoryOutOfStockItem",
     "InventoryReserved",
     "InventoryReservedItem",
+    "OrderBuyerChanged",
     "OrderCancelled",
     "OrderConfirmed",
+    "OrderDelivered",
     "OrderItem",
     "OrderPlaced",
+    "OrderReturnDecided",
+    "OrderReturnRequested",
     "OrderReturned",
     "OrderShipped",
     "PaymentFailed",
