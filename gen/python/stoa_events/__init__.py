@@ -24,6 +24,8 @@ from stoa_events.product_created import ProductCreated
 from stoa_events.product_deleted import ProductDeleted
 from stoa_events.product_updated import ProductUpdated
 from stoa_events.product_viewed import ProductViewed
+from stoa_events.shipment_created import ShipmentCreated
+from stoa_events.shipment_status_updated import ShipmentStatusUpdated
 from stoa_events.user_profile_updated import UserProfileUpdated
 from stoa_events.user_registered import UserRegistered
 from stoa_events.types import Address, OrderItem, ProductVariant
@@ -49,6 +51,8 @@ TOPICS: tuple[type[Payload], ...] = (
     ProductDeleted,
     ProductUpdated,
     ProductViewed,
+    ShipmentCreated,
+    ShipmentStatusUpdated,
     UserProfileUpdated,
     UserRegistered,
 )
@@ -85,6 +89,8 @@ __all__ = [
     "ProductUpdated",
     "ProductVariant",
     "ProductViewed",
+    "ShipmentCreated",
+    "ShipmentStatusUpdated",
     "UserProfileUpdated",
     "UserRegistered",
 ]

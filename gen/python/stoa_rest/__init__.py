@@ -63,6 +63,8 @@ GET_JWKS = Operation("getJwks", "GET", "/api/v1/auth/jwks", "Auth")
 GET_ORDER = Operation("getOrder", "GET", "/api/v1/orders/{order_id}", "Order")
 GET_PAYMENT = Operation("getPayment", "GET", "/api/v1/payments/{payment_id}", "Payment")
 GET_PRODUCT = Operation("getProduct", "GET", "/api/v1/products/{product_id}", "Catalog")
+GET_SHIPMENT_LABEL = Operation("getShipmentLabel", "GET", "/api/v1/shipments/{order_id}/label", "Shipping")
+GET_TRACKING = Operation("getTracking", "GET", "/api/v1/shipments/{order_id}/tracking", "Shipping")
 GET_USER = Operation("getUser", "GET", "/api/v1/users/{user_id}", "User")
 LIST_ADDRESSES = Operation("listAddresses", "GET", "/api/v1/users/{user_id}/addresses", "User")
 LIST_CATEGORIES = Operation("listCategories", "GET", "/api/v1/categories", "Catalog")
@@ -71,10 +73,12 @@ LIST_ORDER_RETURNS = Operation("listOrderReturns", "GET", "/api/v1/orders/{order
 LIST_ORDERS = Operation("listOrders", "GET", "/api/v1/orders", "Order")
 LIST_PRODUCTS = Operation("listProducts", "GET", "/api/v1/products", "Catalog")
 LIST_RETURNS = Operation("listReturns", "GET", "/api/v1/returns", "Order")
+LIST_SHIPMENTS = Operation("listShipments", "GET", "/api/v1/shipments", "Shipping")
 LIST_USER_ORDERS = Operation("listUserOrders", "GET", "/api/v1/users/{user_id}/orders", "Order")
 LOGIN = Operation("login", "POST", "/api/v1/auth/login", "Auth")
 LOGOUT = Operation("logout", "POST", "/api/v1/auth/logout", "Auth")
 PLACE_ORDER = Operation("placeOrder", "POST", "/api/v1/orders", "Order")
+QUOTE_SHIPPING = Operation("quoteShipping", "POST", "/api/v1/shipping/quotes", "Shipping")
 RECEIVE_RETURN = Operation("receiveReturn", "PUT", "/api/v1/orders/{order_id}/returns/{return_id}/receive", "Order")
 REFRESH = Operation("refresh", "POST", "/api/v1/auth/refresh", "Auth")
 REFUND_PAYMENT = Operation("refundPayment", "POST", "/api/v1/payments/{payment_id}/refunds", "Payment")
@@ -106,6 +110,8 @@ OPERATIONS = (
     GET_ORDER,
     GET_PAYMENT,
     GET_PRODUCT,
+    GET_SHIPMENT_LABEL,
+    GET_TRACKING,
     GET_USER,
     LIST_ADDRESSES,
     LIST_CATEGORIES,
@@ -114,10 +120,12 @@ OPERATIONS = (
     LIST_ORDERS,
     LIST_PRODUCTS,
     LIST_RETURNS,
+    LIST_SHIPMENTS,
     LIST_USER_ORDERS,
     LOGIN,
     LOGOUT,
     PLACE_ORDER,
+    QUOTE_SHIPPING,
     RECEIVE_RETURN,
     REFRESH,
     REFUND_PAYMENT,
@@ -404,6 +412,16 @@ class ListReturnsResponse(TypedDict, total=False):
     """Asks for the page after this one; empty on the last."""
 
 
+class ListShipmentsResponse(TypedDict, total=False):
+    """Response of ListShipments."""
+
+    shipments: list[Shipment]
+    """One page."""
+
+    next_page_token: str
+    """Asks for the page after this one; empty on the last."""
+
+
 class ListUserOrdersResponse(TypedDict, total=False):
     """Response of ListUserOrders."""
 
@@ -658,6 +676,49 @@ class Product(TypedDict, total=False):
     """When it was last changed."""
 
 
+class Quote(TypedDict, total=False):
+    """What it costs to send something with one method."""
+
+    shipping_method: str
+    """standard or express."""
+
+    carrier: str
+    """Which carrier would take it: fedex, ups or dhl."""
+
+    amount: Money
+    """How much, in the shop's currency."""
+
+    estimated_delivery: str
+    """When it would be there."""
+
+
+class QuoteShippingRequest(TypedDict, total=False):
+    """Request of QuoteShipping."""
+
+    items: Required[list[QuoteShippingRequestItem]]
+    """What is to be sent."""
+
+    address: Required[Address]
+    """Where to."""
+
+
+class QuoteShippingRequestItem(TypedDict, total=False):
+    """Some of a variant."""
+
+    variant_id: Required[str]
+    """Which variant."""
+
+    quantity: Required[int]
+    """How many."""
+
+
+class QuoteShippingResponse(TypedDict, total=False):
+    """Response of QuoteShipping."""
+
+    quotes: list[Quote]
+    """One for each method, the cheapest first."""
+
+
 class Rating(TypedDict, total=False):
     """What buyers think of a product."""
 
@@ -769,6 +830,49 @@ class SetThresholdBody(TypedDict, total=False):
     """Fewer available than this count as low."""
 
 
+class Shipment(TypedDict, total=False):
+    """A shipment as staff sees it."""
+
+    shipment_id: str
+    """Which one."""
+
+    order_id: str
+    """The order that it fulfils."""
+
+    user_id: str
+    """Who bought."""
+
+    status: str
+    """As in Tracking."""
+
+    shipping_method: str
+    """standard or express."""
+
+    weight_grams: str
+    """What it weighs."""
+
+    destination: Address
+    """Where it goes."""
+
+    carrier: str
+    """Who brings it: fedex, ups or dhl; empty while no carrier has it."""
+
+    tracking_id: str
+    """The carrier's number of it; empty while no carrier has it."""
+
+    estimated_delivery: str
+    """When it should be there; unset while no carrier has it."""
+
+    problem: str
+    """What keeps it from being sent, for people; empty if nothing does."""
+
+    created_at: str
+    """When its order was confirmed and paid."""
+
+    updated_at: str
+    """When it last changed."""
+
+
 class ShipmentSummary(TypedDict, total=False):
     """What the buyer may know of the parcel."""
 
@@ -822,6 +926,53 @@ class Tokens(TypedDict, total=False):
 
     expires_in: int
     """Seconds until the access token expires."""
+
+
+class Tracking(TypedDict, total=False):
+    """Where a parcel is."""
+
+    shipment_id: str
+    """Which shipment."""
+
+    order_id: str
+    """The order that it fulfils."""
+
+    carrier: str
+    """Who brings it: fedex, ups or dhl; empty while no carrier has it."""
+
+    tracking_id: str
+    """The carrier's number of it; empty while no carrier has it."""
+
+    status: str
+    """pending (no carrier has it yet), created (it has its label), in_transit, out_for_delivery, delivered, exception, returned or stopped."""
+
+    estimated_delivery: str
+    """When it should be there; unset while no carrier has it."""
+
+    events: list[TrackingEvent]
+    """What became of it, oldest first."""
+
+    tracking_url: str
+    """The carrier's page about it; empty while no carrier has it."""
+
+    shipping_method: str
+    """standard or express."""
+
+
+class TrackingEvent(TypedDict, total=False):
+    """Something that happened to a parcel."""
+
+    status: str
+    """The status that it gave."""
+
+    description: str
+    """What happened, for people."""
+
+    location: str
+    """Where, as the carrier says it; may be empty."""
+
+    at: str
+    """When."""
 
 
 class User(TypedDict, total=False):
@@ -918,13 +1069,16 @@ class Variant(TypedDict, total=False):
     images: list[str]
     """Pictures, the main one first."""
 
+    weight_grams: int
+    """What one weighs with its packing, in grams; 0 if nobody has weighed it. Shipping is priced by it."""
+
 
 class Operations(ABC):
     """Every operation as a method: parameters of the path come first, all else by name."""
 
     @abstractmethod
     async def call(self, operation: Operation, target: str, body: Mapping[str, Any] | None = None) -> Any:
-        """Send a request and return the JSON of its answer. Raises what the client says, if it is refused."""
+        """Send a request and return the JSON of its answer, or a file's bytes. Raises what the client says, if it is refused."""
 
     async def add_cart_item(self, user_id: str, /, **body: Unpack[NewCartItem]) -> Cart:
         """Puts a variant into the cart, if that many are in stock. A variant that is there already gets the sum."""
@@ -1021,6 +1175,16 @@ class Operations(ABC):
         target = GET_PRODUCT.target(product_id)
         return cast(Product, await self.call(GET_PRODUCT, target))
 
+    async def get_shipment_label(self, order_id: str, /) -> bytes:
+        """Reads the label of an order's parcel from its carrier, as a PDF to be printed. One that no carrier has booked has"""
+        target = GET_SHIPMENT_LABEL.target(order_id)
+        return cast(bytes, await self.call(GET_SHIPMENT_LABEL, target))
+
+    async def get_tracking(self, order_id: str, /) -> Tracking:
+        """Tells where the parcel of an order is: to its buyer or, for staff, of any. An order that is not confirmed and paid"""
+        target = GET_TRACKING.target(order_id)
+        return cast(Tracking, await self.call(GET_TRACKING, target))
+
     async def get_user(self, user_id: str, /) -> User:
         """Reads an account."""
         target = GET_USER.target(user_id)
@@ -1061,6 +1225,11 @@ class Operations(ABC):
         target = LIST_RETURNS.target(status=status, page_size=page_size, page_token=page_token)
         return cast(ListReturnsResponse, await self.call(LIST_RETURNS, target))
 
+    async def list_shipments(self, *, status: Literal['pending', 'created', 'in_transit', 'out_for_delivery', 'delivered', 'exception', 'returned', 'stopped'] | None = None, page_size: int | None = None, page_token: str | None = None) -> ListShipmentsResponse:
+        """Lists the shipments, newest first."""
+        target = LIST_SHIPMENTS.target(status=status, page_size=page_size, page_token=page_token)
+        return cast(ListShipmentsResponse, await self.call(LIST_SHIPMENTS, target))
+
     async def list_user_orders(self, user_id: str, /, *, page_size: int | None = None, page_token: str | None = None) -> ListUserOrdersResponse:
         """Lists a user's orders, newest first."""
         target = LIST_USER_ORDERS.target(user_id, page_size=page_size, page_token=page_token)
@@ -1080,6 +1249,11 @@ class Operations(ABC):
         """Orders what is in the caller's cart, and claims it: a second order of the same things is refused (CART_EMPTY,"""
         target = PLACE_ORDER.target()
         return cast(Order, await self.call(PLACE_ORDER, target, body))
+
+    async def quote_shipping(self, **body: Unpack[QuoteShippingRequest]) -> QuoteShippingResponse:
+        """Tells what it costs to send some variants to an address, by weight, zone and method: one quote for each method, the"""
+        target = QUOTE_SHIPPING.target()
+        return cast(QuoteShippingResponse, await self.call(QUOTE_SHIPPING, target, body))
 
     async def receive_return(self, order_id: str, return_id: str, /, **body: Unpack[ReceiveReturnBody]) -> Return:
         """Takes note that the items of an approved return are here: they go back on the shelf and are refunded."""
