@@ -8,9 +8,13 @@ from stoa_events.cart_item_added import CartItemAdded
 from stoa_events.inventory_low_stock import InventoryLowStock
 from stoa_events.inventory_out_of_stock import InventoryOutOfStockItem, InventoryOutOfStock
 from stoa_events.inventory_reserved import InventoryReservedItem, InventoryReserved
+from stoa_events.order_buyer_changed import OrderBuyerChanged
 from stoa_events.order_cancelled import OrderCancelled
 from stoa_events.order_confirmed import OrderConfirmed
+from stoa_events.order_delivered import OrderDelivered
 from stoa_events.order_placed import OrderPlaced
+from stoa_events.order_return_decided import OrderReturnDecided
+from stoa_events.order_return_requested import OrderReturnRequested
 from stoa_events.order_returned import OrderReturned
 from stoa_events.order_shipped import OrderShipped
 from stoa_events.payment_failed import PaymentFailed
@@ -20,6 +24,8 @@ from stoa_events.product_created import ProductCreated
 from stoa_events.product_deleted import ProductDeleted
 from stoa_events.product_updated import ProductUpdated
 from stoa_events.product_viewed import ProductViewed
+from stoa_events.shipment_created import ShipmentCreated
+from stoa_events.shipment_status_updated import ShipmentStatusUpdated
 from stoa_events.user_email_change_requested import UserEmailChangeRequested
 from stoa_events.user_email_verification_requested import UserEmailVerificationRequested
 from stoa_events.user_email_verified import UserEmailVerified
@@ -36,9 +42,13 @@ TOPICS: tuple[type[Payload], ...] = (
     InventoryLowStock,
     InventoryOutOfStock,
     InventoryReserved,
+    OrderBuyerChanged,
     OrderCancelled,
     OrderConfirmed,
+    OrderDelivered,
     OrderPlaced,
+    OrderReturnDecided,
+    OrderReturnRequested,
     OrderReturned,
     OrderShipped,
     PaymentFailed,
@@ -48,6 +58,8 @@ TOPICS: tuple[type[Payload], ...] = (
     ProductDeleted,
     ProductUpdated,
     ProductViewed,
+    ShipmentCreated,
+    ShipmentStatusUpdated,
     UserEmailChangeRequested,
     UserEmailVerificationRequested,
     UserEmailVerified,
@@ -73,10 +85,14 @@ __all__ = [
     "InventoryOutOfStockItem",
     "InventoryReserved",
     "InventoryReservedItem",
+    "OrderBuyerChanged",
     "OrderCancelled",
     "OrderConfirmed",
+    "OrderDelivered",
     "OrderItem",
     "OrderPlaced",
+    "OrderReturnDecided",
+    "OrderReturnRequested",
     "OrderReturned",
     "OrderShipped",
     "PaymentFailed",
@@ -87,6 +103,8 @@ __all__ = [
     "ProductUpdated",
     "ProductVariant",
     "ProductViewed",
+    "ShipmentCreated",
+    "ShipmentStatusUpdated",
     "UserEmailChangeRequested",
     "UserEmailVerificationRequested",
     "UserEmailVerified",
