@@ -348,6 +348,10 @@ class User:
             )
         )
 
+    def has_changed_password_since(self, then: "User") -> bool:
+        """Tell whether its password is another than it was; a stronger hash of the same is none."""
+        return self.password_hash != then.password_hash and self.updated_at != then.updated_at
+
     def recover(self, password_hash: str, email: str, now: datetime) -> None:
         """Take the hash of a new password from somebody who was shown to read mail at an address.
 
@@ -695,11 +699,16 @@ class MailPolicy:
 
     reset: timedelta = timedelta(minutes=30)
     confirm: timedelta = timedelta(days=3)
-    live: int = 3
+    resets: int = 3
+    confirmations: int = 10
 
     def lifetime(self, purpose: Purpose) -> timedelta:
         """How long a token for this is good."""
         return self.reset if purpose is Purpose.RESET_PASSWORD else self.confirm
+
+    def live(self, purpose: Purpose) -> int:
+        """How many for this may be good at a time."""
+        return self.resets if purpose is Purpose.RESET_PASSWORD else self.confirmations
 
 
 @dataclass(slots=True)
