@@ -388,8 +388,8 @@ def _kinds_of_staff(roles: frozenset[str]) -> list[str]:
 def _session_message(session: Session) -> user_pb2.Session:
     return user_pb2.Session(
         session_id=str(session.session_id),
-        created_at=session.created_at and to_timestamp(session.created_at),
-        last_used_at=session.last_used_at and to_timestamp(session.last_used_at),
+        created_at=to_timestamp(session.created_at) if session.created_at else None,
+        last_used_at=to_timestamp(session.last_used_at) if session.last_used_at else None,
         expires_at=to_timestamp(session.expires_at),
         device=session.device,
         network=session.network,

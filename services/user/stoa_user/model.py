@@ -757,6 +757,13 @@ class MailedToken:
         return token
 
 
+class Limited(StrEnum):
+    """What is counted by the origin that asks for it."""
+
+    GUEST = "guest"
+    PASSWORD_RESET = "password_reset"
+
+
 @dataclass(frozen=True, slots=True)
 class Quota:
     """How often something may be asked for from one origin."""

@@ -13,6 +13,7 @@ from stoa_user.model import (
     AddressBook,
     AttemptsKey,
     GuestMerge,
+    Limited,
     MailedToken,
     PublicKey,
     Purpose,
@@ -193,11 +194,11 @@ class RoleChanges(Protocol):
 class OriginRequests(Protocol):
     """How often something was asked for from one origin."""
 
-    async def lock(self, subject: str, origin: bytes, now: datetime) -> Requests:
+    async def lock(self, subject: Limited, origin: bytes, now: datetime) -> Requests:
         """Read how often, and let nobody else count until the transaction ends."""
         ...
 
-    async def save(self, subject: str, origin: bytes, requests: Requests) -> None:
+    async def save(self, subject: Limited, origin: bytes, requests: Requests) -> None:
         """Store how often."""
         ...
 

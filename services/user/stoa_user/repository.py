@@ -23,6 +23,7 @@ from stoa_user.model import (
     EmailTaken,
     Failures,
     GuestMerge,
+    Limited,
     MailedToken,
     PostalAddress,
     Purpose,
@@ -469,7 +470,7 @@ class OriginRequests:
     def __init__(self, queries: Queries) -> None:
         self._queries = queries
 
-    async def lock(self, subject: str, origin: bytes, now: datetime) -> Requests:
+    async def lock(self, subject: Limited, origin: bytes, now: datetime) -> Requests:
         """Read how often, and let nobody else count until the transaction ends."""
         row = await self._queries.fetchrow(
             """
@@ -484,7 +485,7 @@ class OriginRequests:
         assert row is not None
         return Requests(row["since"], row["count"])
 
-    async def save(self, subject: str, origin: bytes, requests: Requests) -> None:
+    async def save(self, subject: Limited, origin: bytes, requests: Requests) -> None:
         """Store how often."""
         row = {
             "subject": subject,

@@ -30,6 +30,7 @@ from stoa_user.model import (
     InvalidMailedToken,
     InvalidRefreshToken,
     LastAdmin,
+    Limited,
     MailedToken,
     MailPolicy,
     PostalAddress,
@@ -61,9 +62,6 @@ from stoa_user.ports import (
     Users,
 )
 from stoa_user.ports import Sessions as SessionStore
-
-GUEST, PASSWORD_RESET = "guest", "password-reset"
-"""What the requests of an origin are counted for."""
 
 _PRUNED_AT_ONCE = 1000
 _CHANGES_SHOWN = 100
@@ -186,12 +184,12 @@ class Requester:
 class OriginLimits:
     """Bounds how often the same is asked for from one origin."""
 
-    def __init__(self, clock: Clock, quotas: Mapping[str, Quota]) -> None:
+    def __init__(self, clock: Clock, quotas: Mapping[Limited, Quota]) -> None:
         """`quotas` has how often by what is asked for; what it has not is not bounded."""
         self._clock = clock
         self._quotas = quotas
 
-    async def count(self, tx: Tx, subject: str, address: str) -> None:
+    async def count(self, tx: Tx, subject: Limited, address: str) -> None:
         """Count a request from a network address. Raises TooManyRequests."""
         if (quota := self._quotas.get(subject)) is None:
             return
@@ -293,7 +291,7 @@ class Guests:
 
     @transactional
     async def _begin(self, tx: Tx, secret: str, address: str) -> Session:
-        await self._limits.count(tx, GUEST, address)
+        await self._limits.count(tx, Limited.GUEST, address)
         now = self._clock.now()
         session = Session.start_guest(self._policy, now)
         await tx.sessions.add(session, session.issue(secret, self._policy, now))
@@ -570,7 +568,7 @@ class Recovery:
 
     @transactional
     async def _request(self, tx: Tx, email: str, address: str) -> None:
-        await self._limits.count(tx, PASSWORD_RESET, address)
+        await self._limits.count(tx, Limited.PASSWORD_RESET, address)
         found = await tx.users.by_email(email)
         if found is None:
             return

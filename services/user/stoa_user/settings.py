@@ -6,8 +6,7 @@ from datetime import timedelta
 from pydantic import Field
 
 from stoa_chassis.settings import PostgresSettings
-from stoa_user.model import LockoutPolicy, MailPolicy, Quota, SessionPolicy, SignInPolicy
-from stoa_user.service import GUEST, PASSWORD_RESET
+from stoa_user.model import Limited, LockoutPolicy, MailPolicy, Quota, SessionPolicy, SignInPolicy
 
 
 class Settings(PostgresSettings):
@@ -89,11 +88,14 @@ class Settings(PostgresSettings):
         return timedelta(milliseconds=self.reset_answer_milliseconds)
 
     @property
-    def quotas(self) -> Mapping[str, Quota]:
+    def quotas(self) -> Mapping[Limited, Quota]:
         """How often something may be asked for from one origin; nothing is bounded without rate limits."""
         if not self.rate_limits:
             return {}
-        return {GUEST: Quota(self.guests_per_address), PASSWORD_RESET: Quota(self.resets_per_address)}
+        return {
+            Limited.GUEST: Quota(self.guests_per_address),
+            Limited.PASSWORD_RESET: Quota(self.resets_per_address),
+        }
 
     @property
     def sign_in(self) -> SignInPolicy:

@@ -23,6 +23,7 @@ from stoa_user.model import (
     EmailTaken,
     Failures,
     GuestMerge,
+    Limited,
     MailedToken,
     Purpose,
     RefreshToken,
@@ -53,7 +54,7 @@ class Rows:
     merges: Mapping[UUID, GuestMerge] = field(default_factory=dict)
     mailed: Mapping[bytes, MailedToken] = field(default_factory=dict)
     role_changes: tuple[RoleChange, ...] = ()
-    requests: Mapping[tuple[str, bytes], Requests] = field(default_factory=dict)
+    requests: Mapping[tuple[Limited, bytes], Requests] = field(default_factory=dict)
 
 
 # Where a repository finds its rows: the view of a transaction, or the store for a statement outside of one.
@@ -371,7 +372,7 @@ class OriginRequests:
     def __init__(self, store: Open) -> None:
         self._store = store
 
-    async def lock(self, subject: str, origin: bytes, now: datetime) -> Requests:
+    async def lock(self, subject: Limited, origin: bytes, now: datetime) -> Requests:
         """Read how often, and let nobody else count until the transaction ends."""
         store = self._store()
         store.check(len(origin) == 32, "origin_requests_origin_digest_check")
@@ -379,7 +380,7 @@ class OriginRequests:
         await self.save(subject, origin, requests)
         return replace(requests)
 
-    async def save(self, subject: str, origin: bytes, requests: Requests) -> None:
+    async def save(self, subject: Limited, origin: bytes, requests: Requests) -> None:
         """Store how often."""
         store = self._store()
         counted = {**store.rows.requests, (subject, origin): replace(requests)}
