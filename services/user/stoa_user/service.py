@@ -47,6 +47,7 @@ from stoa_user.model import (
     StaffProtected,
     TooManyRequests,
     User,
+    UserNotFound,
     digest,
     origin_of,
     successor,
@@ -832,7 +833,10 @@ class Sessions:
 
         Raises InvalidRefreshToken.
         """
-        exchanged = await self._exchange(secret, secrets.token_bytes(32))
+        try:
+            exchanged = await self._exchange(secret, secrets.token_bytes(32))
+        except UserNotFound:
+            exchanged = None  # the account was erased a moment ago
         if exchanged is None:
             raise InvalidRefreshToken
         return self._signed_in(*exchanged)

@@ -37,8 +37,13 @@ async def server(service: UserService) -> AsyncIterator[InProcessServer]:
     """The user service as it is served."""
 
     def add(_: object, to: grpc.aio.Server) -> None:
-        user_pb2_grpc.add_UserServiceServicer_to_server(UserServicer(service.accounts, service.books), to)
-        user_pb2_grpc.add_AuthServiceServicer_to_server(AuthServicer(service.sessions), to)
+        user_pb2_grpc.add_UserServiceServicer_to_server(
+            UserServicer(service.accounts, service.books, service.sessions, service.roles, service.privacy),
+            to,
+        )
+        user_pb2_grpc.add_AuthServiceServicer_to_server(
+            AuthServicer(service.accounts, service.sessions, service.guests, service.recovery), to
+        )
 
     async with serve_in_process(add, None, name="user") as running:
         yield running
