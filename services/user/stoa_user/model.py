@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from ipaddress import IPv6Address, ip_address
-from typing import Self
+from typing import Any, Self
 from uuid import UUID
 
 from stoa_chassis.emails import email_key, valid_email
@@ -743,16 +743,16 @@ class MailedToken:
         email = user.email if is_reset else user.pending_email or user.email
         expires_at = now + policy.lifetime(purpose)
         token = cls(digest(secret), user.user_id, purpose, email, session_id, expires_at)
-        event = UserPasswordResetRequested if is_reset else UserEmailVerificationRequested
+        mail: dict[str, Any] = {
+            "user_id": user.user_id,
+            "email": email,
+            "first_name": user.first_name,
+            "locale": user.locale,
+            "token": secret,
+            "expires_at": expires_at,
+        }
         token.events.append(
-            event(
-                user_id=user.user_id,
-                email=email,
-                first_name=user.first_name,
-                locale=user.locale,
-                token=secret,
-                expires_at=expires_at,
-            )
+            UserPasswordResetRequested(**mail) if is_reset else UserEmailVerificationRequested(**mail)
         )
         return token
 
