@@ -486,7 +486,8 @@ class Accounts:
             user.set_roles({*before, ADMIN}, now)
             await tx.role_changes.add(_by_the_settings(user, before))
         if new_hash is not None:
-            user.change_password(new_hash, now)
+            user.recover(new_hash, user.email, now)
+            await tx.mailed.drop_all(user_id)
             await tx.sessions.revoke_all(user_id, now)
         await tx.users.save(user)
         return user

@@ -221,9 +221,9 @@ class Sessions:
                 token = replace(token, successor_salt=None)
             tokens[key] = (owner, token)
         store.rows = replace(store.rows, tokens=tokens)
+        _add_token(store, session, replace(issued, used_at=None, successor_salt=None))
         stored = store.rows.sessions[session.session_id]
         _put_session(store, replace(stored, last_used_at=used.used_at))
-        _add_token(store, session, replace(issued, used_at=None, successor_salt=None))
 
     async def save(self, session: Session) -> None:
         """Store that a session was revoked."""
