@@ -14,6 +14,7 @@ from hashlib import sha256
 from typing import Any, Self
 from uuid import UUID
 
+from stoa_chassis.emails import valid_email
 from stoa_chassis.errors import (
     Aborted,
     AlreadyExists,
@@ -376,7 +377,7 @@ def check_contact(email: str, locale: str, *, is_guest: bool) -> Contact:
         return ACCOUNT
     if not email:
         raise InvalidArgument("email", "is missing: a guest's order needs an address to write to")
-    return Contact(one_form(email), locale or "en")
+    return Contact(valid_email(email), locale or "en")
 
 
 @dataclass(frozen=True, slots=True)
@@ -935,7 +936,9 @@ class Order:
         if known is None or known.at is None or known.at < event.at:
             if shipment != known:
                 self._record(ShipmentChanged(shipment), now)
-        if status in _WITH_CARRIER and self.status is Status.CONFIRMED:
+        if status is ShipmentStatus.STOPPED:
+            self.on_shipment_stopped(ShipmentStopped(), now)  # its answer took long, or was lost
+        elif status in _WITH_CARRIER and self.status is Status.CONFIRMED:
             self._ship(now)
         if self.status is Status.SHIPPED and status is ShipmentStatus.DELIVERED:
             self._record(Delivered(event.at), now)
@@ -1255,11 +1258,6 @@ def _not_open(known: Return, wanted: str) -> ReturnDecided:
     return ReturnDecided(
         f"a return that is {known.status} can't be {wanted}", metadata={"status": known.status.value}
     )
-
-
-def one_form(email: str) -> str:
-    """Write an e-mail address so that the same address is the same text: in lower case."""
-    return email.strip().lower()
 
 
 def _event_address(address: Address) -> EventAddress:
