@@ -26,6 +26,9 @@ from stoa_events.product_updated import ProductUpdated
 from stoa_events.product_viewed import ProductViewed
 from stoa_events.shipment_created import ShipmentCreated
 from stoa_events.shipment_status_updated import ShipmentStatusUpdated
+from stoa_events.user_email_verified import UserEmailVerified
+from stoa_events.user_erased import UserErased
+from stoa_events.user_guest_merged import UserGuestMerged
 from stoa_events.user_profile_updated import UserProfileUpdated
 from stoa_events.user_registered import UserRegistered
 from stoa_events.types import Address, OrderItem, ProductVariant
@@ -53,6 +56,9 @@ TOPICS: tuple[type[Payload], ...] = (
     ProductViewed,
     ShipmentCreated,
     ShipmentStatusUpdated,
+    UserEmailVerified,
+    UserErased,
+    UserGuestMerged,
     UserProfileUpdated,
     UserRegistered,
 )
@@ -91,6 +97,9 @@ __all__ = [
     "ProductViewed",
     "ShipmentCreated",
     "ShipmentStatusUpdated",
+    "UserEmailVerified",
+    "UserErased",
+    "UserGuestMerged",
     "UserProfileUpdated",
     "UserRegistered",
 ]

@@ -79,12 +79,8 @@ def without_person(data: Mapping[str, Any]) -> Mapping[str, Any]:
 
     The function of this name in the database does the same.
     """
-    blank = {
-        "shipping_address": lambda address: {
-            part: value if part == "country" else "" for part, value in address.items()
-        },
-        "request": lambda _: None,
-        "contact": lambda _: {"email": "", "locale": ""},
-        "reason": lambda _: "",
-    }
-    return {key: blank[key](value) if key in blank else value for key, value in data.items()}
+    blank: dict[str, Any] = {"request": None, "contact": {"email": "", "locale": ""}, "reason": ""}
+    if "shipping_address" in data:
+        address = data["shipping_address"]
+        blank["shipping_address"] = {**dict.fromkeys(address, ""), "country": address["country"]}
+    return {key: blank.get(key, value) for key, value in data.items()}

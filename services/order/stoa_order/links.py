@@ -1,7 +1,7 @@
 """The links by which guests follow their orders: whoever has one may read the order, until it expires.
 
-The secret of a link is the order's id and its last day, sealed with a key of the shop (HMAC, RFC 2104): it needs
-no store, and can be made again for each mail. Nobody can make one of an order's id.
+The secret of a link is the order's id and its last day, sealed with a key of the shop (HMAC, RFC 2104): it
+needs no store, and can be made again for each mail. Nobody can make one of an order's id.
 """
 
 import hmac
@@ -23,6 +23,10 @@ class GuestLinks:
 
     key: str = field(repr=False)
     lifetime: timedelta
+
+    def __post_init__(self) -> None:
+        if not self.key:
+            raise ValueError("guest_link_key must be set, or anybody could make links")
 
     def secret(self, order_id: UUID, placed_at: datetime) -> str:
         """Return the secret of the link to an order; always the same."""

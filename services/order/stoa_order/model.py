@@ -320,42 +320,8 @@ class Tariff:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """What a request to place an order asks for, by the names of its fields.
-
-    Of the payment token it has a digest, which tells whether another is the same and no more.
-    """
-
-    shipping_address: Address | None
-    address_id: UUID | None
-    shipping_method: str
-    payment_token: str
-    email: str = ""
-    locale: str = ""
-
-    @classmethod
-    def of(
-        cls,
-        order_id: UUID,
-        destination: Address | UUID,
-        shipping_method: str,
-        payment_token: str,
-        contact: "Contact",
-    ) -> Self:
-        """Return what is asked for with a payment token as it is sent; the order's id salts its digest."""
-        return cls(
-            destination if isinstance(destination, Address) else None,
-            destination if isinstance(destination, UUID) else None,
-            shipping_method,
-            sha256(order_id.bytes + payment_token.encode()).hexdigest(),
-            contact.email,
-            contact.locale,
-        )
-
-
-@dataclass(frozen=True, slots=True)
 class Contact:
-    """Where, and in which language, a guest is written to about an order; both are "" of who has an account."""
+    """Where, and in which language, a guest is written to about an order; "" of who has an account."""
 
     email: str = ""
     locale: str = ""
@@ -378,6 +344,40 @@ def check_contact(email: str, locale: str, *, is_guest: bool) -> Contact:
     if not email:
         raise InvalidArgument("email", "is missing: a guest's order needs an address to write to")
     return Contact(valid_email(email), locale or "en")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a request to place an order asks for, by the names of its fields.
+
+    Of the payment token it has a digest, which tells whether another is the same and no more.
+    """
+
+    shipping_address: Address | None
+    address_id: UUID | None
+    shipping_method: str
+    payment_token: str
+    email: str = ""
+    locale: str = ""
+
+    @classmethod
+    def of(
+        cls,
+        order_id: UUID,
+        destination: Address | UUID,
+        shipping_method: str,
+        payment_token: str,
+        contact: Contact = ACCOUNT,
+    ) -> Self:
+        """Return what is asked for with a payment token as it is sent; the order's id salts its digest."""
+        return cls(
+            destination if isinstance(destination, Address) else None,
+            destination if isinstance(destination, UUID) else None,
+            shipping_method,
+            sha256(order_id.bytes + payment_token.encode()).hexdigest(),
+            contact.email,
+            contact.locale,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -680,8 +680,8 @@ _NOBODY = UUID(int=0)
 class Order:
     """An order. Its methods decide; `changes` is what is new for the event store, `events` for the others.
 
-    `cancellation` is why it shall be cancelled, while it is not known whether the parcel can be stopped. `saga`
-    is where its process stands, as it was read or saved.
+    `cancellation` is why it shall be cancelled, while it is not known whether the parcel can be stopped; when
+    it can't, the order is `unstoppable`. `saga` is where its process stands, as it was read or saved.
     """
 
     order_id: UUID
@@ -881,7 +881,7 @@ class Order:
             self._cancel("payment timed out", now)
 
     def cancel(self, reason: str, now: datetime) -> None:
-        """Cancel on request; what is confirmed only if the parcel can be stopped, which shipping is asked then.
+        """Cancel on request; what is confirmed only if the parcel can be stopped, which shipping is asked.
 
         Cancelling twice is the same as once. Raises NotCancellable if the carrier has the parcel.
         """
@@ -934,8 +934,7 @@ class Order:
         shipment = Shipment(event.carrier, event.tracking_id, status, event.at)
         known = self.shipment
         if known is None or known.at is None or known.at < event.at:
-            if shipment != known:
-                self._record(ShipmentChanged(shipment), now)
+            self._record(ShipmentChanged(shipment), now)
         if status is ShipmentStatus.STOPPED:
             self.on_shipment_stopped(ShipmentStopped(), now)  # its answer took long, or was lost
         elif status in _WITH_CARRIER and self.status is Status.CONFIRMED:
@@ -957,14 +956,18 @@ class Order:
         self.events.append(OrderShipped(order_id=self.order_id, user_id=self.user_id, items=self._items))
 
     def _take_back_all(self, now: datetime) -> None:
-        return_id, reason = new_id(), "the carrier could not deliver it"
+        reason = "the carrier could not deliver it"
         items = tuple(ReturnItem(key, quantity) for key, quantity in self.purchase.quantities.items())
-        refund = self.purchase.refund({}, items)
-        self._record(
-            ReturnRequested(return_id=return_id, request_id="", items=items, reason=reason, refund=refund), now
+        back = ReturnRequested(
+            return_id=new_id(),
+            request_id="",
+            items=items,
+            reason=reason,
+            refund=self.purchase.refund({}, items),
         )
-        self._record(ReturnApproved(return_id, reason), now)
-        self._receive(self.return_(return_id), reason, now)
+        self._record(back, now)
+        self._record(ReturnApproved(back.return_id, reason), now)
+        self._receive(self.return_(back.return_id), reason, now)
 
     # Returns: requested by the buyer, decided by staff, received by the warehouse, refunded by payment.
 
@@ -1007,15 +1010,13 @@ class Order:
             raise NotReturnable(f"a {self.status} order can't be sent back, only one that was delivered")
         if now > (closed := self.delivered_at + window):
             raise ReturnWindowClosed(
-                f"the order could be sent back until {closed:%Y-%m-%d}", metadata={"until": closed.isoformat()}
+                f"the order could be sent back until {closed:%Y-%m-%d}",
+                metadata={"until": closed.isoformat()},
             )
         if len(self.returns) >= _MOST_RETURNS:
             raise TooManyReturns(f"an order has at most {_MOST_RETURNS} returns")
         open_ = quantities(
-            item
-            for each in self.returns
-            if each.status is not ReturnStatus.REJECTED
-            for item in each.items
+            item for each in self.returns if each.status is not ReturnStatus.REJECTED for item in each.items
         )
         self.purchase.check(request.items, open_)
         requested = ReturnRequested(
@@ -1209,9 +1210,7 @@ class Order:
                 self._change_return(return_id, status=ReturnStatus.REJECTED, decision=reason)
             case ReturnReceived(return_id, reason, refund):
                 decision = reason or self.return_(return_id).decision
-                self._change_return(
-                    return_id, status=ReturnStatus.RECEIVED, decision=decision, refund=refund
-                )
+                self._change_return(return_id, status=ReturnStatus.RECEIVED, decision=decision, refund=refund)
                 back = quantities(
                     item for each in self.returns if each.status in CAME_BACK for item in each.items
                 )

@@ -93,9 +93,7 @@ class OrderViews(Protocol):
         """Read the returns of an order, oldest first, that come after `after` in that order."""
         ...
 
-    async def returns(
-        self, *, status: str | None, before: UUID | None, limit: int
-    ) -> Sequence[ReturnView]:
+    async def returns(self, *, status: str | None, before: UUID | None, limit: int) -> Sequence[ReturnView]:
         """Read the returns of all orders, newest first, that come after `before` in that order."""
         ...
 
@@ -135,9 +133,7 @@ class AddressBook(Protocol):
 class Quotes(Protocol):
     """What shipping asks for a parcel."""
 
-    async def quote(
-        self, lines: Sequence[CartLine], address: Address, shipping_method: str
-    ) -> Money | None:
+    async def quote(self, lines: Sequence[CartLine], address: Address, shipping_method: str) -> Money | None:
         """Return what shipping quotes; None if it does not answer soon.
 
         Raises InvalidArgument if nobody brings it there so, RemoteError if nobody brings it at all.
@@ -165,7 +161,7 @@ class Payments(Protocol):
         ...
 
     async def refund_return(self, order: Order, return_: Return) -> ReturnRefundMade | None:
-        """Give back what is owed for a return, or what is left if that is less; None if it is not made yet."""
+        """Give back what is owed for a return, or what is left if that is less; None while it is not made."""
         ...
 
 

@@ -12,7 +12,7 @@ After Garcia-Molina and Salem, "Sagas" (1987), orchestrated as in Richardson, "M
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast, get_args
 
 from stoa_chassis.due import Backoff
 from stoa_contracts.events import Payload
@@ -50,6 +50,9 @@ Answer: TypeAlias = (
 Reply: TypeAlias = ShipmentStopped | ShipmentUnderWay | ReturnRefundMade
 """What other services answer at once when they are asked."""
 
+Ask: TypeAlias = Callable[[Peers, Order, Saga], Awaitable[Reply | None]]
+"""Asks another service; without a reply the answer comes as an event."""
+
 Reaction: TypeAlias = Callable[[Order, Any, datetime], None]
 """Lets an answer take effect on its order; any is declared because each takes answers of its own type."""
 
@@ -74,7 +77,7 @@ class Step:
 
     name: str
     when: Callable[[Order], bool]
-    asks: Callable[[Peers, Order, Saga], Awaitable[Reply | None]] | None
+    asks: Ask | None
     answers: Mapping[type[Payload] | type[Reply], Reaction]
     compensation: "Step | type[Payload] | None" = None
     timeout: Callable[[Timeouts], timedelta] | None = None
@@ -133,7 +136,7 @@ SAGA: tuple[Step, ...] = (
                 ShipmentStopped: Order.on_shipment_stopped,  # only now it is cancelled, and refunded
                 ShipmentUnderWay: Order.on_shipment_under_way,  # what left can't be cancelled, but sent back
             },
-            # It never gives up: until it is known whether the parcel left, nobody can say what is owed to whom.
+            # It never gives up: until it is known whether the parcel left, nobody can say what is owed.
         ),
     ),
     Step(
@@ -162,10 +165,10 @@ def step_of(order: Order) -> Step | None:
 def reactions() -> dict[type[Payload], Reaction]:
     """Return what each event that answers a step does to its order."""
     return {
-        answer: reaction
+        cast(type[Payload], answer): reaction
         for step in steps()
         for answer, reaction in step.answers.items()
-        if issubclass(answer, Payload)
+        if answer in get_args(Answer)
     }
 
 

@@ -43,10 +43,21 @@ from stoa_order.model import (
     Saga,
     Status,
 )
-from stoa_order.ports import OrderViews, Tx
+from stoa_order.ports import OrderViews, Peers, Tx
 from stoa_order.saga import Answer, Timeouts
 from stoa_order.service import Orders, PlaceOrder
-from stoa_order.testing import ADDRESS, NOW, TARIFF, FakePeers, out_of_stock, paid, refunded, reserved
+from stoa_order.testing import (
+    ADDRESS,
+    LINKS,
+    NOW,
+    TARIFF,
+    WINDOW,
+    FakePeers,
+    out_of_stock,
+    paid,
+    refunded,
+    reserved,
+)
 
 MINUTE = timedelta(minutes=1)
 TIMEOUTS = Timeouts(stock=MINUTE, payment=MINUTE, retry=Backoff(timedelta(seconds=5), MINUTE))
@@ -84,12 +95,23 @@ class Shop:
         self._uow, self._sagas = uow, sagas
         self.engine = self.another_engine()
         self.orders = Orders(
-            uow, views, self.engine, clock, TARIFF, TIMEOUTS, self.peers, self.peers, self.peers
+            uow,
+            views,
+            self.engine,
+            clock,
+            TARIFF,
+            TIMEOUTS,
+            LINKS,
+            WINDOW,
+            self.peers,
+            self.peers,
+            self.peers,
+            self.peers,
         )
 
     def another_engine(self) -> SagaEngine:
         """Return the engine of another process."""
-        return SagaEngine(self._uow, self._sagas, self.peers, self.clock, TIMEOUTS)
+        return SagaEngine(self._uow, self._sagas, Peers(self.peers, self.peers), self.clock, TIMEOUTS)
 
     async def place(self, request_id: str = "r", user_id: UUID | None = None) -> OrderView:
         return await self.orders.place(a_command(request_id, user_id))
