@@ -135,7 +135,8 @@ _RETURNS = _Columns[Return](
     return_id=("uuid", lambda return_: return_.return_id),
     request_id=("text", lambda return_: return_.request_id),
     status=("text", lambda return_: return_.status.value),
-    items=("jsonb", lambda return_: _RETURN_ITEMS.dump_python(return_.items, mode="json")),
+    # An object, since an array of arrays would be taken for one of more dimensions.
+    items=("jsonb", lambda return_: {"items": _RETURN_ITEMS.dump_python(return_.items, mode="json")}),
     reason=("text", lambda return_: return_.reason),
     decision=("text", lambda return_: return_.decision),
     refund_amount=("numeric", lambda return_: return_.refund.amount),
@@ -425,7 +426,7 @@ def _return(row: asyncpg.Record) -> Return:
         return_id=row["return_id"],
         request_id=row["request_id"],
         status=ReturnStatus(row["status"]),
-        items=_RETURN_ITEMS.validate_python(row["items"]),
+        items=_RETURN_ITEMS.validate_python(row["items"]["items"]),
         reason=row["reason"],
         refund=Money(row["refund_amount"], row["currency"]),
         created_at=row["created_at"],
