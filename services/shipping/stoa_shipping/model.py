@@ -81,6 +81,7 @@ class Status(StrEnum):
     STOPPED = "stopped"
 
 
+_FAIR_ATTEMPTS = 2
 _ORDER = {status: place for place, status in enumerate(Status)}
 _CLOSED = frozenset({Status.DELIVERED, Status.RETURNED, Status.STOPPED})
 _ARRIVALS = frozenset({Status.DELIVERED, Status.EXCEPTION, Status.RETURNED})
@@ -304,8 +305,12 @@ class Shipment:
         return self.status in _NEXT and not self.to_confirm and not self.stopping
 
     def is_overdue(self, retry: RetryPolicy, now: datetime) -> bool:
-        """Tell whether the carrier that is asked has had its time, so that another is to be asked as well."""
-        return any(each.carrier == self.asking and now - each.at >= retry.takeover for each in self.bookings)
+        """Tell whether the carrier that is asked has had its time, so that another is to be asked as well.
+
+        It was asked several times by then: if nobody asked, the silence is not its own.
+        """
+        asked_at = next((each.at for each in self.bookings if each.carrier == self.asking), now)
+        return self.attempts > _FAIR_ATTEMPTS and now - asked_at >= retry.takeover
 
     def ask_next(self, carriers: Sequence[str], now: datetime) -> None:
         """Ask the next of `carriers` to book, and the first after the last, but none that has refused.

@@ -696,7 +696,7 @@ class Dhl:
         timestamp = parts.get("t", "")
         if not (timestamp.isascii() and timestamp.isdecimal() and len(timestamp) <= 12):
             raise BadSignature("the notice is not signed")
-        signed = timestamp.encode() + body
+        signed = timestamp.encode() + b"." + body
         expected = hmac.new(self._account.webhook_secret.encode(), signed, hashlib.sha256).hexdigest()
         _check_signature(parts.get("v1", ""), expected)
         if abs(now.timestamp() - int(timestamp)) > _SIGNATURE_TOLERANCE.total_seconds():
