@@ -43,6 +43,8 @@ class OperatorSettings(BaseSettings):
     schema_registry_url: str
     payment_gateway_url: str
     payment_gateway_api_key: str = Field(repr=False)
+    carriers_url: str
+    carriers_api_key: str = Field(repr=False)
 
     @classmethod
     def load(cls, folder: Path | None = None) -> OperatorSettings:

@@ -11,6 +11,7 @@ _OFFSETS = {
     "registry": 15,
     "registry-management": 16,
     "gateway": 20,
+    "carriers": 21,
     "edge": 80,
     "edge-admin": 81,
 }
