@@ -86,5 +86,18 @@ SERVICES: Mapping[str, Service] = {
         scale=Scale(min=2, max=6),
         resources=Resources(memory_mb=128),
     ),
+    "notification": Service(
+        name="notification",
+        port=109,
+        store=Store.POSTGRES,
+        publishes=('notification.sent',),
+        consumes=('user.registered', 'user.profile_updated', 'user.email_verified', 'user.email_verification_requested', 'user.password_reset_requested', 'user.erased', 'order.placed', 'order.confirmed', 'order.cancelled', 'order.delivered', 'order.returned', 'order.return_requested', 'order.return_decided', 'shipment.created', 'shipment.status_updated', 'payment.failed', 'payment.refunded', 'inventory.low_stock'),
+        follows=(),
+        calls=(),
+        secrets=(),
+        companies=('mail-server',),
+        scale=Scale(min=2, max=4),
+        resources=Resources(memory_mb=128),
+    ),
 }
 """The services by name, in the order of their ports."""
