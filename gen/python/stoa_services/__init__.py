@@ -95,7 +95,7 @@ SERVICES: Mapping[str, Service] = {
         follows=(),
         calls=(),
         secrets=(),
-        companies=('mail-server',),
+        companies=(),
         scale=Scale(min=2, max=4),
         resources=Resources(memory_mb=128),
     ),

@@ -1,1 +1,1 @@
-"""The notifications of users."""
+"""Tells users by mail, SMS and push what happens to their accounts and orders."""
