@@ -11,6 +11,8 @@ _OFFSETS = {
     "registry": 15,
     "registry-management": 16,
     "gateway": 20,
+    "mail": 25,
+    "mail-page": 26,
     "edge": 80,
     "edge-admin": 81,
 }
