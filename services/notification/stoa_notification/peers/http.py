@@ -28,16 +28,11 @@ class Answer(NamedTuple):
 
 @asynccontextmanager
 async def session(
-    url: str,
-    attempt: timedelta,
-    *,
-    auth: aiohttp.BasicAuth | None = None,
-    headers: Mapping[str, str] | None = None,
+    url: str, attempt: timedelta, headers: Mapping[str, str] | None = None
 ) -> AsyncIterator[aiohttp.ClientSession]:
     """Keep connections to a provider; a request may take up to `attempt`."""
     async with aiohttp.ClientSession(
         base_url=f"{url.rstrip('/')}/",
-        auth=auth,
         headers=headers,
         timeout=aiohttp.ClientTimeout(total=attempt.total_seconds()),
         connector=aiohttp.TCPConnector(limit=20, keepalive_timeout=60),

@@ -30,7 +30,7 @@ class SendGrid:
     @asynccontextmanager
     async def connect(cls, url: str, api_key: str, sender: Sender, attempt: timedelta) -> AsyncIterator[Self]:
         """Keep connections to SendGrid."""
-        async with session(url, attempt, headers={"authorization": f"Bearer {api_key}"}) as client:
+        async with session(url, attempt, {"authorization": f"Bearer {api_key}"}) as client:
             yield cls(client, sender)
 
     async def send(self, message: Message) -> None:

@@ -34,7 +34,9 @@ class Twilio:
         cls, url: str, account_sid: str, auth_token: str, from_: str, attempt: timedelta
     ) -> AsyncIterator[Self]:
         """Keep connections to Twilio; `from_` is a number of the account, or a messaging service (MG…)."""
-        async with session(url, attempt, auth=aiohttp.BasicAuth(account_sid, auth_token)) as client:
+        async with session(
+            url, attempt, {"authorization": aiohttp.encode_basic_auth(account_sid, auth_token)}
+        ) as client:
             yield cls(client, account_sid, from_)
 
     async def send(self, message: Message) -> None:
