@@ -9,6 +9,7 @@ from stoa_events.inventory_low_stock import InventoryLowStock
 from stoa_events.inventory_out_of_stock import InventoryOutOfStockItem, InventoryOutOfStock
 from stoa_events.inventory_reserved import InventoryReservedItem, InventoryReserved
 from stoa_events.notification_sent import NotificationSent
+from stoa_events.order_buyer_changed import OrderBuyerChanged
 from stoa_events.order_cancelled import OrderCancelled
 from stoa_events.order_confirmed import OrderConfirmed
 from stoa_events.order_delivered import OrderDelivered
@@ -26,9 +27,12 @@ from stoa_events.product_updated import ProductUpdated
 from stoa_events.product_viewed import ProductViewed
 from stoa_events.shipment_created import ShipmentCreated
 from stoa_events.shipment_status_updated import ShipmentStatusUpdated
+from stoa_events.user_email_change_requested import UserEmailChangeRequested
 from stoa_events.user_email_verification_requested import UserEmailVerificationRequested
 from stoa_events.user_email_verified import UserEmailVerified
 from stoa_events.user_erased import UserErased
+from stoa_events.user_guest_merged import UserGuestMerged
+from stoa_events.user_password_changed import UserPasswordChanged
 from stoa_events.user_password_reset_requested import UserPasswordResetRequested
 from stoa_events.user_profile_updated import UserProfileUpdated
 from stoa_events.user_registered import UserRegistered
@@ -40,6 +44,7 @@ TOPICS: tuple[type[Payload], ...] = (
     InventoryOutOfStock,
     InventoryReserved,
     NotificationSent,
+    OrderBuyerChanged,
     OrderCancelled,
     OrderConfirmed,
     OrderDelivered,
@@ -57,9 +62,12 @@ TOPICS: tuple[type[Payload], ...] = (
     ProductViewed,
     ShipmentCreated,
     ShipmentStatusUpdated,
+    UserEmailChangeRequested,
     UserEmailVerificationRequested,
     UserEmailVerified,
     UserErased,
+    UserGuestMerged,
+    UserPasswordChanged,
     UserPasswordResetRequested,
     UserProfileUpdated,
     UserRegistered,
@@ -80,6 +88,7 @@ __all__ = [
     "InventoryReserved",
     "InventoryReservedItem",
     "NotificationSent",
+    "OrderBuyerChanged",
     "OrderCancelled",
     "OrderConfirmed",
     "OrderDelivered",
@@ -99,9 +108,12 @@ __all__ = [
     "ProductViewed",
     "ShipmentCreated",
     "ShipmentStatusUpdated",
+    "UserEmailChangeRequested",
     "UserEmailVerificationRequested",
     "UserEmailVerified",
     "UserErased",
+    "UserGuestMerged",
+    "UserPasswordChanged",
     "UserPasswordResetRequested",
     "UserProfileUpdated",
     "UserRegistered",

@@ -60,6 +60,8 @@ class Template(StrEnum):
     WELCOME = "welcome"
     VERIFY_EMAIL = "verify_email"
     PASSWORD_RESET = "password_reset"
+    EMAIL_CHANGE = "email_change"
+    PASSWORD_CHANGED = "password_changed"
     ORDER_CONFIRMED = "order_confirmed"
     ORDER_CANCELLED = "order_cancelled"
     PAYMENT_FAILED = "payment_failed"
@@ -89,6 +91,8 @@ RULES: Mapping[Template, Rule] = {
     Template.WELCOME: Rule(Kind.ACCOUNT, _MAIL),
     Template.VERIFY_EMAIL: Rule(Kind.ACCOUNT, _MAIL),
     Template.PASSWORD_RESET: Rule(Kind.ACCOUNT, _MAIL),
+    Template.EMAIL_CHANGE: Rule(Kind.ACCOUNT, _MAIL),
+    Template.PASSWORD_CHANGED: Rule(Kind.ACCOUNT, _MAIL),
     Template.ORDER_CONFIRMED: Rule(Kind.ORDERS, _MAIL_AND_PUSH),
     Template.ORDER_CANCELLED: Rule(Kind.ORDERS, _MAIL_AND_PUSH),
     Template.PAYMENT_FAILED: Rule(Kind.ORDERS, _MAIL_AND_PUSH),

@@ -17,7 +17,9 @@ from stoa_events import (
     PaymentRefunded,
     ShipmentCreated,
     ShipmentStatusUpdated,
+    UserEmailChangeRequested,
     UserEmailVerificationRequested,
+    UserPasswordChanged,
     UserPasswordResetRequested,
     UserRegistered,
 )
@@ -51,6 +53,20 @@ def link_requested(
         facts={"token": asked.token, "expires_at": asked.expires_at.isoformat()},
         recipient=Recipient(asked.email, asked.first_name, known_locale(asked.locale)),
         expires_at=asked.expires_at,
+    )
+
+
+def account_changed(
+    event: Event[UserEmailChangeRequested] | Event[UserPasswordChanged], template: Template
+) -> Occasion:
+    """Something happened to an account that its owner may not have done; the event says where that goes."""
+    changed = event.payload
+    return Occasion(
+        cause_id=event.event_id,
+        template=template,
+        at=event.timestamp,
+        user_id=changed.user_id,
+        recipient=Recipient(changed.email, changed.first_name, known_locale(changed.locale)),
     )
 
 

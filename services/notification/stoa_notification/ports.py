@@ -39,6 +39,10 @@ class GuestOrders(Protocol):
         """Read an order; None if it is not known, or an account's."""
         ...
 
+    async def hand_over(self, order_id: UUID, user_id: UUID) -> None:
+        """Let an order be a user's, if it is known."""
+        ...
+
     async def forget(self, user_id: UUID) -> None:
         """Forget the orders of a user."""
         ...
@@ -59,8 +63,8 @@ class Notifications(Protocol):
         """Store a changed notification, and publish its events."""
         ...
 
-    async def tells(self, order_id: UUID, template: str) -> bool:
-        """Whether there is a notification of an order with a template."""
+    async def hand_over(self, order_id: UUID, user_id: UUID) -> None:
+        """Let what was told of an order have been told to a user."""
         ...
 
     async def pending_of(self, user_id: UUID) -> Sequence[Notification]:

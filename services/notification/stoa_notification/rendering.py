@@ -90,6 +90,8 @@ def _path(notification: Notification, facts: Facts, recipient: Recipient) -> str
             return f"/verify?token={facts['token']}"
         case model.Template.PASSWORD_RESET:
             return f"/reset?token={facts['token']}"
+        case model.Template.EMAIL_CHANGE | model.Template.PASSWORD_CHANGED:
+            return "/reset"
         case model.Template.LOW_STOCK:
             return f"/products/{facts['product_id']}"
     if notification.order_id is None:

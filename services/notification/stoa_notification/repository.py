@@ -75,6 +75,12 @@ class GuestOrders:
         row = await self._queries.fetchrow("SELECT * FROM guest_orders WHERE order_id = $1", order_id)
         return GuestOrder(**row) if row else None
 
+    async def hand_over(self, order_id: UUID, user_id: UUID) -> None:
+        """Let an order be a user's, if it is known."""
+        await self._queries.execute(
+            "UPDATE guest_orders SET user_id = $2 WHERE order_id = $1", order_id, user_id
+        )
+
     async def forget(self, user_id: UUID) -> None:
         """Forget the orders of a user."""
         await self._queries.execute("DELETE FROM guest_orders WHERE user_id = $1", user_id)
@@ -105,14 +111,11 @@ class Notifications:
         await _NOTIFICATIONS.update(self._queries, _row(notification))
         self._outbox.collect(notification)
 
-    async def tells(self, order_id: UUID, template: str) -> bool:
-        """Whether there is a notification of an order with a template."""
-        found: bool = await self._queries.fetchval(
-            "SELECT EXISTS (SELECT FROM notifications WHERE order_id = $1 AND template = $2)",
-            order_id,
-            template,
+    async def hand_over(self, order_id: UUID, user_id: UUID) -> None:
+        """Let what was told of an order have been told to a user."""
+        await self._queries.execute(
+            "UPDATE notifications SET user_id = $2 WHERE order_id = $1", order_id, user_id
         )
-        return found
 
     async def pending_of(self, user_id: UUID) -> Sequence[Notification]:
         """Read what is still to be told to a user, locked."""

@@ -13,6 +13,7 @@ from stoa_chassis.uow import UnitOfWork, transactional
 from stoa_contracts.events import Payload
 from stoa_events import (
     InventoryLowStock,
+    OrderBuyerChanged,
     OrderCancelled,
     OrderConfirmed,
     OrderDelivered,
@@ -24,9 +25,11 @@ from stoa_events import (
     PaymentRefunded,
     ShipmentCreated,
     ShipmentStatusUpdated,
+    UserEmailChangeRequested,
     UserEmailVerificationRequested,
     UserEmailVerified,
     UserErased,
+    UserPasswordChanged,
     UserPasswordResetRequested,
     UserProfileUpdated,
     UserRegistered,
@@ -258,6 +261,14 @@ class Notifications:
         """Mail a link by which a password is chosen anew."""
         await self._tell(event, occasions.link_requested(event, Template.PASSWORD_RESET))
 
+    async def on_email_change_requested(self, event: Event[UserEmailChangeRequested]) -> None:
+        """Warn the owner, at the address that the account still has."""
+        await self._tell(event, occasions.account_changed(event, Template.EMAIL_CHANGE))
+
+    async def on_password_changed(self, event: Event[UserPasswordChanged]) -> None:
+        """Warn the owner, who may not have done it."""
+        await self._tell(event, occasions.account_changed(event, Template.PASSWORD_CHANGED))
+
     @transactional
     async def on_user_erased(self, tx: Tx, event: Event[UserErased]) -> None:
         """Forget the person: what was told stays, without an address and without what it said."""
@@ -276,6 +287,12 @@ class Notifications:
         """Know where mail about an order goes that has no account behind it."""
         if event.payload.email:
             await self._know_guest_order(event)
+
+    @transactional
+    async def on_buyer_changed(self, tx: Tx, event: Event[OrderBuyerChanged]) -> None:
+        """Count what was told of a guest's order to the account that it belongs to now."""
+        await tx.guest_orders.hand_over(event.payload.order_id, event.payload.user_id)
+        await tx.notifications.hand_over(event.payload.order_id, event.payload.user_id)
 
     async def on_order_confirmed(self, event: Event[OrderConfirmed]) -> None:
         """Tell the buyer what is coming and what it costs."""

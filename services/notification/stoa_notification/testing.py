@@ -76,6 +76,13 @@ class GuestOrders:
         """Read an order; None if it is not known, or an account's."""
         return self._store().rows.guest_orders.get(order_id)
 
+    async def hand_over(self, order_id: UUID, user_id: UUID) -> None:
+        """Let an order be a user's, if it is known."""
+        store = self._store()
+        if (known := store.rows.guest_orders.get(order_id)) is not None:
+            changed = {**store.rows.guest_orders, order_id: replace(known, user_id=user_id)}
+            store.rows = replace(store.rows, guest_orders=changed)
+
     async def forget(self, user_id: UUID) -> None:
         """Forget the orders of a user."""
         store = self._store()
@@ -106,10 +113,11 @@ class Notifications:
         _put(self._store, notification)
         self._outbox.collect(notification)
 
-    async def tells(self, order_id: UUID, template: str) -> bool:
-        """Whether there is a notification of an order with a template."""
-        told = self._store.rows.notifications.values()
-        return any((each.order_id, each.template) == (order_id, template) for each in told)
+    async def hand_over(self, order_id: UUID, user_id: UUID) -> None:
+        """Let what was told of an order have been told to a user."""
+        for notification in self._store.rows.notifications.values():
+            if notification.order_id == order_id:
+                _put(self._store, replace(notification, user_id=user_id, events=[]))
 
     async def pending_of(self, user_id: UUID) -> Sequence[Notification]:
         """Read what is still to be told to a user."""

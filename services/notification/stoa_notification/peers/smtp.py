@@ -16,6 +16,7 @@ from typing import Self
 from urllib.parse import urlsplit
 
 import aiosmtplib
+import idna
 
 from stoa_notification.peers.sender import Sender
 from stoa_notification.ports import Message, NotTaken, OutcomeUnknown, Refused
@@ -62,7 +63,10 @@ class Smtp:
         try:
             # The errors' texts are the server's, and name addresses: only codes and types go on from here.
             await connection.send_message(
-                mail, sender=self._sender.address, recipients=[message.address], timeout=self._timeout
+                mail,
+                sender=self._sender.address,
+                recipients=["@".join(_address(message.address))],
+                timeout=self._timeout,
             )
         except aiosmtplib.SMTPRecipientsRefused as error:
             self._keep(connection)
@@ -117,13 +121,21 @@ def _refusal(code: int) -> Exception:
     return Refused(str(code)) if code in _PERMANENT else NotTaken(str(code))
 
 
+def _address(email: str) -> tuple[str, str]:
+    """Return the mailbox and the domain, which is in ASCII (IDNA). Raises ValueError if it is no address."""
+    mailbox, _, domain = email.rpartition("@")
+    if not mailbox or not domain or not email.isprintable() or " " in email:
+        raise ValueError("no address")
+    return mailbox, domain if domain.isascii() else idna.encode(domain, uts46=True).decode()
+
+
 def _mail(message: Message, sender: Sender) -> EmailMessage:
     """Write a mail. Raises Refused if nobody can have the address."""
     mail = EmailMessage(policy=SMTP)
     mail["From"] = Address(sender.name, addr_spec=sender.address)
     try:
-        mail["To"] = Address(message.name, addr_spec=message.address)
-    except (HeaderParseError, ValueError, IndexError):
+        mail["To"] = Address(message.name, *_address(message.address))
+    except (HeaderParseError, ValueError):
         raise Refused("malformed address") from None
     mail["Subject"] = message.content.subject
     mail["Date"] = format_datetime(message.created_at)
