@@ -8,7 +8,6 @@ from pydantic import Field
 from stoa_chassis.due import Backoff
 from stoa_chassis.settings import PostgresSettings
 from stoa_notification.model import LOCALES, DeliveryPolicy, Recipient, known_locale
-from stoa_notification.peers.sender import Sender
 
 
 class Settings(PostgresSettings):
@@ -47,7 +46,7 @@ class Settings(PostgresSettings):
 
     # When a message that was not delivered is tried again: first, and at most.
     retry_first_seconds: float = Field(default=1, gt=0)
-    retry_longest_seconds: float = Field(default=60, gt=0)
+    retry_longest_seconds: float = Field(default=15, gt=0)
     # After how long a message that could not be delivered has failed.
     give_up_hours: float = Field(default=24, gt=0)
     # Events that are older are not told of: a shop that gets this service tells nothing of last week.
@@ -74,11 +73,6 @@ class Settings(PostgresSettings):
             # An attempt may have to renew a provider's access token first.
             lease=2 * self.provider_timeout + timedelta(seconds=1),
         )
-
-    @property
-    def sender(self) -> Sender:
-        """Who mail comes from."""
-        return Sender(self.sender_address, self.shop_name)
 
     @property
     def staff(self) -> Recipient:

@@ -89,6 +89,11 @@ class Server:
             yield f"smtp://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
 
 
+def content(envelope: Envelope) -> bytes:
+    assert isinstance(envelope.content, bytes)
+    return envelope.content
+
+
 @pytest.fixture
 def server() -> Server:
     return Server()
@@ -105,7 +110,7 @@ async def test_a_mail_has_both_parts_and_an_id_that_is_the_same_again(smtp: Smtp
     await smtp.send(message)
     await smtp.send(message)
     assert server.connections == 1, "a connection is kept"
-    first, second = (message_from_bytes(each.content or b"", policy=default) for each in server.taken)
+    first, second = (message_from_bytes(content(each), policy=default) for each in server.taken)
     assert first["Message-ID"] == second["Message-ID"] == f"<{message.notification_id}@stoa.example>"
     assert str(first["To"]) == "Ada Müller <ada@mail.test>"
     assert str(first["From"]) == "Stoa <shop@stoa.example>"
@@ -194,7 +199,7 @@ def aws() -> Iterator[Aws]:
 
 
 async def test_ses_takes_a_mail_from_an_identity_that_it_knows(aws: Aws) -> None:
-    from moto.core import DEFAULT_ACCOUNT_ID
+    from moto.core.models import DEFAULT_ACCOUNT_ID
     from moto.ses.models import ses_backends
 
     message, ses = a_message(), Ses(aws, SENDER, SOON)
@@ -210,7 +215,7 @@ async def test_ses_takes_a_mail_from_an_identity_that_it_knows(aws: Aws) -> None
 
 
 async def test_sns_takes_an_sms(aws: Aws) -> None:
-    from moto.core import DEFAULT_ACCOUNT_ID
+    from moto.core.models import DEFAULT_ACCOUNT_ID
     from moto.sns.models import sns_backends
 
     await Sns(aws, SOON).send(a_message("+4930123456"))

@@ -958,7 +958,8 @@ class Order:
         items = tuple(ReturnItem(key, quantity) for key, quantity in self.purchase.quantities.items())
         refund = self.purchase.refund({}, items)
         self._record(
-            ReturnRequested(return_id=return_id, request_id="", items=items, reason=reason, refund=refund), now
+            ReturnRequested(return_id=return_id, request_id="", items=items, reason=reason, refund=refund),
+            now,
         )
         self._record(ReturnApproved(return_id, reason), now)
         self._receive(self.return_(return_id), reason, now)
@@ -1004,15 +1005,13 @@ class Order:
             raise NotReturnable(f"a {self.status} order can't be sent back, only one that was delivered")
         if now > (closed := self.delivered_at + window):
             raise ReturnWindowClosed(
-                f"the order could be sent back until {closed:%Y-%m-%d}", metadata={"until": closed.isoformat()}
+                f"the order could be sent back until {closed:%Y-%m-%d}",
+                metadata={"until": closed.isoformat()},
             )
         if len(self.returns) >= _MOST_RETURNS:
             raise TooManyReturns(f"an order has at most {_MOST_RETURNS} returns")
         open_ = quantities(
-            item
-            for each in self.returns
-            if each.status is not ReturnStatus.REJECTED
-            for item in each.items
+            item for each in self.returns if each.status is not ReturnStatus.REJECTED for item in each.items
         )
         self.purchase.check(request.items, open_)
         requested = ReturnRequested(
@@ -1206,9 +1205,7 @@ class Order:
                 self._change_return(return_id, status=ReturnStatus.REJECTED, decision=reason)
             case ReturnReceived(return_id, reason, refund):
                 decision = reason or self.return_(return_id).decision
-                self._change_return(
-                    return_id, status=ReturnStatus.RECEIVED, decision=decision, refund=refund
-                )
+                self._change_return(return_id, status=ReturnStatus.RECEIVED, decision=decision, refund=refund)
                 back = quantities(
                     item for each in self.returns if each.status in CAME_BACK for item in each.items
                 )

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from stoa_notification.model import Channel
+from stoa_notification.peers.sender import Sender
 from stoa_notification.ports import Provider
 from stoa_notification.settings import Settings
 
@@ -24,13 +25,14 @@ async def connect(settings: Settings) -> AsyncIterator[Mapping[Channel, Provider
 
 
 async def _email(settings: Settings, stack: AsyncExitStack) -> Provider:
+    sender = Sender(settings.sender_address, settings.shop_name)
     match settings.email_provider:
         case "ses":
             from stoa_notification.peers.aws import Aws, Ses
 
             return Ses(
                 Aws(settings.aws_region, settings.aws_endpoint_url),
-                settings.sender,
+                sender,
                 settings.provider_timeout,
             )
         case "sendgrid":
@@ -40,7 +42,7 @@ async def _email(settings: Settings, stack: AsyncExitStack) -> Provider:
                 SendGrid.connect(
                     settings.sendgrid_url,
                     settings.sendgrid_api_key,
-                    settings.sender,
+                    sender,
                     settings.provider_timeout,
                 )
             )
@@ -51,7 +53,7 @@ async def _email(settings: Settings, stack: AsyncExitStack) -> Provider:
             settings.smtp_url,
             settings.smtp_username,
             settings.smtp_password,
-            settings.sender,
+            sender,
             settings.provider_timeout,
         )
     )
