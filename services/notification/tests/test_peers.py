@@ -34,6 +34,7 @@ from stoa_notification.settings import Settings
 
 SENDER = Sender("shop@stoa.example", "Stoa")
 SOON = timedelta(seconds=5)
+IN_TIME = timedelta(minutes=2)  # moto loads a service when it is first asked for
 AT = datetime(2026, 11, 26, 12, tzinfo=UTC)
 
 
@@ -202,11 +203,11 @@ async def test_ses_takes_a_mail_from_an_identity_that_it_knows(aws: Aws) -> None
     from moto.core.models import DEFAULT_ACCOUNT_ID
     from moto.ses.models import ses_backends
 
-    message, ses = a_message(), Ses(aws, SENDER, SOON)
+    message, ses = a_message(), Ses(aws, SENDER, IN_TIME)
     with pytest.raises(Refused) as refused:
         await ses.send(message)
     assert refused.value.code == "MessageRejected"
-    client = aws.client("sesv2", SOON)
+    client = aws.client("sesv2", IN_TIME)
     await asyncio.to_thread(client.create_email_identity, EmailIdentity=SENDER.address)
     await ses.send(message)
     (sent,) = ses_backends[DEFAULT_ACCOUNT_ID]["eu-central-1"].sent_messages
@@ -218,13 +219,13 @@ async def test_sns_takes_an_sms(aws: Aws) -> None:
     from moto.core.models import DEFAULT_ACCOUNT_ID
     from moto.sns.models import sns_backends
 
-    await Sns(aws, SOON).send(a_message("+4930123456"))
+    await Sns(aws, IN_TIME).send(a_message("+4930123456"))
     ((number, text),) = [
         entry[:2] for entry in sns_backends[DEFAULT_ACCOUNT_ID]["eu-central-1"].sms_messages.values()
     ]
     assert (number, text) == ("+4930123456", "Kurz gesagt.")
     with pytest.raises(Refused) as refused:
-        await Sns(aws, SOON).send(a_message("no number"))
+        await Sns(aws, IN_TIME).send(a_message("no number"))
     assert refused.value.code == "InvalidParameter"
 
 
