@@ -33,6 +33,13 @@ NOTED = (
 )
 """Not those of which only some are noted: order.placed of guests, shipment.status_updated if it is told."""
 
+TOLD = tuple(
+    topic
+    for topic in NOTED
+    if topic not in ("user.profile_updated", "user.email_verified", "user.erased", "order.buyer_changed")
+)
+"""The topics of which each event is told of by mail, or noted as suppressed."""
+
 _NOTIFICATIONS = """
 SELECT notification_id, cause_id, order_id, template, channel, status, provider, failure, created_at
 FROM notifications
