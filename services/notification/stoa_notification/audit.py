@@ -33,11 +33,14 @@ NOTED = (
 )
 """Not those of which only some are noted: order.placed of guests, shipment.status_updated if it is told."""
 
-TOLD = tuple(
-    topic
-    for topic in NOTED
-    if topic not in ("user.profile_updated", "user.email_verified", "user.erased", "order.buyer_changed")
+_NEVER_TOLD = (
+    "user.profile_updated",
+    "user.email_verified",
+    "user.erased",
+    "order.buyer_changed",
+    "shipment.created",
 )
+TOLD = tuple(topic for topic in NOTED if topic not in _NEVER_TOLD)
 """The topics of which each event is told of by mail, or noted as suppressed."""
 
 _NOTIFICATIONS = """

@@ -219,10 +219,25 @@ class GuestOrder:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Parcel:
+    """A parcel that a carrier has booked: where the carrier shows it, and when it should be there."""
+
+    shipment_id: UUID
+    tracking_url: str
+    estimated_delivery: datetime
+
+    @property
+    def facts(self) -> Facts:
+        """What is told of it."""
+        return {"tracking_url": self.tracking_url, "estimated_delivery": self.estimated_delivery.isoformat()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Occasion:
     """Something to tell: which event it is about, what it says, and whom it concerns.
 
-    `recipient` is only there if the event itself says it, and `expires_at` if telling it later is of no use.
+    `recipient` is only there if the event itself says it, `expires_at` if telling it later is of no use, and
+    `shipment_id` if the parcel's facts belong to it, which another event says.
     """
 
     cause_id: UUID
@@ -233,6 +248,7 @@ class Occasion:
     facts: Facts = field(default_factory=dict, repr=False)
     recipient: Recipient | None = None
     expires_at: datetime | None = None
+    shipment_id: UUID | None = None
 
     @property
     def rule(self) -> Rule:
@@ -258,7 +274,8 @@ class DeliveryPolicy:
 class Notification:
     """Something that is told to somebody by one channel. Its methods decide and record `events`.
 
-    `recipient` is None while it is not known whom it is for. What it tells, and the address, are kept until
+    `recipient` is None while it is not known whom it is for, `shipment_id` is that of a parcel of which the
+    facts are not known yet. What it tells, and the address, are kept until
     it has ended only: they may hold a one-time token. `concluded` is the number of attempts whose outcome is
     known: the attempt before, if there was one and it is not among them, may have been delivered.
     """
@@ -277,6 +294,7 @@ class Notification:
     created_at: datetime
     updated_at: datetime
     expires_at: datetime | None = None
+    shipment_id: UUID | None = None
     provider: str = ""
     failure: str = ""
     attempts: int = 0
@@ -309,6 +327,7 @@ class Notification:
             created_at=now,
             updated_at=now,
             expires_at=occasion.expires_at,
+            shipment_id=occasion.shipment_id,
             due_at=now,
         )
 
@@ -323,6 +342,11 @@ class Notification:
         return self.status is Status.PENDING
 
     @property
+    def is_complete(self) -> bool:
+        """Whether all is known that is needed to put it into words."""
+        return self.recipient is not None and self.shipment_id is None
+
+    @property
     def outcome_is_unknown(self) -> bool:
         """Whether the attempt before this one may have delivered it: nobody noted how it ended."""
         return self.attempts - 1 > self.concluded
@@ -335,6 +359,11 @@ class Notification:
             self.suppress("unwanted", self.updated_at)
         else:
             self.recipient = _recipient(self.channel, contact, guest)
+
+    def describe(self, parcel: Parcel | None) -> None:
+        """Take over what is known of its parcel by now."""
+        if parcel is not None:
+            self.facts, self.shipment_id = {**self.facts, **parcel.facts}, None
 
     def sent(self, provider: str, now: datetime) -> None:
         """Take over that a provider took it."""

@@ -1,6 +1,7 @@
 """What events say that is worth telling: event → occasion, with the facts that its template tells."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from decimal import Decimal
 
 from stoa_chassis.avro import Event
@@ -15,7 +16,6 @@ from stoa_events import (
     OrderReturnRequested,
     PaymentFailed,
     PaymentRefunded,
-    ShipmentCreated,
     ShipmentStatusUpdated,
     UserEmailChangeRequested,
     UserEmailVerificationRequested,
@@ -27,7 +27,11 @@ from stoa_events.types import OrderItem
 from stoa_notification.model import Facts, Occasion, Recipient, Template, known_locale
 
 # What of a parcel's way is told; that it was delivered is told by the order.
-_ON_ITS_WAY = {"out_for_delivery": Template.OUT_FOR_DELIVERY, "exception": Template.PARCEL_DELAYED}
+_ON_ITS_WAY = {
+    "in_transit": Template.ORDER_SHIPPED,
+    "out_for_delivery": Template.OUT_FOR_DELIVERY,
+    "exception": Template.PARCEL_DELAYED,
+}
 
 
 def registered(event: Event[UserRegistered]) -> Occasion:
@@ -143,24 +147,12 @@ def refunded(event: Event[PaymentRefunded]) -> Occasion:
     return _of_order(event, Template.REFUND_MADE, facts)
 
 
-def shipped(event: Event[ShipmentCreated]) -> Occasion:
-    """A carrier has the parcel in its books, and shows where it is."""
-    parcel = event.payload
-    facts = {
-        "carrier": parcel.carrier,
-        "tracking_id": parcel.tracking_id,
-        "tracking_url": parcel.tracking_url,
-        "shipping_method": parcel.shipping_method,
-        "estimated_delivery": parcel.estimated_delivery.isoformat(),
-    }
-    return _of_order(event, Template.ORDER_SHIPPED, facts)
-
-
 def on_its_way(event: Event[ShipmentStatusUpdated]) -> Occasion | None:
     """Something happened to a parcel; None if it is nothing to be told."""
     parcel = event.payload
     if parcel.status not in _ON_ITS_WAY:
         return None
+    template = _ON_ITS_WAY[parcel.status]
     facts = {
         "carrier": parcel.carrier,
         "tracking_id": parcel.tracking_id,
@@ -168,7 +160,10 @@ def on_its_way(event: Event[ShipmentStatusUpdated]) -> Occasion | None:
         "location": parcel.location,
         "at": parcel.at.isoformat(),
     }
-    return _of_order(event, _ON_ITS_WAY[parcel.status], facts)
+    occasion = _of_order(event, template, facts)
+    if template is Template.ORDER_SHIPPED:  # with a link, which was said when the parcel was booked
+        return replace(occasion, shipment_id=parcel.shipment_id)
+    return occasion
 
 
 def low_stock(event: Event[InventoryLowStock], staff: Recipient) -> Occasion:
@@ -197,7 +192,6 @@ def _of_order(
     | Event[OrderReturned]
     | Event[PaymentFailed]
     | Event[PaymentRefunded]
-    | Event[ShipmentCreated]
     | Event[ShipmentStatusUpdated],
     template: Template,
     facts: Facts,

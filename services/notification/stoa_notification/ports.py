@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
-from stoa_notification.model import Contact, GuestOrder, Notification
+from stoa_notification.model import Contact, GuestOrder, Notification, Parcel
 
 
 class Contacts(Protocol):
@@ -48,6 +48,18 @@ class GuestOrders(Protocol):
         ...
 
 
+class Parcels(Protocol):
+    """Parcels that carriers have booked."""
+
+    async def add(self, parcel: Parcel) -> None:
+        """Store a parcel, or what is said of it anew."""
+        ...
+
+    async def get(self, shipment_id: UUID) -> Parcel | None:
+        """Read a parcel, if it is known."""
+        ...
+
+
 class Notifications(Protocol):
     """What was told, and is to be told; one for an event and a channel."""
 
@@ -78,6 +90,7 @@ class Tx:
 
     contacts: Contacts
     guest_orders: GuestOrders
+    parcels: Parcels
     notifications: Notifications
 
 

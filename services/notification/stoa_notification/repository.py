@@ -19,6 +19,7 @@ from stoa_notification.model import (
     Contact,
     GuestOrder,
     Notification,
+    Parcel,
     Preferences,
     Recipient,
     Status,
@@ -27,6 +28,7 @@ from stoa_notification.model import (
 
 _CONTACTS = Table("contacts", key="user_id")
 _GUEST_ORDERS = Table("guest_orders", key="order_id")
+_PARCELS = Table("parcels", key="shipment_id")
 _NOTIFICATIONS = Table("notifications", key="notification_id")
 _DUE = DueTable("notifications", key="notification_id")
 _PUT_OFF = """
@@ -84,6 +86,22 @@ class GuestOrders:
     async def forget(self, user_id: UUID) -> None:
         """Forget the orders of a user."""
         await self._queries.execute("DELETE FROM guest_orders WHERE user_id = $1", user_id)
+
+
+class Parcels:
+    """Parcels that carriers have booked."""
+
+    def __init__(self, queries: Queries) -> None:
+        self._queries = queries
+
+    async def add(self, parcel: Parcel) -> None:
+        """Store a parcel, or what is said of it anew."""
+        await _PARCELS.upsert(self._queries, asdict(parcel))
+
+    async def get(self, shipment_id: UUID) -> Parcel | None:
+        """Read a parcel, if it is known."""
+        row = await self._queries.fetchrow("SELECT * FROM parcels WHERE shipment_id = $1", shipment_id)
+        return Parcel(**row) if row else None
 
 
 class Notifications:
@@ -184,7 +202,9 @@ class Outgoing:
 
 def open_tx(connection: asyncpg.Connection, outbox: Outbox) -> ports.Tx:
     """Put the repositories on the connection of a transaction."""
-    return ports.Tx(Contacts(connection), GuestOrders(connection), Notifications(connection, outbox))
+    return ports.Tx(
+        Contacts(connection), GuestOrders(connection), Parcels(connection), Notifications(connection, outbox)
+    )
 
 
 def _contact_row(contact: Contact) -> dict[str, Any]:
@@ -246,6 +266,7 @@ def _row(notification: Notification) -> dict[str, Any]:
         "failure": notification.failure,
         "correlation_id": notification.correlation_id,
         "expires_at": notification.expires_at,
+        "shipment_id": notification.shipment_id,
         "attempts": notification.attempts,
         "concluded": notification.concluded,
         "due_at": notification.due_at,

@@ -1,7 +1,6 @@
 """The use cases of notifications: to note what is to be told, and to deliver it."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 from uuid import UUID
 
 from stoa_chassis.avro import Event
@@ -42,6 +41,7 @@ from stoa_notification.model import (
     GuestOrder,
     Notification,
     Occasion,
+    Parcel,
     Preferences,
     Recipient,
     Template,
@@ -98,24 +98,24 @@ class Delivery:
         """Try to deliver a notification that was claimed. Raises Unavailable if the store is down."""
         provider = self._providers.get(notification.channel)
         if why := notification.too_late(self._policy, self._clock.now()):
-            await self._failed(notification, why if notification.recipient else "recipient_unknown")
+            await self._failed(notification, why if notification.is_complete else "incomplete")
         elif provider is None:
             await self._failed(notification, "no_provider")
         elif notification.outcome_is_unknown and not provider.repeatable:
             await self._failed(notification, "outcome_unknown")
-        elif await self._is_addressed(notification):
+        elif notification.is_complete:
             await self._give(notification, provider)
+        else:
+            await self._complete_and_give(notification, provider)
 
-    async def _is_addressed(self, notification: Notification) -> bool:
-        """Make sure that it is known whom it is for, or let it wait; tell whether it can be delivered."""
-        if notification.recipient is None:
-            notification = await self._address(notification)
-            if notification.is_pending and notification.recipient is None:
-                _log.info(
-                    "a notification waits for its recipient", notification_id=notification.notification_id
-                )
-                await self.due.put_off(notification)
-        return notification.recipient is not None
+    async def _complete_and_give(self, claimed: Notification, provider: Provider) -> None:
+        """Find out what is not known yet of a notification, or let it wait."""
+        notification = await self._complete(claimed)
+        if notification.is_complete:
+            await self._give(notification, provider)
+        elif notification.is_pending:
+            _log.info("a notification waits for what it tells", notification_id=notification.notification_id)
+            await self.due.put_off(notification)
 
     async def _give(self, notification: Notification, provider: Provider) -> None:
         recipient = notification.recipient
@@ -148,16 +148,16 @@ class Delivery:
             await self._sent(notification.notification_id, provider.name)
 
     @transactional
-    async def _address(self, tx: Tx, claimed: Notification) -> Notification:
-        """Find out whom a notification is for, if that is known by now."""
+    async def _complete(self, tx: Tx, claimed: Notification) -> Notification:
+        """Find out whom a notification is for and where its parcel is shown, if that is known by now."""
         notification = await tx.notifications.lock(claimed.notification_id)
         if notification.is_pending and notification.recipient is None:
-            contact, guest = await _whom(tx, notification.user_id, notification.order_id)
-            notification.address_to(contact, guest)
-            if notification.recipient is not None:
-                notification.subject = self._renderer.subject(notification)
-            await tx.notifications.save(notification)
-        claimed.recipient, claimed.subject = notification.recipient, notification.subject
+            notification.address_to(*await _whom(tx, notification.user_id, notification.order_id))
+        if notification.is_pending and notification.shipment_id is not None:
+            notification.describe(await tx.parcels.get(notification.shipment_id))
+        if notification.is_complete:
+            notification.subject = self._renderer.subject(notification)
+        await tx.notifications.save(notification)
         return notification
 
     @transactional
@@ -326,9 +326,17 @@ class Notifications:
         """Tell the buyer that money is on its way back."""
         await self._tell(event, occasions.refunded(event))
 
-    async def on_shipment_created(self, event: Event[ShipmentCreated]) -> None:
-        """Tell the buyer where to follow the parcel."""
-        await self._tell(event, occasions.shipped(event))
+    @transactional
+    async def on_shipment_created(self, tx: Tx, event: Event[ShipmentCreated]) -> None:
+        """Know where a parcel can be followed, for when it is on its way."""
+        parcel = event.payload
+        await tx.parcels.add(
+            Parcel(
+                shipment_id=parcel.shipment_id,
+                tracking_url=parcel.tracking_url,
+                estimated_delivery=parcel.estimated_delivery,
+            )
+        )
 
     async def on_shipment_status_updated(self, event: Event[ShipmentStatusUpdated]) -> None:
         """Tell the buyer what happens to the parcel, if it is something to be told."""
@@ -348,14 +356,16 @@ class Notifications:
     @transactional
     async def _note(self, tx: Tx, event: Event[Payload], occasion: Occasion) -> None:
         """Note what is to be told, and that the event was handled."""
-        contact, guest = None, None
+        contact, guest, parcel = None, None, None
         if occasion.recipient is None:
             contact, guest = await _whom(tx, occasion.user_id, occasion.order_id)
-        await self._begin(tx, occasion, contact, guest)
+        if occasion.shipment_id is not None:
+            parcel = await tx.parcels.get(occasion.shipment_id)
+        await self._begin(tx, occasion, contact, guest, parcel)
 
     @transactional
     async def _welcome(self, tx: Tx, event: Event[UserRegistered], occasion: Occasion) -> None:
-        await self._begin(tx, occasion, await _know(tx, event), None)
+        await self._begin(tx, occasion, await _know(tx, event))
 
     @transactional
     async def _know_guest_order(self, tx: Tx, event: Event[OrderPlaced]) -> None:
@@ -371,23 +381,30 @@ class Notifications:
         )
 
     async def _begin(
-        self, tx: Tx, occasion: Occasion, contact: Contact | None, guest: GuestOrder | None
+        self,
+        tx: Tx,
+        occasion: Occasion,
+        contact: Contact | None = None,
+        guest: GuestOrder | None = None,
+        parcel: Parcel | None = None,
     ) -> None:
-        begun = notifications(
-            occasion,
-            contact,
-            guest,
-            self._delivery.channels,
-            correlation_id(),
-            self._policy,
-            self._clock.now(),
+        begun = list(
+            notifications(
+                occasion,
+                contact,
+                guest,
+                self._delivery.channels,
+                correlation_id(),
+                self._policy,
+                self._clock.now(),
+            )
         )
-        await tx.notifications.add([self._named(notification) for notification in begun])
-
-    def _named(self, notification: Notification) -> Notification:
-        if notification.recipient is None:
-            return notification
-        return replace(notification, subject=self._renderer.subject(notification))
+        for notification in begun:
+            if notification.is_pending and notification.shipment_id is not None:
+                notification.describe(parcel)
+            if notification.is_complete:
+                notification.subject = self._renderer.subject(notification)
+        await tx.notifications.add(begun)
 
 
 async def _whom(

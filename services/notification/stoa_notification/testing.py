@@ -13,7 +13,7 @@ from stoa_chassis.due import Backoff
 from stoa_chassis.memory import MemoryStore
 from stoa_chassis.outbox import Outbox
 from stoa_notification import ports
-from stoa_notification.model import Contact, GuestOrder, Notification, Status
+from stoa_notification.model import Contact, GuestOrder, Notification, Parcel, Status
 from stoa_notification.ports import Message
 
 
@@ -23,6 +23,7 @@ class Rows:
 
     contacts: Mapping[UUID, Contact] = field(default_factory=dict)
     guest_orders: Mapping[UUID, GuestOrder] = field(default_factory=dict)
+    parcels: Mapping[UUID, Parcel] = field(default_factory=dict)
     notifications: Mapping[UUID, Notification] = field(default_factory=dict)
 
 
@@ -88,6 +89,22 @@ class GuestOrders:
         store = self._store()
         kept = {key: order for key, order in store.rows.guest_orders.items() if order.user_id != user_id}
         store.rows = replace(store.rows, guest_orders=kept)
+
+
+class Parcels:
+    """Parcels that carriers have booked."""
+
+    def __init__(self, store: Open) -> None:
+        self._store = store
+
+    async def add(self, parcel: Parcel) -> None:
+        """Store a parcel, or what is said of it anew."""
+        store = self._store()
+        store.rows = replace(store.rows, parcels={**store.rows.parcels, parcel.shipment_id: parcel})
+
+    async def get(self, shipment_id: UUID) -> Parcel | None:
+        """Read a parcel, if it is known."""
+        return self._store().rows.parcels.get(shipment_id)
 
 
 class Notifications:
@@ -184,7 +201,12 @@ class Outgoing:
 
 def open_tx(store: MemoryStore[Rows], outbox: Outbox) -> ports.Tx:
     """Put the repositories on the view of a transaction."""
-    return ports.Tx(Contacts(lambda: store), GuestOrders(lambda: store), Notifications(store, outbox))
+    return ports.Tx(
+        Contacts(lambda: store),
+        GuestOrders(lambda: store),
+        Parcels(lambda: store),
+        Notifications(store, outbox),
+    )
 
 
 def _put(store: MemoryStore[Rows], notification: Notification) -> None:

@@ -154,9 +154,9 @@ def refunded(user_id: UUID) -> PaymentRefunded:
     )
 
 
-def shipment_created(user_id: UUID) -> ShipmentCreated:
+def shipment_created(user_id: UUID, shipment_id: UUID | None = None) -> ShipmentCreated:
     return ShipmentCreated(
-        shipment_id=uuid4(),
+        shipment_id=shipment_id or uuid4(),
         order_id=uuid4(),
         user_id=user_id,
         carrier="ups",
@@ -167,9 +167,9 @@ def shipment_created(user_id: UUID) -> ShipmentCreated:
     )
 
 
-def shipment_status(user_id: UUID, status: str) -> ShipmentStatusUpdated:
+def shipment_status(user_id: UUID, status: str, shipment_id: UUID | None = None) -> ShipmentStatusUpdated:
     return ShipmentStatusUpdated(
-        shipment_id=uuid4(),
+        shipment_id=shipment_id or uuid4(),
         order_id=uuid4(),
         user_id=user_id,
         carrier="dhl",

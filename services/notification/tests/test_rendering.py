@@ -1,5 +1,6 @@
 """Every template in every language, and what may not get through it."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from typing import Any
@@ -19,6 +20,7 @@ from stoa_notification.model import (
     Channel,
     Notification,
     Occasion,
+    Parcel,
     Recipient,
     Template,
     known_locale,
@@ -35,6 +37,10 @@ _NOTICE: dict[str, Any] = {"user_id": USER, "email": "a@mail.test", "first_name"
 _LOW = InventoryLowStock(variant_id=uuid4(), product_id=uuid4(), available=2, threshold=5)
 _DELAYED = occasions.on_its_way(event(examples.shipment_status(USER, "exception")))
 _TODAY = occasions.on_its_way(event(examples.shipment_status(USER, "out_for_delivery")))
+_IN_TRANSIT = occasions.on_its_way(event(examples.shipment_status(USER, "in_transit")))
+assert _IN_TRANSIT
+_PARCEL = Parcel(shipment_id=uuid4(), tracking_url="https://carrier.test/1", estimated_delivery=examples.AT)
+_SHIPPED = replace(_IN_TRANSIT, facts={**_IN_TRANSIT.facts, **_PARCEL.facts}, shipment_id=None)
 assert _DELAYED
 assert _TODAY
 OCCASIONS: list[Occasion] = [
@@ -46,7 +52,7 @@ OCCASIONS: list[Occasion] = [
     occasions.confirmed(event(examples.confirmed(USER))),
     occasions.cancelled(event(examples.cancelled(USER))),
     occasions.payment_failed(event(examples.payment_failed(USER))),
-    occasions.shipped(event(examples.shipment_created(USER))),
+    _SHIPPED,
     _DELAYED,
     _TODAY,
     occasions.delivered(event(examples.delivered(USER))),
@@ -125,8 +131,7 @@ def test_amounts_and_days_are_written_as_in_the_language(templates: Templates) -
     confirmed = occasions.confirmed(event(examples.confirmed(USER)))
     german = rendered(templates, confirmed, Channel.EMAIL, Recipient("a@b.c", "", "de"))
     assert "300,60\N{NO-BREAK SPACE}$" in german.text
-    shipped = occasions.shipped(event(examples.shipment_created(USER)))
-    english = rendered(templates, shipped, Channel.EMAIL, Recipient("a@b.c", "", "en"))
+    english = rendered(templates, _SHIPPED, Channel.EMAIL, Recipient("a@b.c", "", "en"))
     assert "Saturday, November 28, 2026" in english.text
 
 

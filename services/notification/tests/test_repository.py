@@ -22,6 +22,7 @@ from stoa_notification.model import (
     GuestOrder,
     Notification,
     Occasion,
+    Parcel,
     Preferences,
     Recipient,
     Status,
@@ -61,7 +62,7 @@ def in_memory() -> Store:
 
 @pytest.fixture
 async def in_postgres(database: Database, codec: EventCodec) -> Store:
-    await database.execute("TRUNCATE contacts, guest_orders, notifications, outbox")
+    await database.execute("TRUNCATE contacts, guest_orders, parcels, notifications, outbox")
 
     async def published() -> list[str]:
         return [row["topic"] for row in await database.fetch("SELECT topic FROM outbox ORDER BY id")]
@@ -90,6 +91,7 @@ def a_notification(**changes: Any) -> Notification:
         order_id=uuid4(),
         facts={"items": [{"name": "Desk", "quantity": 1}], "approved": True},
         expires_at=NOW + timedelta(hours=1),
+        shipment_id=uuid4(),
     )
     recipient = Recipient("ada@mail.test", "Ada", "de", "access")
     notification = Notification.of(occasion, Channel.EMAIL, recipient, "correlation", NOW)
@@ -224,6 +226,20 @@ async def test_a_guests_order_is_handed_over_with_what_was_told_of_it(store: Sto
         return await tx.guest_orders.get(order.order_id)
 
     assert await store.uow.run(forget) is None
+
+
+async def test_a_parcel_is_what_was_said_of_it_last(store: Store) -> None:
+    parcel = Parcel(shipment_id=uuid4(), tracking_url="https://carrier.test/1", estimated_delivery=NOW)
+    later = replace(parcel, tracking_url="https://other.test/1", estimated_delivery=NOW + timedelta(days=1))
+
+    async def add(tx: ports.Tx) -> Parcel | None:
+        assert await tx.parcels.get(parcel.shipment_id) is None
+        await tx.parcels.add(parcel)
+        assert await tx.parcels.get(parcel.shipment_id) == parcel
+        await tx.parcels.add(later)
+        return await tx.parcels.get(parcel.shipment_id)
+
+    assert await store.uow.run(add) == later
 
 
 async def test_every_field_of_a_contact_comes_back_as_it_was(store: Store) -> None:

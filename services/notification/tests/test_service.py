@@ -62,6 +62,14 @@ def stored(store: Store, template: Template, channel: Channel = Channel.EMAIL) -
     return found
 
 
+async def ship(notifications: Notifications, user_id: UUID) -> None:
+    """A parcel is booked, and on its way then."""
+    shipment_id = uuid4()
+    await notifications.on_shipment_created(event(examples.shipment_created(user_id, shipment_id)))
+    scanned = examples.shipment_status(user_id, "in_transit", shipment_id)
+    await notifications.on_shipment_status_updated(event(scanned))
+
+
 async def later(delivery: Delivery, clock: SettableClock, **time: float) -> None:
     clock.advance(**time)
     await delivery.due.work_off()
@@ -116,7 +124,6 @@ OrderEvent = Callable[[UUID], Any]
         ("on_order_returned", examples.returned, "is here"),
         ("on_payment_failed", examples.payment_failed, "could not be paid"),
         ("on_payment_refunded", examples.refunded, "$10.00 is on its way back"),
-        ("on_shipment_created", examples.shipment_created, "is on its way"),
     ],
 )
 async def test_what_becomes_of_an_order_is_mailed_once(
@@ -195,7 +202,7 @@ async def test_whom_nobody_ever_gets_to_know_is_given_up(
     await notifications.on_order_confirmed(event(examples.confirmed(user_id)))
     await later(delivery, clock, hours=25)
     failed = stored(store, Template.ORDER_CONFIRMED)
-    assert (failed.status, failed.failure) == (Status.FAILED, "recipient_unknown")
+    assert (failed.status, failed.failure) == (Status.FAILED, "incomplete")
     assert not mail.taken
 
 
@@ -208,7 +215,7 @@ async def test_who_wants_all_is_told_by_all_channels(
     ada: UUID,
 ) -> None:
     await notifications.prefer(ada, EVERYTHING)
-    await notifications.on_shipment_created(event(examples.shipment_created(ada)))
+    await ship(notifications, ada)
     await delivery.due.work_off()
     assert [message.address for message in (*mail.taken, *sms.taken, *push.taken)] == [
         "ada@mail.test",
@@ -345,7 +352,7 @@ async def test_an_sms_whose_answer_was_lost_is_not_given_again(
 ) -> None:  # fmt: skip
     await notifications.prefer(ada, EVERYTHING)
     sms.loses_answers = True
-    await notifications.on_shipment_created(event(examples.shipment_created(ada)))
+    await ship(notifications, ada)
     await delivery.due.work_off()
     await later(delivery, clock, minutes=5)
     assert len(sms.taken) == 1
@@ -362,7 +369,7 @@ async def test_who_dies_between_giving_and_noting_leaves_no_second_sms_and_the_s
     store: Store,
 ) -> None:
     await notifications.prefer(ada, EVERYTHING)
-    await notifications.on_shipment_created(event(examples.shipment_created(ada)))
+    await ship(notifications, ada)
     await delivery.due.work_off()
     # What was noted is lost: as if it had died just before.
     for sent in list(store.rows.notifications.values()):
@@ -400,7 +407,7 @@ async def test_a_device_that_is_gone_is_forgotten(
 ) -> None:
     await notifications.prefer(ada, EVERYTHING)
     push.trouble = Refused("UNREGISTERED", address_is_gone=True)
-    await notifications.on_shipment_created(event(examples.shipment_created(ada)))
+    await ship(notifications, ada)
     await delivery.due.work_off()
     assert (await notifications.preferences(ada)).push_token == ""
 
@@ -475,7 +482,26 @@ async def test_staff_are_told_what_runs_low(
     assert (sent.kind, sent.user_id) == ("staff", None)
 
 
-@pytest.mark.parametrize("status", ["in_transit", "delivered", "returned", "stopped"])
+async def test_a_parcel_is_told_of_when_it_is_on_its_way_with_the_link_that_was_said_before_or_comes_later(
+    notifications: Notifications, delivery: Delivery, mail: FakeProvider, ada: UUID, clock: SettableClock
+) -> None:
+    shipment_id = uuid4()
+    scanned = examples.shipment_status(ada, "in_transit", shipment_id)
+    await notifications.on_shipment_status_updated(event(scanned))
+    await delivery.due.work_off()
+    assert not mail.taken
+    await notifications.on_shipment_created(event(examples.shipment_created(ada, shipment_id)))
+    await later(delivery, clock, minutes=2)
+    await ship(notifications, ada)
+    await delivery.due.work_off()
+    for message in mail.taken:
+        assert "is on its way" in message.content.subject
+        assert "https://carrier.test/track/1Z999AA10123456784" in message.content.html
+        assert "Saturday, November 28, 2026" in message.content.text
+    assert len(mail.taken) == 2
+
+
+@pytest.mark.parametrize("status", ["delivered", "returned", "stopped"])
 async def test_of_a_parcel_only_what_matters_is_told(
     notifications: Notifications, store: Store, ada: UUID, status: str
 ) -> None:

@@ -29,6 +29,13 @@ CREATE TABLE guest_orders (
 );
 CREATE INDEX guest_orders_of_user ON guest_orders (user_id);
 
+-- Where carriers show parcels: said when a parcel is booked, and told when it is on its way.
+CREATE TABLE parcels (
+    shipment_id        uuid PRIMARY KEY,
+    tracking_url       text NOT NULL,
+    estimated_delivery timestamptz NOT NULL
+);
+
 CREATE TABLE notifications (
     notification_id uuid PRIMARY KEY,
     -- The event that it tells of.
@@ -46,6 +53,8 @@ CREATE TABLE notifications (
     failure        text NOT NULL,
     correlation_id text NOT NULL,
     expires_at     timestamptz,
+    -- The parcel of which the facts are still missing.
+    shipment_id    uuid,
     attempts       integer NOT NULL,
     -- So many attempts have certainly not delivered it.
     concluded      integer NOT NULL,
