@@ -65,6 +65,7 @@ GET_CART = Operation("getCart", "GET", "/api/v1/cart/{user_id}", "Cart")
 GET_GUEST_ORDER = Operation("getGuestOrder", "GET", "/api/v1/guest-orders/{access_token}", "Order")
 GET_INVENTORY = Operation("getInventory", "GET", "/api/v1/inventory/{variant_id}", "Inventory")
 GET_JWKS = Operation("getJwks", "GET", "/api/v1/auth/jwks", "Auth")
+GET_NOTIFICATION_PREFERENCES = Operation("getNotificationPreferences", "GET", "/api/v1/users/{user_id}/notification-preferences", "Notification")
 GET_ORDER = Operation("getOrder", "GET", "/api/v1/orders/{order_id}", "Order")
 GET_PAYMENT = Operation("getPayment", "GET", "/api/v1/payments/{payment_id}", "Payment")
 GET_PRODUCT = Operation("getProduct", "GET", "/api/v1/products/{product_id}", "Catalog")
@@ -75,6 +76,7 @@ GET_USER_ROLES = Operation("getUserRoles", "GET", "/api/v1/users/{user_id}/roles
 LIST_ADDRESSES = Operation("listAddresses", "GET", "/api/v1/users/{user_id}/addresses", "User")
 LIST_CATEGORIES = Operation("listCategories", "GET", "/api/v1/categories", "Catalog")
 LIST_INVENTORY = Operation("listInventory", "GET", "/api/v1/inventory", "Inventory")
+LIST_NOTIFICATIONS = Operation("listNotifications", "GET", "/api/v1/users/{user_id}/notifications", "Notification")
 LIST_ORDER_RETURNS = Operation("listOrderReturns", "GET", "/api/v1/orders/{order_id}/returns", "Order")
 LIST_ORDERS = Operation("listOrders", "GET", "/api/v1/orders", "Order")
 LIST_PRODUCTS = Operation("listProducts", "GET", "/api/v1/products", "Catalog")
@@ -99,6 +101,7 @@ SET_THRESHOLD = Operation("setThreshold", "PUT", "/api/v1/inventory/{variant_id}
 SET_USER_ROLES = Operation("setUserRoles", "PUT", "/api/v1/users/{user_id}/roles", "User")
 UPDATE_ADDRESS = Operation("updateAddress", "PUT", "/api/v1/users/{user_id}/addresses/{address_id}", "User")
 UPDATE_CART_ITEM = Operation("updateCartItem", "PUT", "/api/v1/cart/{user_id}/items/{item_id}", "Cart")
+UPDATE_NOTIFICATION_PREFERENCES = Operation("updateNotificationPreferences", "PUT", "/api/v1/users/{user_id}/notification-preferences", "Notification")
 UPDATE_PRODUCT = Operation("updateProduct", "PUT", "/api/v1/products/{product_id}", "Catalog")
 UPDATE_USER = Operation("updateUser", "PATCH", "/api/v1/users/{user_id}", "User")
 
@@ -124,6 +127,7 @@ OPERATIONS = (
     GET_GUEST_ORDER,
     GET_INVENTORY,
     GET_JWKS,
+    GET_NOTIFICATION_PREFERENCES,
     GET_ORDER,
     GET_PAYMENT,
     GET_PRODUCT,
@@ -134,6 +138,7 @@ OPERATIONS = (
     LIST_ADDRESSES,
     LIST_CATEGORIES,
     LIST_INVENTORY,
+    LIST_NOTIFICATIONS,
     LIST_ORDER_RETURNS,
     LIST_ORDERS,
     LIST_PRODUCTS,
@@ -158,6 +163,7 @@ OPERATIONS = (
     SET_USER_ROLES,
     UPDATE_ADDRESS,
     UPDATE_CART_ITEM,
+    UPDATE_NOTIFICATION_PREFERENCES,
     UPDATE_PRODUCT,
     UPDATE_USER,
 )
@@ -445,6 +451,16 @@ class ListInventoryResponse(TypedDict, total=False):
     """Asks for the page after this one; empty on the last."""
 
 
+class ListNotificationsResponse(TypedDict, total=False):
+    """Response of ListNotifications."""
+
+    notifications: list[Notification]
+    """One page."""
+
+    next_page_token: str
+    """Asks for the page after this one; empty on the last."""
+
+
 class ListOrderReturnsResponse(TypedDict, total=False):
     """Response of ListOrderReturns."""
 
@@ -572,6 +588,70 @@ class NewCartItem(TypedDict, total=False):
 
     price: Money
     """Never sent: the shop knows its prices. - is set by the shop and can't be sent"""
+
+
+class Notification(TypedDict, total=False):
+    """Something that a user was told, or will be."""
+
+    notification_id: str
+    """Which one it is."""
+
+    kind: str
+    """Of what: account, orders, shipping or marketing."""
+
+    channel: str
+    """By which channel: email, sms or push."""
+
+    subject: str
+    """Its subject."""
+
+    status: str
+    """pending, sent or failed."""
+
+    created_at: str
+    """When the shop began to send it."""
+
+
+class NotificationChannels(TypedDict, total=False):
+    """The channels by which a user may be told."""
+
+    email: Required[bool]
+    """By mail to the account's address."""
+
+    sms: Required[bool]
+    """By SMS to `phone_number`."""
+
+    push: Required[bool]
+    """By a message to the app of `push_token`."""
+
+
+class NotificationKinds(TypedDict, total=False):
+    """What a user may be told of."""
+
+    orders: Required[bool]
+    """Orders: confirmed, not paid, cancelled, sent back, refunded."""
+
+    shipping: Required[bool]
+    """Parcels: shipped, delivered."""
+
+    marketing: Required[bool]
+    """Offers and news."""
+
+
+class NotificationPreferences(TypedDict, total=False):
+    """What a user wants to be told, and by which channels."""
+
+    channels: Required[NotificationChannels]
+    """By which channels."""
+
+    kinds: Required[NotificationKinds]
+    """Of what."""
+
+    phone_number: str
+    """Where an SMS reaches the user, in the form of E.164; without one none is sent."""
+
+    push_token: str
+    """Where a push message reaches the user: what the messaging service gave to the app; without one none is sent."""
 
 
 class Order(TypedDict, total=False):
@@ -1370,6 +1450,11 @@ class Operations(ABC):
         target = GET_JWKS.target()
         return cast(GetJwksResponse, await self.call(GET_JWKS, target))
 
+    async def get_notification_preferences(self, user_id: str, /) -> NotificationPreferences:
+        """Reads what a user wants to be told, and by which channels."""
+        target = GET_NOTIFICATION_PREFERENCES.target(user_id)
+        return cast(NotificationPreferences, await self.call(GET_NOTIFICATION_PREFERENCES, target))
+
     async def get_order(self, order_id: str, /) -> Order:
         """Reads an order: its buyer's or, for staff, any."""
         target = GET_ORDER.target(order_id)
@@ -1419,6 +1504,11 @@ class Operations(ABC):
         """Lists stock, the scarcest first."""
         target = LIST_INVENTORY.target(low_stock=low_stock, page_size=page_size, page_token=page_token)
         return cast(ListInventoryResponse, await self.call(LIST_INVENTORY, target))
+
+    async def list_notifications(self, user_id: str, /, *, page_size: int | None = None, page_token: str | None = None) -> ListNotificationsResponse:
+        """Lists what a user was told, the newest first."""
+        target = LIST_NOTIFICATIONS.target(user_id, page_size=page_size, page_token=page_token)
+        return cast(ListNotificationsResponse, await self.call(LIST_NOTIFICATIONS, target))
 
     async def list_order_returns(self, order_id: str, /, *, page_size: int | None = None, page_token: str | None = None) -> ListOrderReturnsResponse:
         """Lists what of an order came back or is to come back, oldest first."""
@@ -1539,6 +1629,11 @@ class Operations(ABC):
         """Changes the quantity of an item."""
         target = UPDATE_CART_ITEM.target(user_id, item_id)
         return cast(Cart, await self.call(UPDATE_CART_ITEM, target, body))
+
+    async def update_notification_preferences(self, user_id: str, /, **body: Unpack[NotificationPreferences]) -> NotificationPreferences:
+        """Replaces what a user wants to be told, and by which channels. What concerns the account itself, such as a link to"""
+        target = UPDATE_NOTIFICATION_PREFERENCES.target(user_id)
+        return cast(NotificationPreferences, await self.call(UPDATE_NOTIFICATION_PREFERENCES, target, body))
 
     async def update_product(self, product_id: str, /, **body: Unpack[Product]) -> Product:
         """Replaces a product. The etag must be that of the version that the caller read."""

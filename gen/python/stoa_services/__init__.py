@@ -99,5 +99,18 @@ SERVICES: Mapping[str, Service] = {
         scale=Scale(min=2, max=4),
         resources=Resources(memory_mb=128),
     ),
+    "notification": Service(
+        name="notification",
+        port=109,
+        store=Store.POSTGRES,
+        publishes=('notification.sent',),
+        consumes=('user.registered', 'user.profile_updated', 'user.email_verified', 'user.email_verification_requested', 'user.password_reset_requested', 'user.email_change_requested', 'user.password_changed', 'user.erased', 'order.placed', 'order.confirmed', 'order.buyer_changed', 'order.cancelled', 'order.delivered', 'order.returned', 'order.return_requested', 'order.return_decided', 'shipment.created', 'shipment.status_updated', 'payment.failed', 'payment.refunded', 'inventory.low_stock'),
+        follows=(),
+        calls=(),
+        secrets=('smtp_password', 'sendgrid_api_key', 'twilio_auth_token', 'fcm_service_account'),
+        companies=('mail-server',),
+        scale=Scale(min=2, max=4),
+        resources=Resources(memory_mb=128),
+    ),
 }
 """The services by name, in the order of their ports."""
