@@ -10,6 +10,7 @@ from stoa_events.inventory_out_of_stock import InventoryOutOfStockItem, Inventor
 from stoa_events.inventory_reserved import InventoryReservedItem, InventoryReserved
 from stoa_events.order_cancelled import OrderCancelled
 from stoa_events.order_confirmed import OrderConfirmed
+from stoa_events.order_delivered import OrderDelivered
 from stoa_events.order_placed import OrderPlaced
 from stoa_events.order_returned import OrderReturned
 from stoa_events.order_shipped import OrderShipped
@@ -18,8 +19,15 @@ from stoa_events.payment_refunded import PaymentRefunded
 from stoa_events.payment_successful import PaymentSuccessful
 from stoa_events.product_created import ProductCreated
 from stoa_events.product_deleted import ProductDeleted
+from stoa_events.product_rated import ProductRated
 from stoa_events.product_updated import ProductUpdated
 from stoa_events.product_viewed import ProductViewed
+from stoa_events.review_created import ReviewCreated
+from stoa_events.review_rating_changed import ReviewRatingChanged
+from stoa_events.review_updated import ReviewUpdated
+from stoa_events.review_voted import ReviewVoted
+from stoa_events.user_erased import UserErased
+from stoa_events.user_guest_merged import UserGuestMerged
 from stoa_events.user_profile_updated import UserProfileUpdated
 from stoa_events.user_registered import UserRegistered
 from stoa_events.types import Address, OrderItem, ProductVariant
@@ -31,6 +39,7 @@ TOPICS: tuple[type[Payload], ...] = (
     InventoryReserved,
     OrderCancelled,
     OrderConfirmed,
+    OrderDelivered,
     OrderPlaced,
     OrderReturned,
     OrderShipped,
@@ -39,8 +48,15 @@ TOPICS: tuple[type[Payload], ...] = (
     PaymentSuccessful,
     ProductCreated,
     ProductDeleted,
+    ProductRated,
     ProductUpdated,
     ProductViewed,
+    ReviewCreated,
+    ReviewRatingChanged,
+    ReviewUpdated,
+    ReviewVoted,
+    UserErased,
+    UserGuestMerged,
     UserProfileUpdated,
     UserRegistered,
 )
@@ -61,6 +77,7 @@ __all__ = [
     "InventoryReservedItem",
     "OrderCancelled",
     "OrderConfirmed",
+    "OrderDelivered",
     "OrderItem",
     "OrderPlaced",
     "OrderReturned",
@@ -70,9 +87,16 @@ __all__ = [
     "PaymentSuccessful",
     "ProductCreated",
     "ProductDeleted",
+    "ProductRated",
     "ProductUpdated",
     "ProductVariant",
     "ProductViewed",
+    "ReviewCreated",
+    "ReviewRatingChanged",
+    "ReviewUpdated",
+    "ReviewVoted",
+    "UserErased",
+    "UserGuestMerged",
     "UserProfileUpdated",
     "UserRegistered",
 ]
