@@ -1,1 +1,1 @@
-"""The reviews of users."""
+"""What buyers think of products."""

@@ -1,57 +1,136 @@
 """The gRPC servicer: messages to use cases and back."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from google.protobuf.empty_pb2 import Empty
+
 from stoa.review.v1 import review_pb2, review_pb2_grpc
+from stoa_chassis.auth import current_principal
+from stoa_chassis.errors import InvalidArgument
 from stoa_chassis.paging import page
 from stoa_chassis.timestamps import to_timestamp
-from stoa_review.model import Review
-from stoa_review.service import Reviews
+from stoa_review.model import Opinion, Reply, Review, Sort, Status
+from stoa_review.service import Listed, Reading, Reviewing
 
 
 class ReviewServicer(review_pb2_grpc.ReviewServiceServicer):
     """stoa.review.v1.ReviewService."""
 
-    def __init__(self, reviews: Reviews) -> None:
-        self._reviews = reviews
+    def __init__(self, reading: Reading, reviewing: Reviewing) -> None:
+        self._reading = reading
+        self._reviewing = reviewing
 
-    async def CreateReview(
-        self, request: review_pb2.CreateReviewRequest, context: Any
-    ) -> review_pb2.CreateReviewResponse:
-        """Create a review."""
-        review = await self._reviews.create(UUID(request.user_id), request.review.title)
-        return review_pb2.CreateReviewResponse(review=_message(review))
+    async def ListProductReviews(
+        self, request: review_pb2.ListProductReviewsRequest, context: object
+    ) -> review_pb2.ListProductReviewsResponse:
+        """List a product's published reviews."""
+        product_id, sort = UUID(request.product_id), Sort(request.sort or Sort.MOST_HELPFUL)
 
-    async def GetReview(
-        self, request: review_pb2.GetReviewRequest, context: Any
-    ) -> review_pb2.GetReviewResponse:
-        """Read a review."""
-        review = await self._reviews.get(UUID(request.user_id), UUID(request.review_id))
-        return review_pb2.GetReviewResponse(review=_message(review))
+        async def read(after: Mapping[str, Any], limit: int) -> Sequence[Listed]:
+            place = tuple(after["place"]) if after else None
+            return await self._reading.of_product(product_id, sort, place, limit)
+
+        filters = {"product_id": request.product_id, "sort": str(sort)}
+        found = await page(request, filters, read, lambda last: {"place": last.place})
+        return review_pb2.ListProductReviewsResponse(
+            reviews=(_message(listed.review) for listed in found.items),
+            next_page_token=found.next_page_token,
+        )
 
     async def ListReviews(
-        self, request: review_pb2.ListReviewsRequest, context: Any
+        self, request: review_pb2.ListReviewsRequest, context: object
     ) -> review_pb2.ListReviewsResponse:
-        """List a user's reviews."""
+        """List the reviews that have a status, for staff."""
+        status = Status(request.status or Status.PENDING)
 
         async def read(after: Mapping[str, Any], limit: int) -> Sequence[Review]:
-            before = UUID(after["review_id"]) if after else None
-            return await self._reviews.list(UUID(request.user_id), before, limit)
+            last = (datetime.fromisoformat(after["at"]), UUID(after["review_id"])) if after else None
+            return await self._reading.with_status(status, last, limit)
 
         found = await page(
-            request, {"user_id": request.user_id}, read, lambda last: {"review_id": last.review_id}
+            request,
+            {"status": str(status)},
+            read,
+            lambda last: {"at": last.updated_at, "review_id": last.review_id},
         )
         return review_pb2.ListReviewsResponse(
             reviews=map(_message, found.items), next_page_token=found.next_page_token
         )
 
+    async def GetReview(
+        self, request: review_pb2.GetReviewRequest, context: object
+    ) -> review_pb2.GetReviewResponse:
+        """Read a review."""
+        caller = current_principal()
+        review = await self._reading.get(
+            UUID(request.review_id), _user_id(), is_staff=caller.acts_as_staff
+        )
+        return review_pb2.GetReviewResponse(review=_message(review))
 
-def _message(review: Review) -> review_pb2.Review:
-    return review_pb2.Review(
-        review_id=str(review.review_id),
-        user_id=str(review.user_id),
-        title=review.title,
-        created_at=to_timestamp(review.created_at),
-    )
+    async def CreateReview(
+        self, request: review_pb2.CreateReviewRequest, context: object
+    ) -> review_pb2.CreateReviewResponse:
+        """Review a product."""
+        review = await self._reviewing.create(
+            _signed_in(), UUID(request.product_id), _order_id(request.review), _opinion(request.review)
+        )
+        return review_pb2.CreateReviewResponse(review=_message(review))
+
+    async def UpdateReview(
+        self, request: review_pb2.UpdateReviewRequest, context: object
+    ) -> review_pb2.UpdateReviewResponse:
+        """Replace what a review says."""
+        asked = request.review
+        if not asked.etag:  # which whoever writes the first has none of
+            raise InvalidArgument("review.etag", "is missing: it must be that of the version you read")
+        review = await self._reviewing.update(
+            _signed_in(), UUID(request.review_id), _order_id(asked), _opinion(asked), asked.etag
+        )
+        return review_pb2.UpdateReviewResponse(review=_message(review))
+
+    async def DeleteReview(self, request: review_pb2.DeleteReviewRequest, context: object) -> Empty:
+        """Take a review back."""
+        await self._reviewing.delete(_signed_in(), UUID(request.review_id))
+        return Empty()
+
+    async def VoteReview(
+        self, request: review_pb2.VoteReviewRequest, context: object
+    ) -> review_pb2.VoteReviewResponse:
+        """Find a review helpful, or no longer."""
+        review = await self._reviewing.vote(_signed_in(), UUID(request.review_id), request.helpful)
+        return review_pb2.VoteReviewResponse(review=_message(review))
+
+    async def CreateReply(
+        self, request: review_pb2.CreateReplyRequest, context: object
+    ) -> review_pb2.CreateReplyResponse:
+        """Reply to a review."""
+        reply = await self._reviewing.reply(
+            _signed_in(),
+            UUID(request.review_id),
+            request.reply.reply,
+            UUID(request.reply.parent_id) if request.reply.parent_id else None,
+            is_staff=current_principal().acts_as_staff,
+        )
+        return review_pb2.CreateReplyResponse(reply=_reply_message(reply))
+
+    async def DeleteReply(self, request: review_pb2.DeleteReplyRequest, context: object) -> Empty:
+        """Take back what a reply says."""
+        await self._reviewing.take_back_reply(
+            _signed_in(),
+            UUID(request.review_id),
+            UUID(request.reply_id),
+            is_staff=current_principal().acts_as_staff,
+        )
+        return Empty()
+
+    async def ModerateReview(
+        self, request: review_pb2.ModerateReviewRequest, context: object
+    ) -> review_pb2.ModerateReviewResponse:
+        """Publish a review or reject it."""
+        review = await self._reviewing.moderate(
+            UUID(request.review_id), Status(request.status), request.reason
+        )
+        return review_pb2.ModerateReviewResponse(review=_message(review))
