@@ -117,6 +117,9 @@ class ProductVariant:
     images: tuple[str, ...]
     """Pictures, the main one first."""
 
+    weight_grams: int = 0
+    """What one weighs with its packing, in grams; 0 if nobody has weighed it."""
+
     def to_dict(self) -> dict[str, Any]:
         """The record as fastavro writes it."""
         return {
@@ -125,6 +128,7 @@ class ProductVariant:
             "attributes": dict(self.attributes),
             "price": self.price.to_dict(),
             "images": list(self.images),
+            "weight_grams": self.weight_grams,
         }
 
     @classmethod
@@ -136,4 +140,5 @@ class ProductVariant:
             attributes=record["attributes"],
             price=Money.from_dict(record["price"]),
             images=tuple(record["images"]),
+            weight_grams=record["weight_grams"],
         )

@@ -905,6 +905,9 @@ class Variant(TypedDict, total=False):
     images: list[str]
     """Pictures, the main one first."""
 
+    weight_grams: int
+    """What one weighs with its packing, in grams; 0 if nobody has weighed it. Shipping is priced by it."""
+
 
 class VoteReviewBody(TypedDict, total=False):
     """Request of VoteReview."""
