@@ -25,9 +25,9 @@ from stoa_chassis.errors import (
     Unauthenticated,
 )
 from stoa_chassis.ids import new_id
+from stoa_contracts.roles import ADMIN, STAFF, is_admitted
 from stoa_events import UserProfileUpdated, UserRegistered
 
-STAFF = "staff"
 MAX_ADDRESSES = 50
 
 # Domains that are nobody's on the internet may be somebody's here: a shop of one company, or of a test.
@@ -216,9 +216,14 @@ class User:
             )
         )
 
-    def grant(self, role: str, now: datetime) -> None:
-        """Give a role to the account."""
-        self.roles |= {role}
+    @property
+    def is_admin(self) -> bool:
+        """Tell whether it may do all that any staff may."""
+        return is_admitted(self.roles, frozenset({ADMIN}))
+
+    def make_admin(self, now: datetime) -> None:
+        """Let the account do all that any staff may."""
+        self.roles |= {STAFF, ADMIN}
         self.updated_at = now
 
     def change_password(self, password_hash: str, now: datetime) -> None:

@@ -95,9 +95,8 @@ def test_an_account_begins_without_roles_at_one_moment() -> None:
 
 def test_roles_are_added_and_a_password_is_replaced_at_their_time() -> None:
     user = a_user()
-    user.grant("staff", NOW + timedelta(days=1))
-    user.grant("support", NOW + timedelta(days=2))
-    assert (user.roles, user.updated_at) == (frozenset({"staff", "support"}), NOW + timedelta(days=2))
+    user.make_admin(NOW + timedelta(days=2))
+    assert (user.roles, user.updated_at) == (frozenset({"staff", "admin"}), NOW + timedelta(days=2))
     user.change_password("another", NOW + timedelta(days=3))
     assert (user.password_hash, user.updated_at) == ("another", NOW + timedelta(days=3))
     assert len(user.events) == 1
