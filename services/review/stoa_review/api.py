@@ -65,9 +65,7 @@ class ReviewServicer(review_pb2_grpc.ReviewServiceServicer):
     ) -> review_pb2.GetReviewResponse:
         """Read a review."""
         caller = current_principal()
-        review = await self._reading.get(
-            UUID(request.review_id), _user_id(), is_staff=caller.acts_as_staff
-        )
+        review = await self._reading.get(UUID(request.review_id), _caller(), is_staff=caller.acts_as_staff)
         return review_pb2.GetReviewResponse(review=_message(review))
 
     async def CreateReview(
@@ -134,3 +132,56 @@ class ReviewServicer(review_pb2_grpc.ReviewServiceServicer):
             UUID(request.review_id), Status(request.status), request.reason
         )
         return review_pb2.ModerateReviewResponse(review=_message(review))
+
+
+def _signed_in() -> UUID:
+    return UUID(current_principal().user_id)
+
+
+def _caller() -> UUID | None:
+    """Return who is asking, if it is a user of ours."""
+    try:
+        return UUID(current_principal().subject or "")
+    except ValueError:
+        return None
+
+
+def _order_id(sent: review_pb2.Review) -> UUID | None:
+    return UUID(sent.order_id) if sent.order_id else None
+
+
+def _opinion(sent: review_pb2.Review) -> Opinion:
+    return Opinion(sent.rating, sent.title, sent.review, tuple(sent.photos))
+
+
+def _message(review: Review) -> review_pb2.Review:
+    is_open = current_principal().acts_as_staff or review.is_by(_caller())
+    return review_pb2.Review(
+        review_id=str(review.review_id),
+        product_id=str(review.product_id),
+        user_id=str(review.user_id or ""),
+        order_id=str(review.order_id),
+        rating=review.opinion.rating,
+        title=review.opinion.title,
+        review=review.opinion.review,
+        photos=review.opinion.photos,
+        is_verified_purchase=review.is_verified_purchase,
+        helpful_votes=review.helpful_votes,
+        replies=map(_reply_message, review.replies),
+        status=str(review.status),
+        moderation_reason=review.moderation_reason if is_open else "",
+        etag=review.etag,
+        created_at=to_timestamp(review.created_at),
+        updated_at=to_timestamp(review.updated_at),
+    )
+
+
+def _reply_message(reply: Reply) -> review_pb2.Reply:
+    return review_pb2.Reply(
+        reply_id=str(reply.reply_id),
+        parent_id=str(reply.parent_id or ""),
+        user_id=str(reply.user_id or ""),
+        reply=reply.reply,
+        is_staff=reply.is_staff,
+        created_at=to_timestamp(reply.created_at),
+    )

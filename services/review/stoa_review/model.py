@@ -1,13 +1,14 @@
 """Reviews, who may write them, what others think of them, and what they make of a product's rating.
 
-There are four aggregates, each small enough to be written as one document (see ADR 31). A `Buyer` knows what a
-user has received. A `Review` is the one that a buyer has of a product: its id follows from the two, so that
-there can't be a second. A `VoteBucket` has some of the users who found a review helpful, a `ListBucket` some of
-a product's reviews as they are listed and counted. Buckets have versions that grow: whoever counts what several
-of them have can tell a later count from an earlier one, and so events that come twice, late or out of order
-change nothing.
+There are four aggregates, each small enough to be written as one document (see ADR 31). A `Buyer` knows what
+a user has received. A `Review` is the one that a buyer has of a product: its id follows from the two, so that
+there can't be a second. A `VoteBucket` has some of the users who found a review helpful, a `ListBucket` some
+of a product's reviews as they are listed and counted. Buckets have versions that grow: whoever counts what
+several of them have can tell a later count from an earlier one, and so events that come twice, late or out of
+order change nothing.
 
-Pattern of the buckets: https://www.mongodb.com/docs/manual/data-modeling/design-patterns/group-data/bucket-pattern/
+Pattern of the buckets: https://www.mongodb.com/docs/manual/data-modeling/design-patterns/group-data/bucket-
+pattern/
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -119,15 +120,16 @@ def review_id_of(user_id: UUID, product_id: UUID) -> UUID:
     return uuid5(_REVIEWS, f"{user_id}:{product_id}")
 
 
-# ------------------------------------------------------------------------------------------------ who may review
+# ------------------------------------------------------------------------------------------------ who may
+# review
 
 
 @dataclass(slots=True)
 class Buyer:
     """A user, and the products that were delivered to her, each with the orders, the latest last.
 
-    What is delivered to a guest who has an account since counts for the account: `merged_into`. Of a user whose
-    account was erased only that is kept.
+    What is delivered to a guest who has an account since counts for the account: `merged_into`. Of a user
+    whose account was erased only that is kept.
     """
 
     user_id: UUID
@@ -138,7 +140,7 @@ class Buyer:
 
     def receive(self, order_id: UUID, product_ids: Iterable[UUID]) -> None:
         """Note a delivered order; again is fine."""
-        self.take_over({product_id: (order_id,) for product_id in product_ids})
+        self.take_over(dict.fromkeys(product_ids, (order_id,)))
 
     def take_over(self, orders: Mapping[UUID, tuple[UUID, ...]]) -> None:
         """Note what was delivered to whom the user was as a guest; again is fine."""
@@ -190,7 +192,8 @@ class Buyer:
             self.version += 1
 
 
-# ------------------------------------------------------------------------------------------------------- reviews
+# -------------------------------------------------------------------------------------------------------
+# reviews
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,9 +223,10 @@ class Review:
     """The review that a buyer has of a product; `events` are its changes that are not published yet.
 
     `version` grows with every change, `revision` with those of its author and of staff: that is the etag, so
-    that votes and replies don't get into an author's way. `edition` counts how often it was written anew after
-    it was deleted: votes are for one edition. `helpful_votes` is their count, as of `votes_version`. `bucket` is
-    the number of the list bucket that it belongs to. `user_id` is None once the account was erased.
+    that votes and replies don't get into an author's way. `edition` counts how often it was written anew
+    after it was deleted: votes are for one edition. `helpful_votes` is their count, as of `votes_version`.
+    `bucket` is the number of the list bucket that it belongs to. `user_id` is None once the account was
+    erased.
     """
 
     review_id: UUID
@@ -256,7 +260,10 @@ class Review:
         moderated: bool,
         bucket: int,
     ) -> Self:
-        """Write the first review that a user has of a product; `moderated`: it waits for staff to publish it."""
+        """Write the first review that a user has of a product; `moderated`.
+
+        It waits for staff to publish it.
+        """
         review = cls(
             review_id=review_id_of(user_id, product_id),
             product_id=product_id,
@@ -319,8 +326,9 @@ class Review:
     ) -> None:
         """Say something else. What staff has not seen yet is shown at once, unless reviews are moderated.
 
-        What staff had rejected it must look at again. Nothing happens if the review says that already, whatever
-        the etag. Raises ReviewNotFound, NotTheAuthor, EtagMismatch, InvalidArgument for another order.
+        What staff had rejected it must look at again. Nothing happens if the review says that already,
+        whatever the etag. Raises ReviewNotFound, NotTheAuthor, EtagMismatch, InvalidArgument for another
+        order.
         """
         self._check_author(caller)
         if order_id not in (None, self.order_id):
@@ -336,10 +344,8 @@ class Review:
 
     def delete(self, caller: UUID, now: datetime) -> None:
         """Take it back, with all that was said to it; again is fine. Raises ReviewNotFound, NotTheAuthor."""
-        if self.status is Status.DELETED:
-            if caller == self.user_id:
-                return
-            raise _not_found(self.review_id)
+        if self.status is Status.DELETED and self.is_by(caller):
+            return
         self._check_author(caller)
         self.opinion = Opinion(self.opinion.rating, "")
         self.replies = ()
@@ -386,7 +392,7 @@ class Review:
     def check_voter(self, user_id: UUID) -> None:
         """Make sure that a user may vote for it. Raises NotPublished, OwnReview."""
         self._check_published()
-        if user_id == self.user_id:
+        if self.is_by(user_id):
             raise OwnReview("you can't vote for your own review")
 
     def count_votes(self, edition: int, votes: int, version: int) -> None:
@@ -398,7 +404,10 @@ class Review:
         self._changed()
 
     def forget(self, user_id: UUID) -> None:
-        """Forget who somebody is whose account was erased: what was said stays, without a person or pictures."""
+        """Forget who somebody is whose account was erased.
+
+        What was said stays, without a person or pictures.
+        """
         forgotten = tuple(
             replace(reply, user_id=None) if reply.user_id == user_id else reply for reply in self.replies
         )
@@ -412,17 +421,16 @@ class Review:
 
     def check_visible(self, caller: UUID | None, *, is_staff: bool) -> None:
         """Make sure that a caller may see it. Raises ReviewNotFound."""
-        if self.status is Status.DELETED or not (self.is_published or self.is_open_to(caller, is_staff)):
+        if self.status is Status.DELETED or not (self.is_published or is_staff or self.is_by(caller)):
             raise _not_found(self.review_id)
 
-    def is_open_to(self, caller: UUID | None, is_staff: bool) -> bool:
-        """Whether a caller may see what is between the author and staff."""
-        return is_staff or (caller is not None and caller == self.user_id)
+    def is_by(self, user_id: UUID | None) -> bool:
+        """Whether a user has written it."""
+        return user_id is not None and user_id == self.user_id
 
     def _check_author(self, caller: UUID) -> None:
-        if self.status is Status.DELETED or not (self.is_published or caller == self.user_id):
-            raise _not_found(self.review_id)
-        if caller != self.user_id:
+        self.check_visible(caller, is_staff=False)
+        if not self.is_by(caller):
             raise NotTheAuthor("only who wrote a review can change it")
 
     def _check_published(self) -> None:
@@ -468,7 +476,8 @@ def _not_found(review_id: UUID) -> ReviewNotFound:
     return ReviewNotFound(f"review {review_id} not found")
 
 
-# --------------------------------------------------------------------------------------------------------- votes
+# ---------------------------------------------------------------------------------------------------------
+# votes
 
 
 @dataclass(slots=True)
@@ -500,14 +509,13 @@ class VoteBucket:
             raise VotesFull("the review has as many votes as can be counted")
         self.voters = self.voters | {voter} if helpful else self.voters - {voter}
         self.version += 1
-        self.events.append(
-            ReviewVoted(review_id=self.review_id, product_id=self.product_id, helpful=helpful)
-        )
+        self.events.append(ReviewVoted(review_id=self.review_id, product_id=self.product_id, helpful=helpful))
 
 
 @dataclass(frozen=True, slots=True)
 class VoteCount:
-    """How many votes an edition of a review has in all buckets; of two counts the higher version is the later.
+    """How many votes an edition of a review has in all buckets; of two counts the higher version is the
+    later.
 
     The version is the sum of the buckets' versions, which only grow.
     """
@@ -526,7 +534,8 @@ def _voter(review_id: UUID, user_id: UUID) -> UUID:
     return uuid5(review_id, str(user_id))
 
 
-# ---------------------------------------------------------------------------------------------- a product's list
+# ---------------------------------------------------------------------------------------------- a product's
+# list
 
 
 Place = tuple[int, float, str]

@@ -93,7 +93,8 @@ class ReviewReader(Protocol):
     async def with_status(
         self, status: Status, after: tuple[datetime, UUID] | None, limit: int
     ) -> Sequence[Review]:
-        """Return the reviews of all products that have a status, those first that were not changed for longest.
+        """Return the reviews of all products that have a status, those first that were not changed for
+        longest.
 
         `after`: only those that follow on the one that was changed then and has that id.
         """

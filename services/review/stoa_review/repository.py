@@ -1,9 +1,9 @@
 """Buyers, reviews, votes and lists in MongoDB: four kinds of documents in one collection.
 
 Whatever must be quick is read by `_id`, which is an index on every server: ids follow from what is looked for
-(`uuid5`), so that no other index is needed to find a review, the votes for it, or a product's list. What staff
-and the erasure of accounts look for has indexes of its own. Each document has the version by which a write
-notices that it was changed meanwhile.
+(`uuid5`), so that no other index is needed to find a review, the votes for it, or a product's list. What
+staff and the erasure of accounts look for has indexes of its own. Each document has the version by which a
+write notices that it was changed meanwhile.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -254,7 +254,8 @@ class ReviewReader:
     async def with_status(
         self, status: Status, after: tuple[datetime, UUID] | None, limit: int
     ) -> Sequence[Review]:
-        """Return the reviews of all products that have a status, those first that were not changed for longest.
+        """Return the reviews of all products that have a status, those first that were not changed for
+        longest.
 
         `after`: only those that follow on the one that was changed then and has that id.
         """
@@ -344,9 +345,7 @@ def _review(document: Mapping[str, Any]) -> Review:
         product_id=document["product_id"],
         user_id=document["user_id"],
         order_id=document["order_id"],
-        opinion=Opinion(
-            document["rating"], document["title"], document["review"], tuple(document["photos"])
-        ),
+        opinion=Opinion(document["rating"], document["title"], document["review"], tuple(document["photos"])),
         is_verified_purchase=document["is_verified_purchase"],
         status=Status(document["status"]),
         moderation_reason=document["moderation_reason"],

@@ -1,8 +1,8 @@
 """The use cases of reviews: who may write them, writing and judging them, reading them.
 
-Each transaction writes one document, so what follows from a change in other documents is done after it: at once,
-so that who wrote sees it, and again when the event of the change comes, in case that failed. Both do the same
-and by versions, so it makes no difference how often and in which order.
+Each transaction writes one document, so what follows from a change in other documents is done after it: at
+once, so that who wrote sees it, and again when the event of the change comes, in case that failed. Both do
+the same and by versions, so it makes no difference how often and in which order.
 """
 
 from collections.abc import Sequence
@@ -148,8 +148,8 @@ class Reviewing:
     async def on_user_erased(self, event: Event[UserErased]) -> None:
         """Forget a user: reviews and replies stay, without the person.
 
-        She can review nothing from the first step on. What she has bought, and may have reviewed, is forgotten
-        last, so that an attempt that fails halfway can be made again.
+        She can review nothing from the first step on. What she has bought, and may have reviewed, is
+        forgotten last, so that an attempt that fails halfway can be made again.
         """
         user_id = event.payload.user_id
         bought = await self._erase(user_id)
@@ -289,13 +289,15 @@ class Reading:
         self, product_id: UUID, sort: Sort, after: Place | None, limit: int
     ) -> Sequence[Listed]:
         """Read a product's published reviews in an order; `after`: those that follow on this place."""
-        entries = (entry for bucket in await self._reader.list(product_id) for entry in bucket.entries.values())
+        entries = (
+            entry for bucket in await self._reader.list(product_id) for entry in bucket.entries.values()
+        )
         places = ((entry.place(sort), entry.review_id) for entry in entries if entry.is_published)
         left = sorted((each for each in places if after is None or each[0] < after), reverse=True)
         found: list[Listed] = []
         # One that the list still has may just have been rejected: then the next ones are read as well.
         while left and len(found) < limit:
-            asked, left = dict((each[1], each[0]) for each in left[:limit]), left[limit:]
+            asked, left = {review_id: place for place, review_id in left[:limit]}, left[limit:]
             reviews = await self._reader.batch(list(asked))
             found += [Listed(asked[each.review_id], each) for each in reviews if each.is_published]
         return found[:limit]
