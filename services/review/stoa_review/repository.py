@@ -65,7 +65,7 @@ class _Documents:
 
     def save(self, document_id: UUID, version: int, fields: Mapping[str, Any]) -> bool:
         """Write a document that was found, or is new; tells whether there is anything to write."""
-        read = self._read[document_id]
+        read = self._read.get(document_id, 0)
         if version == read:
             return False
         fields = {"version": version, **fields}
