@@ -8,10 +8,13 @@ from stoa_events.cart_item_added import CartItemAdded
 from stoa_events.inventory_low_stock import InventoryLowStock
 from stoa_events.inventory_out_of_stock import InventoryOutOfStockItem, InventoryOutOfStock
 from stoa_events.inventory_reserved import InventoryReservedItem, InventoryReserved
+from stoa_events.order_buyer_changed import OrderBuyerChanged
 from stoa_events.order_cancelled import OrderCancelled
 from stoa_events.order_confirmed import OrderConfirmed
 from stoa_events.order_delivered import OrderDelivered
 from stoa_events.order_placed import OrderPlaced
+from stoa_events.order_return_decided import OrderReturnDecided
+from stoa_events.order_return_requested import OrderReturnRequested
 from stoa_events.order_returned import OrderReturned
 from stoa_events.order_shipped import OrderShipped
 from stoa_events.payment_failed import PaymentFailed
@@ -26,6 +29,8 @@ from stoa_events.review_created import ReviewCreated
 from stoa_events.review_rating_changed import ReviewRatingChanged
 from stoa_events.review_updated import ReviewUpdated
 from stoa_events.review_voted import ReviewVoted
+from stoa_events.shipment_created import ShipmentCreated
+from stoa_events.shipment_status_updated import ShipmentStatusUpdated
 from stoa_events.user_erased import UserErased
 from stoa_events.user_guest_merged import UserGuestMerged
 from stoa_events.user_profile_updated import UserProfileUpdated
@@ -37,10 +42,13 @@ TOPICS: tuple[type[Payload], ...] = (
     InventoryLowStock,
     InventoryOutOfStock,
     InventoryReserved,
+    OrderBuyerChanged,
     OrderCancelled,
     OrderConfirmed,
     OrderDelivered,
     OrderPlaced,
+    OrderReturnDecided,
+    OrderReturnRequested,
     OrderReturned,
     OrderShipped,
     PaymentFailed,
@@ -55,6 +63,8 @@ TOPICS: tuple[type[Payload], ...] = (
     ReviewRatingChanged,
     ReviewUpdated,
     ReviewVoted,
+    ShipmentCreated,
+    ShipmentStatusUpdated,
     UserErased,
     UserGuestMerged,
     UserProfileUpdated,
@@ -75,11 +85,14 @@ __all__ = [
     "InventoryOutOfStockItem",
     "InventoryReserved",
     "InventoryReservedItem",
+    "OrderBuyerChanged",
     "OrderCancelled",
     "OrderConfirmed",
     "OrderDelivered",
     "OrderItem",
     "OrderPlaced",
+    "OrderReturnDecided",
+    "OrderReturnRequested",
     "OrderReturned",
     "OrderShipped",
     "PaymentFailed",
@@ -95,6 +108,8 @@ __all__ = [
     "ReviewRatingChanged",
     "ReviewUpdated",
     "ReviewVoted",
+    "ShipmentCreated",
+    "ShipmentStatusUpdated",
     "UserErased",
     "UserGuestMerged",
     "UserProfileUpdated",

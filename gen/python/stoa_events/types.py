@@ -78,6 +78,9 @@ class OrderItem:
     price: Money
     """What one cost when it was ordered."""
 
+    name: str = ''
+    """What the product was called when it was ordered."""
+
     def to_dict(self) -> dict[str, Any]:
         """The record as fastavro writes it."""
         return {
@@ -85,6 +88,7 @@ class OrderItem:
             "variant_id": self.variant_id,
             "quantity": self.quantity,
             "price": self.price.to_dict(),
+            "name": self.name,
         }
 
     @classmethod
@@ -95,6 +99,7 @@ class OrderItem:
             variant_id=record["variant_id"],
             quantity=record["quantity"],
             price=Money.from_dict(record["price"]),
+            name=record["name"],
         )
 
 

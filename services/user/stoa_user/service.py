@@ -7,6 +7,7 @@ from datetime import timedelta
 from uuid import UUID
 
 from stoa_chassis.clock import Clock
+from stoa_chassis.emails import valid_email
 from stoa_chassis.uow import UnitOfWork, transactional
 from stoa_contracts.roles import ADMIN, STAFF
 from stoa_user.model import (
@@ -28,7 +29,6 @@ from stoa_user.model import (
     User,
     digest,
     successor,
-    valid_email,
 )
 from stoa_user.ports import Addresses, Attempts, Passwords, PasswordVerdict, TokenIssuer, Tx, Users
 

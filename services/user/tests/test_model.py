@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stoa_chassis.emails import email_key, valid_email
 from stoa_chassis.errors import Code, InvalidArgument
 from stoa_events import UserProfileUpdated, UserRegistered
 from stoa_user.model import (
@@ -37,10 +38,8 @@ from stoa_user.model import (
     User,
     UserNotFound,
     digest,
-    email_key,
     origin_of,
     successor,
-    valid_email,
 )
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
