@@ -2,7 +2,7 @@
 
 from stoa.catalog.v1.catalog_pb2_grpc import add_CatalogServiceServicer_to_server
 from stoa_catalog.api import CatalogServicer, present
-from stoa_catalog.events import handlers
+from stoa_catalog.events import followers, handlers
 from stoa_catalog.projector import Projector
 from stoa_catalog.repository import ProductReader, open_products, open_tx
 from stoa_catalog.service import Assortment, Browsing
@@ -23,7 +23,8 @@ async def compose(app: App[Settings]) -> None:
     assortment = Assortment(store.uow, projector, app.clock, settings.currency)
     servicer = CatalogServicer(browsing, assortment, projector, settings.workers)
     app.serve(add_CatalogServiceServicer_to_server, servicer)
-    await app.follow(handlers(projector), begin=projector.reconcile)
+    await app.consume(handlers(assortment))
+    await app.follow(followers(projector), begin=projector.reconcile)
     app.every("reconciliation", settings.reconcile_seconds, projector.reconcile)
     app.background("views", views.run)
 

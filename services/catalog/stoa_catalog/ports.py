@@ -22,7 +22,7 @@ class Products(Protocol):
     async def save(self, product: Product) -> None:
         """Store a changed product, and publish its events; nothing is written if nothing changed.
 
-        The rating stays as it is: it changes on its own. Raises SkuTaken when the unit of work commits.
+        Either its rating has changed or the rest. Raises SkuTaken when the unit of work commits.
         """
         ...
 
@@ -42,7 +42,7 @@ class ProductReader(Protocol):
         ...
 
     async def versions(self) -> Mapping[UUID, int]:
-        """Return the version of each product on sale."""
+        """Return the revision of each product on sale."""
         ...
 
     async def batch(self, product_ids: Iterable[UUID]) -> Sequence[Product]:

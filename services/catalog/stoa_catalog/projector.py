@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 from uuid import UUID
 
-from stoa_catalog.model import Product
+from stoa_catalog.model import REVISION_BITS, Product
 from stoa_catalog.ports import ProductReader
 from stoa_catalog.read_model import Listing, ReadModel
 from stoa_chassis.avro import Event
 from stoa_chassis.ids import new_id
 from stoa_chassis.telemetry import get_logger
-from stoa_events import ProductCreated, ProductDeleted, ProductUpdated
+from stoa_events import ProductCreated, ProductDeleted, ProductRated, ProductUpdated
 
 V = TypeVar("V")
 
@@ -55,7 +55,7 @@ class Projector(Generic[V]):
         """Put a product as it is in the store into the model, or take it out if it is no longer on sale."""
         if product.deleted_at is not None:
             for model in self._kept:
-                model.take_off(product.product_id, product.version)
+                model.take_off(product.product_id, product.revision)
             return
         listing = self._listing(product)
         for model in self._kept:
@@ -71,8 +71,12 @@ class Projector(Generic[V]):
     ) -> None:
         """Show a product as the store has it now, unless the model has the event's version or a later one."""
         product = event.payload
-        if self.model.version(product.product_id) < product.version:
+        if self.model.version(product.product_id) >> REVISION_BITS < product.version:
             await self.fetch([product.product_id])
+
+    async def on_product_rated(self, event: Event[ProductRated]) -> None:
+        """Show a product with the rating that the store has now."""
+        await self.fetch([event.payload.product_id])
 
     async def fetch(self, product_ids: Iterable[UUID]) -> None:
         """Read products from the store, and put them into the model."""

@@ -28,7 +28,8 @@ _LOWEST, _HIGHEST = Decimal(0), Decimal("Infinity")
 class Listing(Generic[V]):
     """A version of a product on sale: `view` is what readers get, the rest is what it is found by.
 
-    `terms` are what lists are narrowed by (`brand=Lux`), `prices` those of its variants, the lowest first.
+    `version` is the product's revision, `terms` are what lists are narrowed by (`brand=Lux`), `prices` are
+    those of its variants, the lowest first.
     """
 
     product_id: UUID
@@ -50,7 +51,7 @@ class Listing(Generic[V]):
         ]
         return cls(
             product.product_id,
-            product.version,
+            product.revision,
             intern(details.category),
             intern(details.subcategory),
             frozenset(map(intern, terms)),

@@ -17,7 +17,16 @@ from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import DuplicateKeyError
 
-from stoa_catalog.model import Details, Product, ProductNotFound, Rating, SkuTaken, Variant, sku_key
+from stoa_catalog.model import (
+    REVISION_BITS,
+    Details,
+    Product,
+    ProductNotFound,
+    Rating,
+    SkuTaken,
+    Variant,
+    sku_key,
+)
 from stoa_catalog.ports import Tx
 from stoa_chassis.mongo import PENDING, Document
 from stoa_chassis.mongo_uow import MongoTransaction
@@ -100,7 +109,7 @@ class Products:
     def __init__(self, transaction: MongoTransaction) -> None:
         self._transaction = transaction
         self._collection = transaction.collection
-        self._read: dict[UUID, int] = {}  # versions
+        self._read: dict[UUID, tuple[int, int]] = {}  # the versions of products and of their ratings
         self._exempt: frozenset[tuple[UUID, str]] = frozenset()  # variants, by their SKU
 
     async def get(self, product_id: UUID) -> Product:
@@ -109,8 +118,8 @@ class Products:
         if document is None:
             raise ProductNotFound(f"product {product_id} not found")
         self._transaction.check(document)
-        self._read[product_id] = document["version"]
         product = _product(document)
+        self._read[product_id] = (product.version, product.rating.version)
         keys = document.get("sku_keys", ())
         self._exempt = frozenset(
             (each.variant_id, each.sku) for each in product.variants if each.variant_id in keys
@@ -126,10 +135,17 @@ class Products:
     async def save(self, product: Product) -> None:
         """Store a changed product, and publish its events; nothing is written if nothing changed.
 
-        The rating stays as it is: it changes on its own. Raises SkuTaken when the unit of work commits.
+        Either its rating has changed or the rest: they are written apart from each other, so that neither
+        makes who writes the other begin again. Raises SkuTaken when the unit of work commits.
         """
-        read = self._read[product.product_id]
-        if product.version != read:
+        read, rating_read = self._read[product.product_id]
+        if product.rating.version != rating_read:
+            self._transaction.outbox.collect(product)
+            # A product that an older version has written has no version of its rating.
+            found = {"rating.version": rating_read or {"$in": [0, None]}}
+            rated = {"rating": _rating_fields(product.rating)}
+            self._transaction.update(product.product_id, found, rated, lambda: self._taken(product))
+        elif product.version != read:
             self._transaction.outbox.collect(product)
             self._transaction.update(
                 product.product_id, {"version": read}, self._fields(product), lambda: self._taken(product)
@@ -175,9 +191,12 @@ class ProductReader:
             yield _product(document)
 
     async def versions(self) -> Mapping[UUID, int]:
-        """Return the version of each product on sale."""
-        found = self._collection.find(_ON_SALE, {"version": 1}, batch_size=_BATCH)
-        return {document["_id"]: document["version"] async for document in found}
+        """Return the revision of each product on sale."""
+        found = self._collection.find(_ON_SALE, {"version": 1, "rating.version": 1}, batch_size=_BATCH)
+        return {
+            document["_id"]: (document["version"] << REVISION_BITS) + document["rating"].get("version", 0)
+            async for document in found
+        }
 
     async def batch(self, product_ids: Iterable[UUID]) -> Sequence[Product]:
         """Return those products that there are, on sale or not."""
@@ -236,7 +255,7 @@ def _withdrawn_fields(variant: Variant) -> Document:
 
 
 def _rating_fields(rating: Rating) -> Document:
-    return {"average": rating.average, "count": rating.count}
+    return {"average": rating.average, "count": rating.count, "version": rating.version}
 
 
 def _product(document: Document) -> Product:

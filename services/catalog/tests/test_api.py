@@ -508,7 +508,7 @@ async def test_a_replay_rebuilds_every_process_at_an_address_and_tells_what_was_
     assert of_bogus is not None
     model.put(replace(of_wrong, view=b""))
     model.forget(lost)
-    model.put(replace(of_bogus, version=99, prices=()))
+    model.put(replace(of_bogus, version=of_bogus.version + 99, prices=()))
     certificates = server.certificates("catalog")
 
     (rebuilt,) = await ask_every_process_by_chance(server.target, certificates)

@@ -14,7 +14,7 @@ from bson import Decimal128
 from pymongo.asynchronous.collection import AsyncCollection
 
 from stoa_catalog import testing
-from stoa_catalog.events import handlers
+from stoa_catalog.events import followers
 from stoa_catalog.model import Filters, Product, ProductNotFound
 from stoa_chassis.avro import EventCodec
 from stoa_chassis.ids import new_id
@@ -47,7 +47,7 @@ def follow(process: Process, bootstrap: str, codec: EventCodec) -> tuple[Broadca
         await process.projector.reconcile()
         following.set()
 
-    return Broadcast(bootstrap, handlers(process.projector), codec, begin), following
+    return Broadcast(bootstrap, followers(process.projector), codec, begin), following
 
 
 def shown(process: Process, product: Product) -> Product | None:
@@ -144,7 +144,7 @@ async def test_a_rebuild_mends_what_is_wrong_and_says_so(catalog: Process) -> No
     assert right_listing is not None
     assert behind is not None
     model.put(replace(right_listing, view=as_it_is(lost)))
-    model.put(replace(behind, version=7))
+    model.put(replace(behind, version=behind.version + 7))
     model.forget(lost.product_id)
     rebuilt = await projector.rebuild(run := new_id())
     assert set(rebuilt.differed) == {wrong.product_id, ahead.product_id, lost.product_id}

@@ -74,7 +74,7 @@ def model_of(versions: Iterable[Product]) -> ReadModel[Product]:
         if product.deleted_at is None:
             model.put(Listing.of(product, product))
         else:
-            model.take_off(product.product_id, product.version)
+            model.take_off(product.product_id, product.revision)
     return model
 
 
@@ -222,9 +222,10 @@ def test_all_that_narrows_a_list_has_to_be_met() -> None:
 def test_a_version_is_known_while_a_product_is_on_sale_and_after() -> None:
     product = a_product("1")
     model = listed(product)
-    assert model.version(product.product_id) == 1
-    model.take_off(product.product_id, 5)
-    assert (model.version(product.product_id), model.is_gone(product.product_id)) == (5, True)
+    assert model.version(product.product_id) == product.revision
+    gone = product.revision + 5
+    model.take_off(product.product_id, gone)
+    assert (model.version(product.product_id), model.is_gone(product.product_id)) == (gone, True)
     model.put(Listing.of(replace(product, version=9), product))
     assert model.get(product.product_id) is None
     assert model.version(a_product("1").product_id) == 0

@@ -3,13 +3,11 @@
 import asyncio
 from dataclasses import fields, replace
 from datetime import timedelta
-from typing import Any
 from uuid import UUID
 
 import pytest
 
 from stoa_chassis.ids import new_id
-from stoa_chassis.uow import UnitOfWork
 from stoa_events import ReviewCreated, ReviewVoted
 from stoa_review import ports
 from stoa_review.model import (
@@ -244,11 +242,13 @@ async def _saved_buyer(store: Store, buyer: Buyer) -> None:
 
 
 async def _buyer(store: Store, user_id: UUID) -> Buyer:
-    return await _run(store.uow, lambda tx: tx.buyers.get(user_id))
+    buyer: Buyer = await store.uow.run(lambda tx: tx.buyers.get(user_id))
+    return buyer
 
 
 async def _list(store: Store, product_id: UUID, number: int) -> ListBucket:
-    return await _run(store.uow, lambda tx: tx.lists.get(product_id, number))
+    bucket: ListBucket = await store.uow.run(lambda tx: tx.lists.get(product_id, number))
+    return bucket
 
 
 async def _changed_list(store: Store, bucket: ListBucket, entry: Entry) -> None:
@@ -267,7 +267,3 @@ async def _vote(store: Store, review: Review, voter: UUID, helpful: bool) -> Non
         await tx.votes.save(bucket)
 
     await store.uow.run(change)
-
-
-async def _run(uow: UnitOfWork[ports.Tx], work: Any) -> Any:
-    return await uow.run(work)
