@@ -21,15 +21,7 @@ from stoa_chassis.testing import SettableClock
 from stoa_chassis.uow import UnitOfWork
 from stoa_contracts.events import Payload
 from stoa_contracts.money import Money
-from stoa_events import (
-    OrderDelivered,
-    ReviewCreated,
-    ReviewRatingChanged,
-    ReviewUpdated,
-    ReviewVoted,
-    UserErased,
-    UserGuestMerged,
-)
+from stoa_events import OrderDelivered, ReviewRatingChanged, UserErased, UserGuestMerged
 from stoa_events.types import OrderItem
 from stoa_review import ports, repository, testing
 from stoa_review.events import handlers
@@ -159,14 +151,6 @@ def in_memory(memory: MemoryStore[testing.Rows]) -> Store:
         testing.ReviewReader(lambda: memory),
         published,
     )
-
-
-@pytest.fixture(scope="session")
-async def codec(schema_registry_url: str) -> EventCodec:
-    """The codec of the events that the service publishes."""
-    loaded = EventCodec(schema_registry_url)
-    await loaded.load(ReviewCreated, ReviewUpdated, ReviewVoted, ReviewRatingChanged)
-    return loaded
 
 
 @pytest.fixture(scope="module")  # a later module of tests may kill the server, and the connection with it
