@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from stoa_chassis.kafka import Handler
 from stoa_contracts.events import Payload
 from stoa_events import (
+    OrderBuyerChanged,
     OrderDelivered,
     ReviewCreated,
     ReviewUpdated,
@@ -19,6 +20,7 @@ def handlers(buying: Buying, reviewing: Reviewing) -> Mapping[type[Payload], Han
     """Return the handler of each event."""
     return {
         OrderDelivered: buying.on_order_delivered,
+        OrderBuyerChanged: buying.on_order_buyer_changed,
         UserGuestMerged: buying.on_guest_merged,
         UserErased: reviewing.on_user_erased,
         ReviewVoted: reviewing.on_review_voted,

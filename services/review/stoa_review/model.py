@@ -124,26 +124,27 @@ def review_id_of(user_id: UUID, product_id: UUID) -> UUID:
 # review
 
 
+Orders = Mapping[UUID, tuple[UUID, ...]]
+"""The orders with which products were delivered, by product."""
+
+
 @dataclass(slots=True)
 class Buyer:
     """A user, and the products that were delivered to her, each with the orders, the latest last.
 
-    What is delivered to a guest who has an account since counts for the account: `merged_into`. Of a user
-    whose account was erased only that is kept.
+    What is delivered to a guest who has an account since counts for the account: all of it (`merged_into`),
+    or some orders (`moved`, to whom). Of a user whose account was erased only that is kept.
     """
 
     user_id: UUID
     version: int = 0
-    orders: Mapping[UUID, tuple[UUID, ...]] = field(default_factory=dict)
+    orders: Orders = field(default_factory=dict)
+    moved: Mapping[UUID, UUID] = field(default_factory=dict)
     merged_into: UUID | None = None
     is_erased: bool = False
 
-    def receive(self, order_id: UUID, product_ids: Iterable[UUID]) -> None:
-        """Note a delivered order; again is fine."""
-        self.take_over(dict.fromkeys(product_ids, (order_id,)))
-
-    def take_over(self, orders: Mapping[UUID, tuple[UUID, ...]]) -> None:
-        """Note what was delivered to whom the user was as a guest; again is fine."""
+    def take_over(self, orders: Orders) -> None:
+        """Note what was delivered to her, or to the guest that she was; again is fine."""
         if self.is_erased:
             return
         merged = dict(self.orders)
@@ -152,6 +153,18 @@ class Buyer:
             new = tuple(order_id for order_id in order_ids if order_id not in known)
             merged[product_id] = (*known, *new)[-MAX_ORDERS:]
         self._become(orders=merged)
+
+    def owner_of(self, order_id: UUID) -> UUID | None:
+        """Return the account that an order of this guest belongs to, None if it is hers."""
+        return self.moved.get(order_id, self.merged_into)
+
+    def products_of(self, order_id: UUID) -> Collection[UUID]:
+        """Return what was delivered with an order."""
+        return [product_id for product_id, order_ids in self.orders.items() if order_id in order_ids]
+
+    def move(self, order_id: UUID, user_id: UUID) -> None:
+        """Be the guest one of whose orders belongs to an account from now on."""
+        self._become(moved={**self.moved, order_id: user_id})
 
     def merge_into(self, user_id: UUID) -> None:
         """Be the guest who has an account from now on; the first one counts."""

@@ -95,6 +95,7 @@ class Buyers:
             user_id,
             document["version"],
             {each["product_id"]: tuple(each["order_ids"]) for each in document["orders"]},
+            {each["order_id"]: each["user_id"] for each in document["moved"]},
             document["merged_into"],
             document["is_erased"],
         )
@@ -106,6 +107,9 @@ class Buyers:
             "orders": [
                 {"product_id": product_id, "order_ids": list(order_ids)}
                 for product_id, order_ids in buyer.orders.items()
+            ],
+            "moved": [
+                {"order_id": order_id, "user_id": user_id} for order_id, user_id in buyer.moved.items()
             ],
             "merged_into": buyer.merged_into,
             "is_erased": buyer.is_erased,

@@ -15,6 +15,7 @@ from stoa_chassis.avro import Event
 from stoa_chassis.clock import Clock
 from stoa_chassis.uow import Busy, UnitOfWork, transactional
 from stoa_events import (
+    OrderBuyerChanged,
     OrderDelivered,
     ReviewCreated,
     ReviewUpdated,
@@ -25,6 +26,7 @@ from stoa_events import (
 from stoa_review.model import (
     Entry,
     Opinion,
+    Orders,
     Place,
     Reply,
     Review,
@@ -46,37 +48,51 @@ class Buying:
     async def on_order_delivered(self, event: Event[OrderDelivered]) -> None:
         """Note what a buyer has received; what a guest has, who has an account since, for the account."""
         order = event.payload
-        product_ids = {item.product_id for item in order.items}
-        account = await self._receive(order.user_id, order.order_id, product_ids)
+        products = {item.product_id: (order.order_id,) for item in order.items}
+        account = await self._receive(order.user_id, order.order_id, products)
         if account is not None:
-            await self._receive(account, order.order_id, product_ids)
+            await self._take_over(account, products)
+
+    async def on_order_buyer_changed(self, event: Event[OrderBuyerChanged]) -> None:
+        """Count an order of a guest for an account, whether it was delivered yet or not."""
+        change = event.payload
+        delivered = await self._move(change.guest_id, change.order_id, change.user_id)
+        await self._take_over(change.user_id, delivered)
 
     async def on_guest_merged(self, event: Event[UserGuestMerged]) -> None:
         """Count what a guest has received for her account, now and whenever more is delivered."""
-        guest_id, user_id = event.payload.guest_id, event.payload.user_id
-        await self._merge(guest_id, user_id)
-        await self._take_over(user_id, guest_id)
+        merged = event.payload
+        await self._take_over(merged.user_id, await self._merge(merged.guest_id, merged.user_id))
 
     @transactional
-    async def _receive(self, tx: Tx, user_id: UUID, order_id: UUID, product_ids: set[UUID]) -> UUID | None:
-        """Note a delivery, unless it is another user's by now: then return whose."""
+    async def _receive(self, tx: Tx, user_id: UUID, order_id: UUID, products: Orders) -> UUID | None:
+        """Note a delivery, unless it is an account's by now: then return whose."""
         buyer = await tx.buyers.get(user_id)
-        if buyer.merged_into is None:
-            buyer.receive(order_id, product_ids)
+        owner = buyer.owner_of(order_id)
+        if owner is None:
+            buyer.take_over(products)
             await tx.buyers.save(buyer)
-        return buyer.merged_into
+        return owner
 
     @transactional
-    async def _merge(self, tx: Tx, guest_id: UUID, user_id: UUID) -> None:
+    async def _take_over(self, tx: Tx, user_id: UUID, products: Orders) -> None:
+        buyer = await tx.buyers.get(user_id)
+        buyer.take_over(products)
+        await tx.buyers.save(buyer)
+
+    @transactional
+    async def _move(self, tx: Tx, guest_id: UUID, order_id: UUID, user_id: UUID) -> Orders:
+        guest = await tx.buyers.get(guest_id)
+        guest.move(order_id, user_id)
+        await tx.buyers.save(guest)
+        return dict.fromkeys(guest.products_of(order_id), (order_id,))
+
+    @transactional
+    async def _merge(self, tx: Tx, guest_id: UUID, user_id: UUID) -> Orders:
         guest = await tx.buyers.get(guest_id)
         guest.merge_into(user_id)
         await tx.buyers.save(guest)
-
-    @transactional
-    async def _take_over(self, tx: Tx, user_id: UUID, guest_id: UUID) -> None:
-        guest, buyer = await tx.buyers.get(guest_id), await tx.buyers.get(user_id)
-        buyer.take_over(guest.orders)
-        await tx.buyers.save(buyer)
+        return guest.orders
 
 
 class Reviewing:

@@ -21,7 +21,7 @@ from stoa_chassis.testing import SettableClock
 from stoa_chassis.uow import UnitOfWork
 from stoa_contracts.events import Payload
 from stoa_contracts.money import Money
-from stoa_events import OrderDelivered, ReviewRatingChanged, UserErased, UserGuestMerged
+from stoa_events import OrderBuyerChanged, OrderDelivered, ReviewRatingChanged, UserErased, UserGuestMerged
 from stoa_events.types import OrderItem
 from stoa_review import ports, repository, testing
 from stoa_review.events import handlers
@@ -126,6 +126,11 @@ def erased(user_id: UUID) -> UserErased:
 def guest_merged(guest_id: UUID, user_id: UUID) -> UserGuestMerged:
     """The event of a guest who has an account now."""
     return UserGuestMerged(guest_id=guest_id, user_id=user_id)
+
+
+def buyer_changed(order_id: UUID, guest_id: UUID, user_id: UUID) -> OrderBuyerChanged:
+    """The event of a guest's order that belongs to an account now."""
+    return OrderBuyerChanged(order_id=order_id, guest_id=guest_id, user_id=user_id)
 
 
 def of_type(events: Iterable[Payload], *types: type[Any]) -> list[Any]:

@@ -63,7 +63,7 @@ async def test_every_field_of_a_review_comes_back_as_it_was(store: Store) -> Non
 
 async def test_a_review_that_is_not_there_is_not_found(store: Store) -> None:
     buyer = Buyer(new_id())
-    buyer.receive(new_id(), [new_id()])
+    buyer.take_over({new_id(): (new_id(),)})
     await _saved_buyer(store, buyer)
     for review_id in (new_id(), buyer.user_id):  # nor is another document
         with pytest.raises(ReviewNotFound):
@@ -81,8 +81,8 @@ async def test_events_are_published_once_with_what_was_stored(store: Store) -> N
 async def test_a_buyer_comes_back_as_she_was_or_without_anything(store: Store) -> None:
     buyer = Buyer(new_id())
     assert await _buyer(store, buyer.user_id) == buyer
-    buyer.receive(new_id(), [new_id(), new_id()])
-    buyer.receive(new_id(), buyer.orders)
+    buyer.take_over({new_id(): (new_id(), new_id()), new_id(): (new_id(),)})
+    buyer.move(new_id(), new_id())
     buyer.merge_into(new_id())
     buyer.erase()
     await _saved_buyer(store, buyer)

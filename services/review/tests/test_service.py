@@ -9,6 +9,7 @@ import pytest
 from stoa_chassis.errors import InvalidArgument
 from stoa_chassis.ids import new_id
 from stoa_chassis.memory import MemoryStore
+from stoa_contracts.events import Payload
 from stoa_events import ReviewCreated, ReviewRatingChanged, ReviewUpdated, ReviewVoted
 from stoa_review import service as use_cases
 from stoa_review.model import (
@@ -20,7 +21,7 @@ from stoa_review.model import (
 )
 from stoa_review.testing import Rows
 
-from .conftest import BAD, GOOD, ReviewService, Store, delivered, erased, guest_merged, of_type
+from .conftest import BAD, GOOD, ReviewService, Store, buyer_changed, delivered, erased, guest_merged, of_type
 
 Memory = MemoryStore[Rows]
 
@@ -76,6 +77,18 @@ async def test_what_guests_have_received_counts_for_their_accounts_before_and_af
     await service.handle(merged)
     for product in (before, after):
         await service.reviewing.create(user, product, None, GOOD)
+
+
+@pytest.mark.parametrize("is_delivered_first", [True, False])
+async def test_a_guests_order_that_became_an_accounts_counts_for_it_whichever_event_comes_first(
+    service: ReviewService, is_delivered_first: bool
+) -> None:
+    guest, user, product, order = (new_id() for _ in range(4))
+    events: list[Payload] = [delivered(guest, product, order_id=order), buyer_changed(order, guest, user)]
+    for event in events if is_delivered_first else events[::-1]:
+        await service.handle(event)
+        await service.handle(event)
+    assert (await service.reviewing.create(user, product, None, GOOD)).order_id == order
 
 
 async def test_an_edit_a_rejection_and_a_deletion_change_the_rating(service: ReviewService) -> None:
