@@ -8,9 +8,13 @@ from stoa_events.cart_item_added import CartItemAdded
 from stoa_events.inventory_low_stock import InventoryLowStock
 from stoa_events.inventory_out_of_stock import InventoryOutOfStockItem, InventoryOutOfStock
 from stoa_events.inventory_reserved import InventoryReservedItem, InventoryReserved
+from stoa_events.order_buyer_changed import OrderBuyerChanged
 from stoa_events.order_cancelled import OrderCancelled
 from stoa_events.order_confirmed import OrderConfirmed
+from stoa_events.order_delivered import OrderDelivered
 from stoa_events.order_placed import OrderPlaced
+from stoa_events.order_return_decided import OrderReturnDecided
+from stoa_events.order_return_requested import OrderReturnRequested
 from stoa_events.order_returned import OrderReturned
 from stoa_events.order_shipped import OrderShipped
 from stoa_events.payment_failed import PaymentFailed
@@ -20,6 +24,8 @@ from stoa_events.product_created import ProductCreated
 from stoa_events.product_deleted import ProductDeleted
 from stoa_events.product_updated import ProductUpdated
 from stoa_events.product_viewed import ProductViewed
+from stoa_events.shipment_created import ShipmentCreated
+from stoa_events.shipment_status_updated import ShipmentStatusUpdated
 from stoa_events.user_profile_updated import UserProfileUpdated
 from stoa_events.user_registered import UserRegistered
 from stoa_events.types import Address, OrderItem, ProductVariant
@@ -29,9 +35,13 @@ TOPICS: tuple[type[Payload], ...] = (
     InventoryLowStock,
     InventoryOutOfStock,
     InventoryReserved,
+    OrderBuyerChanged,
     OrderCancelled,
     OrderConfirmed,
+    OrderDelivered,
     OrderPlaced,
+    OrderReturnDecided,
+    OrderReturnRequested,
     OrderReturned,
     OrderShipped,
     PaymentFailed,
@@ -41,6 +51,8 @@ TOPICS: tuple[type[Payload], ...] = (
     ProductDeleted,
     ProductUpdated,
     ProductViewed,
+    ShipmentCreated,
+    ShipmentStatusUpdated,
     UserProfileUpdated,
     UserRegistered,
 )
@@ -59,10 +71,14 @@ __all__ = [
     "InventoryOutOfStockItem",
     "InventoryReserved",
     "InventoryReservedItem",
+    "OrderBuyerChanged",
     "OrderCancelled",
     "OrderConfirmed",
+    "OrderDelivered",
     "OrderItem",
     "OrderPlaced",
+    "OrderReturnDecided",
+    "OrderReturnRequested",
     "OrderReturned",
     "OrderShipped",
     "PaymentFailed",
@@ -73,6 +89,8 @@ __all__ = [
     "ProductUpdated",
     "ProductVariant",
     "ProductViewed",
+    "ShipmentCreated",
+    "ShipmentStatusUpdated",
     "UserProfileUpdated",
     "UserRegistered",
 ]

@@ -18,7 +18,7 @@ class OrderPlaced:
 
     TOPIC: ClassVar[str] = "order.placed"
     VERSION: ClassVar[int] = 1
-    SCHEMA: ClassVar[str] = '{"type":"record","name":"OrderPlacedEvent","namespace":"stoa.events","doc":"The envelope of order.placed.","fields":[{"name":"event_id","type":{"type":"string","logicalType":"uuid"},"doc":"Unique; consumers recognise a repeated event by it."},{"name":"event_type","type":"string","doc":"Always order.placed."},{"name":"event_version","type":"int","doc":"The version of the payload."},{"name":"timestamp","type":{"type":"long","logicalType":"timestamp-micros"},"doc":"When it happened."},{"name":"correlation_id","type":"string","doc":"The request that it goes back to."},{"name":"payload","type":{"type":"record","name":"OrderPlaced","doc":"An order was placed and waits for stock and payment.","fields":[{"name":"order_id","type":{"type":"string","logicalType":"uuid"},"doc":"Which order."},{"name":"user_id","type":{"type":"string","logicalType":"uuid"},"doc":"Who bought."},{"name":"items","type":{"type":"array","items":{"type":"record","name":"OrderPlacedItem","doc":"A line of the order.","fields":[{"name":"product_id","type":{"type":"string","logicalType":"uuid"},"doc":"The product."},{"name":"variant_id","type":{"type":"string","logicalType":"uuid"},"doc":"The variant."},{"name":"quantity","type":"int","doc":"How many."},{"name":"price","type":{"type":"record","name":"Money","doc":"An amount of money.","fields":[{"name":"currency_code","type":"string","doc":"ISO 4217."},{"name":"amount","type":{"type":"bytes","logicalType":"decimal","precision":12,"scale":2},"doc":"In units of the currency."}]},"doc":"What one cost when it was ordered."}]}},"doc":"What was bought."},{"name":"total_amount","type":"Money","doc":"What the buyer pays."}],"stoa.key":"order_id"},"doc":"What happened."}]}'
+    SCHEMA: ClassVar[str] = '{"type":"record","name":"OrderPlacedEvent","namespace":"stoa.events","doc":"The envelope of order.placed.","fields":[{"name":"event_id","type":{"type":"string","logicalType":"uuid"},"doc":"Unique; consumers recognise a repeated event by it."},{"name":"event_type","type":"string","doc":"Always order.placed."},{"name":"event_version","type":"int","doc":"The version of the payload."},{"name":"timestamp","type":{"type":"long","logicalType":"timestamp-micros"},"doc":"When it happened."},{"name":"correlation_id","type":"string","doc":"The request that it goes back to."},{"name":"payload","type":{"type":"record","name":"OrderPlaced","doc":"An order was placed and waits for stock and payment.","fields":[{"name":"order_id","type":{"type":"string","logicalType":"uuid"},"doc":"Which order."},{"name":"user_id","type":{"type":"string","logicalType":"uuid"},"doc":"Who bought."},{"name":"items","type":{"type":"array","items":{"type":"record","name":"OrderPlacedItem","doc":"A line of the order.","fields":[{"name":"product_id","type":{"type":"string","logicalType":"uuid"},"doc":"The product."},{"name":"variant_id","type":{"type":"string","logicalType":"uuid"},"doc":"The variant."},{"name":"quantity","type":"int","doc":"How many."},{"name":"price","type":{"type":"record","name":"Money","doc":"An amount of money.","fields":[{"name":"currency_code","type":"string","doc":"ISO 4217."},{"name":"amount","type":{"type":"bytes","logicalType":"decimal","precision":12,"scale":2},"doc":"In units of the currency."}]},"doc":"What one cost when it was ordered."},{"name":"name","type":"string","doc":"What the product was called when it was ordered.","default":""}]}},"doc":"What was bought."},{"name":"total_amount","type":"Money","doc":"What the buyer pays."},{"name":"email","type":"string","doc":"Where mails about it go, if a guest placed it.","default":""},{"name":"locale","type":"string","doc":"The language of mails about it, if a guest placed it: en or de.","default":""},{"name":"access_token","type":"string","doc":"The secret of the link by which a guest reads it: GET /api/v1/guest-orders/{access_token}.","default":""}],"stoa.key":"order_id"},"doc":"What happened."}]}'
 
     order_id: UUID
     """Which order."""
@@ -32,6 +32,15 @@ class OrderPlaced:
     total_amount: Money
     """What the buyer pays."""
 
+    email: str = ''
+    """Where mails about it go, if a guest placed it."""
+
+    locale: str = ''
+    """The language of mails about it, if a guest placed it: en or de."""
+
+    access_token: str = ''
+    """The secret of the link by which a guest reads it: GET /api/v1/guest-orders/{access_token}."""
+
     @property
     def key(self) -> str:
         """The message's key."""
@@ -44,6 +53,9 @@ class OrderPlaced:
             "user_id": self.user_id,
             "items": [item.to_dict() for item in self.items],
             "total_amount": self.total_amount.to_dict(),
+            "email": self.email,
+            "locale": self.locale,
+            "access_token": self.access_token,
         }
 
     @classmethod
@@ -54,4 +66,7 @@ class OrderPlaced:
             user_id=record["user_id"],
             items=tuple(OrderItem.from_dict(item) for item in record["items"]),
             total_amount=Money.from_dict(record["total_amount"]),
+            email=record["email"],
+            locale=record["locale"],
+            access_token=record["access_token"],
         )

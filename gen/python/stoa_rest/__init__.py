@@ -46,32 +46,43 @@ class Operation:
 
 ADD_CART_ITEM = Operation("addCartItem", "POST", "/api/v1/cart/{user_id}/items", "Cart")
 ADJUST_INVENTORY = Operation("adjustInventory", "POST", "/api/v1/inventory/{variant_id}/adjustments", "Inventory")
+APPROVE_RETURN = Operation("approveReturn", "PUT", "/api/v1/orders/{order_id}/returns/{return_id}/approve", "Order")
 BATCH_GET_PRODUCTS = Operation("batchGetProducts", "GET", "/api/v1/products:batchGet", "Catalog")
 CANCEL_ORDER = Operation("cancelOrder", "PUT", "/api/v1/orders/{order_id}/cancel", "Order")
 CLEAR_CART = Operation("clearCart", "DELETE", "/api/v1/cart/{user_id}", "Cart")
 CREATE_ADDRESS = Operation("createAddress", "POST", "/api/v1/users/{user_id}/addresses", "User")
 CREATE_PRODUCT = Operation("createProduct", "POST", "/api/v1/products", "Catalog")
+CREATE_RETURN = Operation("createReturn", "POST", "/api/v1/orders/{order_id}/returns", "Order")
 CREATE_USER = Operation("createUser", "POST", "/api/v1/users", "User")
 DELETE_ADDRESS = Operation("deleteAddress", "DELETE", "/api/v1/users/{user_id}/addresses/{address_id}", "User")
 DELETE_PRODUCT = Operation("deleteProduct", "DELETE", "/api/v1/products/{product_id}", "Catalog")
 GET_CART = Operation("getCart", "GET", "/api/v1/cart/{user_id}", "Cart")
+GET_GUEST_ORDER = Operation("getGuestOrder", "GET", "/api/v1/guest-orders/{access_token}", "Order")
 GET_INVENTORY = Operation("getInventory", "GET", "/api/v1/inventory/{variant_id}", "Inventory")
 GET_JWKS = Operation("getJwks", "GET", "/api/v1/auth/jwks", "Auth")
 GET_ORDER = Operation("getOrder", "GET", "/api/v1/orders/{order_id}", "Order")
 GET_PAYMENT = Operation("getPayment", "GET", "/api/v1/payments/{payment_id}", "Payment")
 GET_PRODUCT = Operation("getProduct", "GET", "/api/v1/products/{product_id}", "Catalog")
+GET_SHIPMENT_LABEL = Operation("getShipmentLabel", "GET", "/api/v1/shipments/{order_id}/label", "Shipping")
+GET_TRACKING = Operation("getTracking", "GET", "/api/v1/shipments/{order_id}/tracking", "Shipping")
 GET_USER = Operation("getUser", "GET", "/api/v1/users/{user_id}", "User")
 LIST_ADDRESSES = Operation("listAddresses", "GET", "/api/v1/users/{user_id}/addresses", "User")
 LIST_CATEGORIES = Operation("listCategories", "GET", "/api/v1/categories", "Catalog")
 LIST_INVENTORY = Operation("listInventory", "GET", "/api/v1/inventory", "Inventory")
+LIST_ORDER_RETURNS = Operation("listOrderReturns", "GET", "/api/v1/orders/{order_id}/returns", "Order")
 LIST_ORDERS = Operation("listOrders", "GET", "/api/v1/orders", "Order")
 LIST_PRODUCTS = Operation("listProducts", "GET", "/api/v1/products", "Catalog")
+LIST_RETURNS = Operation("listReturns", "GET", "/api/v1/returns", "Order")
+LIST_SHIPMENTS = Operation("listShipments", "GET", "/api/v1/shipments", "Shipping")
 LIST_USER_ORDERS = Operation("listUserOrders", "GET", "/api/v1/users/{user_id}/orders", "Order")
 LOGIN = Operation("login", "POST", "/api/v1/auth/login", "Auth")
 LOGOUT = Operation("logout", "POST", "/api/v1/auth/logout", "Auth")
 PLACE_ORDER = Operation("placeOrder", "POST", "/api/v1/orders", "Order")
+QUOTE_SHIPPING = Operation("quoteShipping", "POST", "/api/v1/shipping/quotes", "Shipping")
+RECEIVE_RETURN = Operation("receiveReturn", "PUT", "/api/v1/orders/{order_id}/returns/{return_id}/receive", "Order")
 REFRESH = Operation("refresh", "POST", "/api/v1/auth/refresh", "Auth")
 REFUND_PAYMENT = Operation("refundPayment", "POST", "/api/v1/payments/{payment_id}/refunds", "Payment")
+REJECT_RETURN = Operation("rejectReturn", "PUT", "/api/v1/orders/{order_id}/returns/{return_id}/reject", "Order")
 REMOVE_CART_ITEM = Operation("removeCartItem", "DELETE", "/api/v1/cart/{user_id}/items/{item_id}", "Cart")
 SET_THRESHOLD = Operation("setThreshold", "PUT", "/api/v1/inventory/{variant_id}/threshold", "Inventory")
 UPDATE_ADDRESS = Operation("updateAddress", "PUT", "/api/v1/users/{user_id}/addresses/{address_id}", "User")
@@ -82,32 +93,43 @@ UPDATE_USER = Operation("updateUser", "PATCH", "/api/v1/users/{user_id}", "User"
 OPERATIONS = (
     ADD_CART_ITEM,
     ADJUST_INVENTORY,
+    APPROVE_RETURN,
     BATCH_GET_PRODUCTS,
     CANCEL_ORDER,
     CLEAR_CART,
     CREATE_ADDRESS,
     CREATE_PRODUCT,
+    CREATE_RETURN,
     CREATE_USER,
     DELETE_ADDRESS,
     DELETE_PRODUCT,
     GET_CART,
+    GET_GUEST_ORDER,
     GET_INVENTORY,
     GET_JWKS,
     GET_ORDER,
     GET_PAYMENT,
     GET_PRODUCT,
+    GET_SHIPMENT_LABEL,
+    GET_TRACKING,
     GET_USER,
     LIST_ADDRESSES,
     LIST_CATEGORIES,
     LIST_INVENTORY,
+    LIST_ORDER_RETURNS,
     LIST_ORDERS,
     LIST_PRODUCTS,
+    LIST_RETURNS,
+    LIST_SHIPMENTS,
     LIST_USER_ORDERS,
     LOGIN,
     LOGOUT,
     PLACE_ORDER,
+    QUOTE_SHIPPING,
+    RECEIVE_RETURN,
     REFRESH,
     REFUND_PAYMENT,
+    REJECT_RETURN,
     REMOVE_CART_ITEM,
     SET_THRESHOLD,
     UPDATE_ADDRESS,
@@ -153,6 +175,13 @@ class AdjustInventoryBody(TypedDict, total=False):
 
     request_id: Required[str]
     """Chosen by the client, new for each adjustment; makes retries safe."""
+
+
+class ApproveReturnBody(TypedDict, total=False):
+    """Request of ApproveReturn."""
+
+    reason: str
+    """Why, for people."""
 
 
 class BatchGetProductsResponse(TypedDict, total=False):
@@ -215,6 +244,19 @@ class CartItemPatch(TypedDict, total=False):
 
     price: Money
     """Never sent: the shop knows its prices. - is set by the shop and can't be sent"""
+
+
+class CreateReturnBody(TypedDict, total=False):
+    """Request of CreateReturn."""
+
+    request_id: Required[str]
+    """Chosen by the client, new for each return; makes retries safe."""
+
+    items: Required[list[ReturnItem]]
+    """What is sent back; a variant at most once."""
+
+    reason: str
+    """Why, for people."""
 
 
 class CreateUserRequest(TypedDict, total=False):
@@ -330,6 +372,16 @@ class ListInventoryResponse(TypedDict, total=False):
     """Asks for the page after this one; empty on the last."""
 
 
+class ListOrderReturnsResponse(TypedDict, total=False):
+    """Response of ListOrderReturns."""
+
+    returns: list[Return]
+    """One page."""
+
+    next_page_token: str
+    """Asks for the page after this one; empty on the last."""
+
+
 class ListOrdersResponse(TypedDict, total=False):
     """Response of ListOrders."""
 
@@ -344,6 +396,26 @@ class ListProductsResponse(TypedDict, total=False):
     """Response of ListProducts."""
 
     products: list[Product]
+    """One page."""
+
+    next_page_token: str
+    """Asks for the page after this one; empty on the last."""
+
+
+class ListReturnsResponse(TypedDict, total=False):
+    """Response of ListReturns."""
+
+    returns: list[Return]
+    """One page."""
+
+    next_page_token: str
+    """Asks for the page after this one; empty on the last."""
+
+
+class ListShipmentsResponse(TypedDict, total=False):
+    """Response of ListShipments."""
+
+    shipments: list[Shipment]
     """One page."""
 
     next_page_token: str
@@ -448,6 +520,18 @@ class Order(TypedDict, total=False):
     created_at: str
     """When it was placed."""
 
+    shipment: ShipmentSummary
+    """The parcel; unset until there is one."""
+
+    email: str
+    """Where mails about it go, if a guest placed it."""
+
+    cancellation_requested: bool
+    """A cancellation was asked for, and it is not known yet whether the parcel could be stopped."""
+
+    access_token: str
+    """The secret of the link by which anybody who has it may read the order, if a guest placed it (`GET /api/v1/guest-orders/{access_token}`). Not told to who reads the order by it."""
+
 
 class OrderItem(TypedDict, total=False):
     """One line of an order."""
@@ -542,6 +626,12 @@ class PlaceOrderRequest(TypedDict, total=False):
     payment_token: Required[str]
     """What the payment gateway gave the client in place of the card."""
 
+    email: str
+    """Where mails about the order go: needed from a guest. Who has an account is written to at its address."""
+
+    locale: Literal['en', 'de']
+    """The language of mails about the order: en (the default) or de. Who has an account chooses it there."""
+
 
 class Product(TypedDict, total=False):
     """A product: what variants of one thing have in common."""
@@ -586,6 +676,49 @@ class Product(TypedDict, total=False):
     """When it was last changed."""
 
 
+class Quote(TypedDict, total=False):
+    """What it costs to send something with one method."""
+
+    shipping_method: str
+    """standard or express."""
+
+    carrier: str
+    """Which carrier would take it: fedex, ups or dhl."""
+
+    amount: Money
+    """How much, in the shop's currency."""
+
+    estimated_delivery: str
+    """When it would be there."""
+
+
+class QuoteShippingRequest(TypedDict, total=False):
+    """Request of QuoteShipping."""
+
+    items: Required[list[QuoteShippingRequestItem]]
+    """What is to be sent."""
+
+    address: Required[Address]
+    """Where to."""
+
+
+class QuoteShippingRequestItem(TypedDict, total=False):
+    """Some of a variant."""
+
+    variant_id: Required[str]
+    """Which variant."""
+
+    quantity: Required[int]
+    """How many."""
+
+
+class QuoteShippingResponse(TypedDict, total=False):
+    """Response of QuoteShipping."""
+
+    quotes: list[Quote]
+    """One for each method, the cheapest first."""
+
+
 class Rating(TypedDict, total=False):
     """What buyers think of a product."""
 
@@ -594,6 +727,13 @@ class Rating(TypedDict, total=False):
 
     count: int
     """How many ratings there are."""
+
+
+class ReceiveReturnBody(TypedDict, total=False):
+    """Request of ReceiveReturn."""
+
+    reason: str
+    """What there is to say about what came, for people."""
 
 
 class RefreshRequest(TypedDict, total=False):
@@ -638,11 +778,112 @@ class RefundPaymentBody(TypedDict, total=False):
     """Why, for people."""
 
 
+class RejectReturnBody(TypedDict, total=False):
+    """Request of RejectReturn."""
+
+    reason: str
+    """Why, for people."""
+
+
+class Return(TypedDict, total=False):
+    """Items of an order that are sent back."""
+
+    return_id: str
+    """Which one."""
+
+    order_id: str
+    """Of which order."""
+
+    status: str
+    """requested, approved, rejected, received or refunded."""
+
+    items: list[ReturnItem]
+    """What is sent back."""
+
+    reason: str
+    """Why, for people."""
+
+    refund_amount: Money
+    """What is given back for the items with their share of the tax, and of the shipping if nothing of the order is kept. Until they are received it is what they would be refunded if all returns that are under way come."""
+
+    created_at: str
+    """When it was asked for."""
+
+    decision_reason: str
+    """Why it was approved or rejected, or how it arrived, for people."""
+
+
+class ReturnItem(TypedDict, total=False):
+    """How many of a variant are sent back."""
+
+    variant_id: str
+    """The variant."""
+
+    quantity: Required[int]
+    """How many."""
+
+
 class SetThresholdBody(TypedDict, total=False):
     """Request of SetThreshold."""
 
     threshold: Required[int]
     """Fewer available than this count as low."""
+
+
+class Shipment(TypedDict, total=False):
+    """A shipment as staff sees it."""
+
+    shipment_id: str
+    """Which one."""
+
+    order_id: str
+    """The order that it fulfils."""
+
+    user_id: str
+    """Who bought."""
+
+    status: str
+    """As in Tracking."""
+
+    shipping_method: str
+    """standard or express."""
+
+    weight_grams: str
+    """What it weighs."""
+
+    destination: Address
+    """Where it goes."""
+
+    carrier: str
+    """Who brings it: fedex, ups or dhl; empty while no carrier has it."""
+
+    tracking_id: str
+    """The carrier's number of it; empty while no carrier has it."""
+
+    estimated_delivery: str
+    """When it should be there; unset while no carrier has it."""
+
+    problem: str
+    """What keeps it from being sent, for people; empty if nothing does."""
+
+    created_at: str
+    """When its order was confirmed and paid."""
+
+    updated_at: str
+    """When it last changed."""
+
+
+class ShipmentSummary(TypedDict, total=False):
+    """What the buyer may know of the parcel."""
+
+    carrier: str
+    """Who carries it: fedex, ups, dhl."""
+
+    tracking_id: str
+    """By which the carrier knows it."""
+
+    status: str
+    """created, in_transit, out_for_delivery, delivered, exception, returned or stopped."""
 
 
 class Status(TypedDict, total=False):
@@ -685,6 +926,53 @@ class Tokens(TypedDict, total=False):
 
     expires_in: int
     """Seconds until the access token expires."""
+
+
+class Tracking(TypedDict, total=False):
+    """Where a parcel is."""
+
+    shipment_id: str
+    """Which shipment."""
+
+    order_id: str
+    """The order that it fulfils."""
+
+    carrier: str
+    """Who brings it: fedex, ups or dhl; empty while no carrier has it."""
+
+    tracking_id: str
+    """The carrier's number of it; empty while no carrier has it."""
+
+    status: str
+    """pending (no carrier has it yet), created (it has its label), in_transit, out_for_delivery, delivered, exception, returned or stopped."""
+
+    estimated_delivery: str
+    """When it should be there; unset while no carrier has it."""
+
+    events: list[TrackingEvent]
+    """What became of it, oldest first."""
+
+    tracking_url: str
+    """The carrier's page about it; empty while no carrier has it."""
+
+    shipping_method: str
+    """standard or express."""
+
+
+class TrackingEvent(TypedDict, total=False):
+    """Something that happened to a parcel."""
+
+    status: str
+    """The status that it gave."""
+
+    description: str
+    """What happened, for people."""
+
+    location: str
+    """Where, as the carrier says it; may be empty."""
+
+    at: str
+    """When."""
 
 
 class User(TypedDict, total=False):
@@ -781,13 +1069,16 @@ class Variant(TypedDict, total=False):
     images: list[str]
     """Pictures, the main one first."""
 
+    weight_grams: int
+    """What one weighs with its packing, in grams; 0 if nobody has weighed it. Shipping is priced by it."""
+
 
 class Operations(ABC):
     """Every operation as a method: parameters of the path come first, all else by name."""
 
     @abstractmethod
     async def call(self, operation: Operation, target: str, body: Mapping[str, Any] | None = None) -> Any:
-        """Send a request and return the JSON of its answer. Raises what the client says, if it is refused."""
+        """Send a request and return the JSON of its answer, or a file's bytes. Raises what the client says, if it is refused."""
 
     async def add_cart_item(self, user_id: str, /, **body: Unpack[NewCartItem]) -> Cart:
         """Puts a variant into the cart, if that many are in stock. A variant that is there already gets the sum."""
@@ -799,13 +1090,18 @@ class Operations(ABC):
         target = ADJUST_INVENTORY.target(variant_id)
         return cast(Inventory, await self.call(ADJUST_INVENTORY, target, body))
 
+    async def approve_return(self, order_id: str, return_id: str, /, **body: Unpack[ApproveReturnBody]) -> Return:
+        """Lets a return come: what is received of it is refunded. Approving twice is the same as once."""
+        target = APPROVE_RETURN.target(order_id, return_id)
+        return cast(Return, await self.call(APPROVE_RETURN, target, body))
+
     async def batch_get_products(self, *, product_ids: list[str] | None = None) -> BatchGetProductsResponse:
         """Reads several products. Those that do not exist are left out."""
         target = BATCH_GET_PRODUCTS.target(product_ids=product_ids)
         return cast(BatchGetProductsResponse, await self.call(BATCH_GET_PRODUCTS, target))
 
     async def cancel_order(self, order_id: str, /, **body: Unpack[CancelOrderBody]) -> Order:
-        """Cancels an order that has not been shipped, and refunds what was paid."""
+        """Cancels an order that is not on its way, and refunds what was paid. A parcel that is packed already is stopped"""
         target = CANCEL_ORDER.target(order_id)
         return cast(Order, await self.call(CANCEL_ORDER, target, body))
 
@@ -823,6 +1119,11 @@ class Operations(ABC):
         """Adds a product. A SKU belongs to one variant of the whole shop, however it is capitalised."""
         target = CREATE_PRODUCT.target()
         return cast(Product, await self.call(CREATE_PRODUCT, target, body))
+
+    async def create_return(self, order_id: str, /, **body: Unpack[CreateReturnBody]) -> Return:
+        """Asks to send items of a delivered order back. The same `request_id` gives the same return; with other items or"""
+        target = CREATE_RETURN.target(order_id)
+        return cast(Return, await self.call(CREATE_RETURN, target, body))
 
     async def create_user(self, **body: Unpack[CreateUserRequest]) -> User:
         """Registers an account. The email is unique without regard to case, and to how its domain is written."""
@@ -843,6 +1144,11 @@ class Operations(ABC):
         """Reads a cart with prices as of now; an empty one if there is none."""
         target = GET_CART.target(user_id)
         return cast(Cart, await self.call(GET_CART, target))
+
+    async def get_guest_order(self, access_token: str, /) -> Order:
+        """Reads a guest's order with the secret of the link that she was sent; nobody has to be signed in."""
+        target = GET_GUEST_ORDER.target(access_token)
+        return cast(Order, await self.call(GET_GUEST_ORDER, target))
 
     async def get_inventory(self, variant_id: str, /) -> Inventory:
         """Reads the stock of a variant."""
@@ -869,6 +1175,16 @@ class Operations(ABC):
         target = GET_PRODUCT.target(product_id)
         return cast(Product, await self.call(GET_PRODUCT, target))
 
+    async def get_shipment_label(self, order_id: str, /) -> bytes:
+        """Reads the label of an order's parcel from its carrier, as a PDF to be printed. One that no carrier has booked has"""
+        target = GET_SHIPMENT_LABEL.target(order_id)
+        return cast(bytes, await self.call(GET_SHIPMENT_LABEL, target))
+
+    async def get_tracking(self, order_id: str, /) -> Tracking:
+        """Tells where the parcel of an order is: to its buyer or, for staff, of any. An order that is not confirmed and paid"""
+        target = GET_TRACKING.target(order_id)
+        return cast(Tracking, await self.call(GET_TRACKING, target))
+
     async def get_user(self, user_id: str, /) -> User:
         """Reads an account."""
         target = GET_USER.target(user_id)
@@ -889,6 +1205,11 @@ class Operations(ABC):
         target = LIST_INVENTORY.target(low_stock=low_stock, page_size=page_size, page_token=page_token)
         return cast(ListInventoryResponse, await self.call(LIST_INVENTORY, target))
 
+    async def list_order_returns(self, order_id: str, /, *, page_size: int | None = None, page_token: str | None = None) -> ListOrderReturnsResponse:
+        """Lists what of an order came back or is to come back, oldest first."""
+        target = LIST_ORDER_RETURNS.target(order_id, page_size=page_size, page_token=page_token)
+        return cast(ListOrderReturnsResponse, await self.call(LIST_ORDER_RETURNS, target))
+
     async def list_orders(self, *, status: Literal['pending', 'confirmed', 'shipped', 'delivered', 'returned', 'cancelled'] | None = None, page_size: int | None = None, page_token: str | None = None) -> ListOrdersResponse:
         """Lists all orders, newest first."""
         target = LIST_ORDERS.target(status=status, page_size=page_size, page_token=page_token)
@@ -898,6 +1219,16 @@ class Operations(ABC):
         """Lists products, newest first, narrowed by what the request sets."""
         target = LIST_PRODUCTS.target(category=category, subcategory=subcategory, brand=brand, tag=tag, min_price=min_price, max_price=max_price, page_size=page_size, page_token=page_token)
         return cast(ListProductsResponse, await self.call(LIST_PRODUCTS, target))
+
+    async def list_returns(self, *, status: Literal['requested', 'approved', 'rejected', 'received', 'refunded'] | None = None, page_size: int | None = None, page_token: str | None = None) -> ListReturnsResponse:
+        """Lists the returns of all orders, newest first."""
+        target = LIST_RETURNS.target(status=status, page_size=page_size, page_token=page_token)
+        return cast(ListReturnsResponse, await self.call(LIST_RETURNS, target))
+
+    async def list_shipments(self, *, status: Literal['pending', 'created', 'in_transit', 'out_for_delivery', 'delivered', 'exception', 'returned', 'stopped'] | None = None, page_size: int | None = None, page_token: str | None = None) -> ListShipmentsResponse:
+        """Lists the shipments, newest first."""
+        target = LIST_SHIPMENTS.target(status=status, page_size=page_size, page_token=page_token)
+        return cast(ListShipmentsResponse, await self.call(LIST_SHIPMENTS, target))
 
     async def list_user_orders(self, user_id: str, /, *, page_size: int | None = None, page_token: str | None = None) -> ListUserOrdersResponse:
         """Lists a user's orders, newest first."""
@@ -919,6 +1250,16 @@ class Operations(ABC):
         target = PLACE_ORDER.target()
         return cast(Order, await self.call(PLACE_ORDER, target, body))
 
+    async def quote_shipping(self, **body: Unpack[QuoteShippingRequest]) -> QuoteShippingResponse:
+        """Tells what it costs to send some variants to an address, by weight, zone and method: one quote for each method, the"""
+        target = QUOTE_SHIPPING.target()
+        return cast(QuoteShippingResponse, await self.call(QUOTE_SHIPPING, target, body))
+
+    async def receive_return(self, order_id: str, return_id: str, /, **body: Unpack[ReceiveReturnBody]) -> Return:
+        """Takes note that the items of an approved return are here: they go back on the shelf and are refunded."""
+        target = RECEIVE_RETURN.target(order_id, return_id)
+        return cast(Return, await self.call(RECEIVE_RETURN, target, body))
+
     async def refresh(self, **body: Unpack[RefreshRequest]) -> Tokens:
         """Exchanges a refresh token for new tokens. Each works once: a second use within a few seconds gets the same"""
         target = REFRESH.target()
@@ -928,6 +1269,11 @@ class Operations(ABC):
         """Gives money back: all that is left of a payment, or a part. The same `request_id` refunds once; with another amount"""
         target = REFUND_PAYMENT.target(payment_id)
         return cast(Refund, await self.call(REFUND_PAYMENT, target, body))
+
+    async def reject_return(self, order_id: str, return_id: str, /, **body: Unpack[RejectReturnBody]) -> Return:
+        """Refuses a return that was not received. Rejecting twice is the same as once."""
+        target = REJECT_RETURN.target(order_id, return_id)
+        return cast(Return, await self.call(REJECT_RETURN, target, body))
 
     async def remove_cart_item(self, user_id: str, item_id: str, /) -> Cart:
         """Takes an item out."""

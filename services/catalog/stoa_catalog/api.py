@@ -199,6 +199,7 @@ def _drafts(sent: catalog_pb2.Product) -> list[VariantDraft]:
             price=from_proto(variant.price, f"product.variants[{at}].price"),
             attributes=dict(variant.attributes),
             images=tuple(variant.images),
+            weight_grams=variant.weight_grams,
         )
         for at, variant in enumerate(sent.variants)
     ]
@@ -230,6 +231,7 @@ def _variant_message(variant: Variant) -> catalog_pb2.Variant:
         attributes=variant.attributes,
         price=to_proto(variant.price),
         images=variant.images,
+        weight_grams=variant.weight_grams,
     )
 
 

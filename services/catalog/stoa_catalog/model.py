@@ -76,13 +76,14 @@ def sku_key(sku: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """The sellable unit."""
+    """The sellable unit. What nobody has weighed has a weight of 0."""
 
     variant_id: UUID
     sku: str
     price: Money
     attributes: Mapping[str, str] = field(default_factory=dict)
     images: tuple[str, ...] = ()
+    weight_grams: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,7 @@ class VariantDraft:
     price: Money
     attributes: Mapping[str, str] = field(default_factory=dict)
     images: tuple[str, ...] = ()
+    weight_grams: int = 0
 
     def describes(self, variant: Variant) -> bool:
         """Tell whether the variant is already what is asked."""
@@ -102,7 +104,12 @@ class VariantDraft:
     def as_variant(self, new: UUID | None = None) -> Variant:
         """Return the variant, with an id of its own if the draft has none."""
         return Variant(
-            self.variant_id or new or new_id(), self.sku, self.price, dict(self.attributes), self.images
+            self.variant_id or new or new_id(),
+            self.sku,
+            self.price,
+            dict(self.attributes),
+            self.images,
+            self.weight_grams,
         )
 
 
@@ -322,6 +329,7 @@ def _facts(variant: Variant) -> dict[str, Any]:
         "attributes": variant.attributes,
         "price": variant.price,
         "images": variant.images,
+        "weight_grams": variant.weight_grams,
     }
 
 

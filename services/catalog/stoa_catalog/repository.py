@@ -223,6 +223,7 @@ def _variant_fields(variant: Variant) -> Document:
             "amount": Decimal128(variant.price.amount),
         },
         "images": list(variant.images),
+        "weight_grams": variant.weight_grams,
     }
 
 
@@ -267,6 +268,7 @@ def _variant(document: Document) -> Variant:
         price=Money(amount, document["price"]["currency_code"]),
         attributes=_unescaped(document["attributes"]),
         images=tuple(document["images"]),
+        weight_grams=document.get("weight_grams", 0),
     )
 
 

@@ -78,7 +78,10 @@ def draft(price: str = "19.90", sku: str = "", variant_id: UUID | None = None, *
 
 def as_drafts(product: Product) -> list[VariantDraft]:
     """The variants of a product as staff would send them to leave them as they are."""
-    return [VariantDraft(v.variant_id, v.sku, v.price, v.attributes, v.images) for v in product.variants]
+    return [
+        VariantDraft(v.variant_id, v.sku, v.price, v.attributes, v.images, v.weight_grams)
+        for v in product.variants
+    ]
 
 
 def a_full_product() -> Product:
@@ -90,8 +93,9 @@ def a_full_product() -> Product:
             Money(Decimal(price), CURRENCY),
             {"colour": colour, "size": "L"},
             (f"{colour}.jpg", "back.jpg"),
+            weight,
         )
-        for price, colour in (("19.90", "red"), ("9999999.99", "blue"))
+        for price, colour, weight in (("19.90", "red", 850), ("9999999.99", "blue", 1_200))
     )
     return Product(
         product_id=new_id(),

@@ -144,6 +144,7 @@ async def test_nothing_of_a_product_is_left_out(
                 attributes=variant.attributes,
                 price=to_proto(variant.price),
                 images=variant.images,
+                weight_grams=variant.weight_grams,
             )
             for variant in stored.variants
         ],
@@ -179,6 +180,7 @@ async def test_nothing_that_staff_sends_is_lost(
                 attributes=variant.attributes,
                 price=to_proto(variant.price),
                 images=variant.images,
+                weight_grams=variant.weight_grams,
             )
             for variant_id, variant in zip((created.variants[0].variant_id, ""), full.variants, strict=True)
         ],

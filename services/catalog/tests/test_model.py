@@ -71,6 +71,7 @@ def told(product: Product) -> dict[str, object]:
                 attributes=variant.attributes,
                 price=variant.price,
                 images=variant.images,
+                weight_grams=variant.weight_grams,
             )
             for variant in product.variants
         ),
@@ -223,6 +224,7 @@ def test_an_update_names_each_variant_that_is_not_of_the_product() -> None:
         {"price": usd("21.00")},
         {"attributes": {"color": "red"}},
         {"images": ("https://stoa.example/1.jpg",)},
+        {"weight_grams": 250},
     ],
     ids=lambda change: next(iter(change)),
 )

@@ -29,7 +29,10 @@ async def test_a_product_is_read_back_as_it_was_written(catalog: Catalog[Product
             tags=("light", "new"),
             specifications={"socket": "E27"},
         ),
-        [draft("0.01", attributes={"colour": "red"}, images=("a.jpg",)), draft("9999999.99")],
+        [
+            draft("0.01", attributes={"colour": "red"}, images=("a.jpg",), weight_grams=90),
+            draft("9999999.99"),
+        ],
     )
     assert await catalog.browsing.get(written.product_id, None) == as_it_is(written)
 

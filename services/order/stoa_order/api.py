@@ -65,7 +65,7 @@ class OrderServicer(order_pb2_grpc.OrderServiceServicer):
     ) -> order_pb2.CancelOrderResponse:
         """Cancel an order."""
         caller = current_principal()
-        reason = request.reason or f"cancelled by {'staff' if caller.is_staff else 'the customer'}"
+        reason = request.reason or f"cancelled by {'staff' if caller.acts_as_staff else 'the customer'}"
         order = await self._orders.cancel(UUID(request.order_id), reason, caller)
         return order_pb2.CancelOrderResponse(order=_message(order))
 

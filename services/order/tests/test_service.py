@@ -472,7 +472,7 @@ async def test_so_much_is_asked_at_once_and_the_rest_when_it_falls_due(shop: Sho
 
 async def test_an_order_is_shown_to_its_buyer_and_staff_and_nobody_else(shop: ShopInMemory) -> None:
     order = await shop.place()
-    staff = Principal("s", frozenset({"staff"}))
+    staff = Principal("s", acts_as_staff=True)
     assert await shop.orders.get(order.order_id, as_buyer(order)) == order
     assert await shop.orders.get(order.order_id, staff) == order
     for use_case in (

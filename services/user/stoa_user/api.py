@@ -55,7 +55,7 @@ class UserServicer(user_pb2_grpc.UserServiceServicer):
     ) -> user_pb2.UpdateUserResponse:
         """Change the fields of an account that the request carries."""
         caller = current_principal()
-        requester = Requester(_uuid(caller.user_id), _uuid(caller.session_id), _client_address(context))
+        requester = Requester(_uuid(caller.subject or ""), _uuid(caller.session_id), _client_address(context))
         user = await self._accounts.change_profile(
             UUID(request.user_id), _profile_change(request), requester, request.user.current_password
         )

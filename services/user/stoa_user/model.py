@@ -3,7 +3,6 @@
 import hashlib
 import hmac
 import math
-import unicodedata
 from base64 import urlsafe_b64encode
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
@@ -12,9 +11,7 @@ from ipaddress import IPv6Address, ip_address
 from typing import Self
 from uuid import UUID
 
-import email_validator
-import idna
-
+from stoa_chassis.emails import email_key, valid_email
 from stoa_chassis.errors import (
     AlreadyExists,
     FailedPrecondition,
@@ -25,13 +22,10 @@ from stoa_chassis.errors import (
     Unauthenticated,
 )
 from stoa_chassis.ids import new_id
+from stoa_contracts.roles import ADMIN, STAFF, is_admitted
 from stoa_events import UserProfileUpdated, UserRegistered
 
-STAFF = "staff"
 MAX_ADDRESSES = 50
-
-# Domains that are nobody's on the internet may be somebody's here: a shop of one company, or of a test.
-email_validator.SPECIAL_USE_DOMAIN_NAMES = []
 
 
 class EmailTaken(AlreadyExists):
@@ -104,35 +98,6 @@ class InvalidRefreshToken(Unauthenticated):
 
     def __init__(self) -> None:
         super().__init__("the refresh token is not valid; please sign in again")
-
-
-def valid_email(text: str) -> str:
-    """Return an email address as its owner wrote it, without the blanks around it.
-
-    Raises InvalidArgument if it is none.
-    """
-    email = unicodedata.normalize("NFC", text.strip())
-    try:
-        email_validator.validate_email(email, check_deliverability=False)
-    except email_validator.EmailNotValidError:
-        raise InvalidArgument("email", "must be an email address, like ann@example.com") from None
-    return email
-
-
-def email_key(email: str) -> str:
-    """Return the one form of an email address, in which it is compared, unique and looked up.
-
-    However it is capitalised it is the same address, and so it is with its domain in Unicode or in the ASCII
-    of IDNA. What is no address at all has a form too, for it is looked up before it is judged.
-    """
-    email = unicodedata.normalize("NFC", email.strip()).lower()
-    local, at, domain = email.rpartition("@")
-    if not domain.isascii():
-        try:
-            domain = idna.encode(domain, uts46=True).decode()
-        except idna.IDNAError:
-            return email
-    return f"{local}{at}{domain}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,9 +181,14 @@ class User:
             )
         )
 
-    def grant(self, role: str, now: datetime) -> None:
-        """Give a role to the account."""
-        self.roles |= {role}
+    @property
+    def is_admin(self) -> bool:
+        """Tell whether it may do all that any staff may."""
+        return is_admitted(self.roles, frozenset({ADMIN}))
+
+    def make_admin(self, now: datetime) -> None:
+        """Let the account do all that any staff may."""
+        self.roles |= {STAFF, ADMIN}
         self.updated_at = now
 
     def change_password(self, password_hash: str, now: datetime) -> None:

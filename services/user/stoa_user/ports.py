@@ -32,7 +32,7 @@ class Users(Protocol):
         ...
 
     async def by_email(self, email: str) -> User | None:
-        """Find the account with an email, however it is written (`model.email_key`)."""
+        """Find the account with an email, however it is written (`stoa_chassis.emails`)."""
         ...
 
     async def add(self, user: User) -> None:

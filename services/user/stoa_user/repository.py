@@ -8,6 +8,7 @@ from uuid import UUID
 
 import asyncpg
 
+from stoa_chassis.emails import email_key
 from stoa_chassis.outbox import Outbox
 from stoa_chassis.postgres import Queries
 from stoa_chassis.postgres_table import Table
@@ -26,7 +27,6 @@ from stoa_user.model import (
     SignInAttempts,
     User,
     UserNotFound,
-    email_key,
 )
 
 _USERS = Table("users", key="user_id")
@@ -51,7 +51,7 @@ class Users:
         return _found(await self._read("user_id = $1 FOR UPDATE", user_id))
 
     async def by_email(self, email: str) -> User | None:
-        """Find the account with an email, however it is written (`model.email_key`)."""
+        """Find the account with an email, however it is written (`email_key`)."""
         return await self._read("lower(email) = $1", email_key(email))
 
     async def add(self, user: User) -> None:

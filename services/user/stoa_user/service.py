@@ -7,9 +7,10 @@ from datetime import timedelta
 from uuid import UUID
 
 from stoa_chassis.clock import Clock
+from stoa_chassis.emails import valid_email
 from stoa_chassis.uow import UnitOfWork, transactional
+from stoa_contracts.roles import ADMIN, STAFF
 from stoa_user.model import (
-    STAFF,
     Address,
     AddressKind,
     AttemptsKey,
@@ -28,7 +29,6 @@ from stoa_user.model import (
     User,
     digest,
     successor,
-    valid_email,
 )
 from stoa_user.ports import Addresses, Attempts, Passwords, PasswordVerdict, TokenIssuer, Tx, Users
 
@@ -165,7 +165,7 @@ class Accounts:
         return await self._change_profile(user_id, change, requester, proof)
 
     async def ensure_staff(self, email: str, password: str) -> User:
-        """Make sure that there is a staff account with this email and password, whoever opened it.
+        """Make sure that there is an admin's account with this email and password, whoever opened it.
 
         A changed password ends the sessions of the account: it is changed when the old one has leaked.
 
@@ -175,7 +175,7 @@ class Accounts:
         if user is None:
             try:
                 return await self._open(
-                    email, await self._hash(password), "Stoa", "Staff", frozenset({STAFF})
+                    email, await self._hash(password), "Stoa", "Staff", frozenset({STAFF, ADMIN})
                 )
             except EmailTaken:
                 user = await self._users.by_email(email)  # another instance was faster
@@ -183,9 +183,9 @@ class Accounts:
         async with self._passwords.turn():
             verdict = await self._passwords.verify(password, user.password_hash)
         new_hash = await self._hash(password) if verdict is PasswordVerdict.WRONG else None
-        if new_hash is None and STAFF in user.roles:
+        if new_hash is None and user.is_admin:
             return user
-        return await self._make_staff(user.user_id, new_hash)
+        return await self._make_admin(user.user_id, new_hash)
 
     async def _hash(self, password: str) -> str:
         self._passwords.check_new(password)
@@ -235,11 +235,11 @@ class Accounts:
         return user
 
     @transactional
-    async def _make_staff(self, tx: Tx, user_id: UUID, new_hash: str | None) -> User:
-        """Let an account be staff's; with a new hash, if its password was another."""
+    async def _make_admin(self, tx: Tx, user_id: UUID, new_hash: str | None) -> User:
+        """Let an account be an admin's; with a new hash, if its password was another."""
         now = self._clock.now()
         user = await tx.users.lock(user_id)
-        user.grant(STAFF, now)
+        user.make_admin(now)
         if new_hash is not None:
             user.change_password(new_hash, now)
             await tx.sessions.revoke_all(user_id, now)

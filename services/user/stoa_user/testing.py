@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from uuid import UUID
 
+from stoa_chassis.emails import email_key
 from stoa_chassis.memory import MemoryStore
 from stoa_chassis.outbox import Outbox
 from stoa_user import ports
@@ -26,7 +27,6 @@ from stoa_user.model import (
     SignInAttempts,
     User,
     UserNotFound,
-    email_key,
 )
 
 _COUNTRY = re.compile("[A-Z]{2}")
@@ -70,7 +70,7 @@ class Users:
         return await self.get(user_id)
 
     async def by_email(self, email: str) -> User | None:
-        """Find the account with an email, however it is written (`model.email_key`)."""
+        """Find the account with an email, however it is written (`email_key`)."""
         for user in self._store().rows.users.values():
             if email_key(user.email) == email_key(email):
                 return _copy(user)

@@ -20,9 +20,9 @@ from stoa_chassis.postgres_uow import postgres_unit_of_work
 from stoa_chassis.testing import SettableClock
 from stoa_chassis.uow import UnitOfWork
 from stoa_contracts.events import Payload
+from stoa_contracts.roles import STAFF
 from stoa_user import ports, repository, testing
 from stoa_user.model import (
-    STAFF,
     Address,
     AddressKind,
     InvalidCredentials,

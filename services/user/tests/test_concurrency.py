@@ -6,7 +6,6 @@ import pytest
 
 from stoa_user.model import (
     MAX_ADDRESSES,
-    STAFF,
     AddressBookFull,
     AddressKind,
     EmailTaken,
@@ -95,4 +94,4 @@ async def test_staff_is_made_once_however_often_and_at_the_same_moment_the_servi
     made = await asyncio.gather(*(service_on_each.accounts.ensure_staff(email, PASSWORD) for _ in range(4)))
     assert len({user.user_id for user in made}) == 1
     assert len(await service_on_each.store.published(made[0].user_id)) == 1
-    assert roles((await service_on_each.sessions.sign_in(email, PASSWORD)).access_token) == [STAFF]
+    assert roles((await service_on_each.sessions.sign_in(email, PASSWORD)).access_token) == ["admin", "staff"]

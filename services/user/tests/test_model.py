@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stoa_chassis.emails import email_key, valid_email
 from stoa_chassis.errors import Code, InvalidArgument
 from stoa_events import UserProfileUpdated, UserRegistered
 from stoa_user.model import (
@@ -37,10 +38,8 @@ from stoa_user.model import (
     User,
     UserNotFound,
     digest,
-    email_key,
     origin_of,
     successor,
-    valid_email,
 )
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
@@ -95,9 +94,8 @@ def test_an_account_begins_without_roles_at_one_moment() -> None:
 
 def test_roles_are_added_and_a_password_is_replaced_at_their_time() -> None:
     user = a_user()
-    user.grant("staff", NOW + timedelta(days=1))
-    user.grant("support", NOW + timedelta(days=2))
-    assert (user.roles, user.updated_at) == (frozenset({"staff", "support"}), NOW + timedelta(days=2))
+    user.make_admin(NOW + timedelta(days=2))
+    assert (user.roles, user.updated_at) == (frozenset({"staff", "admin"}), NOW + timedelta(days=2))
     user.change_password("another", NOW + timedelta(days=3))
     assert (user.password_hash, user.updated_at) == ("another", NOW + timedelta(days=3))
     assert len(user.events) == 1

@@ -153,10 +153,13 @@ class Variant(_message.Message):
     ATTRIBUTES_FIELD_NUMBER: _builtins.int
     PRICE_FIELD_NUMBER: _builtins.int
     IMAGES_FIELD_NUMBER: _builtins.int
+    WEIGHT_GRAMS_FIELD_NUMBER: _builtins.int
     variant_id: _builtins.str
     """Which one it is, given by the shop. Kept over updates."""
     sku: _builtins.str
     """The stock keeping unit: of this variant alone, without regard to case."""
+    weight_grams: _builtins.int
+    """What one weighs with its packing, in grams; 0 if nobody has weighed it. Shipping is priced by it."""
     @_builtins.property
     def attributes(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """What tells it from its siblings: colour, size, …"""
@@ -177,10 +180,11 @@ class Variant(_message.Message):
         attributes: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         price: _money_pb2.Money | None = ...,
         images: _abc.Iterable[_builtins.str] | None = ...,
+        weight_grams: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["price", b"price"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "images", b"images", "price", b"price", "sku", b"sku", "variant_id", b"variant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "images", b"images", "price", b"price", "sku", b"sku", "variant_id", b"variant_id", "weight_grams", b"weight_grams"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
