@@ -1,4 +1,4 @@
-"""What each process of the catalog service follows: that a product changed, maybe through another process."""
+"""What the catalog service consumes: that a product changed, in case who wrote it could not project it."""
 
 from collections.abc import Mapping
 from typing import Any

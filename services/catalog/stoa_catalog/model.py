@@ -23,6 +23,9 @@ from stoa_events import (
     ProductVariant,
 )
 
+# The bits of a revision that count what changes of a product without a new version of it.
+REVISION_BITS = 32
+
 # What all texts of a product may take, in bytes: its events carry them, and a broker takes a megabyte.
 MAX_TEXT = 500_000
 
@@ -170,11 +173,9 @@ class Product:
         return str(self.version)
 
     @property
-    def withdrawn(self) -> Sequence[Withdrawn]:
-        """Its variants, if it was taken off sale."""
-        if self.deleted_at is None:
-            return ()
-        return [Withdrawn(self.product_id, self.details.name, each.variant_id) for each in self.variants]
+    def revision(self) -> int:
+        """A number that grows with whatever changes: of two revisions the higher is the later."""
+        return self.version << REVISION_BITS
 
     def update(self, details: Details, drafts: Sequence[VariantDraft], etag: str, now: datetime) -> None:
         """Become what is asked. A variant keeps its id when its draft has it, or has none and the same SKU.

@@ -33,7 +33,6 @@ _INDEXES = [
     IndexModel([("variants.sku", ASCENDING)], name="sku", unique=True),
     IndexModel([("variants.variant_id", ASCENDING)], name="variant"),
 ]
-_ON_SALE: Document = {"deleted_at": None}
 _WITHOUT_PENDING = {PENDING: 0}
 _BATCH = 200  # documents: what is done with so many should not keep other requests waiting
 # Characters that mean something in the name of a field, and the sign that escapes them.
@@ -41,11 +40,16 @@ _ESCAPES = {ord(char): f"%{ord(char):02X}" for char in "%.$\0"}
 
 
 async def open_products(database: AsyncDatabase[Document]) -> AsyncCollection[Document]:
-    """Return the collection of products, with its indexes; a write counts when a majority has it."""
-    products = database.get_collection("products", write_concern=WriteConcern("majority"))
+    """Return the collection of products, with its indexes."""
+    products = products_of(database)
     await products.create_indexes(_INDEXES)
     await _bring_up_to_date(products)
     return products
+
+
+def products_of(database: AsyncDatabase[Document]) -> AsyncCollection[Document]:
+    """Return the collection of products; a write counts when a majority has it."""
+    return database.get_collection("products", write_concern=WriteConcern("majority"))
 
 
 async def _bring_up_to_date(products: AsyncCollection[Document]) -> None:
@@ -163,29 +167,25 @@ def open_tx(transaction: MongoTransaction) -> Tx:
 
 
 class ProductReader:
-    """Products as the read model takes them from the store."""
+    """Products as the read model takes them from the store, those taken off sale included."""
 
     def __init__(self, collection: AsyncCollection[Document]) -> None:
         self._collection = collection
 
-    async def on_sale(self) -> AsyncIterator[Product]:
-        """Walk through all products on sale, oldest first."""
-        found = self._collection.find(_ON_SALE, _WITHOUT_PENDING, batch_size=_BATCH).sort("_id", ASCENDING)
-        async for document in found:
+    async def walk(self, after: UUID | None = None, limit: int = 0) -> AsyncIterator[Product]:
+        """Walk through all products, oldest first, from the one after another; at most so many, if any."""
+        query = {} if after is None else {"_id": {"$gt": after}}
+        found = self._collection.find(query, _WITHOUT_PENDING, batch_size=_BATCH).sort("_id", ASCENDING)
+        async for document in found.limit(limit):
             yield _product(document)
 
-    async def versions(self) -> Mapping[UUID, int]:
-        """Return the version of each product on sale."""
-        found = self._collection.find(_ON_SALE, {"version": 1}, batch_size=_BATCH)
-        return {document["_id"]: document["version"] async for document in found}
-
     async def batch(self, product_ids: Iterable[UUID]) -> Sequence[Product]:
-        """Return those products that there are, on sale or not."""
+        """Return those products that there are."""
         found = self._collection.find({"_id": {"$in": list(product_ids)}}, _WITHOUT_PENDING)
         return [_product(document) async for document in found]
 
     async def with_variants(self, variant_ids: Iterable[UUID]) -> Sequence[Product]:
-        """Return the products, on sale or not, that have any of these variants."""
+        """Return the products that have any of these variants."""
         query = {"variants.variant_id": {"$in": list(variant_ids)}}
         return [_product(document) async for document in self._collection.find(query, _WITHOUT_PENDING)]
 

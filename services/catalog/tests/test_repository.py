@@ -256,16 +256,14 @@ async def test_a_unit_of_work_writes_one_product(store: Store) -> None:
 # -------------------------------------------------------------------------------- what the read model reads
 
 
-async def test_what_is_on_sale_is_read_oldest_first(store: Store) -> None:
+async def test_what_there_is_is_walked_through_oldest_first_also_from_the_middle(store: Store) -> None:
     products = [await added(store) for _ in range(4)]
-    gone = await delete(store, products.pop(1).product_id)
-    ids = {product.product_id for product in (*products, gone)}
-    found = [product async for product in store.reader.on_sale() if product.product_id in ids]
-    assert found == products
-    versions = await store.reader.versions()
-    assert {key: version for key, version in versions.items() if key in ids} == {
-        product.product_id: 1 for product in products
-    }
+    products[1] = await delete(store, products[1].product_id)
+    ids = {product.product_id for product in products}
+    assert [product async for product in store.reader.walk() if product.product_id in ids] == products
+    assert [product async for product in store.reader.walk(products[1].product_id)] == products[2:]
+    assert [product async for product in store.reader.walk(products[0].product_id, 2)] == products[1:3]
+    assert [product async for product in store.reader.walk(products[3].product_id)] == []
 
 
 async def test_what_is_asked_for_is_read_on_sale_or_not(store: Store) -> None:
