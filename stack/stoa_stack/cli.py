@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from stoa_stack import bytecode
 from stoa_stack.terminal import console
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def main() -> None:
     """Reach what listens on this machine directly, whatever proxy the environment names for the rest."""
     for name in ("NO_PROXY", "no_proxy"):
         os.environ[name] = ",".join(filter(None, (os.environ.get(name), "127.0.0.1")))
+    bytecode.keep()
 
 
 @app.command()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import stoa_events
 from stoa_contracts.declarations import Service
+from stoa_stack import fork_server
 from stoa_stack.companies import COMPANIES
 from stoa_stack.credentials import Secrets, password, signing_key
 from stoa_stack.instance import DEFAULT_CURRENCY, Instance
@@ -45,7 +46,7 @@ def part(at: Instance, service: Service, *, contracts: str) -> Part:
     return Part(
         name=service.name,
         command=[sys.executable, "-m", service.package],
-        needs=(*stores, contracts, *(COMPANIES[company].part for company in service.companies)),
+        needs=(*stores, contracts, *(COMPANIES[name].part for name in service.companies), fork_server.NAME),
         ready=ready,
         # The process that is started again is the same member of its group; one beside it is another.
         env={"STOA_GROUP_INSTANCE_ID": service.name} | environment(at, service),
@@ -53,6 +54,7 @@ def part(at: Instance, service: Service, *, contracts: str) -> Part:
         apart=_REGISTERS,
         declared=repr(service),
         reads=[secrets_folder(at, service.name), *_event_modules(service)],
+        forked_by=fork_server.NAME,
         ports=[at.port(service.name), at.port(f"{service.name}-metrics")],
         url=f"grpcs://{at.address(service.name)}",
     )
