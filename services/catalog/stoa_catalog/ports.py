@@ -77,8 +77,13 @@ class ReadModel(Protocol[V]):
         """Return all that is known of these products."""
         ...
 
-    async def listings_between(self, after: UUID | None, upto: UUID | None) -> Mapping[UUID, Listing[V]]:
-        """Return all that is known of the products whose ids are in a range; None has no bound."""
+    async def listings_between(
+        self, after: UUID | None, upto: UUID | None, limit: int
+    ) -> Mapping[UUID, Listing[V]]:
+        """Return all that is known of the products whose ids are in a range, the lowest `limit` of them.
+
+        They come in order; None has no bound.
+        """
         ...
 
     async def put(self, listings: Sequence[Listing[V]], instead_of: Mapping[UUID, int] | None = None) -> None:

@@ -148,7 +148,8 @@ class Projector(Generic[V]):
         page = [product async for product in self._reader.walk(after, products)]
         upto = page[-1].product_id if len(page) == products else None
         compared = Compared()
-        await self._settle((await self._page(page, after, upto)).differing(), compared)
+        async for part in self._compare(page, after, upto):
+            await self._settle(part.differing(), compared)
         await self._read_model.compared(upto)
         if compared.mended:
             _log.warning("the read model differed from the documents", products=compared.mended)
@@ -159,26 +160,36 @@ class Projector(Generic[V]):
         suspects: dict[UUID, int] = {}
         after: UUID | None = None
         async for products in _pages(self._reader.walk()):
-            upto = products[-1].product_id if len(products) == _PAGE else None
-            page = await self._page(products, after, upto)
-            differing = page.differing()
-            if not telling and (newer := page.newer()):
-                await self._read_model.put(newer, page.revisions_of(newer))
-                compared.found(listing.product_id for listing in newer)
-                for listing in newer:
-                    del differing[listing.product_id]
             compared.replayed += sum(product.deleted_at is None for product in products)
-            suspects |= differing
-            if len(suspects) > _SUSPECTS:
-                await self._settle(suspects, compared)
-                suspects = {}
+            upto = products[-1].product_id if len(products) == _PAGE else None
+            async for part in self._compare(products, after, upto):
+                differing = part.differing()
+                if not telling and (newer := part.newer()):
+                    await self._read_model.put(newer, part.revisions_of(newer))
+                    compared.found(listing.product_id for listing in newer)
+                    for listing in newer:
+                        del differing[listing.product_id]
+                suspects |= differing
+                if len(suspects) > _SUSPECTS:
+                    await self._settle(suspects, compared)
+                    suspects = {}
             after = upto
         await self._settle(suspects, compared)
         return compared
 
-    async def _page(self, products: Sequence[Product], after: UUID | None, upto: UUID | None) -> "_Page[V]":
-        wanted = {product.product_id: self.listing(product) for product in products}
-        return _Page(wanted, await self._read_model.listings_between(after, upto))
+    async def _compare(
+        self, products: Sequence[Product], after: UUID | None, upto: UUID | None
+    ) -> AsyncIterator["_Part[V]"]:
+        """Yield what the documents and the model have in a range of ids, in parts of bounded size."""
+        wanted = [self.listing(product) for product in products]
+        while True:
+            found = await self._read_model.listings_between(after, upto, 2 * _PAGE)
+            last = list(found)[-1] if len(found) == 2 * _PAGE else upto
+            here = [listing for listing in wanted if last is None or listing.product_id <= last]
+            yield _Part({listing.product_id: listing for listing in here}, found)
+            if last == upto:
+                return
+            after, wanted = last, wanted[len(here) :]
 
     async def _settle(self, suspects: dict[UUID, int], compared: Compared) -> None:
         """Look again at what differed, once what was under way then has arrived, and mend what still does."""
@@ -212,10 +223,10 @@ class Projector(Generic[V]):
 
 
 @dataclass(frozen=True, slots=True)
-class _Page(Generic[V]):
+class _Part(Generic[V]):
     """The products in a range of ids: as they are wanted, by the documents, and as the model was found."""
 
-    wanted: dict[UUID, Listing[V]]
+    wanted: Mapping[UUID, Listing[V]]
     found: Mapping[UUID, Listing[V]]
 
     def differing(self) -> dict[UUID, int]:

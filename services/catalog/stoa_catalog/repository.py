@@ -5,7 +5,9 @@ right on MongoDB, on DocumentDB and on the local server, which has no transactio
 that it causes are one write: the events wait in the document (see `stoa_chassis.mongo_uow`).
 """
 
+import contextlib
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from urllib.parse import unquote
@@ -34,6 +36,8 @@ _INDEXES = [
     IndexModel([("variants.variant_id", ASCENDING)], name="variant"),
 ]
 _WITHOUT_PENDING = {PENDING: 0}
+_SKU_KEYS = "sku_keys"
+_OLDER_VERSIONS_RUN = timedelta(days=1)  # beside this one, at most
 _BATCH = 200  # documents: what is done with so many should not keep other requests waiting
 # Characters that mean something in the name of a field, and the sign that escapes them.
 _ESCAPES = {ord(char): f"%{ord(char):02X}" for char in "%.$\0"}
@@ -43,7 +47,7 @@ async def open_products(database: AsyncDatabase[Document]) -> AsyncCollection[Do
     """Return the collection of products, with its indexes."""
     products = products_of(database)
     await products.create_indexes(_INDEXES)
-    await _bring_up_to_date(products)
+    await bring_up_to_date(database, datetime.now(UTC))
     return products
 
 
@@ -52,21 +56,31 @@ def products_of(database: AsyncDatabase[Document]) -> AsyncCollection[Document]:
     return database.get_collection("products", write_concern=WriteConcern("majority"))
 
 
-async def _bring_up_to_date(products: AsyncCollection[Document]) -> None:
+async def bring_up_to_date(database: AsyncDatabase[Document], now: datetime) -> None:
     """Give products that an older version has written what this one knows their SKUs by.
 
-    That version may still be running beside, and change some of them again: those are put right at the next
-    start.
+    That version may still be running beside, and change some of them again: those are put right at a later
+    start. When a day has gone by since the first time, this was the last one: it looks at every product.
     """
+    products, notes = products_of(database), database.get_collection("upgrades")
+    note = await notes.find_one({"_id": _SKU_KEYS})
+    if note is not None and note["done"]:
+        return
     parts = ("version", "variants.variant_id", "variants.sku", "sku_keys", "deleted_at")
     found = products.find({}, dict.fromkeys(parts, 1), batch_size=_BATCH)
+    empty = True
     async for document in found:
+        empty = False
         if change := _outdated(document):
             unchanged = {"_id": document["_id"], "version": document["version"]}
             try:
                 await products.update_one(unchanged, {"$set": change})
             except DuplicateKeyError:
                 await products.update_one(unchanged, {"$set": {"sku_keys": await _left(products, document)}})
+    began = now if note is None else note["began"]
+    done = {"began": began, "done": empty or now - began > _OLDER_VERSIONS_RUN}
+    with contextlib.suppress(DuplicateKeyError):  # another process that starts noted the same
+        await notes.update_one({"_id": _SKU_KEYS}, {"$set": done}, upsert=True)
 
 
 def _outdated(document: Document) -> Document:

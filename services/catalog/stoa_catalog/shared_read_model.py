@@ -39,8 +39,9 @@ FROM products LEFT JOIN listings USING (product_id)
 """
 _READ_LISTINGS_OF = f"{_READ_LISTINGS} WHERE product_id = ANY ($1::uuid[])"
 _READ_LISTINGS_BETWEEN = f"""
-{_READ_LISTINGS} WHERE ($1::uuid IS NULL OR product_id > $1) AND ($2::uuid IS NULL OR product_id <= $2)
+{_READ_LISTINGS} WHERE product_id > $1 AND product_id <= $2 ORDER BY product_id LIMIT $3
 """
+_LOWEST, _HIGHEST = UUID(int=0), UUID(int=2**128 - 1)
 
 # What a comparison found to be wrong has no revision that could be relied on.
 _DISTRUST = """
@@ -139,9 +140,15 @@ class SharedReadModel:
         """Return all that is known of these products."""
         return _by_id(await self._database.fetch(_READ_LISTINGS_OF, list(product_ids)))
 
-    async def listings_between(self, after: UUID | None, upto: UUID | None) -> Mapping[UUID, Listing[bytes]]:
-        """Return all that is known of the products whose ids are in a range; None has no bound."""
-        return _by_id(await self._database.fetch(_READ_LISTINGS_BETWEEN, after, upto))
+    async def listings_between(
+        self, after: UUID | None, upto: UUID | None, limit: int
+    ) -> Mapping[UUID, Listing[bytes]]:
+        """Return all that is known of the products whose ids are in a range, the lowest `limit` of them.
+
+        They come in order; None has no bound.
+        """
+        bounds = after or _LOWEST, upto or _HIGHEST
+        return _by_id(await self._database.fetch(_READ_LISTINGS_BETWEEN, *bounds, limit))
 
     # ------------------------------------------------------------------------------------------- writing
 

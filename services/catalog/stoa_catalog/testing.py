@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
@@ -159,14 +160,17 @@ class ReadModel(Generic[V]):
         await self._read()
         return {each: self.kept[each] for each in product_ids if each in self.kept}
 
-    async def listings_between(self, after: UUID | None, upto: UUID | None) -> Mapping[UUID, Listing[V]]:
-        """Return all that is known of the products whose ids are in a range; None has no bound."""
+    async def listings_between(
+        self, after: UUID | None, upto: UUID | None, limit: int
+    ) -> Mapping[UUID, Listing[V]]:
+        """Return all that is known of the products whose ids are in a range, the lowest `limit` of them."""
         await self._read()
-        return {
-            product_id: listing
-            for product_id, listing in self.kept.items()
+        ids = (
+            product_id
+            for product_id in sorted(self.kept)
             if (after is None or product_id > after) and (upto is None or product_id <= upto)
-        }
+        )
+        return {product_id: self.kept[product_id] for product_id in islice(ids, limit)}
 
     async def put(self, listings: Sequence[Listing[V]], instead_of: Mapping[UUID, int] | None = None) -> None:
         """Take in what is later than what is known, and tell every process of it."""

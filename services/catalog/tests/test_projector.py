@@ -195,6 +195,18 @@ async def test_a_rebuild_of_more_than_fits_on_a_page_sees_everything_once(
     assert (await catalog.projector.rebuild()).differed == []
 
 
+async def test_however_much_the_model_has_without_a_document_it_is_found_in_parts(
+    catalog: Process, memory: MemoryStore[testing.Rows], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(projector, "_PAGE", 2)
+    products = [await catalog.assortment.create(details(), [draft()]) for _ in range(11)]
+    left = {product.product_id: as_it_is(product) for product in (products[0], products[7])}
+    memory.rows = testing.Rows(left)  # by hand, past the service
+    rebuilt = await catalog.projector.rebuild()
+    assert (rebuilt.replayed, len(rebuilt.differed)) == (2, 9)
+    assert catalog.read_model.kept.keys() == left.keys()
+
+
 async def test_of_very_many_that_differ_the_first_are_named(
     catalog: Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:

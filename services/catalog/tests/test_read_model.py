@@ -159,7 +159,7 @@ async def check(model: ports.ReadModel[bytes], history: Sequence[Product]) -> No
     assert await walk(model, Filters(), 2) == ids(expected)
     assert await model.categories() == shelves(expected)
     assert await model.listings(last) == last
-    assert await model.listings_between(None, None) == last
+    assert await model.listings_between(None, None, 100) == last
     assert {each.product_id: each for each in await model.get(last)} == {
         product_id: each.entry for product_id, each in last.items()
     }
@@ -324,7 +324,8 @@ async def test_a_range_of_ids_has_its_lower_bound_outside_and_its_upper_inside(
         (third, None, [fourth]),
         (fourth, None, []),
     ):
-        assert sorted(await model.listings_between(after, upto)) == expected
+        assert list(await model.listings_between(after, upto, 9)) == expected
+        assert list(await model.listings_between(after, upto, 1)) == expected[:1]
 
 
 async def test_it_says_in_which_form_it_is_complete(model: ports.ReadModel[bytes]) -> None:
