@@ -1,7 +1,7 @@
-"""What the catalog service consumes, and what each of its processes follows.
+"""What the catalog service consumes: what buyers think, and that a product changed, if it was not projected
+yet.
 
-One of the processes takes over what buyers think of a product. Each follows that a product changed, maybe
-through another process.
+Whoever changes a product projects it; its event is for when that could not be done.
 """
 
 from collections.abc import Mapping
@@ -14,16 +14,12 @@ from stoa_contracts.events import Payload
 from stoa_events import ProductCreated, ProductDeleted, ProductRated, ProductUpdated, ReviewRatingChanged
 
 
-def handlers(assortment: Assortment[Any]) -> Mapping[type[Payload], Handler]:
-    """Return the handler of each event that is consumed."""
-    return {ReviewRatingChanged: assortment.on_rating_changed}
-
-
-def followers(projector: Projector[Any]) -> Mapping[type[Payload], Handler]:
-    """Return the handler of each event that is followed."""
+def handlers(projector: Projector[Any], assortment: Assortment[Any]) -> Mapping[type[Payload], Handler]:
+    """Return the handler of each event."""
     return {
         ProductCreated: projector.on_product_changed,
         ProductUpdated: projector.on_product_changed,
         ProductDeleted: projector.on_product_changed,
         ProductRated: projector.on_product_rated,
+        ReviewRatingChanged: assortment.on_rating_changed,
     }

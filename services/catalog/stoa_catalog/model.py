@@ -181,15 +181,8 @@ class Product:
 
     @property
     def revision(self) -> int:
-        """A number that grows with whatever changes of a product: the higher is the later."""
+        """A number that grows with whatever changes: of two revisions the higher is the later."""
         return (self.version << REVISION_BITS) + self.rating.version
-
-    @property
-    def withdrawn(self) -> Sequence[Withdrawn]:
-        """Its variants, if it was taken off sale."""
-        if self.deleted_at is None:
-            return ()
-        return [Withdrawn(self.product_id, self.details.name, each.variant_id) for each in self.variants]
 
     def update(self, details: Details, drafts: Sequence[VariantDraft], etag: str, now: datetime) -> None:
         """Become what is asked. A variant keeps its id when its draft has it, or has none and the same SKU.

@@ -13,7 +13,7 @@ from pymongo.asynchronous.collection import AsyncCollection
 
 from stoa_catalog import ports
 from stoa_catalog.model import Details, Product, ProductNotFound, Rating, SkuTaken, Variant
-from stoa_catalog.repository import open_products
+from stoa_catalog.repository import bring_up_to_date, open_products
 from stoa_chassis.ids import new_id
 from stoa_chassis.mongo import PENDING, Document, MongoOutbox
 from stoa_chassis.testing import eventually
@@ -281,16 +281,14 @@ async def test_a_unit_of_work_writes_one_product(store: Store) -> None:
 # -------------------------------------------------------------------------------- what the read model reads
 
 
-async def test_what_is_on_sale_is_read_oldest_first(store: Store) -> None:
+async def test_what_there_is_is_walked_through_oldest_first_also_from_the_middle(store: Store) -> None:
     products = [await added(store) for _ in range(4)]
-    gone = await delete(store, products.pop(1).product_id)
-    ids = {product.product_id for product in (*products, gone)}
-    found = [product async for product in store.reader.on_sale() if product.product_id in ids]
-    assert found == products
-    versions = await store.reader.versions()
-    assert {key: version for key, version in versions.items() if key in ids} == {
-        product.product_id: product.revision for product in products
-    }
+    products[1] = await delete(store, products[1].product_id)
+    ids = {product.product_id for product in products}
+    assert [product async for product in store.reader.walk() if product.product_id in ids] == products
+    assert [product async for product in store.reader.walk(products[1].product_id)] == products[2:]
+    assert [product async for product in store.reader.walk(products[0].product_id, 2)] == products[1:3]
+    assert [product async for product in store.reader.walk(products[3].product_id)] == []
 
 
 async def test_what_is_asked_for_is_read_on_sale_or_not(store: Store) -> None:
@@ -309,6 +307,7 @@ async def test_what_is_asked_for_is_read_on_sale_or_not(store: Store) -> None:
 
 async def as_older_versions_wrote(collection: AsyncCollection[Document], *products: Product) -> None:
     """Leave documents as they were before SKUs were compared without case."""
+    await collection.database["upgrades"].delete_many({})
     for product in products:
         document = await collection.find_one({"_id": product.product_id})
         assert document is not None
@@ -355,6 +354,27 @@ async def test_skus_that_an_older_version_let_differ_in_case_alone_stay(
     await delete(in_mongo, upper.product_id)
     await delete(in_mongo, lower.product_id)
     await added(in_mongo, Product.create(details(), [draft(sku=sku)], NOW))
+
+
+@pytest.mark.stack
+async def test_products_are_looked_through_until_a_day_after_an_upgrade(
+    in_mongo: Store, collection: AsyncCollection[Document]
+) -> None:
+    database = collection.database
+
+    async def is_mended(at: timedelta) -> bool:
+        product = await added(in_mongo)
+        note = await database["upgrades"].find_one({})
+        await as_older_versions_wrote(collection, product)
+        if note is not None:
+            await database["upgrades"].insert_one(note)
+        await bring_up_to_date(database, NOW + at)
+        document = await collection.find_one({"_id": product.product_id})
+        return document is not None and "sku_keys" in document
+
+    await database["upgrades"].delete_many({})
+    hours = [0, 1, 23, 25, 26]
+    assert [await is_mended(timedelta(hours=hour)) for hour in hours] == [True, True, True, True, False]
 
 
 @pytest.mark.stack
