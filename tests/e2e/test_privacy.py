@@ -35,6 +35,7 @@ async def test_no_log_tells_who_somebody_is_or_what_only_they_know(shop: Shop, s
         "street": f"{mark} St James's Square",
         "phone": "+1 207 555 0142",
     }
+    name = {"first_name": person["first name"], "last_name": person["last name"]}
     address: Address = {
         "recipient": f"{person['first name']} {person['last name']}",
         "line1": person["street"],
@@ -47,8 +48,8 @@ async def test_no_log_tells_who_somebody_is_or_what_only_they_know(shop: Shop, s
     await ada.create_user(
         email=person["e-mail"],
         password=person["password"],
-        first_name=person["first name"],
-        last_name=person["last name"],
+        first_name=name["first_name"],
+        last_name=name["last_name"],
     )
     await ada.sign_in(person["e-mail"], person["password"])
     told = person | {"access token": ada.access_token, "refresh token": ada.refresh_token}
