@@ -15,7 +15,7 @@ import sys
 from typing import NoReturn
 
 from stoa_services import SERVICES
-from stoa_stack import access, operators
+from stoa_stack import access, fork_server, operators
 from stoa_stack.certificates import Authority
 from stoa_stack.instance import Instance
 from stoa_stack.status import Status, held, lock_file, status_file
@@ -40,6 +40,7 @@ async def _run(at: Instance, lock: int, before: Status | None) -> int:
     from stoa_stack.parts import chosen  # makes secrets: only under the lock
     from stoa_stack.services import STACK_IDENTITY
 
+    fork_server.adopt_orphans()
     authority = Authority(at.folder("certs"))
     for identity in (*SERVICES, "edge", STACK_IDENTITY):
         authority.ensure(identity)

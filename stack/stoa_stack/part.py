@@ -18,7 +18,8 @@ class Part:
     report its progress) has fetched what the command uses, and its configuration, `files`, is written.
     `ready` is asked until it no longer raises; `setup` then runs, before others see the part as ready, and
     again with each `stoa apply`. A part without `ready` is a one-off: it is done when its command ends with
-    0.
+    0. `forked_by` names the fork server that starts it, if that runs, instead of its command, which is
+    `python -m <module>`.
 
     A part that runs is started anew by `stoa apply` if its command, its `env`, the content of its `files` or
     what is `declared` of it would now be others, or if something has changed in its Python `packages`
@@ -38,6 +39,7 @@ class Part:
     apart: Sequence[str] = ()
     declared: str = ""
     reads: Sequence[Path] = ()
+    forked_by: str = ""
     cwd: Path | None = None
     ports: Sequence[int] = ()
     url: str = ""

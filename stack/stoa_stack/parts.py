@@ -5,6 +5,7 @@ Arrows point from a part to what it needs:
     catalogue → edge → services → contracts → kafka, registry
                                 → the server of its store
                                 → the companies that it calls
+                                → the fork server, with Python's libraries
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from stoa_contracts.declarations import Store
 from stoa_services import SERVICES
-from stoa_stack import deploy, services
+from stoa_stack import deploy, fork_server, services
 from stoa_stack.companies import COMPANIES
 from stoa_stack.fetch import Cache
 from stoa_stack.instance import Instance
@@ -44,6 +45,7 @@ def parts(at: Instance) -> list[Part]:
         reads=[Path(deploy.__file__)],
     )
     declared = [services.part(at, service, contracts=contracts.name) for service in SERVICES.values()]
+    forking = fork_server.part(at)
     front = edge.part(at, services=list(SERVICES))
     catalogue = Part(
         name="catalogue",  # of the demo shop, loaded once
@@ -52,7 +54,7 @@ def parts(at: Instance) -> list[Part]:
         env={"STOA_STATE": str(at.state)},
         ready_within_seconds=300,
     )
-    return [*servers, contracts, *declared, front, catalogue]
+    return [*servers, contracts, forking, *declared, front, catalogue]
 
 
 def chosen(at: Instance) -> list[Part]:

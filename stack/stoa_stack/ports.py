@@ -13,6 +13,9 @@ _OFFSETS = {
     "opensearch": 17,
     "opensearch-transport": 18,
     "gateway": 20,
+    "carriers": 21,
+    "mail": 25,
+    "mail-page": 26,
     "edge": 80,
     "edge-admin": 81,
 }

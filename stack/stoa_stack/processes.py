@@ -23,6 +23,23 @@ def kill_group(leader: int) -> None:
         os.killpg(leader, signal.SIGKILL)
 
 
+def reap(ended: set[int]) -> set[int]:
+    """Clear away the children of this process that have ended, and had already in an earlier look.
+
+    Nobody waits for those: they are what others have left and this process has adopted. Returns what has
+    ended by now, for the next look.
+    """
+    found = set()
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if child.status() == psutil.STATUS_ZOMBIE:
+                found.add(child.pid)
+    for pid in found & ended:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
+    return found - ended
+
+
 def orphans(state: Path, recorded: Iterable[PartStatus]) -> list[psutil.Process]:
     """The instance's processes that run now.
 

@@ -118,7 +118,7 @@ class Client(Operations):
         self.user_id = claims["sub"]
 
     async def call(self, operation: Operation, target: str, body: Mapping[str, Any] | None = None) -> Any:
-        """Send a request and return the JSON of its answer; see `exchange`."""
+        """Send a request and return the JSON of its answer, or a file's bytes; see `exchange`."""
         return (await self.exchange(operation, target, body)).body
 
     async def exchange(
@@ -151,7 +151,7 @@ class Client(Operations):
         if not response.is_success:
             raise ApiError(response, milliseconds)
         return Answer(
-            response.json() if response.content else None,
+            _body(response),
             response.status_code,
             response.headers.get("x-request-id", ""),
             milliseconds,
@@ -167,6 +167,13 @@ class Client(Operations):
         return await self.http.request(
             method, target, headers={**token, **self._headers, **(headers or {})}, **content
         )
+
+
+def _body(response: httpx.Response) -> Any:
+    if not response.content:
+        return None
+    is_json = response.headers.get("content-type", "").startswith("application/json")
+    return response.json() if is_json else response.content
 
 
 def _retry_after(response: httpx.Response, details: list[dict[str, Any]]) -> float:

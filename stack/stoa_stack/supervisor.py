@@ -22,10 +22,10 @@ from typing import Protocol
 
 import psutil  # type: ignore[import-untyped]  # no types
 
-from stoa_stack import fingerprint
+from stoa_stack import fingerprint, fork_server
 from stoa_stack.files import write_atomically
 from stoa_stack.part import Part
-from stoa_stack.processes import MARKER, kill_group
+from stoa_stack.processes import MARKER, kill_group, reap
 from stoa_stack.status import Failure, PartStatus, Phase, State, Status
 
 _log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ LONGEST_BACKOFF_SECONDS = 15.0
 HEALTHY_AFTER_SECONDS = 5.0  # a part that was ready for so long starts again with the first backoff
 PROBE_TIMEOUT_SECONDS = 10.0
 LOG_LIMIT_BYTES = 20 * 2**20
-LOG_CHECK_SECONDS = 60.0
+UPKEEP_SECONDS = 60.0
 LOG_TAIL_LINES = 15
 
 
@@ -71,8 +71,8 @@ class Process(Protocol):
     def send_signal(self, signal: int) -> None: ...  # noqa: D102
 
 
-class _TakenOver:
-    """A child of this process that an earlier program in it has started."""
+class _Child:
+    """A child of this process that was forked for it, or that an earlier program in it has started."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
@@ -170,7 +170,7 @@ class Supervisor:
         self.publish()
         work = asyncio.ensure_future(self._start() if self._before is None else self._apply(self._before))
         asked = asyncio.ensure_future(self._is_asked.wait())
-        rotation = asyncio.ensure_future(self._rotate_logs())
+        upkeep = asyncio.ensure_future(self._keep_in_order())
         failed = False
         try:
             await asyncio.wait([work, asked], return_when=asyncio.FIRST_COMPLETED)
@@ -186,7 +186,7 @@ class Supervisor:
                     await asked
         finally:
             work.cancel()
-            rotation.cancel()
+            upkeep.cancel()
         await asyncio.gather(work, return_exceptions=True)
         if self._asked is Ended.REPLACED and not failed:
             await asyncio.gather(*(runner.let_go() for runner in self._runners.values()))
@@ -232,7 +232,7 @@ class Supervisor:
         if status.pid is None or not _runs(status.pid):
             return
         _log.info("%s is removed; stopping it", name)
-        await _end(_TakenOver(status.pid), signal.SIGTERM, Part(name=name, command=()).stop_within_seconds)
+        await _end(_Child(status.pid), signal.SIGTERM, Part(name=name, command=()).stop_within_seconds)
 
     def _explain(self, error: BaseException) -> Failure:
         while isinstance(error, BaseExceptionGroup):
@@ -242,6 +242,10 @@ class Supervisor:
         _log.error("the supervisor failed", exc_info=error)
         return Failure("supervisor", f"{type(error).__name__}: {error}")
 
+    def runner(self, part: str) -> _Runner | None:
+        """The runner of a part, if there is such a part."""
+        return self._runners.get(part)
+
     def publish(self) -> None:
         """Write the status file."""
         try:
@@ -249,9 +253,11 @@ class Supervisor:
         except OSError:  # a full disk must not end the watch over the parts
             _log.exception("the status can't be written")
 
-    async def _rotate_logs(self) -> None:
+    async def _keep_in_order(self) -> None:
+        ended: set[int] = set()
         while True:
-            await asyncio.sleep(LOG_CHECK_SECONDS)
+            await asyncio.sleep(UPKEEP_SECONDS)
+            ended = reap(ended)
             for path in self._logs.glob("*.log"):
                 with contextlib.suppress(OSError):  # it is tried again soon
                     rotate(path)
@@ -287,7 +293,7 @@ class _Runner:
         if status.pid is None or not _runs(status.pid):
             return
         own.pid, own.created = status.pid, status.created
-        self._process = _TakenOver(status.pid)
+        self._process = _Child(status.pid)
         if status.state is State.READY:
             self._watcher = asyncio.create_task(self._watch())
 
@@ -432,9 +438,38 @@ class _Runner:
 
     async def _spawn(self) -> Process:
         started_with = await asyncio.to_thread(fingerprint.of, self.part, self._files)
+        process = await self._forked() or await self._executed()
+        self._process = process
+        self._status.pid = process.pid
+        self._status.fingerprint = started_with
+        with contextlib.suppress(psutil.NoSuchProcess):
+            self._status.created = psutil.Process(process.pid).create_time()
+        self._say(State.STARTING)
+        return process
+
+    async def _forked(self) -> Process | None:
+        """Its new process, if there is a fork server that has loaded what lies there now."""
+        if not self.part.forked_by:
+            return None
+        server = self._supervisor.runner(self.part.forked_by)
+        if server is None or server.part.cwd is None or not await server.is_current():
+            return None
+        program = fork_server.Program(
+            module=str(self.part.command[-1]),
+            environ=self._environ,
+            log=str(self._log),
+            folder=str(self.part.cwd) if self.part.cwd is not None else None,
+        )
+        try:
+            return _Child(await asyncio.to_thread(fork_server.fork, server.part.cwd, program))
+        except OSError as error:  # it may be starting itself
+            _log.warning("%s is not forked but executed: %s", self.part.name, error)
+            return None
+
+    async def _executed(self) -> Process:
         try:
             with self._log.open("ab") as log:
-                process = await asyncio.create_subprocess_exec(
+                return await asyncio.create_subprocess_exec(
                     *map(str, self.part.command),
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=log,
@@ -445,13 +480,13 @@ class _Runner:
                 )
         except OSError as error:
             raise self._failed(f"could not be started: {error}") from error
-        self._process = process
-        self._status.pid = process.pid
-        self._status.fingerprint = started_with
-        with contextlib.suppress(psutil.NoSuchProcess):
-            self._status.created = psutil.Process(process.pid).create_time()
-        self._say(State.STARTING)
-        return process
+
+    async def is_current(self) -> bool:
+        """Whether the part is ready, and as it would be if it were started now."""
+        status = self._status
+        return status.state is State.READY and status.fingerprint == await asyncio.to_thread(
+            fingerprint.of, self.part, self._files
+        )
 
     async def let_go(self) -> None:
         """End the watch over the process, and leave it running."""

@@ -59,5 +59,9 @@ def test_prices_are_in_the_currency_of_the_shop() -> None:
     assert {variant["price"]["currency_code"] for body in bodies for variant in body["variants"]} == {"EUR"}
 
 
+def test_everything_was_weighed() -> None:
+    assert all(variant["weight_grams"] >= 30 for body in BODIES for variant in body["variants"])
+
+
 def test_a_slug_is_plain_ascii() -> None:
     assert slug("Arête Chef's Knife, 24 cm") == "arete-chefs-knife-24-cm"

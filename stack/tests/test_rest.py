@@ -31,6 +31,11 @@ def test_parameters_and_queries_are_escaped_and_what_is_not_given_left_out() -> 
     assert LIST_ORDERS.target(status=None, low=True, page_size=2) == "/api/v1/orders?low=true&page_size=2"
 
 
+async def test_a_file_is_answered_as_it_is() -> None:
+    pdf = httpx.Response(200, content=b"%PDF-1.4", headers={"content-type": "application/pdf"})
+    assert await client(lambda _: pdf).get_shipment_label("an order") == b"%PDF-1.4"
+
+
 async def test_what_is_shed_or_unreachable_is_tried_again_and_a_refusal_is_not() -> None:
     answers: list[httpx.Response | httpx.TransportError] = [
         refused(503),

@@ -45,6 +45,12 @@ def test_a_policy_names_only_services_that_exist(rpc: Rpc) -> None:
     assert set(rpc.policy.services) <= SERVICES.keys()
 
 
+def test_guests_are_only_those_whom_customer_or_owner_means(rpc: Rpc) -> None:
+    assert rpc.policy is not None
+    if rpc.policy.guests:
+        assert {"customer", "owner"} & alternatives(rpc), "nobody is admitted whom `guests` could widen"
+
+
 def test_an_rpc_is_defined_by_the_servicer_of_its_service(rpc: Rpc) -> None:
     api = importlib.import_module(f"stoa_{rpc.service}.api")
     servicers = {

@@ -32,7 +32,7 @@ from stoa_cart import testing as cart_memory
 from stoa_cart.api import CartServicer
 from stoa_cart.model import Cart, Item
 from stoa_cart.service import Carts
-from stoa_chassis.auth import STAFF, Principal, acting_as
+from stoa_chassis.auth import Principal, acting_as
 from stoa_chassis.avro import Event
 from stoa_chassis.context import bound, correlation_id
 from stoa_chassis.due import Backoff, DueStore, Unfinished
@@ -815,7 +815,7 @@ class PaymentService:
         tasks, error = state.tasks, ""
         drive = self._loop.run_until_complete if isinstance(task.argument, PaymentDue | RefundDue) else _drive
         by_staff = task.name in tuple(StaffRefund)
-        caller = Principal("staff", frozenset({STAFF})) if by_staff else Principal(service="order")
+        caller = Principal("staff", acts_as_staff=True) if by_staff else Principal(service="order")
         late = task.name in _LATE
         try:
             with _ids_from(task.first_id), bound("" if late else correlation), acting_as(caller):

@@ -23,7 +23,7 @@ from stoa_stack.shopping import Item
 from stoa_stack.throwaway import SHORT_WAITS, port_base
 from tests.e2e.shop import Customer, Shop, eventually
 
-pytestmark = [pytest.mark.upgrade, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.stack, pytest.mark.own_stack, pytest.mark.slow, pytest.mark.timeout(900)]
 OLDER = (Path(__file__).parent / "older-version").read_text().strip()
 
 

@@ -69,4 +69,4 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 def _needs_stack(item: pytest.Item) -> bool:
-    return item.get_closest_marker("stack") is not None
+    return item.get_closest_marker("stack") is not None and item.get_closest_marker("own_stack") is None

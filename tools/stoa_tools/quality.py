@@ -80,9 +80,11 @@ def test(console: Console) -> None:
     shutil.rmtree(_PYTEST_CACHE, ignore_errors=True)  # so that it names the failures of this run alone
     try:
         lint(console)
-        run(console, "tests without the stack", "pytest", "-q", "-m", "not stack", *_IN_PARALLEL)
+        alone = "not stack or own_stack"
+        run(console, "tests that need no stack", "pytest", "-q", "-m", alone, *_IN_PARALLEL)
         with throwaway(console, on_stack.STATE, SHORT_WAITS) as at:
-            run(console, "tests on the stack", "pytest", "-q", "-m", "stack", env=on_stack.servers(at))
+            shared = "stack and not own_stack"
+            run(console, "tests on the stack", "pytest", "-q", "-m", shared, env=on_stack.servers(at))
             run(console, "books", "stoa", "audit", "--wait", "90")
     except typer.Exit:
         _print_failures(console)

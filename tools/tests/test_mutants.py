@@ -188,7 +188,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, float
         folder = tmp_path / "tests"
         folder.mkdir()
         (folder / "test_model.py").write_text(tests)
-        (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n  stack\n  slow\n  upgrade\n")
+        (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n  stack\n  slow\n")
         little = Module("model", tmp_path / "model.py", ("tests",))
         monkeypatch.setattr(command, "CHECKOUT", tmp_path)
         monkeypatch.setattr(command, "_GRACE", 2.0)

@@ -13,7 +13,7 @@ import pytest
 
 from stoa_stack.instance import CHECKOUT
 
-pytestmark = [pytest.mark.slow, pytest.mark.stack, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.stack, pytest.mark.own_stack, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 SERVICES = {"parcel": "postgres", "notice": "mongo", "badge": "redis"}
 

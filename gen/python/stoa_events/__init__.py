@@ -9,9 +9,14 @@ from stoa_events.inventory_availability_changed import InventoryAvailabilityChan
 from stoa_events.inventory_low_stock import InventoryLowStock
 from stoa_events.inventory_out_of_stock import InventoryOutOfStockItem, InventoryOutOfStock
 from stoa_events.inventory_reserved import InventoryReservedItem, InventoryReserved
+from stoa_events.notification_sent import NotificationSent
+from stoa_events.order_buyer_changed import OrderBuyerChanged
 from stoa_events.order_cancelled import OrderCancelled
 from stoa_events.order_confirmed import OrderConfirmed
+from stoa_events.order_delivered import OrderDelivered
 from stoa_events.order_placed import OrderPlaced
+from stoa_events.order_return_decided import OrderReturnDecided
+from stoa_events.order_return_requested import OrderReturnRequested
 from stoa_events.order_returned import OrderReturned
 from stoa_events.order_shipped import OrderShipped
 from stoa_events.payment_failed import PaymentFailed
@@ -22,6 +27,19 @@ from stoa_events.product_deleted import ProductDeleted
 from stoa_events.product_rated import ProductRated
 from stoa_events.product_updated import ProductUpdated
 from stoa_events.product_viewed import ProductViewed
+from stoa_events.review_created import ReviewCreated
+from stoa_events.review_rating_changed import ReviewRatingChanged
+from stoa_events.review_updated import ReviewUpdated
+from stoa_events.review_voted import ReviewVoted
+from stoa_events.shipment_created import ShipmentCreated
+from stoa_events.shipment_status_updated import ShipmentStatusUpdated
+from stoa_events.user_email_change_requested import UserEmailChangeRequested
+from stoa_events.user_email_verification_requested import UserEmailVerificationRequested
+from stoa_events.user_email_verified import UserEmailVerified
+from stoa_events.user_erased import UserErased
+from stoa_events.user_guest_merged import UserGuestMerged
+from stoa_events.user_password_changed import UserPasswordChanged
+from stoa_events.user_password_reset_requested import UserPasswordResetRequested
 from stoa_events.user_profile_updated import UserProfileUpdated
 from stoa_events.user_registered import UserRegistered
 from stoa_events.types import Address, OrderItem, ProductVariant
@@ -32,9 +50,14 @@ TOPICS: tuple[type[Payload], ...] = (
     InventoryLowStock,
     InventoryOutOfStock,
     InventoryReserved,
+    NotificationSent,
+    OrderBuyerChanged,
     OrderCancelled,
     OrderConfirmed,
+    OrderDelivered,
     OrderPlaced,
+    OrderReturnDecided,
+    OrderReturnRequested,
     OrderReturned,
     OrderShipped,
     PaymentFailed,
@@ -45,6 +68,19 @@ TOPICS: tuple[type[Payload], ...] = (
     ProductRated,
     ProductUpdated,
     ProductViewed,
+    ReviewCreated,
+    ReviewRatingChanged,
+    ReviewUpdated,
+    ReviewVoted,
+    ShipmentCreated,
+    ShipmentStatusUpdated,
+    UserEmailChangeRequested,
+    UserEmailVerificationRequested,
+    UserEmailVerified,
+    UserErased,
+    UserGuestMerged,
+    UserPasswordChanged,
+    UserPasswordResetRequested,
     UserProfileUpdated,
     UserRegistered,
 )
@@ -64,10 +100,15 @@ __all__ = [
     "InventoryOutOfStockItem",
     "InventoryReserved",
     "InventoryReservedItem",
+    "NotificationSent",
+    "OrderBuyerChanged",
     "OrderCancelled",
     "OrderConfirmed",
+    "OrderDelivered",
     "OrderItem",
     "OrderPlaced",
+    "OrderReturnDecided",
+    "OrderReturnRequested",
     "OrderReturned",
     "OrderShipped",
     "PaymentFailed",
@@ -79,6 +120,19 @@ __all__ = [
     "ProductUpdated",
     "ProductVariant",
     "ProductViewed",
+    "ReviewCreated",
+    "ReviewRatingChanged",
+    "ReviewUpdated",
+    "ReviewVoted",
+    "ShipmentCreated",
+    "ShipmentStatusUpdated",
+    "UserEmailChangeRequested",
+    "UserEmailVerificationRequested",
+    "UserEmailVerified",
+    "UserErased",
+    "UserGuestMerged",
+    "UserPasswordChanged",
+    "UserPasswordResetRequested",
     "UserProfileUpdated",
     "UserRegistered",
 ]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 from uuid import UUID
 
+from stoa_contracts.money import Money
 from stoa_events.types import OrderItem
 
 
@@ -17,7 +18,7 @@ class OrderReturned:
 
     TOPIC: ClassVar[str] = "order.returned"
     VERSION: ClassVar[int] = 1
-    SCHEMA: ClassVar[str] = '{"type":"record","name":"OrderReturnedEvent","namespace":"stoa.events","doc":"The envelope of order.returned.","fields":[{"name":"event_id","type":{"type":"string","logicalType":"uuid"},"doc":"Unique; consumers recognise a repeated event by it."},{"name":"event_type","type":"string","doc":"Always order.returned."},{"name":"event_version","type":"int","doc":"The version of the payload."},{"name":"timestamp","type":{"type":"long","logicalType":"timestamp-micros"},"doc":"When it happened."},{"name":"correlation_id","type":"string","doc":"The request that it goes back to."},{"name":"payload","type":{"type":"record","name":"OrderReturned","doc":"What was bought came back and may be sold again.","fields":[{"name":"order_id","type":{"type":"string","logicalType":"uuid"},"doc":"Which order."},{"name":"user_id","type":{"type":"string","logicalType":"uuid"},"doc":"Who bought."},{"name":"items","type":{"type":"array","items":{"type":"record","name":"OrderReturnedItem","doc":"A line of the order.","fields":[{"name":"product_id","type":{"type":"string","logicalType":"uuid"},"doc":"The product."},{"name":"variant_id","type":{"type":"string","logicalType":"uuid"},"doc":"The variant."},{"name":"quantity","type":"int","doc":"How many."},{"name":"price","type":{"type":"record","name":"Money","doc":"An amount of money.","fields":[{"name":"currency_code","type":"string","doc":"ISO 4217."},{"name":"amount","type":{"type":"bytes","logicalType":"decimal","precision":12,"scale":2},"doc":"In units of the currency."}]},"doc":"What one cost when it was ordered."}]}},"doc":"What came back."}],"stoa.key":"order_id"},"doc":"What happened."}]}'
+    SCHEMA: ClassVar[str] = '{"type":"record","name":"OrderReturnedEvent","namespace":"stoa.events","doc":"The envelope of order.returned.","fields":[{"name":"event_id","type":{"type":"string","logicalType":"uuid"},"doc":"Unique; consumers recognise a repeated event by it."},{"name":"event_type","type":"string","doc":"Always order.returned."},{"name":"event_version","type":"int","doc":"The version of the payload."},{"name":"timestamp","type":{"type":"long","logicalType":"timestamp-micros"},"doc":"When it happened."},{"name":"correlation_id","type":"string","doc":"The request that it goes back to."},{"name":"payload","type":{"type":"record","name":"OrderReturned","doc":"What was bought came back and may be sold again.","fields":[{"name":"order_id","type":{"type":"string","logicalType":"uuid"},"doc":"Which order."},{"name":"user_id","type":{"type":"string","logicalType":"uuid"},"doc":"Who bought."},{"name":"items","type":{"type":"array","items":{"type":"record","name":"OrderReturnedItem","doc":"A line of the order.","fields":[{"name":"product_id","type":{"type":"string","logicalType":"uuid"},"doc":"The product."},{"name":"variant_id","type":{"type":"string","logicalType":"uuid"},"doc":"The variant."},{"name":"quantity","type":"int","doc":"How many."},{"name":"price","type":{"type":"record","name":"Money","doc":"An amount of money.","fields":[{"name":"currency_code","type":"string","doc":"ISO 4217."},{"name":"amount","type":{"type":"bytes","logicalType":"decimal","precision":12,"scale":2},"doc":"In units of the currency."}]},"doc":"What one cost when it was ordered."},{"name":"name","type":"string","doc":"What the product was called when it was ordered.","default":""}]}},"doc":"What came back."},{"name":"return_id","type":["null",{"type":"string","logicalType":"uuid"}],"doc":"Which return; older events have none.","default":null},{"name":"refund_amount","type":["null","Money"],"doc":"What is given back for it; older events do not say.","default":null}],"stoa.key":"order_id"},"doc":"What happened."}]}'
 
     order_id: UUID
     """Which order."""
@@ -27,6 +28,12 @@ class OrderReturned:
 
     items: tuple[OrderItem, ...]
     """What came back."""
+
+    return_id: UUID | None = None
+    """Which return; older events have none."""
+
+    refund_amount: Money | None = None
+    """What is given back for it; older events do not say."""
 
     @property
     def key(self) -> str:
@@ -39,6 +46,8 @@ class OrderReturned:
             "order_id": self.order_id,
             "user_id": self.user_id,
             "items": [item.to_dict() for item in self.items],
+            "return_id": self.return_id,
+            "refund_amount": None if self.refund_amount is None else self.refund_amount.to_dict(),
         }
 
     @classmethod
@@ -48,4 +57,6 @@ class OrderReturned:
             order_id=record["order_id"],
             user_id=record["user_id"],
             items=tuple(OrderItem.from_dict(item) for item in record["items"]),
+            return_id=record["return_id"],
+            refund_amount=None if (value := record["refund_amount"]) is None else Money.from_dict(value),
         )

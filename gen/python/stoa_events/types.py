@@ -78,6 +78,9 @@ class OrderItem:
     price: Money
     """What one cost when it was ordered."""
 
+    name: str = ''
+    """What the product was called when it was ordered."""
+
     def to_dict(self) -> dict[str, Any]:
         """The record as fastavro writes it."""
         return {
@@ -85,6 +88,7 @@ class OrderItem:
             "variant_id": self.variant_id,
             "quantity": self.quantity,
             "price": self.price.to_dict(),
+            "name": self.name,
         }
 
     @classmethod
@@ -95,6 +99,7 @@ class OrderItem:
             variant_id=record["variant_id"],
             quantity=record["quantity"],
             price=Money.from_dict(record["price"]),
+            name=record["name"],
         )
 
 
@@ -117,6 +122,9 @@ class ProductVariant:
     images: tuple[str, ...]
     """Pictures, the main one first."""
 
+    weight_grams: int = 0
+    """What one weighs with its packing, in grams; 0 if nobody has weighed it."""
+
     def to_dict(self) -> dict[str, Any]:
         """The record as fastavro writes it."""
         return {
@@ -125,6 +133,7 @@ class ProductVariant:
             "attributes": dict(self.attributes),
             "price": self.price.to_dict(),
             "images": list(self.images),
+            "weight_grams": self.weight_grams,
         }
 
     @classmethod
@@ -136,4 +145,5 @@ class ProductVariant:
             attributes=record["attributes"],
             price=Money.from_dict(record["price"]),
             images=tuple(record["images"]),
+            weight_grams=record["weight_grams"],
         )

@@ -3,7 +3,11 @@
 There are two kinds of callers. A service calls on its own behalf and proves itself by the SPIFFE id in its
 client certificate; only methods that list it under `services` admit it. A user calls through the edge, which
 passes on the user's token; `anyone`, `customer`, `staff` and `owner` say which users are admitted. One
-alternative that matches is enough, and whatever is not declared is refused.
+alternative that matches is enough, and whatever is not declared is refused; so are guests, who have a token
+but no account, unless the policy says `guests`.
+
+Staff is admitted as such by its roles (`stoa_contracts.roles`). Who is staff of another kind is a customer
+like any other: what a use case lets staff do, it lets those whom the method's policy admits as staff.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -18,11 +22,11 @@ from google.protobuf.message import Message
 
 from stoa.auth.v1 import policy_pb2
 from stoa_chassis.errors import PermissionDenied
-from stoa_chassis.ids import same_id
+from stoa_chassis.ids import is_id, same_id
 from stoa_chassis.status import CallContext
 from stoa_chassis.tokens import TokenInvalid, TokenMissing, TokenVerifier
+from stoa_contracts.roles import ADMIN, STAFF, STAFF_ROLES, is_admitted
 
-STAFF = "staff"
 EDGE = "edge"
 
 
@@ -40,6 +44,24 @@ class StaffOnly(PermissionDenied):
     """Only staff may do this."""
 
     reason = "STAFF_ONLY"
+
+
+class RoleNeeded(PermissionDenied):
+    """Only staff with other roles than the caller's may do this."""
+
+    reason = "ROLE_NEEDED"
+
+
+class AccountNeeded(PermissionDenied):
+    """Guests may not do this."""
+
+    reason = "ACCOUNT_NEEDED"
+
+
+class SubjectUnusable(PermissionDenied):
+    """The token's issuer gives its users other ids than UUIDs, so nothing here can be theirs."""
+
+    reason = "SUBJECT_UNUSABLE"
 
 
 class ServiceNotAllowed(PermissionDenied):
@@ -64,24 +86,42 @@ class PeerUnknown(PermissionDenied):
 class Principal:
     """The caller: a user (`subject`, `roles`), a service (`service`), or nobody known (all empty).
 
-    `session_id` is that of the sign-in which a user's token goes back to, or "" if the issuer names none.
+    `session_id` is that of the sign-in which a user's token goes back to, or "" if the issuer names none. A
+    guest is a user without an account. `acts_as_staff` says that the called method's policy admits the user
+    as staff, which not every policy does with all staff.
     """
 
     subject: str | None = None
     roles: frozenset[str] = frozenset()
     service: str | None = None
     session_id: str = ""
+    is_guest: bool = False
+    acts_as_staff: bool = False
 
     @property
     def is_staff(self) -> bool:
-        """Tell whether the caller is a user with the role staff."""
+        """Tell whether the caller is a user with the role staff, of whatever kind."""
         return STAFF in self.roles
 
     @property
+    def is_admin(self) -> bool:
+        """Tell whether the caller is staff that may do all that any staff may."""
+        return is_admitted(self.roles, frozenset({ADMIN}))
+
+    @property
     def user_id(self) -> str:
-        """Return the user's id. Raises Unauthenticated if the caller is not a signed-in user."""
+        """Return the user's id, which is a UUID.
+
+        Raises Unauthenticated if the caller is not a signed-in user, and SubjectUnusable if it is one of an
+        issuer whose ids are no UUIDs.
+        """
         if self.subject is None:
             raise TokenMissing("please sign in")
+        if not is_id(self.subject):
+            raise SubjectUnusable(
+                "the subject of the token is not a UUID, as users of this shop have; please sign in with an "
+                "account of the shop"
+            )
         return self.subject
 
     def is_user(self, user_id: str) -> bool:
@@ -99,9 +139,9 @@ class Principal:
     def may_act_for(self, user_id: str) -> bool:
         """Tell whether the caller may see and change what belongs to this user.
 
-        True for the user, for staff, and for a service, which the method's policy has admitted by name.
+        True for the user, and for staff and services that the method's policy has admitted as such.
         """
-        return self.service is not None or self.is_staff or self.is_user(user_id)
+        return self.service is not None or self.acts_as_staff or self.is_user(user_id)
 
 
 NOBODY = Principal()
@@ -132,6 +172,8 @@ class Policy:
     staff: bool
     owner: str
     services: frozenset[str]
+    roles: frozenset[str] = frozenset()
+    guests: bool = False
 
     @classmethod
     def of(cls, method: MethodDescriptor) -> "Policy":
@@ -144,6 +186,8 @@ class Policy:
             declared.HasField("staff"),
             declared.owner,
             frozenset(declared.services),
+            frozenset(declared.staff.roles),
+            declared.guests,
         )
         if not (policy.admits_users or policy.services):
             raise ContractError(f"{method.full_name} has no policy: declare option (stoa.auth.v1.policy)")
@@ -151,6 +195,8 @@ class Policy:
             raise ContractError(
                 f"{method.full_name}: policy owner {policy.owner!r} is not a string field of the request"
             )
+        if unknown := policy.roles - STAFF_ROLES:
+            raise ContractError(f"{method.full_name}: there is no role {min(unknown)!r} of staff")
         if EDGE in policy.services:
             raise ContractError(
                 f"{method.full_name}: the edge speaks for users, it can't be listed as a service"
@@ -161,6 +207,10 @@ class Policy:
     def admits_users(self) -> bool:
         """Tell whether there are users who may call, rather than services alone."""
         return bool(self.anyone or self.customer or self.staff or self.owner)
+
+    def admits_as_staff(self, roles: frozenset[str]) -> bool:
+        """Tell whether a user with these roles is admitted as staff."""
+        return self.staff and is_admitted(roles, self.roles)
 
 
 # How the service at the other end of a connection is known, given the call and its metadata: its name, or
@@ -220,13 +270,15 @@ class Authorizer:
         elif not policy.admits_users:
             raise ServicesOnly("only services may call this")
         else:
-            principal = await self._user(metadata.get("authorization"))
+            principal = await self._user(policy, metadata.get("authorization"))
             if principal is NOBODY and not policy.anyone:
                 raise TokenMissing("please sign in")
+            if principal.is_guest and not (policy.guests or policy.anyone):
+                raise AccountNeeded("this needs an account; please register or sign in")
         _principal.set(principal)
         return principal
 
-    async def _user(self, authorization: str | None) -> Principal:
+    async def _user(self, policy: Policy, authorization: str | None) -> Principal:
         if authorization is None:
             return NOBODY
         scheme, _, token = authorization.partition(" ")
@@ -234,16 +286,22 @@ class Authorizer:
             raise TokenInvalid("the authorization is not a bearer token")
         # A bad token is refused even where none is needed: the client believes to be somebody and is not.
         claims = await self._verifier.verify(token.strip())
-        return Principal(claims.subject, claims.roles, session_id=claims.session_id)
+        return Principal(
+            claims.subject,
+            claims.roles,
+            session_id=claims.session_id,
+            is_guest=claims.is_guest,
+            acts_as_staff=policy.admits_as_staff(claims.roles),
+        )
 
 
 def check_request(policy: Policy, principal: Principal, request: Message) -> None:
-    """Finish the decision, now that the request is known. Raises NotOwner or StaffOnly."""
-    if policy.anyone or policy.customer or principal.service is not None:
-        return
-    if policy.staff and principal.is_staff:
+    """Finish the decision, now that the request is known. Raises NotOwner, StaffOnly or RoleNeeded."""
+    if policy.anyone or policy.customer or principal.service is not None or principal.acts_as_staff:
         return
     if not policy.owner:
+        if principal.is_staff:
+            raise RoleNeeded(f"only staff with the role {' or '.join(sorted(policy.roles))} may do this")
         raise StaffOnly("only staff may do this")
     if not principal.is_user(attrgetter(policy.owner)(request)):
         raise NotOwner(f"{policy.owner} is not yours")

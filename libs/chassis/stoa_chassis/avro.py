@@ -98,7 +98,10 @@ class EventCodec:
         Waits while the registry can't be reached, however long that takes. Raises SchemaNotRegistered.
         """
         self.read(*payloads)
-        schema_ids = await asyncio.gather(*(self._look_up(payload) for payload in payloads))
+        if not payloads:
+            return
+        async with self._registry() as registry:
+            schema_ids = await asyncio.gather(*(self._look_up(registry, payload) for payload in payloads))
         for payload, schema_id in zip(payloads, schema_ids, strict=True):
             self._writer_ids[payload.TOPIC] = schema_id
             self._writer_schemas[schema_id] = self._readable[payload.TOPIC].schema
@@ -161,15 +164,14 @@ class EventCodec:
         except Exception as error:  # fastavro raises whatever the broken bytes lead it to
             raise UndecodableMessage(f"not a record of schema {schema_id}: {error!r}") from error
 
-    async def _look_up(self, payload: type[Payload]) -> int:
+    async def _look_up(self, registry: AsyncSchemaRegistryClient, payload: type[Payload]) -> int:
         """Return the id of our schema of a payload, however long the registry takes to come up."""
         subject = f"{payload.TOPIC}-value"
         pause = 0.1
         while True:
             try:
-                async with self._registry() as registry:
-                    found = await registry.lookup_schema(subject, Schema(payload.SCHEMA, "AVRO"))
-                    return cast(int, found.schema_id)
+                found = await registry.lookup_schema(subject, Schema(payload.SCHEMA, "AVRO"))
+                return cast(int, found.schema_id)
             except Exception as error:
                 if _is_refusal(error):
                     raise SchemaNotRegistered(f"{subject}: {error}") from error

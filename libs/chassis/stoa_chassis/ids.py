@@ -10,6 +10,15 @@ def new_id() -> uuid.UUID:
     return uuid.UUID(int=uuid_utils.uuid7().int)
 
 
+def is_id(text: str) -> bool:
+    """Tell whether a text is a UUID."""
+    try:
+        uuid.UUID(text)
+    except ValueError:
+        return False
+    return True
+
+
 def same_id(one: str, other: str) -> bool:
     """Tell whether two texts name the same thing: as UUIDs, whose case says nothing (RFC 9562).
 

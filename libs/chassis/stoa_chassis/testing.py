@@ -36,13 +36,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from stoa_chassis.auth import EDGE, STAFF, Authorizer, certificate_identity
+from stoa_chassis.auth import EDGE, Authorizer, certificate_identity
 from stoa_chassis.breaker import Breaker
 from stoa_chassis.clients import ClientChannel
 from stoa_chassis.ids import new_id
 from stoa_chassis.server import RpcServer
 from stoa_chassis.tls import CertificateFolder
 from stoa_chassis.tokens import StaticKeys, TokenVerifier
+from stoa_contracts.roles import ADMIN, STAFF
 
 SPIFFE_PREFIX = "spiffe://stoa.local/ns/stoa/sa/"
 ISSUER = AUDIENCE = "stoa"
@@ -79,16 +80,29 @@ class TokenMint:
         key: Mapping[str, Any] = algorithm.to_jwk(self._key.public_key(), as_dict=True)
         return {"keys": [{**key, "kid": self._kid, "use": "sig", "alg": "ES256"}]}
 
-    def token(self, user_id: str, *, staff: bool = False, ttl: float = 900, **claims: Any) -> str:
-        """Return a token of a user; `claims` replace or add to the usual ones."""
+    def token(
+        self,
+        user_id: str,
+        *,
+        staff: bool = False,
+        staff_roles: tuple[str, ...] = (),
+        ttl: float = 900,
+        **claims: Any,
+    ) -> str:
+        """Return a token of a user; `claims` replace or add to the usual ones.
+
+        `staff` makes it one of an admin, `staff_roles` one of staff with these roles.
+        """
         now = time.time()
+        if staff:
+            staff_roles = (*staff_roles, ADMIN)
         payload = {
             "iss": ISSUER,
             "aud": AUDIENCE,
             "sub": user_id,
             "iat": int(now),
             "exp": now + ttl,
-            "roles": ["customer", STAFF] if staff else ["customer"],
+            "roles": ["customer", *([STAFF, *staff_roles] if staff_roles else [])],
         }
         return jwt.encode(payload | claims, self._key, "ES256", {"kid": self._kid})
 
@@ -145,16 +159,19 @@ class InProcessServer:
         *,
         as_user: object = None,
         staff: bool = False,
+        staff_roles: tuple[str, ...] = (),
+        guest: bool = False,
         as_service: str | None = None,
         token: str | None = None,
         metadata: tuple[tuple[str, str], ...] = (),
     ) -> _Stub:
         """Return a stub that calls as somebody: a user through the edge, a service, or nobody in particular.
 
-        `token` is sent as it is, for tests of tokens that are not right; `metadata` is what else is sent.
+        A user may be an admin (`staff`), staff with some roles, or a guest. `token` is sent as it is, for
+        tests of tokens that are not right; `metadata` is what else is sent.
         """
         if as_user is not None:
-            token = self.mint.token(str(as_user), staff=staff)
+            token = self.mint.token(str(as_user), staff=staff, staff_roles=staff_roles, guest=guest)
         channel = ClientChannel(
             self.name,
             self.target,

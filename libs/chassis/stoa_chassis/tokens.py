@@ -56,6 +56,7 @@ class Claims:
     subject: str
     roles: frozenset[str]
     session_id: str = ""
+    is_guest: bool = False
 
 
 class KeySource(Protocol):
@@ -169,7 +170,14 @@ class TokenVerifier:
         roles = payload.get("roles", [])
         if not payload["sub"] or not isinstance(roles, list):
             raise TokenInvalid("the token is not valid")
-        claims = Claims(payload["sub"], frozenset(str(role) for role in roles), str(payload.get("sid") or ""))
+        is_guest = bool(payload.get("guest"))
+        claims = Claims(
+            payload["sub"],
+            # Whoever else the issuer says that a guest is: without an account nobody is staff.
+            frozenset() if is_guest else frozenset(str(role) for role in roles),
+            str(payload.get("sid") or ""),
+            is_guest,
+        )
         return _Good(float(payload["exp"]) + self._leeway, kid, claims)
 
 

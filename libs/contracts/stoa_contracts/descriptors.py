@@ -32,6 +32,8 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
+from stoa_contracts.roles import STAFF, STAFF_ROLES, is_admitted
+
 DESCRIPTORS = Path(__file__).with_name("stoa.binpb")
 """The descriptor set of all contracts, imports included."""
 
@@ -57,11 +59,21 @@ class Policy:
     staff: bool = False
     owner: str = ""
     services: tuple[str, ...] = ()
+    roles: frozenset[str] = frozenset()
+    """Which staff; empty: all of it."""
+    guests: bool = False
+    """Whether `customer` and `owner` mean guests too."""
 
     @property
     def alternatives(self) -> frozenset[str]:
         """The names of those that admit somebody."""
-        return frozenset(name for name, value in vars(self).items() if value)
+        return frozenset(
+            name for name in ("anyone", "customer", "staff", "owner", "services") if getattr(self, name)
+        )
+
+    def admits_staff(self, *roles: str) -> bool:
+        """Tell whether staff with these roles is admitted as such, whoever they are besides."""
+        return self.staff and is_admitted(frozenset({STAFF, *roles}), self.roles)
 
 
 @dataclass(frozen=True)
@@ -265,18 +277,29 @@ class Contracts:
             doc=doc,
             proto=method,
             service=file.package.removeprefix("stoa.").partition(".")[0],
-            policy=_policy(self.option(method, "stoa.auth.v1.policy")),
+            policy=_policy(name, self.option(method, "stoa.auth.v1.policy")),
             routes=_routes(name, self.option(method, "google.api.http")),
             request=self._pool.FindMessageTypeByName(method.input_type.removeprefix(".")),
             response=self._pool.FindMessageTypeByName(method.output_type.removeprefix(".")),
         )
 
 
-def _policy(declared: Any) -> Policy | None:
+def _policy(name: str, declared: Any) -> Policy | None:
     if declared is None:
         return None
     admits = {name: declared.HasField(name) for name in ("anyone", "customer", "staff")}
-    return Policy(**admits, owner=declared.owner, services=tuple(declared.services))
+    roles = frozenset(declared.staff.roles)
+    if unknown := roles - STAFF_ROLES:
+        raise InvalidContract(
+            f"{name} admits staff with the role {min(unknown)!r}; there are {', '.join(sorted(STAFF_ROLES))}"
+        )
+    return Policy(
+        **admits,
+        owner=declared.owner,
+        services=tuple(declared.services),
+        roles=roles,
+        guests=declared.guests,
+    )
 
 
 def _routes(name: str, rule: Any) -> tuple[Route, ...]:

@@ -8,6 +8,7 @@ import pytest
 from google.api import annotations_pb2
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
+from stoa.auth.v1 import policy_pb2
 from stoa_contracts.descriptors import (
     DESCRIPTORS,
     OPENAPI,
@@ -64,6 +65,24 @@ def test_a_binding_that_no_http_client_could_use_is_refused(files: FileDescripto
     method = file.service[0].method[0]
     method.options.Extensions[annotations_pb2.http].custom.kind = "BREW"
     with pytest.raises(InvalidContract, match=method.name):
+        Contracts(files.file)
+
+
+def test_a_policy_says_which_staff_and_whether_guests_are_meant() -> None:
+    get = rpc(read(), "OrderService.GetOrder").policy
+    assert get is not None
+    assert get.roles == {"support"}
+    assert get.guests
+    assert [get.admits_staff(role) for role in ("support", "admin", "warehouse")] == [True, True, False]
+    assert Policy(staff=True).admits_staff()
+    assert not Policy(customer=True).admits_staff("admin")
+
+
+def test_a_role_that_there_is_not_is_refused(files: FileDescriptorSet) -> None:
+    (file,) = [file for file in files.file if file.name == "stoa/order/v1/order.proto"]
+    (method,) = [method for method in file.service[0].method if method.name == "ListOrders"]
+    method.options.Extensions[policy_pb2.policy].staff.roles.append("janitor")
+    with pytest.raises(InvalidContract, match="ListOrders admits staff with the role 'janitor'; there are"):
         Contracts(files.file)
 
 

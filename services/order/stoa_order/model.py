@@ -4,8 +4,9 @@ An order is event-sourced (Fowler, "Event Sourcing"): each decision appends fact
 is nothing but the facts applied in turn. The events for other services are recorded in `events`.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from enum import StrEnum
@@ -13,10 +14,12 @@ from hashlib import sha256
 from typing import Any, Self
 from uuid import UUID
 
+from stoa_chassis.emails import valid_email
 from stoa_chassis.errors import (
     Aborted,
     AlreadyExists,
     FailedPrecondition,
+    InvalidArgument,
     NotFound,
     Unavailable,
     check_same_request,
@@ -27,13 +30,35 @@ from stoa_events import Address as EventAddress
 from stoa_events import (
     InventoryOutOfStock,
     InventoryReserved,
+    OrderBuyerChanged,
     OrderCancelled,
     OrderConfirmed,
+    OrderDelivered,
     OrderItem,
     OrderPlaced,
+    OrderReturnDecided,
+    OrderReturned,
+    OrderReturnRequested,
+    OrderShipped,
     PaymentFailed,
     PaymentRefunded,
     PaymentSuccessful,
+    ShipmentCreated,
+    ShipmentStatusUpdated,
+)
+from stoa_order.returns import (
+    CAME_BACK,
+    NotReturnable,
+    Purchase,
+    Return,
+    ReturnDecided,
+    ReturnItem,
+    ReturnNotFound,
+    ReturnRequest,
+    ReturnStatus,
+    ReturnWindowClosed,
+    TooManyReturns,
+    quantities,
 )
 
 
@@ -73,8 +98,8 @@ class ForeignCurrency(FailedPrecondition):
     reason = "FOREIGN_CURRENCY"
 
 
-class NotCancellable(FailedPrecondition):
-    """The order is past the point where it can be cancelled."""
+class NotCancellable(Aborted):
+    """The order is past the point where it can be cancelled: the carrier has it."""
 
     reason = "ORDER_NOT_CANCELLABLE"
 
@@ -109,6 +134,7 @@ class Status(StrEnum):
 
 
 _CANCELLABLE = (Status.PENDING, Status.CONFIRMED)  # nothing of it has left the warehouse
+_MOST_RETURNS = 100  # of one order, those that were rejected included
 
 
 class PaymentStatus(StrEnum):
@@ -118,6 +144,54 @@ class PaymentStatus(StrEnum):
     FAILED = "failed"
     PARTIALLY_REFUNDED = "partially_refunded"
     REFUNDED = "refunded"
+
+
+class ShipmentStatus(StrEnum):
+    """What became of the parcel, as shipping tells it."""
+
+    CREATED = "created"
+    IN_TRANSIT = "in_transit"
+    OUT_FOR_DELIVERY = "out_for_delivery"
+    DELIVERED = "delivered"
+    EXCEPTION = "exception"
+    RETURNED = "returned"
+    STOPPED = "stopped"
+
+
+_WITH_CARRIER = (
+    ShipmentStatus.IN_TRANSIT,
+    ShipmentStatus.OUT_FOR_DELIVERY,
+    ShipmentStatus.DELIVERED,
+    ShipmentStatus.RETURNED,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Shipment:
+    """What an order knows of its parcel; `at` is since when, None if only its creation is known."""
+
+    carrier: str
+    tracking_id: str
+    status: ShipmentStatus
+    at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ShipmentStopped:
+    """Shipping answered that no parcel of the order leaves the warehouse, now or later."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShipmentUnderWay:
+    """Shipping answered that the carrier has the parcel."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReturnRefundMade:
+    """Payment answered that a return was refunded, and with how much."""
+
+    return_id: UUID
+    amount: Money
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +205,11 @@ class Address:
     region: str
     postal_code: str
     country: str
+
+    @property
+    def without_person(self) -> "Address":
+        """What the books need of it: the country, which decides about taxes."""
+        return Address("", "", "", "", "", "", self.country)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,12 +297,15 @@ class Tariff:
     shipping: dict[str, Money]
     tax_rate: Decimal
 
-    def amounts(self, lines: Sequence[Line], shipping_method: str) -> Amounts:
-        """Add up what the lines cost when sent so. Tax is rounded half up to the cent.
+    def amounts(self, lines: Sequence[Line], shipping_method: str, quote: Money | None = None) -> Amounts:
+        """Add up what the lines cost when sent so, for what shipping quotes or else for the tariff's price.
 
-        Raises ForeignCurrency if a line is not priced in the currency of the tariff.
+        Tax is rounded half up to the cent. Raises ForeignCurrency if a line is not priced in the currency of
+        the tariff.
         """
         shipping = self.shipping[shipping_method]
+        if quote is not None and quote.currency == shipping.currency:
+            shipping = quote
         for line in lines:
             if line.price.currency != shipping.currency:
                 raise ForeignCurrency(
@@ -238,6 +320,33 @@ class Tariff:
 
 
 @dataclass(frozen=True, slots=True)
+class Contact:
+    """Where, and in which language, a guest is written to about an order; "" of who has an account."""
+
+    email: str = ""
+    locale: str = ""
+
+
+ACCOUNT = Contact()
+"""Who has an account is written to as she chose there."""
+
+
+def check_contact(email: str, locale: str, *, is_guest: bool) -> Contact:
+    """Return how the buyer is written to.
+
+    Raises InvalidArgument if a guest gives no address, or somebody with an account gives one.
+    """
+    if not is_guest:
+        for field_, value in (("email", email), ("locale", locale)):
+            if value:
+                raise InvalidArgument(field_, "must be left out: your account says how to write to you")
+        return ACCOUNT
+    if not email:
+        raise InvalidArgument("email", "is missing: a guest's order needs an address to write to")
+    return Contact(valid_email(email), locale or "en")
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """What a request to place an order asks for, by the names of its fields.
 
@@ -248,10 +357,17 @@ class Request:
     address_id: UUID | None
     shipping_method: str
     payment_token: str
+    email: str = ""
+    locale: str = ""
 
     @classmethod
     def of(
-        cls, order_id: UUID, destination: Address | UUID, shipping_method: str, payment_token: str
+        cls,
+        order_id: UUID,
+        destination: Address | UUID,
+        shipping_method: str,
+        payment_token: str,
+        contact: Contact = ACCOUNT,
     ) -> Self:
         """Return what is asked for with a payment token as it is sent; the order's id salts its digest."""
         return cls(
@@ -259,6 +375,8 @@ class Request:
             destination if isinstance(destination, UUID) else None,
             shipping_method,
             sha256(order_id.bytes + payment_token.encode()).hexdigest(),
+            contact.email,
+            contact.locale,
         )
 
 
@@ -300,6 +418,7 @@ class Placed:
     shipping_address: Address
     shipping_method: str
     request: Request | None = None
+    contact: Contact = ACCOUNT
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,6 +443,93 @@ class Cancelled:
     """The order will not be fulfilled."""
 
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CancellationRequested:
+    """The order shall not be fulfilled, if the parcel can still be stopped."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CancellationDropped:
+    """The parcel could not be stopped: the order goes on."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShipmentChanged:
+    """There is news of the parcel."""
+
+    shipment: Shipment
+
+
+@dataclass(frozen=True, slots=True)
+class Shipped:
+    """The carrier has the parcel."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """The buyer has the parcel, since the carrier's `delivered_at`."""
+
+    delivered_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReturnRequested:
+    """The buyer wants to send something back; `refund` is what it would be worth."""
+
+    return_id: UUID
+    request_id: str
+    items: tuple[ReturnItem, ...]
+    reason: str
+    refund: Money
+
+
+@dataclass(frozen=True, slots=True)
+class ReturnApproved:
+    """A return may come."""
+
+    return_id: UUID
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReturnRejected:
+    """A return is not accepted."""
+
+    return_id: UUID
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReturnReceived:
+    """A return is here, and `refund` is owed for it."""
+
+    return_id: UUID
+    reason: str
+    refund: Money
+
+
+@dataclass(frozen=True, slots=True)
+class ReturnRefunded:
+    """A return was paid back: `amount`, which is less than was owed if others had given money back before."""
+
+    return_id: UUID
+    amount: Money
+
+
+@dataclass(frozen=True, slots=True)
+class BuyerChanged:
+    """A guest's order belongs to an account now."""
+
+    user_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class PersonErased:
+    """Nothing is kept any more that tells who bought: what the facts before told of it is gone from them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,12 +567,43 @@ class OrderView:
     shipping_address: Address
     shipping_method: str
     payment: Payment | None
+    shipment: Shipment | None
+    contact: Contact
+    cancellation: str | None
     history: tuple[StatusChange, ...]
     created_at: datetime
 
 
-Fact = Placed | StockReserved | PaymentSettled | Confirmed | Cancelled
-IntegrationEvent = OrderPlaced | OrderConfirmed | OrderCancelled
+Fact = (
+    Placed
+    | StockReserved
+    | PaymentSettled
+    | Confirmed
+    | Cancelled
+    | CancellationRequested
+    | CancellationDropped
+    | ShipmentChanged
+    | Shipped
+    | Delivered
+    | ReturnRequested
+    | ReturnApproved
+    | ReturnRejected
+    | ReturnReceived
+    | ReturnRefunded
+    | BuyerChanged
+    | PersonErased
+)
+IntegrationEvent = (
+    OrderPlaced
+    | OrderConfirmed
+    | OrderCancelled
+    | OrderShipped
+    | OrderDelivered
+    | OrderReturned
+    | OrderReturnRequested
+    | OrderReturnDecided
+    | OrderBuyerChanged
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -443,7 +680,8 @@ _NOBODY = UUID(int=0)
 class Order:
     """An order. Its methods decide; `changes` is what is new for the event store, `events` for the others.
 
-    `saga` is where its process stands, as it was read or saved.
+    `cancellation` is why it shall be cancelled, while it is not known whether the parcel can be stopped; when
+    it can't, the order is `unstoppable`. `saga` is where its process stands, as it was read or saved.
     """
 
     order_id: UUID
@@ -458,6 +696,13 @@ class Order:
     shipping_method: str = ""
     stock_reserved: bool = False
     payment: Payment | None = None
+    shipment: Shipment | None = None
+    contact: Contact = ACCOUNT
+    cancellation: str | None = None
+    unstoppable: bool = False
+    delivered_at: datetime | None = None
+    returns: tuple[Return, ...] = ()
+    is_erased: bool = False
     history: tuple[StatusChange, ...] = ()
     saga: Saga | None = field(default=None, compare=False)
     changes: list[Recorded] = field(default_factory=list, compare=False)
@@ -484,8 +729,13 @@ class Order:
         shipping_address: Address,
         shipping_method: str,
         now: datetime,
+        contact: Contact = ACCOUNT,
+        access_token: str = "",
     ) -> Self:
-        """Begin an order; it waits for stock, then for its payment."""
+        """Begin an order; it waits for stock, then for its payment.
+
+        `access_token` goes with the mail to a guest, so that she can follow it.
+        """
         order = cls(order_id)
         placed = Placed(
             user_id=user_id,
@@ -495,14 +745,18 @@ class Order:
             shipping_address=shipping_address,
             shipping_method=shipping_method,
             request=request,
+            contact=contact,
         )
         order._record(placed, now)
         order.events.append(
             OrderPlaced(
                 order_id=order.order_id,
                 user_id=user_id,
-                items=tuple(OrderItem(**_item(line)) for line in lines),
+                items=order._items,
                 total_amount=amounts.total,
+                email=contact.email,
+                locale=contact.locale,
+                access_token=access_token,
             )
         )
         return order
@@ -524,9 +778,16 @@ class Order:
             shipping_address=self.shipping_address,
             shipping_method=self.shipping_method,
             payment=self.payment,
+            shipment=self.shipment,
+            contact=self.contact,
+            cancellation=self.cancellation,
             history=self.history,
             created_at=self.created_at,
         )
+
+    @property
+    def _items(self) -> tuple[OrderItem, ...]:
+        return tuple(_item(line, line.quantity) for line in self.lines)
 
     @property
     def is_new(self) -> bool:
@@ -580,7 +841,7 @@ class Order:
                 OrderConfirmed(
                     order_id=self.order_id,
                     user_id=self.user_id,
-                    items=tuple(OrderItem(**_item(line)) for line in self.lines),
+                    items=self._items,
                     total_amount=self.amounts.total,
                     shipping_address=_event_address(self.shipping_address),
                     shipping_method=self.shipping_method,
@@ -599,15 +860,15 @@ class Order:
         """Take note that money was given back.
 
         Without any left an order ends: one that still waits for it will get none, and one that is confirmed
-        is not sent for nothing.
+        is not sent for nothing, if the parcel can still be stopped.
         """
         status = PaymentStatus.REFUNDED if event.fully_refunded else PaymentStatus.PARTIALLY_REFUNDED
         if self.payment and self.payment.status in (status, PaymentStatus.REFUNDED):
             return
         brand, last4 = (self.payment.brand, self.payment.last4) if self.payment else ("", "")
         self._settle(Payment(event.payment_id, status, brand, last4), now)
-        if event.fully_refunded and self.status in _CANCELLABLE:
-            self._cancel("payment refunded", now)
+        if event.fully_refunded:
+            self._begin_to_cancel("payment refunded", now)
 
     def give_up_on_stock(self, now: datetime) -> None:
         """Cancel because inventory did not answer in time."""
@@ -620,16 +881,247 @@ class Order:
             self._cancel("payment timed out", now)
 
     def cancel(self, reason: str, now: datetime) -> None:
-        """Cancel on request. Cancelling twice is the same as once.
+        """Cancel on request; what is confirmed only if the parcel can be stopped, which shipping is asked.
 
-        Raises:
-            NotCancellable: it has left the warehouse.
+        Cancelling twice is the same as once. Raises NotCancellable if the carrier has the parcel.
         """
         if self.status is Status.CANCELLED:
             return
         if self.status not in _CANCELLABLE:
             raise NotCancellable(f"a {self.status} order can't be cancelled")
-        self._cancel(reason, now)
+        self.check_stoppable()
+        self._begin_to_cancel(reason, now)
+
+    def check_stoppable(self) -> None:
+        """Raise NotCancellable if the carrier has the parcel."""
+        if self.unstoppable:
+            raise NotCancellable(
+                "the parcel is on its way already; once it is delivered you can send it back"
+            )
+
+    def _begin_to_cancel(self, reason: str, now: datetime) -> None:
+        if self.status is Status.PENDING:
+            self._cancel(reason, now)
+        elif self.status is Status.CONFIRMED and self.cancellation is None and not self.unstoppable:
+            self._record(CancellationRequested(reason), now)
+
+    # What shipping tells: by its answer when it is asked to stop a parcel, and by its events. Those of one
+    # topic come in order; late ones change nothing.
+
+    def on_shipment_stopped(self, _: ShipmentStopped, now: datetime) -> None:
+        """Cancel, now that no parcel leaves."""
+        if self.status is Status.CONFIRMED and self.cancellation is not None:
+            self._cancel(self.cancellation, now)
+
+    def on_shipment_under_way(self, _: ShipmentUnderWay, now: datetime) -> None:
+        """Go on in spite of the cancellation: the carrier has the parcel."""
+        if self.status is Status.CONFIRMED and self.cancellation is not None:
+            self._record(CancellationDropped(), now)
+
+    def on_shipment_created(self, event: ShipmentCreated, now: datetime) -> None:
+        """Take note of the parcel, unless more is known of it already."""
+        created = Shipment(event.carrier, event.tracking_id, ShipmentStatus.CREATED)
+        known = self.shipment
+        if known is None or (known.status is ShipmentStatus.CREATED and _differs(known, created)):
+            self._record(ShipmentChanged(created), now)
+
+    def on_shipment_status_updated(self, event: ShipmentStatusUpdated, now: datetime) -> None:
+        """Take note of what became of the parcel: the first scan ships the order, the last delivers it.
+
+        What the carrier brings back to the shop is a return of all that there is.
+        """
+        status = ShipmentStatus(event.status)
+        shipment = Shipment(event.carrier, event.tracking_id, status, event.at)
+        known = self.shipment
+        if known is None or known.at is None or known.at < event.at:
+            self._record(ShipmentChanged(shipment), now)
+        if status is ShipmentStatus.STOPPED:
+            self.on_shipment_stopped(ShipmentStopped(), now)  # its answer took long, or was lost
+        elif status in _WITH_CARRIER and self.status is Status.CONFIRMED:
+            self._ship(now)
+        if self.status is Status.SHIPPED and status is ShipmentStatus.DELIVERED:
+            self._record(Delivered(event.at), now)
+            self.events.append(
+                OrderDelivered(
+                    order_id=self.order_id, user_id=self.user_id, items=self._items, delivered_at=event.at
+                )
+            )
+        elif self.status is Status.SHIPPED and status is ShipmentStatus.RETURNED:
+            self._take_back_all(now)
+
+    def _ship(self, now: datetime) -> None:
+        if self.cancellation is not None:
+            self._record(CancellationDropped(), now)
+        self._record(Shipped(), now)
+        self.events.append(OrderShipped(order_id=self.order_id, user_id=self.user_id, items=self._items))
+
+    def _take_back_all(self, now: datetime) -> None:
+        reason = "the carrier could not deliver it"
+        items = tuple(ReturnItem(key, quantity) for key, quantity in self.purchase.quantities.items())
+        back = ReturnRequested(
+            return_id=new_id(),
+            request_id="",
+            items=items,
+            reason=reason,
+            refund=self.purchase.refund({}, items),
+        )
+        self._record(back, now)
+        self._record(ReturnApproved(back.return_id, reason), now)
+        self._receive(self.return_(back.return_id), reason, now)
+
+    # Returns: requested by the buyer, decided by staff, received by the warehouse, refunded by payment.
+
+    @property
+    def purchase(self) -> Purchase:
+        """What was bought, as far as a refund has to know it."""
+        bought: Counter[UUID] = Counter()
+        for line in self.lines:
+            bought[line.variant_id] += line.quantity
+        prices = {line.variant_id: line.price for line in self.lines}
+        return Purchase(bought, prices, self.amounts.shipping, self.amounts.tax)
+
+    def return_(self, return_id: UUID) -> Return:
+        """Return one of the order's returns. Raises ReturnNotFound."""
+        for each in self.returns:
+            if each.return_id == return_id:
+                return each
+        raise ReturnNotFound(f"return {return_id} of order {self.order_id} not found")
+
+    @property
+    def unpaid_returns(self) -> tuple[Return, ...]:
+        """What came back and is still to be refunded."""
+        return tuple(each for each in self.returns if each.status is ReturnStatus.RECEIVED)
+
+    def request_return(
+        self, request_id: str, request: ReturnRequest, window: timedelta, now: datetime
+    ) -> Return:
+        """Ask to send items back within `window` of their delivery; the same request id asks once.
+
+        Raises:
+            NotReturnable, ReturnWindowClosed, TooManyReturns: see stoa_order.returns.
+            InvalidArgument: something is not in the order, or not so many of it.
+            RequestIdReused: something else is asked for.
+        """
+        for each in self.returns:
+            if each.request_id == request_id:
+                check_same_request(each.request, request)
+                return each
+        if self.delivered_at is None:
+            raise NotReturnable(f"a {self.status} order can't be sent back, only one that was delivered")
+        if now > (closed := self.delivered_at + window):
+            raise ReturnWindowClosed(
+                f"the order could be sent back until {closed:%Y-%m-%d}",
+                metadata={"until": closed.isoformat()},
+            )
+        if len(self.returns) >= _MOST_RETURNS:
+            raise TooManyReturns(f"an order has at most {_MOST_RETURNS} returns")
+        open_ = quantities(
+            item for each in self.returns if each.status is not ReturnStatus.REJECTED for item in each.items
+        )
+        self.purchase.check(request.items, open_)
+        requested = ReturnRequested(
+            return_id=new_id(),
+            request_id=request_id,
+            items=request.items,
+            reason=request.reason,
+            refund=self.purchase.refund(open_, request.items),
+        )
+        self._record(requested, now)
+        made = self.return_(requested.return_id)
+        self.events.append(OrderReturnRequested(**self._told(made), reason=made.reason))
+        return made
+
+    def approve_return(self, return_id: UUID, reason: str, now: datetime) -> Return:
+        """Let a return come. Raises ReturnNotFound, and ReturnDecided if it was rejected."""
+        known = self.return_(return_id)
+        if known.status is ReturnStatus.REQUESTED:
+            self._record(ReturnApproved(return_id, reason), now)
+            self._tell_decision(return_id)
+        elif known.status is ReturnStatus.REJECTED:
+            raise _not_open(known, "approved")
+        return self.return_(return_id)
+
+    def reject_return(self, return_id: UUID, reason: str, now: datetime) -> Return:
+        """Refuse a return. Raises ReturnNotFound, and ReturnDecided if it was received."""
+        known = self.return_(return_id)
+        if known.status in (ReturnStatus.REQUESTED, ReturnStatus.APPROVED):
+            self._record(ReturnRejected(return_id, reason), now)
+            self._tell_decision(return_id)
+        elif known.status is not ReturnStatus.REJECTED:
+            raise _not_open(known, "rejected")
+        return self.return_(return_id)
+
+    def receive_return(self, return_id: UUID, reason: str, now: datetime) -> Return:
+        """Take note that a return is here; it is refunded then.
+
+        Raises ReturnNotFound, and ReturnDecided unless it was approved.
+        """
+        known = self.return_(return_id)
+        if known.status is ReturnStatus.APPROVED:
+            self._receive(known, reason, now)
+        elif known.status not in CAME_BACK:
+            raise _not_open(known, "received")
+        return self.return_(return_id)
+
+    def on_return_refunded(self, made: ReturnRefundMade, now: datetime) -> None:
+        """Take note that a return was paid back."""
+        if self.return_(made.return_id).status is ReturnStatus.RECEIVED:
+            self._record(ReturnRefunded(made.return_id, made.amount), now)
+
+    def _receive(self, known: Return, reason: str, now: datetime) -> None:
+        before = quantities(item for each in self.returns if each.status in CAME_BACK for item in each.items)
+        refund = self.purchase.refund(before, known.items)
+        self._record(ReturnReceived(known.return_id, reason, refund), now)
+        self.events.append(
+            OrderReturned(
+                order_id=self.order_id,
+                user_id=self.user_id,
+                items=self._items_of(known),
+                return_id=known.return_id,
+                refund_amount=refund,
+            )
+        )
+
+    def _tell_decision(self, return_id: UUID) -> None:
+        decided = self.return_(return_id)
+        self.events.append(OrderReturnDecided(**self._told(decided), reason=decided.decision))
+
+    def _told(self, made: Return) -> dict[str, Any]:
+        return {
+            "order_id": self.order_id,
+            "user_id": self.user_id,
+            "return_id": made.return_id,
+            "status": made.status.value,
+            "items": self._items_of(made),
+            "refund_amount": made.refund,
+        }
+
+    def _items_of(self, made: Return) -> tuple[OrderItem, ...]:
+        lines = {line.variant_id: line for line in self.lines}
+        return tuple(_item(lines[item.variant_id], item.quantity) for item in made.items)
+
+    # Whose order it is.
+
+    def change_buyer(self, user_id: UUID, now: datetime) -> None:
+        """Let an order that a guest placed belong to an account, which is written to from then on."""
+        if user_id != self.user_id:
+            guest_id = self.user_id
+            self._record(BuyerChanged(user_id), now)
+            self.events.append(
+                OrderBuyerChanged(order_id=self.order_id, guest_id=guest_id, user_id=self.user_id)
+            )
+
+    def erase_person(self, now: datetime) -> None:
+        """Forget who bought, and where it went.
+
+        One that is pending is cancelled, since nobody would know where to send it; what is confirmed is with
+        shipping, which has been told.
+        """
+        if self.is_erased:
+            return
+        if self.status is Status.PENDING:
+            self._cancel("the account was deleted", now)
+        self._record(PersonErased(), now)
 
     def _cancel(self, reason: str, now: datetime) -> None:
         self._record(Cancelled(reason), now)
@@ -637,7 +1129,7 @@ class Order:
             OrderCancelled(
                 order_id=self.order_id,
                 user_id=self.user_id,
-                items=tuple(OrderItem(**_item(line)) for line in self.lines),
+                items=self._items,
                 total_amount=self.amounts.total,
                 reason=reason,
             )
@@ -662,6 +1154,7 @@ class Order:
                 self.amounts = placed.amounts
                 self.shipping_address = placed.shipping_address
                 self.shipping_method = placed.shipping_method
+                self.contact = placed.contact
                 self._enter(Status.PENDING, "", recorded.at)
             case StockReserved():
                 self.stock_reserved = True
@@ -670,20 +1163,100 @@ class Order:
             case Confirmed():
                 self._enter(Status.CONFIRMED, "", recorded.at)
             case Cancelled(reason):
+                self.cancellation = None
                 self._enter(Status.CANCELLED, reason, recorded.at)
+            case CancellationRequested(reason):
+                self.cancellation = reason
+            case CancellationDropped():
+                self.cancellation = None
+                self.unstoppable = True
+            case ShipmentChanged(shipment):
+                self.shipment = shipment
+            case Shipped():
+                self._enter(Status.SHIPPED, "", recorded.at)
+            case Delivered(delivered_at):
+                self.delivered_at = delivered_at
+                self._enter(Status.DELIVERED, "", recorded.at)
+            case BuyerChanged(user_id):
+                # The account may have sent the same request id.
+                self.request_id = f"{self.user_id}/{self.request_id}"
+                self.user_id = user_id
+                self.contact = ACCOUNT
+            case PersonErased():
+                self._forget_person()
+            case fact:
+                self._apply_return(fact, recorded.at)
+
+    def _apply_return(
+        self,
+        fact: ReturnRequested | ReturnApproved | ReturnRejected | ReturnReceived | ReturnRefunded,
+        at: datetime,
+    ) -> None:
+        match fact:
+            case ReturnRequested():
+                made = Return(
+                    return_id=fact.return_id,
+                    request_id=fact.request_id,
+                    status=ReturnStatus.REQUESTED,
+                    items=fact.items,
+                    reason=fact.reason,
+                    refund=fact.refund,
+                    created_at=at,
+                )
+                self.returns = (*self.returns, made)
+            case ReturnApproved(return_id, reason):
+                self._change_return(return_id, status=ReturnStatus.APPROVED, decision=reason)
+            case ReturnRejected(return_id, reason):
+                self._change_return(return_id, status=ReturnStatus.REJECTED, decision=reason)
+            case ReturnReceived(return_id, reason, refund):
+                decision = reason or self.return_(return_id).decision
+                self._change_return(return_id, status=ReturnStatus.RECEIVED, decision=decision, refund=refund)
+                back = quantities(
+                    item for each in self.returns if each.status in CAME_BACK for item in each.items
+                )
+                if back == self.purchase.quantities:
+                    self._enter(Status.RETURNED, "", at)
+            case ReturnRefunded(return_id, amount):
+                self._change_return(return_id, status=ReturnStatus.REFUNDED, refund=amount)
+
+    def _change_return(self, return_id: UUID, **changes: Any) -> None:
+        self.returns = tuple(
+            replace(each, **changes) if each.return_id == return_id else each for each in self.returns
+        )
+
+    def _forget_person(self) -> None:
+        self.is_erased = True
+        self.shipping_address = self.shipping_address.without_person
+        self.request = None
+        self.contact = ACCOUNT
+        if self.cancellation is not None:
+            self.cancellation = ""
+        self.history = tuple(replace(change, reason="") for change in self.history)
+        self.returns = tuple(replace(each, reason="", decision="") for each in self.returns)
 
     def _enter(self, status: Status, reason: str, at: datetime) -> None:
         self.status = status
         self.history = (*self.history, StatusChange(status, reason, at))
 
 
-def _item(line: Line) -> dict[str, Any]:
-    return {
-        "product_id": line.product_id,
-        "variant_id": line.variant_id,
-        "quantity": line.quantity,
-        "price": line.price,
-    }
+def _item(line: Line, quantity: int) -> OrderItem:
+    return OrderItem(
+        product_id=line.product_id,
+        variant_id=line.variant_id,
+        quantity=quantity,
+        price=line.price,
+        name=line.name,
+    )
+
+
+def _differs(known: Shipment, other: Shipment) -> bool:
+    return (known.carrier, known.tracking_id) != (other.carrier, other.tracking_id)
+
+
+def _not_open(known: Return, wanted: str) -> ReturnDecided:
+    return ReturnDecided(
+        f"a return that is {known.status} can't be {wanted}", metadata={"status": known.status.value}
+    )
 
 
 def _event_address(address: Address) -> EventAddress:

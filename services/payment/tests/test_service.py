@@ -414,7 +414,7 @@ async def test_a_payment_that_nothing_asked_for_by_name_gets_a_correlation_id_of
 async def test_only_the_payer_and_staff_see_a_payment(payments: Payments) -> None:
     order = an_order()
     payment = await payments.process(order)
-    for allowed in (Principal(str(order.user_id)), Principal(str(uuid4()), frozenset({"staff"}))):
+    for allowed in (Principal(str(order.user_id)), Principal(str(uuid4()), acts_as_staff=True)):
         assert (await payments.get(payment.payment_id, allowed)).order_id == order.order_id
     with pytest.raises(PaymentNotFound):
         await payments.get(payment.payment_id, Principal(str(uuid4())))

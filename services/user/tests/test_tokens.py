@@ -13,7 +13,8 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from stoa_user.model import STAFF, PublicKey, User
+from stoa_contracts.roles import STAFF
+from stoa_user.model import PublicKey, User
 from stoa_user.tokens import JwtIssuer, KeyUnusable, public_key
 
 NOW = datetime.now(UTC).replace(microsecond=0)

@@ -97,6 +97,7 @@ def _variants(
     base = Decimal(int(random.triangular(cheapest, dearest, cheapest))) + random.choice(
         [Decimal("0"), Decimal("0.50"), Decimal("0.90")]
     )
+    weight = _weight(shelf, name)
     for values in combinations(*offered):
         step = offered[-1].index(values[-1]) * Decimal(shelf.get("step", 0))
         yield {
@@ -104,7 +105,14 @@ def _variants(
             "attributes": dict(zip(attributes, values, strict=True)),
             "price": money(base + step, currency),
             "images": [f"/media/demo/{slug(name)}.jpg"],
+            "weight_grams": weight,
         }
+
+
+def _weight(shelf: dict[str, Any], name: str) -> int:
+    """Weigh a product: to ten grams, and by dice of its own, so that nothing else of the catalogue moves."""
+    lightest, heaviest = shelf["weight"]
+    return Random(f"weight/{name}").randrange(lightest, heaviest + 1, 10)
 
 
 def _some(random: Random, values: Sequence[str], count: int) -> list[str]:

@@ -10,6 +10,7 @@ import yaml
 from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto, FileDescriptorProto
 
 from stoa_contracts.descriptors import Contracts, InvalidContract, Policy, Route, Rpc, RpcService, Type
+from stoa_contracts.roles import ADMIN
 from stoa_tools.gen.errors import GenerationFailed
 from stoa_tools.gen.json_schema import OUTPUT_ONLY, Schema, Schemas
 
@@ -185,13 +186,18 @@ def _callers(policy: Policy | None) -> str:
     callers = []
     if policy.anyone:
         callers.append("anyone")
+    guests = ", a guest too" if policy.guests else ""
     if policy.customer:
-        callers.append("any signed-in user")
+        callers.append(f"any signed-in user{guests}")
     if policy.owner:
-        callers.append(f"the user whose id is `{policy.owner}`")
+        callers.append(f"the user whose id is `{policy.owner}`{guests}")
     if policy.staff:
-        callers.append("staff")
-    return f"Who may call it: {', '.join(callers)}." if callers else ""
+        callers.append(f"staff with the role {' or '.join(_roles(policy))}" if policy.roles else "staff")
+    return f"Who may call it: {'; '.join(callers)}." if callers else ""
+
+
+def _roles(policy: Policy) -> list[str]:
+    return [f"`{role}`" for role in (*sorted(policy.roles - {ADMIN}), ADMIN)]
 
 
 class _Dumper(yaml.SafeDumper):

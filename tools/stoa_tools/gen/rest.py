@@ -49,7 +49,7 @@ class _Operation:
     in_path: list[str]
     query: list[_Field]
     body: str  # the TypedDict whose keys are the keyword arguments; empty: none
-    answer: str  # its annotation; None: the answer has no content
+    answer: str  # its annotation; None: the answer has no content; bytes: it is a file, not JSON
 
     @property
     def method(self) -> str:
@@ -126,11 +126,14 @@ def _operations(paths: Schema) -> Iterator[_Operation]:
                     if each["in"] == "query"
                 ],
                 _annotation(body[_JSON]["schema"]) if "requestBody" in operation else "",
-                _answer(operation["responses"]["200"]["content"][_JSON]["schema"]),
+                _answer(operation["responses"]["200"]["content"]),
             )
 
 
-def _answer(schema: Schema) -> str:
+def _answer(content: Schema) -> str:
+    if _JSON not in content:
+        return "bytes"
+    schema = content[_JSON]["schema"]
     return "None" if schema == {"type": "object"} else _annotation(schema)
 
 

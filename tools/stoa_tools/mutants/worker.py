@@ -162,7 +162,7 @@ def _run(task: Task) -> int:
     files = [test.partition("::")[0] for test in task.chosen]
     code = pytest.main(
         [
-            *("-q", "-p", "no:cacheprovider", "-m", "not stack and not slow and not upgrade"),
+            *("-q", "-p", "no:cacheprovider", "-m", "not stack and not slow"),
             *([] if watch else ["-x"]),
             *(dict.fromkeys(files) if files else task.folders),
         ],

@@ -35,22 +35,31 @@ ANN, BOB = "ann", "bob"
 MINE = EchoRequest(user_id=ANN, thing=Thing(owner_id=ANN))
 NOBODYS: dict[str, Any] = {}
 A_USER: dict[str, Any] = {"as_user": ANN}
-STAFF: dict[str, Any] = {"as_user": BOB, "staff": True}
+GUEST: dict[str, Any] = {"as_user": ANN, "guest": True}
+CATALOGUE: dict[str, Any] = {"as_user": BOB, "staff_roles": ("catalogue",)}
+WAREHOUSE: dict[str, Any] = {"as_user": BOB, "staff_roles": ("warehouse",)}
+ADMIN: dict[str, Any] = {"as_user": BOB, "staff_roles": ("admin",)}
 ORDER: dict[str, Any] = {"as_service": "order"}
 SEARCH: dict[str, Any] = {"as_service": "search"}
-MATRIX = {
-    # method: what nobody, Ann, a member of staff, the order service and the search service get
-    "Anyone": ("ok", "ok", "ok", "SERVICE_NOT_ALLOWED", "SERVICE_NOT_ALLOWED"),
-    "Customer": ("TOKEN_MISSING", "ok", "ok", "SERVICE_NOT_ALLOWED", "SERVICE_NOT_ALLOWED"),
-    "Staff": ("TOKEN_MISSING", "STAFF_ONLY", "ok", "SERVICE_NOT_ALLOWED", "SERVICE_NOT_ALLOWED"),
-    "Owner": ("TOKEN_MISSING", "ok", "NOT_OWNER", "SERVICE_NOT_ALLOWED", "SERVICE_NOT_ALLOWED"),
-    "NestedOwner": ("TOKEN_MISSING", "ok", "NOT_OWNER", "SERVICE_NOT_ALLOWED", "SERVICE_NOT_ALLOWED"),
-    "OwnerOrStaff": ("TOKEN_MISSING", "ok", "ok", "ok", "SERVICE_NOT_ALLOWED"),
-    "Internal": ("SERVICES_ONLY", "SERVICES_ONLY", "SERVICES_ONLY", "ok", "SERVICE_NOT_ALLOWED"),
+OK, NO_TOKEN, NO_ACCOUNT, NOT_OWN = "ok", "TOKEN_MISSING", "ACCOUNT_NEEDED", "NOT_OWNER"
+USERS = {
+    # method: what nobody, Ann, Ann as a guest, and staff of the catalogue, of the warehouse and an admin get
+    "Anyone": (OK, OK, OK, OK, OK, OK),
+    "Customer": (NO_TOKEN, OK, NO_ACCOUNT, OK, OK, OK),
+    "CustomerOrWarehouse": (NO_TOKEN, OK, OK, OK, OK, OK),
+    "Staff": (NO_TOKEN, "STAFF_ONLY", NO_ACCOUNT, OK, OK, OK),
+    "Warehouse": (NO_TOKEN, "STAFF_ONLY", NO_ACCOUNT, "ROLE_NEEDED", OK, OK),
+    "Owner": (NO_TOKEN, OK, NO_ACCOUNT, NOT_OWN, NOT_OWN, NOT_OWN),
+    "NestedOwner": (NO_TOKEN, OK, NO_ACCOUNT, NOT_OWN, NOT_OWN, NOT_OWN),
+    "GuestOwner": (NO_TOKEN, OK, OK, NOT_OWN, NOT_OWN, NOT_OWN),
+    "OwnerOrStaff": (NO_TOKEN, OK, NO_ACCOUNT, OK, OK, OK),
+    "Internal": ("SERVICES_ONLY",) * 6,
 }
+SERVICES = {"OwnerOrStaff": (OK, "SERVICE_NOT_ALLOWED"), "Internal": (OK, "SERVICE_NOT_ALLOWED")}
+"""What the order service and the search service get; all else is for users alone."""
 
 
-@pytest.mark.parametrize("method", MATRIX)
+@pytest.mark.parametrize("method", USERS)
 async def test_a_method_admits_exactly_whom_its_policy_names(echo: InProcessServer, method: str) -> None:
     async def outcome(caller: dict[str, Any]) -> tuple[str, Code]:
         try:
@@ -59,9 +68,55 @@ async def test_a_method_admits_exactly_whom_its_policy_names(echo: InProcessServ
             return error.reason, error.code
         return "ok", Code.OK
 
-    got = [await outcome(caller) for caller in (NOBODYS, A_USER, STAFF, ORDER, SEARCH)]
-    code = {"ok": Code.OK, "TOKEN_MISSING": Code.UNAUTHENTICATED}
-    assert got == [(reason, code.get(reason, Code.PERMISSION_DENIED)) for reason in MATRIX[method]]
+    callers = (NOBODYS, A_USER, GUEST, CATALOGUE, WAREHOUSE, ADMIN, ORDER, SEARCH)
+    expected = (*USERS[method], *SERVICES.get(method, ("SERVICE_NOT_ALLOWED",) * 2))
+    code = {OK: Code.OK, NO_TOKEN: Code.UNAUTHENTICATED}
+    assert [await outcome(caller) for caller in callers] == [
+        (reason, code.get(reason, Code.PERMISSION_DENIED)) for reason in expected
+    ]
+
+
+async def test_staff_that_is_admitted_as_a_customer_acts_for_nobody_else(echo: InProcessServer) -> None:
+    async def acts_for_another(caller: dict[str, Any]) -> str:
+        stub = echo.stub(EchoStub, **caller)
+        return str((await stub.CustomerOrWarehouse(EchoRequest(text="for-another"))).text)
+
+    assert [await acts_for_another(caller) for caller in (A_USER, GUEST, CATALOGUE)] == ["False"] * 3
+    assert [await acts_for_another(caller) for caller in (WAREHOUSE, ADMIN)] == ["True"] * 2
+
+
+async def test_who_lacks_a_role_is_told_which(echo: InProcessServer) -> None:
+    with pytest.raises(RemoteError, match="only staff with the role support or warehouse may do this"):
+        await echo.stub(EchoStub, **CATALOGUE).Warehouse(MINE)
+
+
+@pytest.mark.parametrize("roles", [["warehouse"], ["admin"], ["staff"]])
+async def test_a_role_alone_makes_nobody_staff(echo: InProcessServer, roles: list[str]) -> None:
+    with pytest.raises(RemoteError) as refused:
+        await echo.stub(EchoStub, token=echo.mint.token(ANN, roles=roles)).Warehouse(MINE)
+    assert refused.value.code is Code.PERMISSION_DENIED
+
+
+@pytest.mark.parametrize("guest", [True, "true", 1])
+async def test_a_guest_is_never_staff_whatever_else_the_token_says(
+    echo: InProcessServer, guest: object
+) -> None:
+    token = echo.mint.token(ANN, staff=True, guest=guest)
+    for method in ("Staff", "Warehouse", "OwnerOrStaff"):
+        with pytest.raises(RemoteError) as refused:
+            await getattr(echo.stub(EchoStub, token=token), method)(MINE)
+        assert refused.value.reason == "ACCOUNT_NEEDED"
+
+
+async def test_a_subject_that_is_no_uuid_is_refused_where_a_user_of_the_shop_is_needed(
+    echo: InProcessServer,
+) -> None:
+    with pytest.raises(RemoteError, match="is not a UUID") as refused:
+        await echo.stub(EchoStub, as_user="auth0|ann").Customer(EchoRequest(text="whose"))
+    assert (refused.value.code, refused.value.reason) == (Code.PERMISSION_DENIED, "SUBJECT_UNUSABLE")
+    user_id = str(new_id())
+    answer = await echo.stub(EchoStub, as_user=user_id).Customer(EchoRequest(text="whose"))
+    assert answer.text == user_id
 
 
 async def test_an_owner_must_be_named_in_full(echo: InProcessServer) -> None:
@@ -196,6 +251,7 @@ def test_a_sidecar_names_the_nearest_peer() -> None:
     [
         ("Unguarded", "chassis_example.Unguarded.Forgotten has no policy"),
         ("WrongOwner", "chassis_example.WrongOwner.Misspelt: policy owner 'userid' is not a string field"),
+        ("UnknownRole", "chassis_example.UnknownRole.Misspelt: there is no role 'catalog' of staff"),
         ("EdgeAsService", "chassis_example.EdgeAsService.Listed: the edge speaks for users"),
         ("Broken", "chassis_example.BrokenRequest"),
         ("Upload", "chassis_example.Upload.Send: streams from a client are not supported"),
@@ -234,7 +290,8 @@ def test_who_may_act_for_a_user() -> None:
     assert not Principal(ANN).may_act_for(BOB)
     user_id = str(new_id())
     assert Principal(user_id).may_act_for(user_id.upper())
-    assert Principal(ANN, frozenset({"staff"})).may_act_for(BOB)
+    assert Principal(ANN, acts_as_staff=True).may_act_for(BOB)
+    assert not Principal(ANN, frozenset({"staff", "catalogue"})).may_act_for(BOB)
     assert Principal(service="order").may_act_for(BOB)
     assert not NOBODY.may_act_for(ANN)
     with pytest.raises(Unauthenticated):

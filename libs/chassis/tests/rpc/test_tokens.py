@@ -290,8 +290,11 @@ def decodings(monkeypatch: pytest.MonkeyPatch) -> Decodings:
 async def test_a_token_says_who_with_what_roles_and_in_which_session() -> None:
     mint = TokenMint()
     check = against(mint.jwks)
-    assert await check.verify(mint.token("ann", staff=True, sid="s1")) == Claims(
-        "ann", frozenset({"customer", "staff"}), "s1"
+    assert await check.verify(mint.token("ann", staff_roles=("warehouse",), sid="s1")) == Claims(
+        "ann", frozenset({"customer", "staff", "warehouse"}), "s1"
+    )
+    assert await check.verify(mint.token("ann", staff=True, guest=True)) == Claims(
+        "ann", frozenset(), "", True
     )
     for claims in ({}, {"sid": None}, {"sid": ""}):
         assert (await check.verify(mint.token("ann", jti=str(claims), **claims))).session_id == ""

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19stoa/auth/v1/policy.proto\x12\x0cstoa.auth.v1\x1a google/protobuf/descriptor.proto\"\xfb\x01\n\x06Policy\x12\x33\n\x06\x61nyone\x18\x01 \x01(\x0b\x32\x1b.stoa.auth.v1.Policy.AnyoneR\x06\x61nyone\x12\x39\n\x08\x63ustomer\x18\x02 \x01(\x0b\x32\x1d.stoa.auth.v1.Policy.CustomerR\x08\x63ustomer\x12\x30\n\x05staff\x18\x03 \x01(\x0b\x32\x1a.stoa.auth.v1.Policy.StaffR\x05staff\x12\x14\n\x05owner\x18\x04 \x01(\tR\x05owner\x12\x1a\n\x08services\x18\x05 \x03(\tR\x08services\x1a\x08\n\x06\x41nyone\x1a\n\n\x08\x43ustomer\x1a\x07\n\x05Staff:N\n\x06policy\x12\x1e.google.protobuf.MethodOptions\x18\xfa\x8c\x03 \x01(\x0b\x32\x14.stoa.auth.v1.PolicyR\x06policyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19stoa/auth/v1/policy.proto\x12\x0cstoa.auth.v1\x1a google/protobuf/descriptor.proto\"\xa9\x02\n\x06Policy\x12\x33\n\x06\x61nyone\x18\x01 \x01(\x0b\x32\x1b.stoa.auth.v1.Policy.AnyoneR\x06\x61nyone\x12\x39\n\x08\x63ustomer\x18\x02 \x01(\x0b\x32\x1d.stoa.auth.v1.Policy.CustomerR\x08\x63ustomer\x12\x30\n\x05staff\x18\x03 \x01(\x0b\x32\x1a.stoa.auth.v1.Policy.StaffR\x05staff\x12\x14\n\x05owner\x18\x04 \x01(\tR\x05owner\x12\x1a\n\x08services\x18\x05 \x03(\tR\x08services\x12\x16\n\x06guests\x18\x06 \x01(\x08R\x06guests\x1a\x08\n\x06\x41nyone\x1a\n\n\x08\x43ustomer\x1a\x1d\n\x05Staff\x12\x14\n\x05roles\x18\x01 \x03(\tR\x05roles:N\n\x06policy\x12\x1e.google.protobuf.MethodOptions\x18\xfa\x8c\x03 \x01(\x0b\x32\x14.stoa.auth.v1.PolicyR\x06policyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,11 +33,11 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'stoa.auth.v1.policy_pb2', _
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_POLICY']._serialized_start=78
-  _globals['_POLICY']._serialized_end=329
-  _globals['_POLICY_ANYONE']._serialized_start=300
-  _globals['_POLICY_ANYONE']._serialized_end=308
-  _globals['_POLICY_CUSTOMER']._serialized_start=310
-  _globals['_POLICY_CUSTOMER']._serialized_end=320
-  _globals['_POLICY_STAFF']._serialized_start=322
-  _globals['_POLICY_STAFF']._serialized_end=329
+  _globals['_POLICY']._serialized_end=375
+  _globals['_POLICY_ANYONE']._serialized_start=324
+  _globals['_POLICY_ANYONE']._serialized_end=332
+  _globals['_POLICY_CUSTOMER']._serialized_start=334
+  _globals['_POLICY_CUSTOMER']._serialized_end=344
+  _globals['_POLICY_STAFF']._serialized_start=346
+  _globals['_POLICY_STAFF']._serialized_end=375
 # @@protoc_insertion_point(module_scope)

@@ -58,16 +58,25 @@ class Policy(_message.Message):
 
     @_typing.final
     class Staff(_message.Message):
-        """Admits users with the role `staff`."""
+        """Admits staff: all of them or, if roles are named, those who have one of them, and the admins."""
 
         DESCRIPTOR: _descriptor.Descriptor
 
+        ROLES_FIELD_NUMBER: _builtins.int
+        @_builtins.property
+        def roles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+            """What part of the work: `catalogue` (products, media), `warehouse` (stock, parcels), `support` (orders, refunds,
+            accounts) or `admin` (who may do what). An admin may do all of it.
+            """
+
         def __init__(
             self,
+            *,
+            roles: _abc.Iterable[_builtins.str] | None = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["roles", b"roles"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -76,8 +85,11 @@ class Policy(_message.Message):
     STAFF_FIELD_NUMBER: _builtins.int
     OWNER_FIELD_NUMBER: _builtins.int
     SERVICES_FIELD_NUMBER: _builtins.int
+    GUESTS_FIELD_NUMBER: _builtins.int
     owner: _builtins.str
     """A valid token whose subject equals the request's field of this name (a path with dots for nested fields)."""
+    guests: _builtins.bool
+    """Lets `customer` and `owner` admit guests too, who have a token but no account. Without it they are refused."""
     @_builtins.property
     def anyone(self) -> Global___Policy.Anyone:
         """No token needed."""
@@ -88,7 +100,7 @@ class Policy(_message.Message):
 
     @_builtins.property
     def staff(self) -> Global___Policy.Staff:
-        """A valid token with the role `staff`."""
+        """A valid token with the role `staff`, and one of those that are named."""
 
     @_builtins.property
     def services(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -102,10 +114,11 @@ class Policy(_message.Message):
         staff: Global___Policy.Staff | None = ...,
         owner: _builtins.str = ...,
         services: _abc.Iterable[_builtins.str] | None = ...,
+        guests: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["anyone", b"anyone", "customer", b"customer", "staff", b"staff"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["anyone", b"anyone", "customer", b"customer", "owner", b"owner", "services", b"services", "staff", b"staff"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anyone", b"anyone", "customer", b"customer", "guests", b"guests", "owner", b"owner", "services", b"services", "staff", b"staff"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

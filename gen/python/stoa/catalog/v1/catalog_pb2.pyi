@@ -157,10 +157,13 @@ class Variant(_message.Message):
     ATTRIBUTES_FIELD_NUMBER: _builtins.int
     PRICE_FIELD_NUMBER: _builtins.int
     IMAGES_FIELD_NUMBER: _builtins.int
+    WEIGHT_GRAMS_FIELD_NUMBER: _builtins.int
     variant_id: _builtins.str
     """Which one it is, given by the shop. Kept over updates."""
     sku: _builtins.str
     """The stock keeping unit: of this variant alone, without regard to case."""
+    weight_grams: _builtins.int
+    """What one weighs with its packing, in grams; 0 if nobody has weighed it. Shipping is priced by it."""
     @_builtins.property
     def attributes(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """What tells it from its siblings: colour, size, …"""
@@ -181,10 +184,11 @@ class Variant(_message.Message):
         attributes: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         price: _money_pb2.Money | None = ...,
         images: _abc.Iterable[_builtins.str] | None = ...,
+        weight_grams: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["price", b"price"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "images", b"images", "price", b"price", "sku", b"sku", "variant_id", b"variant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "images", b"images", "price", b"price", "sku", b"sku", "variant_id", b"variant_id", "weight_grams", b"weight_grams"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -696,61 +700,3 @@ class DeleteProductRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteProductRequest: _TypeAlias = DeleteProductRequest  # noqa: Y015
-
-@_typing.final
-class RebuildReadModelRequest(_message.Message):
-    """Request of RebuildReadModel."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    RUN_ID_FIELD_NUMBER: _builtins.int
-    run_id: _builtins.str
-    """Names the rebuild: a process that did it already says again how it went."""
-    def __init__(
-        self,
-        *,
-        run_id: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["run_id", b"run_id"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___RebuildReadModelRequest: _TypeAlias = RebuildReadModelRequest  # noqa: Y015
-
-@_typing.final
-class RebuildReadModelResponse(_message.Message):
-    """Response of RebuildReadModel."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    INSTANCE_FIELD_NUMBER: _builtins.int
-    WORKERS_FIELD_NUMBER: _builtins.int
-    REPLAYED_FIELD_NUMBER: _builtins.int
-    DIFFERED_FIELD_NUMBER: _builtins.int
-    instance: _builtins.str
-    """Which process answers, out of those that share an address."""
-    workers: _builtins.int
-    """How many those are."""
-    replayed: _builtins.int
-    """How many products the read model has."""
-    @_builtins.property
-    def differed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The products of which it had something else than the document store."""
-
-    def __init__(
-        self,
-        *,
-        instance: _builtins.str = ...,
-        workers: _builtins.int = ...,
-        replayed: _builtins.int = ...,
-        differed: _abc.Iterable[_builtins.str] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["differed", b"differed", "instance", b"instance", "replayed", b"replayed", "workers", b"workers"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___RebuildReadModelResponse: _TypeAlias = RebuildReadModelResponse  # noqa: Y015

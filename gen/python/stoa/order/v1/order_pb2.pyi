@@ -40,6 +40,10 @@ class Order(_message.Message):
     SHIPPING_ADDRESS_FIELD_NUMBER: _builtins.int
     SHIPPING_METHOD_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
+    SHIPMENT_FIELD_NUMBER: _builtins.int
+    EMAIL_FIELD_NUMBER: _builtins.int
+    CANCELLATION_REQUESTED_FIELD_NUMBER: _builtins.int
+    ACCESS_TOKEN_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
     """Which one."""
     user_id: _builtins.str
@@ -48,6 +52,14 @@ class Order(_message.Message):
     """pending, confirmed, shipped, delivered, returned or cancelled."""
     shipping_method: _builtins.str
     """standard or express."""
+    email: _builtins.str
+    """Where mails about it go, if a guest placed it."""
+    cancellation_requested: _builtins.bool
+    """A cancellation was asked for, and it is not known yet whether the parcel could be stopped."""
+    access_token: _builtins.str
+    """The secret of the link by which anybody who has it may read the order, if a guest placed it
+    (`GET /api/v1/guest-orders/{access_token}`). Not told to who reads the order by it.
+    """
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___OrderItem]:
         """What was bought."""
@@ -84,6 +96,10 @@ class Order(_message.Message):
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """When it was placed."""
 
+    @_builtins.property
+    def shipment(self) -> Global___ShipmentSummary:
+        """The parcel; unset until there is one."""
+
     def __init__(
         self,
         *,
@@ -100,10 +116,14 @@ class Order(_message.Message):
         shipping_address: _address_pb2.Address | None = ...,
         shipping_method: _builtins.str = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
+        shipment: Global___ShipmentSummary | None = ...,
+        email: _builtins.str = ...,
+        cancellation_requested: _builtins.bool = ...,
+        access_token: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "payment", b"payment", "shipping_address", b"shipping_address", "shipping_amount", b"shipping_amount", "subtotal", b"subtotal", "tax_amount", b"tax_amount", "total_amount", b"total_amount"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "payment", b"payment", "shipment", b"shipment", "shipping_address", b"shipping_address", "shipping_amount", b"shipping_amount", "subtotal", b"subtotal", "tax_amount", b"tax_amount", "total_amount", b"total_amount"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "items", b"items", "order_id", b"order_id", "payment", b"payment", "shipping_address", b"shipping_address", "shipping_amount", b"shipping_amount", "shipping_method", b"shipping_method", "status", b"status", "status_history", b"status_history", "subtotal", b"subtotal", "tax_amount", b"tax_amount", "total_amount", b"total_amount", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_token", b"access_token", "cancellation_requested", b"cancellation_requested", "created_at", b"created_at", "email", b"email", "items", b"items", "order_id", b"order_id", "payment", b"payment", "shipment", b"shipment", "shipping_address", b"shipping_address", "shipping_amount", b"shipping_amount", "shipping_method", b"shipping_method", "status", b"status", "status_history", b"status_history", "subtotal", b"subtotal", "tax_amount", b"tax_amount", "total_amount", b"total_amount", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -216,6 +236,122 @@ class PaymentSummary(_message.Message):
 Global___PaymentSummary: _TypeAlias = PaymentSummary  # noqa: Y015
 
 @_typing.final
+class ShipmentSummary(_message.Message):
+    """What the buyer may know of the parcel."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CARRIER_FIELD_NUMBER: _builtins.int
+    TRACKING_ID_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    carrier: _builtins.str
+    """Who carries it: fedex, ups, dhl."""
+    tracking_id: _builtins.str
+    """By which the carrier knows it."""
+    status: _builtins.str
+    """created, in_transit, out_for_delivery, delivered, exception, returned or stopped."""
+    def __init__(
+        self,
+        *,
+        carrier: _builtins.str = ...,
+        tracking_id: _builtins.str = ...,
+        status: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["carrier", b"carrier", "status", b"status", "tracking_id", b"tracking_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ShipmentSummary: _TypeAlias = ShipmentSummary  # noqa: Y015
+
+@_typing.final
+class Return(_message.Message):
+    """Items of an order that are sent back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RETURN_ID_FIELD_NUMBER: _builtins.int
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    ITEMS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REFUND_AMOUNT_FIELD_NUMBER: _builtins.int
+    CREATED_AT_FIELD_NUMBER: _builtins.int
+    DECISION_REASON_FIELD_NUMBER: _builtins.int
+    return_id: _builtins.str
+    """Which one."""
+    order_id: _builtins.str
+    """Of which order."""
+    status: _builtins.str
+    """requested, approved, rejected, received or refunded."""
+    reason: _builtins.str
+    """Why, for people."""
+    decision_reason: _builtins.str
+    """Why it was approved or rejected, or how it arrived, for people."""
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReturnItem]:
+        """What is sent back."""
+
+    @_builtins.property
+    def refund_amount(self) -> _money_pb2.Money:
+        """What is given back for the items with their share of the tax, and of the shipping if nothing of the order is kept.
+        Until they are received it is what they would be refunded if all returns that are under way come.
+        """
+
+    @_builtins.property
+    def created_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was asked for."""
+
+    def __init__(
+        self,
+        *,
+        return_id: _builtins.str = ...,
+        order_id: _builtins.str = ...,
+        status: _builtins.str = ...,
+        items: _abc.Iterable[Global___ReturnItem] | None = ...,
+        reason: _builtins.str = ...,
+        refund_amount: _money_pb2.Money | None = ...,
+        created_at: _timestamp_pb2.Timestamp | None = ...,
+        decision_reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "refund_amount", b"refund_amount"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "decision_reason", b"decision_reason", "items", b"items", "order_id", b"order_id", "reason", b"reason", "refund_amount", b"refund_amount", "return_id", b"return_id", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Return: _TypeAlias = Return  # noqa: Y015
+
+@_typing.final
+class ReturnItem(_message.Message):
+    """How many of a variant are sent back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VARIANT_ID_FIELD_NUMBER: _builtins.int
+    QUANTITY_FIELD_NUMBER: _builtins.int
+    variant_id: _builtins.str
+    """The variant."""
+    quantity: _builtins.int
+    """How many."""
+    def __init__(
+        self,
+        *,
+        variant_id: _builtins.str = ...,
+        quantity: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_quantity", b"_quantity", "quantity", b"quantity"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_quantity", b"_quantity", "quantity", b"quantity", "variant_id", b"variant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__quantity: _TypeAlias = _typing.Literal["quantity"]  # noqa: Y015
+    _WhichOneofArgType__quantity: _TypeAlias = _typing.Literal["_quantity", b"_quantity"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__quantity) -> _WhichOneofReturnType__quantity | None: ...
+
+Global___ReturnItem: _TypeAlias = ReturnItem  # noqa: Y015
+
+@_typing.final
 class PlaceOrderRequest(_message.Message):
     """Request of PlaceOrder."""
 
@@ -226,6 +362,8 @@ class PlaceOrderRequest(_message.Message):
     ADDRESS_ID_FIELD_NUMBER: _builtins.int
     SHIPPING_METHOD_FIELD_NUMBER: _builtins.int
     PAYMENT_TOKEN_FIELD_NUMBER: _builtins.int
+    EMAIL_FIELD_NUMBER: _builtins.int
+    LOCALE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Chosen by the client, new for each order; makes retries safe."""
     address_id: _builtins.str
@@ -234,6 +372,10 @@ class PlaceOrderRequest(_message.Message):
     """standard (the default) or express."""
     payment_token: _builtins.str
     """What the payment gateway gave the client in place of the card."""
+    email: _builtins.str
+    """Where mails about the order go: needed from a guest. Who has an account is written to at its address."""
+    locale: _builtins.str
+    """The language of mails about the order: en (the default) or de. Who has an account chooses it there."""
     @_builtins.property
     def shipping_address(self) -> _address_pb2.Address:
         """An address as such."""
@@ -246,10 +388,12 @@ class PlaceOrderRequest(_message.Message):
         address_id: _builtins.str = ...,
         shipping_method: _builtins.str = ...,
         payment_token: _builtins.str = ...,
+        email: _builtins.str = ...,
+        locale: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["address_id", b"address_id", "destination", b"destination", "shipping_address", b"shipping_address"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address_id", b"address_id", "destination", b"destination", "payment_token", b"payment_token", "request_id", b"request_id", "shipping_address", b"shipping_address", "shipping_method", b"shipping_method"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address_id", b"address_id", "destination", b"destination", "email", b"email", "locale", b"locale", "payment_token", b"payment_token", "request_id", b"request_id", "shipping_address", b"shipping_address", "shipping_method", b"shipping_method"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_destination: _TypeAlias = _typing.Literal["shipping_address", "address_id"]  # noqa: Y015
     _WhichOneofArgType_destination: _TypeAlias = _typing.Literal["destination", b"destination"]  # noqa: Y015
@@ -492,3 +636,387 @@ class CancelOrderResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CancelOrderResponse: _TypeAlias = CancelOrderResponse  # noqa: Y015
+
+@_typing.final
+class GetGuestOrderRequest(_message.Message):
+    """Request of GetGuestOrder."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCESS_TOKEN_FIELD_NUMBER: _builtins.int
+    access_token: _builtins.str
+    """The secret of the link."""
+    def __init__(
+        self,
+        *,
+        access_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_token", b"access_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetGuestOrderRequest: _TypeAlias = GetGuestOrderRequest  # noqa: Y015
+
+@_typing.final
+class GetGuestOrderResponse(_message.Message):
+    """Response of GetGuestOrder."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def order(self) -> Global___Order:
+        """The order."""
+
+    def __init__(
+        self,
+        *,
+        order: Global___Order | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["order", b"order"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["order", b"order"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetGuestOrderResponse: _TypeAlias = GetGuestOrderResponse  # noqa: Y015
+
+@_typing.final
+class CreateReturnRequest(_message.Message):
+    """Request of CreateReturn."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ITEMS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    order_id: _builtins.str
+    """Of which order."""
+    request_id: _builtins.str
+    """Chosen by the client, new for each return; makes retries safe."""
+    reason: _builtins.str
+    """Why, for people."""
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReturnItem]:
+        """What is sent back; a variant at most once."""
+
+    def __init__(
+        self,
+        *,
+        order_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        items: _abc.Iterable[Global___ReturnItem] | None = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items", "order_id", b"order_id", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateReturnRequest: _TypeAlias = CreateReturnRequest  # noqa: Y015
+
+@_typing.final
+class CreateReturnResponse(_message.Message):
+    """Response of CreateReturn."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_RETURN_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def order_return(self) -> Global___Return:
+        """The return."""
+
+    def __init__(
+        self,
+        *,
+        order_return: Global___Return | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["order_return", b"order_return"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["order_return", b"order_return"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateReturnResponse: _TypeAlias = CreateReturnResponse  # noqa: Y015
+
+@_typing.final
+class ListOrderReturnsRequest(_message.Message):
+    """Request of ListOrderReturns."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    order_id: _builtins.str
+    """Of which order."""
+    page_size: _builtins.int
+    """At most so many; 20 if not set, 100 at most."""
+    page_token: _builtins.str
+    """Where the page before left off."""
+    def __init__(
+        self,
+        *,
+        order_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["order_id", b"order_id", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListOrderReturnsRequest: _TypeAlias = ListOrderReturnsRequest  # noqa: Y015
+
+@_typing.final
+class ListOrderReturnsResponse(_message.Message):
+    """Response of ListOrderReturns."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RETURNS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Asks for the page after this one; empty on the last."""
+    @_builtins.property
+    def returns(self) -> _containers.RepeatedCompositeFieldContainer[Global___Return]:
+        """One page."""
+
+    def __init__(
+        self,
+        *,
+        returns: _abc.Iterable[Global___Return] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "returns", b"returns"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListOrderReturnsResponse: _TypeAlias = ListOrderReturnsResponse  # noqa: Y015
+
+@_typing.final
+class ListReturnsRequest(_message.Message):
+    """Request of ListReturns."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATUS_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    status: _builtins.str
+    """Only returns with this status."""
+    page_size: _builtins.int
+    """At most so many; 20 if not set, 100 at most."""
+    page_token: _builtins.str
+    """Where the page before left off."""
+    def __init__(
+        self,
+        *,
+        status: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListReturnsRequest: _TypeAlias = ListReturnsRequest  # noqa: Y015
+
+@_typing.final
+class ListReturnsResponse(_message.Message):
+    """Response of ListReturns."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RETURNS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Asks for the page after this one; empty on the last."""
+    @_builtins.property
+    def returns(self) -> _containers.RepeatedCompositeFieldContainer[Global___Return]:
+        """One page."""
+
+    def __init__(
+        self,
+        *,
+        returns: _abc.Iterable[Global___Return] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "returns", b"returns"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListReturnsResponse: _TypeAlias = ListReturnsResponse  # noqa: Y015
+
+@_typing.final
+class ApproveReturnRequest(_message.Message):
+    """Request of ApproveReturn."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    RETURN_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    order_id: _builtins.str
+    """Of which order."""
+    return_id: _builtins.str
+    """Which return."""
+    reason: _builtins.str
+    """Why, for people."""
+    def __init__(
+        self,
+        *,
+        order_id: _builtins.str = ...,
+        return_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["order_id", b"order_id", "reason", b"reason", "return_id", b"return_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ApproveReturnRequest: _TypeAlias = ApproveReturnRequest  # noqa: Y015
+
+@_typing.final
+class ApproveReturnResponse(_message.Message):
+    """Response of ApproveReturn."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_RETURN_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def order_return(self) -> Global___Return:
+        """The return after the change."""
+
+    def __init__(
+        self,
+        *,
+        order_return: Global___Return | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["order_return", b"order_return"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["order_return", b"order_return"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ApproveReturnResponse: _TypeAlias = ApproveReturnResponse  # noqa: Y015
+
+@_typing.final
+class RejectReturnRequest(_message.Message):
+    """Request of RejectReturn."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    RETURN_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    order_id: _builtins.str
+    """Of which order."""
+    return_id: _builtins.str
+    """Which return."""
+    reason: _builtins.str
+    """Why, for people."""
+    def __init__(
+        self,
+        *,
+        order_id: _builtins.str = ...,
+        return_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["order_id", b"order_id", "reason", b"reason", "return_id", b"return_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RejectReturnRequest: _TypeAlias = RejectReturnRequest  # noqa: Y015
+
+@_typing.final
+class RejectReturnResponse(_message.Message):
+    """Response of RejectReturn."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_RETURN_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def order_return(self) -> Global___Return:
+        """The return after the change."""
+
+    def __init__(
+        self,
+        *,
+        order_return: Global___Return | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["order_return", b"order_return"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["order_return", b"order_return"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RejectReturnResponse: _TypeAlias = RejectReturnResponse  # noqa: Y015
+
+@_typing.final
+class ReceiveReturnRequest(_message.Message):
+    """Request of ReceiveReturn."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    RETURN_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    order_id: _builtins.str
+    """Of which order."""
+    return_id: _builtins.str
+    """Which return."""
+    reason: _builtins.str
+    """What there is to say about what came, for people."""
+    def __init__(
+        self,
+        *,
+        order_id: _builtins.str = ...,
+        return_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["order_id", b"order_id", "reason", b"reason", "return_id", b"return_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReceiveReturnRequest: _TypeAlias = ReceiveReturnRequest  # noqa: Y015
+
+@_typing.final
+class ReceiveReturnResponse(_message.Message):
+    """Response of ReceiveReturn."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_RETURN_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def order_return(self) -> Global___Return:
+        """The return after the change."""
+
+    def __init__(
+        self,
+        *,
+        order_return: Global___Return | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["order_return", b"order_return"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["order_return", b"order_return"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReceiveReturnResponse: _TypeAlias = ReceiveReturnResponse  # noqa: Y015

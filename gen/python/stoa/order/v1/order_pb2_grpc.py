@@ -56,10 +56,45 @@ class OrderServiceStub:
                 request_serializer=stoa_dot_order_dot_v1_dot_order__pb2.ListOrdersRequest.SerializeToString,
                 response_deserializer=stoa_dot_order_dot_v1_dot_order__pb2.ListOrdersResponse.FromString,
                 _registered_method=True)
+        self.GetGuestOrder = channel.unary_unary(
+                '/stoa.order.v1.OrderService/GetGuestOrder',
+                request_serializer=stoa_dot_order_dot_v1_dot_order__pb2.GetGuestOrderRequest.SerializeToString,
+                response_deserializer=stoa_dot_order_dot_v1_dot_order__pb2.GetGuestOrderResponse.FromString,
+                _registered_method=True)
         self.CancelOrder = channel.unary_unary(
                 '/stoa.order.v1.OrderService/CancelOrder',
                 request_serializer=stoa_dot_order_dot_v1_dot_order__pb2.CancelOrderRequest.SerializeToString,
                 response_deserializer=stoa_dot_order_dot_v1_dot_order__pb2.CancelOrderResponse.FromString,
+                _registered_method=True)
+        self.CreateReturn = channel.unary_unary(
+                '/stoa.order.v1.OrderService/CreateReturn',
+                request_serializer=stoa_dot_order_dot_v1_dot_order__pb2.CreateReturnRequest.SerializeToString,
+                response_deserializer=stoa_dot_order_dot_v1_dot_order__pb2.CreateReturnResponse.FromString,
+                _registered_method=True)
+        self.ListOrderReturns = channel.unary_unary(
+                '/stoa.order.v1.OrderService/ListOrderReturns',
+                request_serializer=stoa_dot_order_dot_v1_dot_order__pb2.ListOrderReturnsRequest.SerializeToString,
+                response_deserializer=stoa_dot_order_dot_v1_dot_order__pb2.ListOrderReturnsResponse.FromString,
+                _registered_method=True)
+        self.ListReturns = channel.unary_unary(
+                '/stoa.order.v1.OrderService/ListReturns',
+                request_serializer=stoa_dot_order_dot_v1_dot_order__pb2.ListReturnsRequest.SerializeToString,
+                response_deserializer=stoa_dot_order_dot_v1_dot_order__pb2.ListReturnsResponse.FromString,
+                _registered_method=True)
+        self.ApproveReturn = channel.unary_unary(
+                '/stoa.order.v1.OrderService/ApproveReturn',
+                request_serializer=stoa_dot_order_dot_v1_dot_order__pb2.ApproveReturnRequest.SerializeToString,
+                response_deserializer=stoa_dot_order_dot_v1_dot_order__pb2.ApproveReturnResponse.FromString,
+                _registered_method=True)
+        self.RejectReturn = channel.unary_unary(
+                '/stoa.order.v1.OrderService/RejectReturn',
+                request_serializer=stoa_dot_order_dot_v1_dot_order__pb2.RejectReturnRequest.SerializeToString,
+                response_deserializer=stoa_dot_order_dot_v1_dot_order__pb2.RejectReturnResponse.FromString,
+                _registered_method=True)
+        self.ReceiveReturn = channel.unary_unary(
+                '/stoa.order.v1.OrderService/ReceiveReturn',
+                request_serializer=stoa_dot_order_dot_v1_dot_order__pb2.ReceiveReturnRequest.SerializeToString,
+                response_deserializer=stoa_dot_order_dot_v1_dot_order__pb2.ReceiveReturnResponse.FromString,
                 _registered_method=True)
 
 
@@ -97,8 +132,60 @@ class OrderServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetGuestOrder(self, request, context):
+        """Reads a guest's order with the secret of the link that she was sent; nobody has to be signed in.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CancelOrder(self, request, context):
-        """Cancels an order that has not been shipped, and refunds what was paid.
+        """Cancels an order that is not on its way, and refunds what was paid. A parcel that is packed already is stopped
+        first: the answer is the cancelled order or, while it is not known whether it could be stopped, an order with
+        `cancellation_requested`. Once the carrier has it, the order can't be cancelled (ORDER_NOT_CANCELLABLE).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateReturn(self, request, context):
+        """Asks to send items of a delivered order back. The same `request_id` gives the same return; with other items or
+        another reason it is refused (REQUEST_ID_REUSED).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListOrderReturns(self, request, context):
+        """Lists what of an order came back or is to come back, oldest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListReturns(self, request, context):
+        """Lists the returns of all orders, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ApproveReturn(self, request, context):
+        """Lets a return come: what is received of it is refunded. Approving twice is the same as once.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RejectReturn(self, request, context):
+        """Refuses a return that was not received. Rejecting twice is the same as once.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReceiveReturn(self, request, context):
+        """Takes note that the items of an approved return are here: they go back on the shelf and are refunded.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -127,10 +214,45 @@ def add_OrderServiceServicer_to_server(servicer, server):
                     request_deserializer=stoa_dot_order_dot_v1_dot_order__pb2.ListOrdersRequest.FromString,
                     response_serializer=stoa_dot_order_dot_v1_dot_order__pb2.ListOrdersResponse.SerializeToString,
             ),
+            'GetGuestOrder': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetGuestOrder,
+                    request_deserializer=stoa_dot_order_dot_v1_dot_order__pb2.GetGuestOrderRequest.FromString,
+                    response_serializer=stoa_dot_order_dot_v1_dot_order__pb2.GetGuestOrderResponse.SerializeToString,
+            ),
             'CancelOrder': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelOrder,
                     request_deserializer=stoa_dot_order_dot_v1_dot_order__pb2.CancelOrderRequest.FromString,
                     response_serializer=stoa_dot_order_dot_v1_dot_order__pb2.CancelOrderResponse.SerializeToString,
+            ),
+            'CreateReturn': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateReturn,
+                    request_deserializer=stoa_dot_order_dot_v1_dot_order__pb2.CreateReturnRequest.FromString,
+                    response_serializer=stoa_dot_order_dot_v1_dot_order__pb2.CreateReturnResponse.SerializeToString,
+            ),
+            'ListOrderReturns': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListOrderReturns,
+                    request_deserializer=stoa_dot_order_dot_v1_dot_order__pb2.ListOrderReturnsRequest.FromString,
+                    response_serializer=stoa_dot_order_dot_v1_dot_order__pb2.ListOrderReturnsResponse.SerializeToString,
+            ),
+            'ListReturns': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListReturns,
+                    request_deserializer=stoa_dot_order_dot_v1_dot_order__pb2.ListReturnsRequest.FromString,
+                    response_serializer=stoa_dot_order_dot_v1_dot_order__pb2.ListReturnsResponse.SerializeToString,
+            ),
+            'ApproveReturn': grpc.unary_unary_rpc_method_handler(
+                    servicer.ApproveReturn,
+                    request_deserializer=stoa_dot_order_dot_v1_dot_order__pb2.ApproveReturnRequest.FromString,
+                    response_serializer=stoa_dot_order_dot_v1_dot_order__pb2.ApproveReturnResponse.SerializeToString,
+            ),
+            'RejectReturn': grpc.unary_unary_rpc_method_handler(
+                    servicer.RejectReturn,
+                    request_deserializer=stoa_dot_order_dot_v1_dot_order__pb2.RejectReturnRequest.FromString,
+                    response_serializer=stoa_dot_order_dot_v1_dot_order__pb2.RejectReturnResponse.SerializeToString,
+            ),
+            'ReceiveReturn': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReceiveReturn,
+                    request_deserializer=stoa_dot_order_dot_v1_dot_order__pb2.ReceiveReturnRequest.FromString,
+                    response_serializer=stoa_dot_order_dot_v1_dot_order__pb2.ReceiveReturnResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -253,6 +375,33 @@ class OrderService:
             _registered_method=True)
 
     @staticmethod
+    def GetGuestOrder(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stoa.order.v1.OrderService/GetGuestOrder',
+            stoa_dot_order_dot_v1_dot_order__pb2.GetGuestOrderRequest.SerializeToString,
+            stoa_dot_order_dot_v1_dot_order__pb2.GetGuestOrderResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def CancelOrder(request,
             target,
             options=(),
@@ -269,6 +418,168 @@ class OrderService:
             '/stoa.order.v1.OrderService/CancelOrder',
             stoa_dot_order_dot_v1_dot_order__pb2.CancelOrderRequest.SerializeToString,
             stoa_dot_order_dot_v1_dot_order__pb2.CancelOrderResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateReturn(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stoa.order.v1.OrderService/CreateReturn',
+            stoa_dot_order_dot_v1_dot_order__pb2.CreateReturnRequest.SerializeToString,
+            stoa_dot_order_dot_v1_dot_order__pb2.CreateReturnResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListOrderReturns(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stoa.order.v1.OrderService/ListOrderReturns',
+            stoa_dot_order_dot_v1_dot_order__pb2.ListOrderReturnsRequest.SerializeToString,
+            stoa_dot_order_dot_v1_dot_order__pb2.ListOrderReturnsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListReturns(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stoa.order.v1.OrderService/ListReturns',
+            stoa_dot_order_dot_v1_dot_order__pb2.ListReturnsRequest.SerializeToString,
+            stoa_dot_order_dot_v1_dot_order__pb2.ListReturnsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ApproveReturn(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stoa.order.v1.OrderService/ApproveReturn',
+            stoa_dot_order_dot_v1_dot_order__pb2.ApproveReturnRequest.SerializeToString,
+            stoa_dot_order_dot_v1_dot_order__pb2.ApproveReturnResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RejectReturn(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stoa.order.v1.OrderService/RejectReturn',
+            stoa_dot_order_dot_v1_dot_order__pb2.RejectReturnRequest.SerializeToString,
+            stoa_dot_order_dot_v1_dot_order__pb2.RejectReturnResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReceiveReturn(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stoa.order.v1.OrderService/ReceiveReturn',
+            stoa_dot_order_dot_v1_dot_order__pb2.ReceiveReturnRequest.SerializeToString,
+            stoa_dot_order_dot_v1_dot_order__pb2.ReceiveReturnResponse.FromString,
             options,
             channel_credentials,
             insecure,

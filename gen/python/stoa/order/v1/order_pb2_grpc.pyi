@@ -27,8 +27,27 @@ class OrderServiceStub:
     """Lists a user's orders, newest first."""
     ListOrders: _aio.UnaryUnaryMultiCallable[_order_pb2.ListOrdersRequest, _order_pb2.ListOrdersResponse]
     """Lists all orders, newest first."""
+    GetGuestOrder: _aio.UnaryUnaryMultiCallable[_order_pb2.GetGuestOrderRequest, _order_pb2.GetGuestOrderResponse]
+    """Reads a guest's order with the secret of the link that she was sent; nobody has to be signed in."""
     CancelOrder: _aio.UnaryUnaryMultiCallable[_order_pb2.CancelOrderRequest, _order_pb2.CancelOrderResponse]
-    """Cancels an order that has not been shipped, and refunds what was paid."""
+    """Cancels an order that is not on its way, and refunds what was paid. A parcel that is packed already is stopped
+    first: the answer is the cancelled order or, while it is not known whether it could be stopped, an order with
+    `cancellation_requested`. Once the carrier has it, the order can't be cancelled (ORDER_NOT_CANCELLABLE).
+    """
+    CreateReturn: _aio.UnaryUnaryMultiCallable[_order_pb2.CreateReturnRequest, _order_pb2.CreateReturnResponse]
+    """Asks to send items of a delivered order back. The same `request_id` gives the same return; with other items or
+    another reason it is refused (REQUEST_ID_REUSED).
+    """
+    ListOrderReturns: _aio.UnaryUnaryMultiCallable[_order_pb2.ListOrderReturnsRequest, _order_pb2.ListOrderReturnsResponse]
+    """Lists what of an order came back or is to come back, oldest first."""
+    ListReturns: _aio.UnaryUnaryMultiCallable[_order_pb2.ListReturnsRequest, _order_pb2.ListReturnsResponse]
+    """Lists the returns of all orders, newest first."""
+    ApproveReturn: _aio.UnaryUnaryMultiCallable[_order_pb2.ApproveReturnRequest, _order_pb2.ApproveReturnResponse]
+    """Lets a return come: what is received of it is refunded. Approving twice is the same as once."""
+    RejectReturn: _aio.UnaryUnaryMultiCallable[_order_pb2.RejectReturnRequest, _order_pb2.RejectReturnResponse]
+    """Refuses a return that was not received. Rejecting twice is the same as once."""
+    ReceiveReturn: _aio.UnaryUnaryMultiCallable[_order_pb2.ReceiveReturnRequest, _order_pb2.ReceiveReturnResponse]
+    """Takes note that the items of an approved return are here: they go back on the shelf and are refunded."""
 
 class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
     """Places orders and follows them until they are settled."""
@@ -69,11 +88,72 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         """Lists all orders, newest first."""
 
     @_abc_1.abstractmethod
+    def GetGuestOrder(
+        self,
+        request: _order_pb2.GetGuestOrderRequest,
+        context: _aio.ServicerContext[_order_pb2.GetGuestOrderRequest, _abc.Awaitable[_order_pb2.GetGuestOrderResponse]],
+    ) -> _abc.Awaitable[_order_pb2.GetGuestOrderResponse]:
+        """Reads a guest's order with the secret of the link that she was sent; nobody has to be signed in."""
+
+    @_abc_1.abstractmethod
     def CancelOrder(
         self,
         request: _order_pb2.CancelOrderRequest,
         context: _aio.ServicerContext[_order_pb2.CancelOrderRequest, _abc.Awaitable[_order_pb2.CancelOrderResponse]],
     ) -> _abc.Awaitable[_order_pb2.CancelOrderResponse]:
-        """Cancels an order that has not been shipped, and refunds what was paid."""
+        """Cancels an order that is not on its way, and refunds what was paid. A parcel that is packed already is stopped
+        first: the answer is the cancelled order or, while it is not known whether it could be stopped, an order with
+        `cancellation_requested`. Once the carrier has it, the order can't be cancelled (ORDER_NOT_CANCELLABLE).
+        """
+
+    @_abc_1.abstractmethod
+    def CreateReturn(
+        self,
+        request: _order_pb2.CreateReturnRequest,
+        context: _aio.ServicerContext[_order_pb2.CreateReturnRequest, _abc.Awaitable[_order_pb2.CreateReturnResponse]],
+    ) -> _abc.Awaitable[_order_pb2.CreateReturnResponse]:
+        """Asks to send items of a delivered order back. The same `request_id` gives the same return; with other items or
+        another reason it is refused (REQUEST_ID_REUSED).
+        """
+
+    @_abc_1.abstractmethod
+    def ListOrderReturns(
+        self,
+        request: _order_pb2.ListOrderReturnsRequest,
+        context: _aio.ServicerContext[_order_pb2.ListOrderReturnsRequest, _abc.Awaitable[_order_pb2.ListOrderReturnsResponse]],
+    ) -> _abc.Awaitable[_order_pb2.ListOrderReturnsResponse]:
+        """Lists what of an order came back or is to come back, oldest first."""
+
+    @_abc_1.abstractmethod
+    def ListReturns(
+        self,
+        request: _order_pb2.ListReturnsRequest,
+        context: _aio.ServicerContext[_order_pb2.ListReturnsRequest, _abc.Awaitable[_order_pb2.ListReturnsResponse]],
+    ) -> _abc.Awaitable[_order_pb2.ListReturnsResponse]:
+        """Lists the returns of all orders, newest first."""
+
+    @_abc_1.abstractmethod
+    def ApproveReturn(
+        self,
+        request: _order_pb2.ApproveReturnRequest,
+        context: _aio.ServicerContext[_order_pb2.ApproveReturnRequest, _abc.Awaitable[_order_pb2.ApproveReturnResponse]],
+    ) -> _abc.Awaitable[_order_pb2.ApproveReturnResponse]:
+        """Lets a return come: what is received of it is refunded. Approving twice is the same as once."""
+
+    @_abc_1.abstractmethod
+    def RejectReturn(
+        self,
+        request: _order_pb2.RejectReturnRequest,
+        context: _aio.ServicerContext[_order_pb2.RejectReturnRequest, _abc.Awaitable[_order_pb2.RejectReturnResponse]],
+    ) -> _abc.Awaitable[_order_pb2.RejectReturnResponse]:
+        """Refuses a return that was not received. Rejecting twice is the same as once."""
+
+    @_abc_1.abstractmethod
+    def ReceiveReturn(
+        self,
+        request: _order_pb2.ReceiveReturnRequest,
+        context: _aio.ServicerContext[_order_pb2.ReceiveReturnRequest, _abc.Awaitable[_order_pb2.ReceiveReturnResponse]],
+    ) -> _abc.Awaitable[_order_pb2.ReceiveReturnResponse]:
+        """Takes note that the items of an approved return are here: they go back on the shelf and are refunded."""
 
 def add_OrderServiceServicer_to_server(servicer: OrderServiceServicer, server: _aio.Server) -> None: ...

@@ -12,6 +12,7 @@ from chassis_example.echo_pb2_grpc import EchoServicer as Base
 from stoa_chassis import context
 from stoa_chassis.auth import current_principal
 from stoa_chassis.errors import FailedPrecondition, InvalidArgument, Unavailable
+from stoa_chassis.ids import new_id
 
 
 class OutOfStock(FailedPrecondition):
@@ -31,6 +32,10 @@ class EchoServicer(Base):
             case ["who"]:
                 caller = current_principal()
                 return EchoResponse(text=f"{caller.subject} {caller.service} {sorted(caller.roles)}")
+            case ["whose"]:
+                return EchoResponse(text=current_principal().user_id)
+            case ["for-another"]:
+                return EchoResponse(text=str(current_principal().may_act_for(str(new_id()))))
             case ["correlation"]:
                 return EchoResponse(text=context.correlation_id())
             case ["deadline"]:
@@ -69,4 +74,6 @@ class EchoServicer(Base):
         if request.text:
             yield await self._echo(request)
 
-    Customer = Staff = Owner = NestedOwner = OwnerOrStaff = Internal = Read = Write = Replace = Anyone
+    Customer = Staff = Warehouse = CustomerOrWarehouse = Anyone
+    Owner = GuestOwner = NestedOwner = OwnerOrStaff = Anyone
+    Internal = Read = Write = Replace = Anyone

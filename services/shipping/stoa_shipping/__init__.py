@@ -1,0 +1,1 @@
+"""Parcels: what they cost, who brings them, and where they are."""
