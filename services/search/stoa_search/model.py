@@ -203,7 +203,7 @@ class PriceWords:
     cheapest_first: bool = False
 
 
-_CURRENCY = r"(?:[$€£]|usd|eur|gbp|dollars?|euros?|pounds?|bucks)"
+_CURRENCY = r"(?:[$€£]|(?:usd|eur|gbp|dollars?|euros?|pounds?|bucks)\b)"
 # Not if it goes on, or if it is a measure: `under 30 cm`.
 _AMOUNT = (
     rf"(?:{_CURRENCY}\s*)?(\d{{1,9}}(?:[.,]\d{{1,2}})?)(?:\s*{_CURRENCY})?"
