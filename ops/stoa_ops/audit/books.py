@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import httpx
 
 from stoa_cart import audit as cart
+from stoa_catalog import audit as catalog
 from stoa_inventory import audit as inventory
 from stoa_notification import audit as notification
 from stoa_ops import outboxes, stores
@@ -22,6 +23,7 @@ from stoa_ops.services import ServiceAudit, audits
 from stoa_ops.settings import OperatorSettings
 from stoa_order import audit as order
 from stoa_payment import audit as payment
+from stoa_search import audit as search
 
 T = TypeVar("T")
 
@@ -95,6 +97,16 @@ class ShopBooks:
     def notification(self) -> notification.Books:
         """The notification service's."""
         return self._of("notification", notification.Books([], self.events.began))
+
+    @property
+    def catalog(self) -> catalog.Books:
+        """The catalog service's."""
+        return self._of("catalog", catalog.Books({}))
+
+    @property
+    def search(self) -> search.Books:
+        """The search service's: its index."""
+        return self._of("search", search.Books({}))
 
     def _of(self, service: str, nothing: T) -> T:
         found: T = self.services.get(service, nothing)

@@ -8,7 +8,6 @@ from typing import Any
 from uuid import UUID
 
 from stoa_chassis.avro import Event
-from stoa_chassis.errors import Aborted
 from stoa_chassis.telemetry import get_logger
 from stoa_events import (
     InventoryAvailabilityChanged,
@@ -39,10 +38,8 @@ _BATCH = 500  # products that are written together at most
 _TRIES = 20
 
 
-class Contended(Aborted):
+class Contended(Exception):
     """Others have changed the same entry again and again meanwhile."""
-
-    reason = "ENTRY_CONTENDED"
 
 
 class Search:

@@ -145,11 +145,12 @@ async def test_without_an_index_a_shopper_is_asked_to_come_back(
     server: InProcessServer, memory: MemoryIndices
 ) -> None:
     memory.indices.clear()
-    for call, request in (
-        (server.stub(SearchServiceStub).Search, search_pb2.SearchRequest()),
-        (server.stub(SearchServiceStub).Suggest, search_pb2.SuggestRequest(q="lamp")),
+    stub = server.stub(SearchServiceStub)
+    for call in (
+        stub.Search(search_pb2.SearchRequest()),
+        stub.Suggest(search_pb2.SuggestRequest(q="lamp")),
     ):
         with pytest.raises(RemoteError) as refused:
-            await call(request)
+            await call
         assert (refused.value.code, refused.value.reason) == (Code.UNAVAILABLE, "INDEX_MISSING")
         assert refused.value.retry_after is not None

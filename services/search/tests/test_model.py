@@ -1,5 +1,6 @@
 """What makes an entry, in whatever order it is heard of, and what a query says of prices."""
 
+from collections.abc import Sequence
 from copy import deepcopy
 from decimal import Decimal
 
@@ -28,7 +29,7 @@ from stoa_search.testing import a_variant, some_details
 _VARIANTS = [a_variant(), a_variant(), a_variant()]
 _PRODUCT = new_id()
 # What each source says, in the order in which it happened: another thing with each version.
-_HISTORIES: list[list[Change]] = [
+_HISTORIES: list[Sequence[Change]] = [
     [
         Described(1, some_details("first", *_VARIANTS[:1])),
         Described(2, some_details("second", *_VARIANTS)),
@@ -37,8 +38,8 @@ _HISTORIES: list[list[Change]] = [
     ],
     [Rated(Rating(5.0, 1, 1)), Rated(Rating(4.0, 2, 2)), Rated(Rating(4.5, 3, 3))],
     *(
-        [Available(variant.variant_id, Availability(version % 2 == 1, version)) for version in range(1, 4)]
-        for variant in _VARIANTS
+        [Available(each.variant_id, Availability(version % 2 == 1, version)) for version in range(1, 4)]
+        for each in _VARIANTS
     ),
 ]
 

@@ -74,14 +74,16 @@ def _message(product_id: UUID) -> catalog_pb2.Product:
 @pytest.fixture
 async def catalog() -> AsyncIterator[Catalog]:
     add = catalog_pb2_grpc.add_CatalogServiceServicer_to_server
-    async with serve_in_process(add, FakeCatalogService(), name="catalog") as server:
+    servicer = FakeCatalogService()  # type: ignore[abstract]
+    async with serve_in_process(add, servicer, name="catalog") as server:
         yield Catalog(server.stub(catalog_pb2_grpc.CatalogServiceStub, as_service="search"))
 
 
 @pytest.fixture
 async def inventory() -> AsyncIterator[Inventory]:
     add = inventory_pb2_grpc.add_InventoryServiceServicer_to_server
-    async with serve_in_process(add, FakeInventoryService(), name="inventory") as server:
+    servicer = FakeInventoryService()  # type: ignore[abstract]
+    async with serve_in_process(add, servicer, name="inventory") as server:
         yield Inventory(server.stub(inventory_pb2_grpc.InventoryServiceStub, as_service="search"))
 
 

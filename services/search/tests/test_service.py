@@ -1,4 +1,4 @@
-"""What the use cases do, on indices in memory: whatever is heard of, in any order, and while they are made."""
+"""What the use cases do, on indices in memory: whatever is heard of, in any order, and while one is made."""
 
 import asyncio
 from random import Random
