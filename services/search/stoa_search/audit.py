@@ -16,7 +16,7 @@ _BATCH = 1000
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A product as it is found: the version that the catalogue gave it, its rating, and what can be bought."""
+    """A product as it is found: which version of it, with which rating and variants in stock."""
 
     version: int
     rating: tuple[float, int]

@@ -1,6 +1,6 @@
 """How products are written into the index: its fields, and how texts become words."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from importlib.resources import files
 from typing import Any
@@ -73,10 +73,10 @@ def _typed() -> dict[str, Any]:
     }
 
 
-def _name(**more: Any) -> dict[str, Any]:
+def _name(copy_to: Sequence[str] = ("everything",), **more: Any) -> dict[str, Any]:
     """Return the field of a name that can be counted, filtered by, and found by its words."""
-    fields = {"folded": {"type": "keyword", "normalizer": "folded"}, "words": _text()}
-    return {"type": "keyword", "ignore_above": 256, "copy_to": "everything", "fields": fields, **more}
+    fields = {"folded": {"type": "keyword", "normalizer": "folded"}, "words": _text(), **more}
+    return {"type": "keyword", "ignore_above": 256, "copy_to": list(copy_to), "fields": fields}
 
 
 _PROPERTIES: Mapping[str, Any] = {
@@ -84,16 +84,15 @@ _PROPERTIES: Mapping[str, Any] = {
     "on_sale": {"type": "boolean"},
     "name": _text(copy_to=["everything", "typed"]),
     "description": _text(copy_to="everything"),
-    "category": _name(),
-    "subcategory": _name(),
-    "brand": _name(copy_to=["everything", "typed"]),
+    "category": _name(typed=_typed()),
+    "subcategory": _name(typed=_typed()),
+    "brand": _name(copy_to=("everything", "typed")),
     "tags": _name(),
     # The values of attributes and specifications.
     "traits": _text(copy_to="everything"),
     "skus": {"type": "keyword", "normalizer": "folded"},
     "everything": _text(),
     "typed": _typed(),
-    "shelves": {"type": "keyword", "fields": {"typed": _typed()}},
     "variants": {
         "type": "nested",
         "properties": {

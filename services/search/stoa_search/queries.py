@@ -29,6 +29,7 @@ _FIELDS = {
     "description": 1.0,
 }
 _ROOTS = {"category": "category", "subcategory": "subcategory", "brand": "brand", "tag": "tags"}
+SHELVES = ("category", "subcategory")
 _MOST_VALUES = 30
 _MOST_ATTRIBUTES = 200
 _ON_SALE: Query = {"term": {"on_sale": True}}
@@ -92,16 +93,19 @@ def suggestions(text: str, limit: int, *, misspelt: bool) -> Query:
             }
         },
         "aggs": {
-            "shelves": {
+            "everything": {
                 "global": {},
-                "aggs": {
-                    "typed": {
-                        "filter": {"bool": {"filter": [_ON_SALE, {"match": {"shelves.typed": match}}]}},
-                        "aggs": {"names": {"terms": {"field": "shelves", "size": _MOST_VALUES}}},
-                    }
-                },
+                "aggs": {shelf: _shelves(shelf, match) for shelf in SHELVES},
             }
         },
+    }
+
+
+def _shelves(shelf: str, match: Query) -> Query:
+    """Count the categories, or subcategories, whose names match."""
+    return {
+        "filter": {"bool": {"filter": [_ON_SALE, {"match": {f"{shelf}.typed": match}}]}},
+        "aggs": {"names": {"terms": {"field": shelf, "size": _MOST_VALUES}}},
     }
 
 

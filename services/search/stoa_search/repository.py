@@ -88,8 +88,9 @@ class ProductIndex:
             body = queries.suggestions(text, limit, misspelt=misspelt)
             with _missing():
                 found = await self._client.search(body=body, index=self._index)
-            names = found["aggregations"]["shelves"]["typed"]["names"]["buckets"]
-            suggestions = [Suggestion(bucket["key"]) for bucket in names[:_CATEGORIES]]
+            shelves = [found["aggregations"]["everything"][shelf]["names"] for shelf in queries.SHELVES]
+            names = dict.fromkeys(bucket["key"] for shelf in shelves for bucket in shelf["buckets"])
+            suggestions = [Suggestion(name) for name in list(names)[:_CATEGORIES]]
             for hit in map(_hit, found["hits"]["hits"]):
                 suggestions.append(Suggestion(hit.name, hit.product_id))
             if suggestions:
@@ -341,7 +342,6 @@ def _document(entry: Entry) -> dict[str, Any]:
         "tags": list(details.tags),
         "traits": list(dict.fromkeys([*traits, *details.specifications.values()])),
         "skus": [variant.sku for variant in details.variants],
-        "shelves": [name for name in (details.category, details.subcategory) if name],
         "variants": [
             {
                 "price": _cents(variant.price),
