@@ -8,6 +8,7 @@ from stoa_events.cart_item_added import CartItemAdded
 from stoa_events.inventory_low_stock import InventoryLowStock
 from stoa_events.inventory_out_of_stock import InventoryOutOfStockItem, InventoryOutOfStock
 from stoa_events.inventory_reserved import InventoryReservedItem, InventoryReserved
+from stoa_events.notification_sent import NotificationSent
 from stoa_events.order_buyer_changed import OrderBuyerChanged
 from stoa_events.order_cancelled import OrderCancelled
 from stoa_events.order_confirmed import OrderConfirmed
@@ -22,10 +23,22 @@ from stoa_events.payment_refunded import PaymentRefunded
 from stoa_events.payment_successful import PaymentSuccessful
 from stoa_events.product_created import ProductCreated
 from stoa_events.product_deleted import ProductDeleted
+from stoa_events.product_rated import ProductRated
 from stoa_events.product_updated import ProductUpdated
 from stoa_events.product_viewed import ProductViewed
+from stoa_events.review_created import ReviewCreated
+from stoa_events.review_rating_changed import ReviewRatingChanged
+from stoa_events.review_updated import ReviewUpdated
+from stoa_events.review_voted import ReviewVoted
 from stoa_events.shipment_created import ShipmentCreated
 from stoa_events.shipment_status_updated import ShipmentStatusUpdated
+from stoa_events.user_email_change_requested import UserEmailChangeRequested
+from stoa_events.user_email_verification_requested import UserEmailVerificationRequested
+from stoa_events.user_email_verified import UserEmailVerified
+from stoa_events.user_erased import UserErased
+from stoa_events.user_guest_merged import UserGuestMerged
+from stoa_events.user_password_changed import UserPasswordChanged
+from stoa_events.user_password_reset_requested import UserPasswordResetRequested
 from stoa_events.user_profile_updated import UserProfileUpdated
 from stoa_events.user_registered import UserRegistered
 from stoa_events.types import Address, OrderItem, ProductVariant
@@ -35,6 +48,7 @@ TOPICS: tuple[type[Payload], ...] = (
     InventoryLowStock,
     InventoryOutOfStock,
     InventoryReserved,
+    NotificationSent,
     OrderBuyerChanged,
     OrderCancelled,
     OrderConfirmed,
@@ -49,10 +63,22 @@ TOPICS: tuple[type[Payload], ...] = (
     PaymentSuccessful,
     ProductCreated,
     ProductDeleted,
+    ProductRated,
     ProductUpdated,
     ProductViewed,
+    ReviewCreated,
+    ReviewRatingChanged,
+    ReviewUpdated,
+    ReviewVoted,
     ShipmentCreated,
     ShipmentStatusUpdated,
+    UserEmailChangeRequested,
+    UserEmailVerificationRequested,
+    UserEmailVerified,
+    UserErased,
+    UserGuestMerged,
+    UserPasswordChanged,
+    UserPasswordResetRequested,
     UserProfileUpdated,
     UserRegistered,
 )
@@ -71,6 +97,7 @@ __all__ = [
     "InventoryOutOfStockItem",
     "InventoryReserved",
     "InventoryReservedItem",
+    "NotificationSent",
     "OrderBuyerChanged",
     "OrderCancelled",
     "OrderConfirmed",
@@ -86,11 +113,23 @@ __all__ = [
     "PaymentSuccessful",
     "ProductCreated",
     "ProductDeleted",
+    "ProductRated",
     "ProductUpdated",
     "ProductVariant",
     "ProductViewed",
+    "ReviewCreated",
+    "ReviewRatingChanged",
+    "ReviewUpdated",
+    "ReviewVoted",
     "ShipmentCreated",
     "ShipmentStatusUpdated",
+    "UserEmailChangeRequested",
+    "UserEmailVerificationRequested",
+    "UserEmailVerified",
+    "UserErased",
+    "UserGuestMerged",
+    "UserPasswordChanged",
+    "UserPasswordResetRequested",
     "UserProfileUpdated",
     "UserRegistered",
 ]

@@ -29,7 +29,7 @@ async def compose(app: App[Settings]) -> None:
     browsing = Browsing(hot, read_model, reader, projector, views)
     assortment = Assortment(store.uow, projector, app.clock, settings.currency)
     app.serve(add_CatalogServiceServicer_to_server, CatalogServicer(browsing, assortment))
-    await app.consume(handlers(projector))
+    await app.consume(handlers(projector, assortment))
     app.background("changes", partial(read_model.follow, hot.changed, hot.clear))
     seconds = settings.reconcile_seconds
     app.every("reconciliation", seconds, partial(projector.reconcile, seconds, settings.reconcile_products))

@@ -26,7 +26,7 @@ class Products(Protocol):
     async def save(self, product: Product) -> None:
         """Store a changed product, and publish its events; nothing is written if nothing changed.
 
-        The rating stays as it is: it changes on its own. Raises SkuTaken when the unit of work commits.
+        Either its rating has changed or the rest. Raises SkuTaken when the unit of work commits.
         """
         ...
 

@@ -21,7 +21,7 @@ from stoa_catalog.read_model import Listing
 from stoa_chassis.avro import Event
 from stoa_chassis.errors import Unavailable
 from stoa_chassis.telemetry import get_logger
-from stoa_events import ProductCreated, ProductDeleted, ProductUpdated
+from stoa_events import ProductCreated, ProductDeleted, ProductRated, ProductUpdated
 
 V = TypeVar("V")
 
@@ -101,6 +101,10 @@ class Projector(Generic[V]):
         known = await self._read_model.get([product_id])
         if not known or known[0].version < version:
             await self.fetch([product_id])
+
+    async def on_product_rated(self, event: Event[ProductRated]) -> None:
+        """Project a product as the store has it now, with its rating."""
+        await self.fetch([event.payload.product_id])
 
     async def fetch(self, product_ids: Iterable[UUID]) -> Sequence[Listing[V]]:
         """Project products as the store has them now, and return them."""

@@ -118,7 +118,7 @@ class Products:
     def __init__(self, transaction: MongoTransaction) -> None:
         self._transaction = transaction
         self._collection = transaction.collection
-        self._read: dict[UUID, int] = {}  # versions
+        self._read: dict[UUID, tuple[int, int]] = {}  # the versions of products and of their ratings
         self._exempt: frozenset[tuple[UUID, str]] = frozenset()  # variants, by their SKU
 
     async def get(self, product_id: UUID) -> Product:
@@ -127,8 +127,8 @@ class Products:
         if document is None:
             raise ProductNotFound(f"product {product_id} not found")
         self._transaction.check(document)
-        self._read[product_id] = document["version"]
         product = _product(document)
+        self._read[product_id] = (product.version, product.rating.version)
         keys = document.get("sku_keys", ())
         self._exempt = frozenset(
             (each.variant_id, each.sku) for each in product.variants if each.variant_id in keys
@@ -144,10 +144,17 @@ class Products:
     async def save(self, product: Product) -> None:
         """Store a changed product, and publish its events; nothing is written if nothing changed.
 
-        The rating stays as it is: it changes on its own. Raises SkuTaken when the unit of work commits.
+        Either its rating has changed or the rest: they are written apart from each other, so that neither
+        makes who writes the other begin again. Raises SkuTaken when the unit of work commits.
         """
-        read = self._read[product.product_id]
-        if product.version != read:
+        read, rating_read = self._read[product.product_id]
+        if product.rating.version != rating_read:
+            self._transaction.outbox.collect(product)
+            # A product that an older version has written has no version of its rating.
+            found = {"rating.version": rating_read or {"$in": [0, None]}}
+            rated = {"rating": _rating_fields(product.rating)}
+            self._transaction.update(product.product_id, found, rated, lambda: self._taken(product))
+        elif product.version != read:
             self._transaction.outbox.collect(product)
             self._transaction.update(
                 product.product_id, {"version": read}, self._fields(product), lambda: self._taken(product)
@@ -250,7 +257,7 @@ def _withdrawn_fields(variant: Variant) -> Document:
 
 
 def _rating_fields(rating: Rating) -> Document:
-    return {"average": rating.average, "count": rating.count}
+    return {"average": rating.average, "count": rating.count, "version": rating.version}
 
 
 def _product(document: Document) -> Product:

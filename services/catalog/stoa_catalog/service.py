@@ -23,11 +23,16 @@ from stoa_catalog.model import (
 from stoa_catalog.ports import ProductReader, ReadModel, Tx, Views
 from stoa_catalog.projector import Projector
 from stoa_catalog.read_model import Entry
+from stoa_chassis.avro import Event
 from stoa_chassis.clock import Clock
 from stoa_chassis.errors import Unavailable
+from stoa_chassis.telemetry import get_logger
 from stoa_chassis.uow import UnitOfWork, transactional
+from stoa_events import ReviewRatingChanged
 
 V = TypeVar("V")
+
+_log = get_logger(__name__)
 
 
 class Browsing(Generic[V]):
@@ -173,6 +178,13 @@ class Assortment(Generic[V]):
         """Take a product off sale; again is fine. Raises ProductNotFound if there never was one, Busy."""
         await self._shown(await self._delete(product_id))
 
+    async def on_rating_changed(self, event: Event[ReviewRatingChanged]) -> None:
+        """Take over what buyers think of a product, unless something as late is known."""
+        try:
+            await self._shown(await self._rate(event.payload))
+        except ProductNotFound:
+            _log.warning("there is no product to be rated", product_id=str(event.payload.product_id))
+
     @transactional
     async def _create(self, tx: Tx, details: Details, variants: Sequence[VariantDraft]) -> Product:
         product = Product.create(details, variants, self._now())
@@ -192,6 +204,13 @@ class Assortment(Generic[V]):
     async def _delete(self, tx: Tx, product_id: UUID) -> Product:
         product = await tx.products.get(product_id)
         product.delete(self._now())
+        await tx.products.save(product)
+        return product
+
+    @transactional
+    async def _rate(self, tx: Tx, change: ReviewRatingChanged) -> Product:
+        product = await tx.products.get(change.product_id)
+        product.rate(change.total, change.count, change.version)
         await tx.products.save(product)
         return product
 

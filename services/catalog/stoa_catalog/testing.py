@@ -55,13 +55,13 @@ class Products:
     async def save(self, product: Product) -> None:
         """Store a changed product, and publish its events; nothing is written if nothing changed.
 
-        The rating stays as it is: it changes on its own. Raises SkuTaken.
+        Either its rating has changed or the rest. Raises SkuTaken.
         """
         stored = self._view.rows.products[product.product_id]
-        if product.version != stored.version:
-            self._put(product, rating=stored)
+        if product.revision != stored.revision:
+            self._put(product)
 
-    def _put(self, product: Product, rating: Product | None = None) -> None:
+    def _put(self, product: Product) -> None:
         if self._changed is not None:
             raise RuntimeError(
                 f"a unit of work writes one product, once: {self._changed} or {product.product_id}"
@@ -72,8 +72,7 @@ class Products:
         taken = {key for other in others for key in _sku_keys(other)}
         if refused := [at for at, key in enumerate(keys) if key in taken]:
             raise SkuTaken.at(refused)
-        kept = replace(_copy(product), rating=(rating or product).rating)
-        self._view.rows = Rows({**self._view.rows.products, product.product_id: kept})
+        self._view.rows = Rows({**self._view.rows.products, product.product_id: _copy(product)})
         self._outbox.collect(product)
 
 

@@ -117,7 +117,7 @@ def a_full_product() -> Product:
         variants=variants,
         created_at=NOW,
         updated_at=NOW + timedelta(days=1),
-        rating=Rating(4.5, 2),
+        rating=Rating(4.5, 2, 7),
         deleted_at=NOW + timedelta(days=2),
     )
 

@@ -51,7 +51,7 @@ async def consume(process: Process, payloads: Sequence[Payload]) -> None:
     """What the consumer group does with events."""
     for payload in payloads:
         event: Event[Any] = new_event(payload, SettableClock(), str(new_id()))
-        await handlers(process.projector)[type(payload)](event)
+        await handlers(process.projector, process.assortment)[type(payload)](event)
 
 
 async def rename(process: Process, product: Product, name: str = "New") -> Product:

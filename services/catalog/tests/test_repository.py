@@ -17,6 +17,7 @@ from stoa_catalog.repository import bring_up_to_date, open_products
 from stoa_chassis.ids import new_id
 from stoa_chassis.mongo import PENDING, Document, MongoOutbox
 from stoa_chassis.testing import eventually
+from stoa_events import ProductRated
 
 from .conftest import NOW, Catalog, Store, a_full_product, as_drafts, details, draft
 
@@ -228,17 +229,41 @@ async def test_no_sku_of_another_product_keeps_one_from_being_deleted(store: Sto
         await added(store, Product.create(details(), [draft(sku=other.variants[0].sku)], NOW))
 
 
-async def test_an_update_leaves_the_rating_as_it_is(store: Store) -> None:
-    product = await added(store, replace(a_full_product(), deleted_at=None))
-
+async def rate(store: Store, product_id: UUID, *change: int) -> None:
     async def work(tx: ports.Tx) -> None:
-        found = await tx.products.get(product.product_id)
-        found.rating = Rating()
-        found.update(details("New"), as_drafts(found), found.etag, LATER)
+        found = await tx.products.get(product_id)
+        found.rate(*change)
         await tx.products.save(found)
 
     await store.uow.run(work)
-    assert (await get(store, product.product_id)).rating == Rating(4.5, 2)
+
+
+async def test_a_rating_is_kept_and_published_with_its_version_and_leaves_the_etag_as_it_is(
+    store: Store,
+) -> None:
+    product = await added(store)
+    await rate(store, product.product_id, 9, 2, 3)
+    rated = await get(store, product.product_id)
+    assert (rated.rating, rated.etag) == (Rating(4.5, 2, 3), product.etag)
+    assert rated.revision > product.revision
+    assert (await store.published(product.product_id))[-1] == ProductRated(
+        product_id=product.product_id, average=4.5, count=2, version=3
+    )
+
+
+async def test_an_update_and_a_change_of_the_rating_at_once_both_stay(store: Store) -> None:
+    product = await added(store)
+
+    async def update(tx: ports.Tx) -> None:
+        found = await tx.products.get(product.product_id)
+        if found.rating == Rating():
+            await rate(store, product.product_id, 9, 2, 3)
+        found.update(details("New"), as_drafts(found), found.etag, LATER)
+        await tx.products.save(found)
+
+    await store.uow.run(update)
+    both = await get(store, product.product_id)
+    assert (both.details.name, both.rating) == ("New", Rating(4.5, 2, 3))
 
 
 async def test_a_unit_of_work_writes_one_product(store: Store) -> None:

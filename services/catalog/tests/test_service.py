@@ -7,11 +7,13 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from stoa_catalog.model import Category, Filters, Product, ProductNotFound, SkuTaken, Withdrawn
+from stoa_catalog.model import Category, Filters, Product, ProductNotFound, Rating, SkuTaken, Withdrawn
+from stoa_chassis.avro import Event, new_event
+from stoa_chassis.clock import SystemClock
 from stoa_chassis.errors import InvalidArgument, Unavailable
 from stoa_chassis.ids import new_id
 from stoa_contracts.money import Money
-from stoa_events import ProductCreated, ProductDeleted, ProductUpdated
+from stoa_events import ProductCreated, ProductDeleted, ProductRated, ProductUpdated, ReviewRatingChanged
 
 from .conftest import Catalog, as_drafts, as_it_is, details, draft
 
@@ -284,3 +286,26 @@ async def test_a_list_that_is_held_is_shown_while_the_read_model_is_down(catalog
     catalog.read_model.down = True
     assert await names(catalog) == ["Lamp"]
     assert (await catalog.browsing.batch([product.product_id])) == [as_it_is(product)]
+
+
+async def test_readers_see_the_rating_that_buyers_have_given_whichever_order_its_changes_come_in(
+    catalog: Catalog[Product],
+) -> None:
+    product = await catalog.assortment.create(details(), [draft()])
+    for total, count, version in ((5, 1, 1), (12, 3, 4), (9, 2, 3), (12, 3, 4)):
+        await catalog.assortment.on_rating_changed(
+            rating_changed(product.product_id, total=total, count=count, version=version)
+        )
+    shown = await catalog.browsing.get(product.product_id, None)
+    assert (shown.rating, shown.etag) == (Rating(4.0, 3, 4), product.etag)
+    published = await catalog.store.published(product.product_id)
+    assert [event.version for event in published if isinstance(event, ProductRated)] == [1, 4]
+
+
+async def test_a_rating_of_a_product_that_is_not_there_is_passed_over(catalog: Catalog[Product]) -> None:
+    await catalog.assortment.on_rating_changed(rating_changed(new_id(), total=5, count=1, version=1))
+
+
+def rating_changed(product_id: UUID, **change: int) -> Event[ReviewRatingChanged]:
+    payload = ReviewRatingChanged(product_id=product_id, **change)
+    return new_event(payload, SystemClock(), str(new_id()))
