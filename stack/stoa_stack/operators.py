@@ -39,8 +39,9 @@ def _settings(at: Instance) -> dict[str, str]:
     }
     for company in COMPANIES.values():
         name = company.name.replace("-", "_")
-        settings[f"{name}_url"] = company.url(at)
-        settings[f"{name}_api_key"] = company.secret(at, company.api_key)
+        settings[f"{name}_url"] = company.page_url(at)
+        if company.api_key:
+            settings[f"{name}_api_key"] = company.secret(at, company.api_key)
     for service in SERVICES.values():
         settings[f"{service.name}_target"] = at.address(service.name)
         settings[f"{service.name}_metrics_url"] = f"http://{at.address(f'{service.name}-metrics')}/metrics"

@@ -27,6 +27,7 @@ _PASSED_TO_ALL = {
     "STOA_OTLP_ENDPOINT": "",
     "STOA_LOG_LEVEL": "INFO",
     "STOA_CURRENCY": DEFAULT_CURRENCY,
+    "STOA_RATE_LIMITS": "on",
 }
 # Packages that list what all services have: a service counts as changed by its own entries only.
 _REGISTERS = ("stoa_services", "stoa_events")
@@ -79,7 +80,8 @@ def environment(at: Instance, service: Service) -> dict[str, str]:
     variables |= {name: at.settings.get(name, default) for name, default in _PASSED_TO_ALL.items()}
     variables |= {f"STOA_{callee.upper()}_TARGET": at.address(callee) for callee in service.calls}
     for company in (COMPANIES[name] for name in service.companies):
-        variables[f"STOA_{company.url_setting.upper()}"] = company.url(at)
+        for setting, path in company.url_settings.items():
+            variables[f"STOA_{setting.upper()}"] = f"{company.url(at)}{path}"
     # STOA_ORDER__LOG_LEVEL=DEBUG for `stoa up` is STOA_LOG_LEVEL=DEBUG for the order service, and so on.
     own = f"STOA_{service.name.upper()}__"
     overrides = {name: value for name, value in at.settings.items() if name.startswith(own)}

@@ -8,6 +8,7 @@ from stoa_events.cart_item_added import CartItemAdded
 from stoa_events.inventory_low_stock import InventoryLowStock
 from stoa_events.inventory_out_of_stock import InventoryOutOfStockItem, InventoryOutOfStock
 from stoa_events.inventory_reserved import InventoryReservedItem, InventoryReserved
+from stoa_events.notification_sent import NotificationSent
 from stoa_events.order_buyer_changed import OrderBuyerChanged
 from stoa_events.order_cancelled import OrderCancelled
 from stoa_events.order_confirmed import OrderConfirmed
@@ -31,8 +32,13 @@ from stoa_events.review_updated import ReviewUpdated
 from stoa_events.review_voted import ReviewVoted
 from stoa_events.shipment_created import ShipmentCreated
 from stoa_events.shipment_status_updated import ShipmentStatusUpdated
+from stoa_events.user_email_change_requested import UserEmailChangeRequested
+from stoa_events.user_email_verification_requested import UserEmailVerificationRequested
+from stoa_events.user_email_verified import UserEmailVerified
 from stoa_events.user_erased import UserErased
 from stoa_events.user_guest_merged import UserGuestMerged
+from stoa_events.user_password_changed import UserPasswordChanged
+from stoa_events.user_password_reset_requested import UserPasswordResetRequested
 from stoa_events.user_profile_updated import UserProfileUpdated
 from stoa_events.user_registered import UserRegistered
 from stoa_events.types import Address, OrderItem, ProductVariant
@@ -42,6 +48,7 @@ TOPICS: tuple[type[Payload], ...] = (
     InventoryLowStock,
     InventoryOutOfStock,
     InventoryReserved,
+    NotificationSent,
     OrderBuyerChanged,
     OrderCancelled,
     OrderConfirmed,
@@ -65,8 +72,13 @@ TOPICS: tuple[type[Payload], ...] = (
     ReviewVoted,
     ShipmentCreated,
     ShipmentStatusUpdated,
+    UserEmailChangeRequested,
+    UserEmailVerificationRequested,
+    UserEmailVerified,
     UserErased,
     UserGuestMerged,
+    UserPasswordChanged,
+    UserPasswordResetRequested,
     UserProfileUpdated,
     UserRegistered,
 )
@@ -85,6 +97,7 @@ __all__ = [
     "InventoryOutOfStockItem",
     "InventoryReserved",
     "InventoryReservedItem",
+    "NotificationSent",
     "OrderBuyerChanged",
     "OrderCancelled",
     "OrderConfirmed",
@@ -110,8 +123,13 @@ __all__ = [
     "ReviewVoted",
     "ShipmentCreated",
     "ShipmentStatusUpdated",
+    "UserEmailChangeRequested",
+    "UserEmailVerificationRequested",
+    "UserEmailVerified",
     "UserErased",
     "UserGuestMerged",
+    "UserPasswordChanged",
+    "UserPasswordResetRequested",
     "UserProfileUpdated",
     "UserRegistered",
 ]
