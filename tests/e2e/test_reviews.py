@@ -1,7 +1,6 @@
 """What buyers think of a product, from its delivery to the rating that the shop shows."""
 
 import asyncio
-from collections.abc import Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -16,7 +15,7 @@ from tests.e2e.shop import Customer, Shop, eventually, refusal
 REVIEW: Review = {"rating": 4, "title": "Bright", "review": "It lights up\nthe whole room."}
 
 
-async def buyers(shop: Shop, item: Item, count: int) -> Sequence[Customer]:
+async def buyers(shop: Shop, item: Item, count: int) -> list[Customer]:
     """Customers to whom something was delivered."""
     customers = [await shop.shopper() for _ in range(count)]
     await deliver_to(Instance.current(), [customer.user_id for customer in customers], item)
