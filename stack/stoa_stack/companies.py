@@ -20,16 +20,16 @@ class Company:
     """A company outside.
 
     `part` is the name of its fake in the stack and in the table of ports, `package` what is run. A service
-    finds it by the setting `url_setting`, and has the secrets `shared` in common with it; by `api_key` the
-    company knows who calls, if it wants to know. `environment` configures the fake. A company that is not
-    spoken to by HTTP has a `scheme`, and its fake shows people and operators what it knows at `page`, a name
-    in the table of ports.
+    finds it by the settings `url_settings`, each with what comes after the address, and has the secrets
+    `shared` in common with it; by `api_key` the company knows who calls, if it wants to know. `environment`
+    configures the fake. A company that is not spoken to by HTTP has a `scheme`, and its fake shows people and
+    operators what it knows at `page`, a name in the table of ports.
     """
 
     name: str
     part: str
     package: str
-    url_setting: str
+    url_settings: Mapping[str, str]
     environment: Callable[[Instance], Mapping[str, str]]
     api_key: str = ""
     shared: tuple[str, ...] = ()
@@ -83,17 +83,47 @@ PAYMENT_GATEWAY = Company(
     name="payment-gateway",
     part="gateway",
     package="stoa_fakes.payment_gateway",
-    url_setting="gateway_url",
+    url_settings={"gateway_url": ""},
     api_key="gateway_api_key",
     shared=("gateway_api_key", "gateway_webhook_secret"),
     environment=_payment_gateway_environment,
+)
+
+
+def _carriers_environment(at: Instance) -> dict[str, str]:
+    given = {name: value for name, value in at.settings.items() if name.startswith("CARRIERS_")}
+    secrets = {f"CARRIERS_{name.upper()}": CARRIERS.secret(at, name) for name in CARRIERS.shared}
+    return given | {
+        **secrets,
+        "CARRIERS_PORT": str(at.port("carriers")),
+        "CARRIERS_STATE": str(at.folder("carriers") / "carriers.sqlite"),
+        "CARRIERS_API_KEY": CARRIERS.secret(at, CARRIERS.api_key),
+        "CARRIERS_WEBHOOK_URL": f"{at.edge_url}/api/v1/shipping/webhooks",
+    }
+
+
+CARRIERS = Company(
+    name="carriers",
+    part="carriers",
+    package="stoa_fakes.carriers",
+    url_settings={"fedex_url": "/fedex", "ups_url": "/ups", "dhl_url": "/dhl"},
+    api_key="carriers_api_key",
+    shared=(
+        "fedex_client_secret",
+        "fedex_webhook_secret",
+        "ups_access_key",
+        "ups_webhook_secret",
+        "dhl_api_key",
+        "dhl_webhook_secret",
+    ),
+    environment=_carriers_environment,
 )
 
 MAIL_SERVER = Company(
     name="mail-server",
     part="mail",
     package="stoa_fakes.mail_server",
-    url_setting="smtp_url",
+    url_settings={"smtp_url": ""},
     scheme="smtp",
     page="mail-page",
     environment=lambda at: {
@@ -103,4 +133,6 @@ MAIL_SERVER = Company(
     },
 )
 
-COMPANIES: Mapping[str, Company] = {company.name: company for company in (PAYMENT_GATEWAY, MAIL_SERVER)}
+COMPANIES: Mapping[str, Company] = {
+    company.name: company for company in (PAYMENT_GATEWAY, CARRIERS, MAIL_SERVER)
+}

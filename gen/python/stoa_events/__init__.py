@@ -23,8 +23,13 @@ from stoa_events.payment_refunded import PaymentRefunded
 from stoa_events.payment_successful import PaymentSuccessful
 from stoa_events.product_created import ProductCreated
 from stoa_events.product_deleted import ProductDeleted
+from stoa_events.product_rated import ProductRated
 from stoa_events.product_updated import ProductUpdated
 from stoa_events.product_viewed import ProductViewed
+from stoa_events.review_created import ReviewCreated
+from stoa_events.review_rating_changed import ReviewRatingChanged
+from stoa_events.review_updated import ReviewUpdated
+from stoa_events.review_voted import ReviewVoted
 from stoa_events.shipment_created import ShipmentCreated
 from stoa_events.shipment_status_updated import ShipmentStatusUpdated
 from stoa_events.user_email_change_requested import UserEmailChangeRequested
@@ -58,8 +63,13 @@ TOPICS: tuple[type[Payload], ...] = (
     PaymentSuccessful,
     ProductCreated,
     ProductDeleted,
+    ProductRated,
     ProductUpdated,
     ProductViewed,
+    ReviewCreated,
+    ReviewRatingChanged,
+    ReviewUpdated,
+    ReviewVoted,
     ShipmentCreated,
     ShipmentStatusUpdated,
     UserEmailChangeRequested,
@@ -103,9 +113,14 @@ __all__ = [
     "PaymentSuccessful",
     "ProductCreated",
     "ProductDeleted",
+    "ProductRated",
     "ProductUpdated",
     "ProductVariant",
     "ProductViewed",
+    "ReviewCreated",
+    "ReviewRatingChanged",
+    "ReviewUpdated",
+    "ReviewVoted",
     "ShipmentCreated",
     "ShipmentStatusUpdated",
     "UserEmailChangeRequested",
