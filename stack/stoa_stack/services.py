@@ -27,6 +27,7 @@ _PASSED_TO_ALL = {
     "STOA_OTLP_ENDPOINT": "",
     "STOA_LOG_LEVEL": "INFO",
     "STOA_CURRENCY": DEFAULT_CURRENCY,
+    "STOA_RATE_LIMITS": "on",
 }
 # Packages that list what all services have: a service counts as changed by its own entries only.
 _REGISTERS = ("stoa_services", "stoa_events")
