@@ -18,7 +18,7 @@ from confluent_kafka import TopicPartition
 from stoa_chaos.fault_injection import FaultInjector, NotRunning
 from stoa_contracts.declarations import Store
 from stoa_services import SERVICES
-from stoa_stack.companies import COMPANIES, PAYMENT_GATEWAY
+from stoa_stack.companies import CARRIERS, COMPANIES, PAYMENT_GATEWAY
 from stoa_stack.stores import STORES, store_of
 
 Injection = Callable[[FaultInjector, str], AbstractAsyncContextManager[None]]
@@ -139,7 +139,13 @@ def _join_and_leave(bootstrap: str, group: str, topics: list[str]) -> None:
 
 def gateway(**faults: float) -> Injection:
     """Make the payment gateway misbehave in one of its own ways."""
-    return lambda injector, _: injector.gateway_with(**faults)
+    return lambda injector, _: injector.company_with(PAYMENT_GATEWAY, faults)
+
+
+def carriers(*names: str, **faults: float) -> Injection:
+    """Make some carriers misbehave in one of their own ways; all of them if none is named."""
+    every = dict.fromkeys(names or ("fedex", "ups", "dhl"), faults)
+    return lambda injector, _: injector.company_with(CARRIERS, every)
 
 
 def second_process(*, crash: bool = False, **settings: str) -> Injection:
@@ -177,6 +183,12 @@ FAULTS = (
     Fault("losing its answers", (PAYMENT_GATEWAY.part,), gateway(lost_answer_rate=0.7), (8, 16)),
     Fault("repeating its notices", (PAYMENT_GATEWAY.part,), gateway(duplicate_webhooks=3), (8, 16)),
     Fault("sending its notices late", (PAYMENT_GATEWAY.part,), gateway(delay_webhooks_ms=12_000), (8, 16)),
+    Fault("slow", (CARRIERS.part,), carriers(latency_ms=4000), (8, 16)),
+    Fault("failing", (CARRIERS.part,), carriers(error_rate=0.7), (8, 16)),
+    Fault("losing its answers", (CARRIERS.part,), carriers(lost_answer_rate=0.7), (8, 16)),
+    Fault("without one of the carriers", (CARRIERS.part,), carriers("ups", lost_answer_rate=1), (16, 32)),
+    Fault("repeating its notices", (CARRIERS.part,), carriers(duplicate_webhooks=3), (8, 16)),
+    Fault("sending its notices late", (CARRIERS.part,), carriers(delay_webhooks_ms=12_000), (8, 16)),
 )
 
 
