@@ -5,7 +5,7 @@ from copy import deepcopy
 from decimal import Decimal
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
 from stoa_chassis.errors import InvalidArgument
@@ -28,6 +28,7 @@ from stoa_search.testing import a_variant, some_details
 
 _VARIANTS = [a_variant(), a_variant(), a_variant()]
 _PRODUCT = new_id()
+_MANY = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 # What each source says, in the order in which it happened: another thing with each version.
 _HISTORIES: list[Sequence[Change]] = [
     [
@@ -44,6 +45,7 @@ _HISTORIES: list[Sequence[Change]] = [
 ]
 
 
+@_MANY
 @given(some.data())
 def test_whatever_comes_late_twice_or_not_in_order_the_latest_of_each_source_is_shown(
     data: some.DataObject,
@@ -64,6 +66,7 @@ def test_whatever_comes_late_twice_or_not_in_order_the_latest_of_each_source_is_
     assert entry.availability == expected.availability
 
 
+@_MANY
 @given(some.data())
 def test_a_change_that_is_there_already_changes_nothing_and_says_so(data: some.DataObject) -> None:
     entry = Entry(_PRODUCT)
@@ -120,6 +123,7 @@ def test_words_about_prices_are_understood(query: str, said: PriceWords) -> None
     assert price_words(query) == said
 
 
+@_MANY
 @given(some.text(max_size=200))
 def test_no_query_is_too_strange(query: str) -> None:
     price_words(query)

@@ -30,7 +30,7 @@ from stoa.auth.v1 import policy_pb2 as stoa_dot_auth_dot_v1_dot_policy__pb2
 from stoa.text.v1 import text_pb2 as stoa_dot_text_dot_v1_dot_text__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bstoa/search/v1/search.proto\x12\x0estoa.search.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x17google/type/money.proto\x1a\x19stoa/auth/v1/policy.proto\x1a\x17stoa/text/v1/text.proto\"\xdf\x05\n\rSearchRequest\x12\x16\n\x01q\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01R\x01q\x12#\n\x08\x63\x61tegory\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18\x64R\x08\x63\x61tegory\x12)\n\x0bsubcategory\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18\x64R\x0bsubcategory\x12\x1d\n\x05\x62rand\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18\x64R\x05\x62rand\x12\x19\n\x03tag\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x18\x32R\x03tag\x12_\n\tmin_price\x18\x06 \x01(\tBB\xbaH\"r 2\x1e^([0-9]{1,9}(\\.[0-9]{1,2})?)?$\xda\xe7\x18\x19\"\x17\x61n amount such as 19.90R\x08minPrice\x12_\n\tmax_price\x18\x07 \x01(\tBB\xbaH\"r 2\x1e^([0-9]{1,9}(\\.[0-9]{1,2})?)?$\xda\xe7\x18\x19\"\x17\x61n amount such as 19.90R\x08maxPrice\x12:\n\nmin_rating\x18\x08 \x01(\x01\x42\x1b\xe2\x41\x01\x01\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\x14@)\x00\x00\x00\x00\x00\x00\x00\x00R\tminRating\x12\x1f\n\x08in_stock\x18\t \x01(\x08\x42\x04\xe2\x41\x01\x01R\x07inStock\x12i\n\tattribute\x18\n \x03(\tBK\xbaH\x1d\x92\x01\x1a\x10\x14\"\x16r\x14\x18\xfb\x01\x32\x0f^[^:]{1,50}:.+$\xda\xe7\x18\'\"%a name and a value such as color:blueR\tattribute\x12M\n\x04sort\x18\x0b \x01(\tB9\xbaH6r4R\x00R\trelevanceR\tprice_ascR\nprice_descR\x06newestR\x06ratingR\x04sort\x12*\n\tpage_size\x18\x0c \x01(\x05\x42\r\xe2\x41\x01\x01\xbaH\x06\x1a\x04\x18\x64(\x00R\x08pageSize\x12\'\n\npage_token\x18\r \x01(\tB\x08\xbaH\x05r\x03\x18\xb8\x17R\tpageToken\"\xaf\x01\n\x0eSearchResponse\x12\'\n\x04hits\x18\x01 \x03(\x0b\x32\x13.stoa.search.v1.HitR\x04hits\x12\x1d\n\ntotal_size\x18\x02 \x01(\x03R\ttotalSize\x12-\n\x06\x66\x61\x63\x65ts\x18\x03 \x03(\x0b\x32\x15.stoa.search.v1.FacetR\x06\x66\x61\x63\x65ts\x12&\n\x0fnext_page_token\x18\x04 \x01(\tR\rnextPageToken\"\xd2\x02\n\x03Hit\x12\x1d\n\nproduct_id\x18\x01 \x01(\tR\tproductId\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n\x05\x62rand\x18\x03 \x01(\tR\x05\x62rand\x12\x1a\n\x08\x63\x61tegory\x18\x04 \x01(\tR\x08\x63\x61tegory\x12\x31\n\nprice_from\x18\x05 \x01(\x0b\x32\x12.google.type.MoneyR\tpriceFrom\x12\x32\n\x06rating\x18\x06 \x01(\x0b\x32\x1a.stoa.search.v1.Hit.RatingR\x06rating\x12\x14\n\x05image\x18\x07 \x01(\tR\x05image\x12\x14\n\x05score\x18\x08 \x01(\x01R\x05score\x12\x19\n\x08in_stock\x18\t \x01(\x08R\x07inStock\x1a\x38\n\x06Rating\x12\x18\n\x07\x61verage\x18\x01 \x01(\x01R\x07\x61verage\x12\x14\n\x05\x63ount\x18\x02 \x01(\x05R\x05\x63ount\"\x8b\x01\n\x05\x46\x61\x63\x65t\x12\x14\n\x05\x66ield\x18\x01 \x01(\tR\x05\x66ield\x12\x36\n\x07\x62uckets\x18\x02 \x03(\x0b\x32\x1c.stoa.search.v1.Facet.BucketR\x07\x62uckets\x1a\x34\n\x06\x42ucket\x12\x14\n\x05value\x18\x01 \x01(\tR\x05value\x12\x14\n\x05\x63ount\x18\x02 \x01(\x03R\x05\x63ount\"3\n\x0eSuggestRequest\x12!\n\x01q\x18\x01 \x01(\tB\x13\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18\x64\xda\xe7\x18\x02\x10\x01R\x01q\"O\n\x0fSuggestResponse\x12<\n\x0bsuggestions\x18\x01 \x03(\x0b\x32\x1a.stoa.search.v1.SuggestionR\x0bsuggestions\"[\n\nSuggestion\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text\x12\x1d\n\nproduct_id\x18\x02 \x01(\tR\tproductId\x12\x1a\n\x08\x63\x61tegory\x18\x03 \x01(\tR\x08\x63\x61tegory2\xf2\x01\n\rSearchService\x12h\n\x06Search\x12\x1d.stoa.search.v1.SearchRequest\x1a\x1e.stoa.search.v1.SearchResponse\"\x1f\x90\x02\x01\xd2\xe7\x18\x02\n\x00\x82\xd3\xe4\x93\x02\x10\x12\x0e/api/v1/search\x12w\n\x07Suggest\x12\x1e.stoa.search.v1.SuggestRequest\x1a\x1f.stoa.search.v1.SuggestResponse\"+\x90\x02\x01\xd2\xe7\x18\x02\n\x00\x82\xd3\xe4\x93\x02\x1c\x12\x1a/api/v1/search/suggestionsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bstoa/search/v1/search.proto\x12\x0estoa.search.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x17google/type/money.proto\x1a\x19stoa/auth/v1/policy.proto\x1a\x17stoa/text/v1/text.proto\"\xff\x05\n\rSearchRequest\x12\x16\n\x01q\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01R\x01q\x12#\n\x08\x63\x61tegory\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18\x64R\x08\x63\x61tegory\x12)\n\x0bsubcategory\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18\x64R\x0bsubcategory\x12\x1d\n\x05\x62rand\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18\x64R\x05\x62rand\x12\x19\n\x03tag\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x18\x32R\x03tag\x12_\n\tmin_price\x18\x06 \x01(\tBB\xbaH\"r 2\x1e^([0-9]{1,9}(\\.[0-9]{1,2})?)?$\xda\xe7\x18\x19\"\x17\x61n amount such as 19.90R\x08minPrice\x12_\n\tmax_price\x18\x07 \x01(\tBB\xbaH\"r 2\x1e^([0-9]{1,9}(\\.[0-9]{1,2})?)?$\xda\xe7\x18\x19\"\x17\x61n amount such as 19.90R\x08maxPrice\x12:\n\nmin_rating\x18\x08 \x01(\x01\x42\x1b\xe2\x41\x01\x01\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\x14@)\x00\x00\x00\x00\x00\x00\x00\x00R\tminRating\x12\x1f\n\x08in_stock\x18\t \x01(\x08\x42\x04\xe2\x41\x01\x01R\x07inStock\x12\x88\x01\n\tattribute\x18\n \x03(\tBj\xbaH\x1d\x92\x01\x1a\x10\x14\"\x16r\x14\x18\xfb\x01\x32\x0f^[^:]{1,50}:.+$\xda\xe7\x18\x46\"Dthe name of an attribute, a colon and what it is, such as color:blueR\tattribute\x12M\n\x04sort\x18\x0b \x01(\tB9\xbaH6r4R\x00R\trelevanceR\tprice_ascR\nprice_descR\x06newestR\x06ratingR\x04sort\x12*\n\tpage_size\x18\x0c \x01(\x05\x42\r\xe2\x41\x01\x01\xbaH\x06\x1a\x04\x18\x64(\x00R\x08pageSize\x12\'\n\npage_token\x18\r \x01(\tB\x08\xbaH\x05r\x03\x18\xb8\x17R\tpageToken\"\xaf\x01\n\x0eSearchResponse\x12\'\n\x04hits\x18\x01 \x03(\x0b\x32\x13.stoa.search.v1.HitR\x04hits\x12\x1d\n\ntotal_size\x18\x02 \x01(\x03R\ttotalSize\x12-\n\x06\x66\x61\x63\x65ts\x18\x03 \x03(\x0b\x32\x15.stoa.search.v1.FacetR\x06\x66\x61\x63\x65ts\x12&\n\x0fnext_page_token\x18\x04 \x01(\tR\rnextPageToken\"\xd2\x02\n\x03Hit\x12\x1d\n\nproduct_id\x18\x01 \x01(\tR\tproductId\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n\x05\x62rand\x18\x03 \x01(\tR\x05\x62rand\x12\x1a\n\x08\x63\x61tegory\x18\x04 \x01(\tR\x08\x63\x61tegory\x12\x31\n\nprice_from\x18\x05 \x01(\x0b\x32\x12.google.type.MoneyR\tpriceFrom\x12\x32\n\x06rating\x18\x06 \x01(\x0b\x32\x1a.stoa.search.v1.Hit.RatingR\x06rating\x12\x14\n\x05image\x18\x07 \x01(\tR\x05image\x12\x14\n\x05score\x18\x08 \x01(\x01R\x05score\x12\x19\n\x08in_stock\x18\t \x01(\x08R\x07inStock\x1a\x38\n\x06Rating\x12\x18\n\x07\x61verage\x18\x01 \x01(\x01R\x07\x61verage\x12\x14\n\x05\x63ount\x18\x02 \x01(\x05R\x05\x63ount\"\x8b\x01\n\x05\x46\x61\x63\x65t\x12\x14\n\x05\x66ield\x18\x01 \x01(\tR\x05\x66ield\x12\x36\n\x07\x62uckets\x18\x02 \x03(\x0b\x32\x1c.stoa.search.v1.Facet.BucketR\x07\x62uckets\x1a\x34\n\x06\x42ucket\x12\x14\n\x05value\x18\x01 \x01(\tR\x05value\x12\x14\n\x05\x63ount\x18\x02 \x01(\x03R\x05\x63ount\"3\n\x0eSuggestRequest\x12!\n\x01q\x18\x01 \x01(\tB\x13\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18\x64\xda\xe7\x18\x02\x10\x01R\x01q\"O\n\x0fSuggestResponse\x12<\n\x0bsuggestions\x18\x01 \x03(\x0b\x32\x1a.stoa.search.v1.SuggestionR\x0bsuggestions\"[\n\nSuggestion\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text\x12\x1d\n\nproduct_id\x18\x02 \x01(\tR\tproductId\x12\x1a\n\x08\x63\x61tegory\x18\x03 \x01(\tR\x08\x63\x61tegory2\xf2\x01\n\rSearchService\x12h\n\x06Search\x12\x1d.stoa.search.v1.SearchRequest\x1a\x1e.stoa.search.v1.SearchResponse\"\x1f\x90\x02\x01\xd2\xe7\x18\x02\n\x00\x82\xd3\xe4\x93\x02\x10\x12\x0e/api/v1/search\x12w\n\x07Suggest\x12\x1e.stoa.search.v1.SuggestRequest\x1a\x1f.stoa.search.v1.SuggestResponse\"+\x90\x02\x01\xd2\xe7\x18\x02\n\x00\x82\xd3\xe4\x93\x02\x1c\x12\x1a/api/v1/search/suggestionsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -56,7 +56,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SEARCHREQUEST'].fields_by_name['in_stock']._loaded_options = None
   _globals['_SEARCHREQUEST'].fields_by_name['in_stock']._serialized_options = b'\342A\001\001'
   _globals['_SEARCHREQUEST'].fields_by_name['attribute']._loaded_options = None
-  _globals['_SEARCHREQUEST'].fields_by_name['attribute']._serialized_options = b'\272H\035\222\001\032\020\024\"\026r\024\030\373\0012\017^[^:]{1,50}:.+$\332\347\030\'\"%a name and a value such as color:blue'
+  _globals['_SEARCHREQUEST'].fields_by_name['attribute']._serialized_options = b'\272H\035\222\001\032\020\024\"\026r\024\030\373\0012\017^[^:]{1,50}:.+$\332\347\030F\"Dthe name of an attribute, a colon and what it is, such as color:blue'
   _globals['_SEARCHREQUEST'].fields_by_name['sort']._loaded_options = None
   _globals['_SEARCHREQUEST'].fields_by_name['sort']._serialized_options = b'\272H6r4R\000R\trelevanceR\tprice_ascR\nprice_descR\006newestR\006rating'
   _globals['_SEARCHREQUEST'].fields_by_name['page_size']._loaded_options = None
@@ -70,23 +70,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SEARCHSERVICE'].methods_by_name['Suggest']._loaded_options = None
   _globals['_SEARCHSERVICE'].methods_by_name['Suggest']._serialized_options = b'\220\002\001\322\347\030\002\n\000\202\323\344\223\002\034\022\032/api/v1/search/suggestions'
   _globals['_SEARCHREQUEST']._serialized_start=217
-  _globals['_SEARCHREQUEST']._serialized_end=952
-  _globals['_SEARCHRESPONSE']._serialized_start=955
-  _globals['_SEARCHRESPONSE']._serialized_end=1130
-  _globals['_HIT']._serialized_start=1133
-  _globals['_HIT']._serialized_end=1471
-  _globals['_HIT_RATING']._serialized_start=1415
-  _globals['_HIT_RATING']._serialized_end=1471
-  _globals['_FACET']._serialized_start=1474
-  _globals['_FACET']._serialized_end=1613
-  _globals['_FACET_BUCKET']._serialized_start=1561
-  _globals['_FACET_BUCKET']._serialized_end=1613
-  _globals['_SUGGESTREQUEST']._serialized_start=1615
-  _globals['_SUGGESTREQUEST']._serialized_end=1666
-  _globals['_SUGGESTRESPONSE']._serialized_start=1668
-  _globals['_SUGGESTRESPONSE']._serialized_end=1747
-  _globals['_SUGGESTION']._serialized_start=1749
-  _globals['_SUGGESTION']._serialized_end=1840
-  _globals['_SEARCHSERVICE']._serialized_start=1843
-  _globals['_SEARCHSERVICE']._serialized_end=2085
+  _globals['_SEARCHREQUEST']._serialized_end=984
+  _globals['_SEARCHRESPONSE']._serialized_start=987
+  _globals['_SEARCHRESPONSE']._serialized_end=1162
+  _globals['_HIT']._serialized_start=1165
+  _globals['_HIT']._serialized_end=1503
+  _globals['_HIT_RATING']._serialized_start=1447
+  _globals['_HIT_RATING']._serialized_end=1503
+  _globals['_FACET']._serialized_start=1506
+  _globals['_FACET']._serialized_end=1645
+  _globals['_FACET_BUCKET']._serialized_start=1593
+  _globals['_FACET_BUCKET']._serialized_end=1645
+  _globals['_SUGGESTREQUEST']._serialized_start=1647
+  _globals['_SUGGESTREQUEST']._serialized_end=1698
+  _globals['_SUGGESTRESPONSE']._serialized_start=1700
+  _globals['_SUGGESTRESPONSE']._serialized_end=1779
+  _globals['_SUGGESTION']._serialized_start=1781
+  _globals['_SUGGESTION']._serialized_end=1872
+  _globals['_SEARCHSERVICE']._serialized_start=1875
+  _globals['_SEARCHSERVICE']._serialized_end=2117
 # @@protoc_insertion_point(module_scope)
