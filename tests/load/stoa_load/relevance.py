@@ -75,4 +75,4 @@ def _amount(price: Mapping[str, Any]) -> Decimal:
 
 
 def _dcg(worth: Sequence[int]) -> float:
-    return sum((2**each - 1) / math.log2(place + 2) for place, each in enumerate(worth[:AT]))
+    return sum((2.0**each - 1) / math.log2(place + 2) for place, each in enumerate(worth[:AT]))
