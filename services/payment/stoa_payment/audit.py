@@ -20,7 +20,8 @@ FROM payments LEFT JOIN (
 ) refunds USING (payment_id)
 """
 _UNSETTLED = """
-SELECT order_id, 'the gateway: charge' AS waits_for, created_at AS since, attempts, next_check_at AS next_ask
+SELECT order_id, 'the gateway: ' || CASE status WHEN 'pending' THEN 'charge' ELSE 'capture' END AS waits_for,
+    created_at AS since, attempts, next_check_at AS next_ask
 FROM payments WHERE next_check_at IS NOT NULL
 UNION ALL
 SELECT order_id, 'the gateway: refund', r.created_at, r.attempts, r.next_check_at
