@@ -8,6 +8,7 @@ STOA_SCHEMA_REGISTRY_URL, so that it deploys to managed servers as well.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
@@ -18,13 +19,15 @@ from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-def
 from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 
-from stoa_events import TOPICS
+from stoa_contracts.events import Payload
+from stoa_events import PAYLOADS, TOPICS
 from stoa_services import SERVICES
 
 _log = logging.getLogger(__name__)
 
 _PARTITIONS = 4
-_DAY_MS = 24 * 60 * 60 * 1000
+_HOUR_MS = 60 * 60 * 1000
+_DAY_MS = 24 * _HOUR_MS
 _EVENTS = {"retention.ms": str(7 * _DAY_MS)}
 _DEAD_LETTERS = {"retention.ms": str(30 * _DAY_MS)}
 _TIMEOUT_SECONDS = 30.0
@@ -46,7 +49,18 @@ def deploy(bootstrap: str, registry_url: str, *, replication: int = 1) -> None:
 def wanted_topics() -> dict[str, dict[str, str]]:
     """The topics that there are to be, dead letters among them, each with its configuration."""
     dead_letters = [service.dead_letters for service in SERVICES.values() if service.dead_letters is not None]
-    return dict.fromkeys(sorted(_topics()), _EVENTS) | dict.fromkeys(dead_letters, _DEAD_LETTERS)
+    events = {topic: _retention(PAYLOADS[topic]) for topic in sorted(_topics())}
+    return events | dict.fromkeys(dead_letters, _DEAD_LETTERS)
+
+
+def _retention(payload: type[Payload]) -> dict[str, str]:
+    """How long the events of a topic are kept: as long as all, unless its contract says how many hours."""
+    (described,) = [each["type"] for each in json.loads(payload.SCHEMA)["fields"] if each["name"] == "payload"]
+    if (hours := described.get("stoa.retention_hours")) is None:
+        return _EVENTS
+    # A segment is deleted as a whole, when the newest in it is old enough.
+    milliseconds = str(hours * _HOUR_MS)
+    return {"retention.ms": milliseconds, "segment.ms": milliseconds}
 
 
 def _topics() -> set[str]:

@@ -27,6 +27,13 @@ from stoa_events.product_updated import ProductUpdated
 from stoa_events.product_viewed import ProductViewed
 from stoa_events.shipment_created import ShipmentCreated
 from stoa_events.shipment_status_updated import ShipmentStatusUpdated
+from stoa_events.user_email_change_requested import UserEmailChangeRequested
+from stoa_events.user_email_verification_requested import UserEmailVerificationRequested
+from stoa_events.user_email_verified import UserEmailVerified
+from stoa_events.user_erased import UserErased
+from stoa_events.user_guest_merged import UserGuestMerged
+from stoa_events.user_password_changed import UserPasswordChanged
+from stoa_events.user_password_reset_requested import UserPasswordResetRequested
 from stoa_events.user_profile_updated import UserProfileUpdated
 from stoa_events.user_registered import UserRegistered
 from stoa_events.types import Address, OrderItem, ProductVariant
@@ -55,6 +62,13 @@ TOPICS: tuple[type[Payload], ...] = (
     ProductViewed,
     ShipmentCreated,
     ShipmentStatusUpdated,
+    UserEmailChangeRequested,
+    UserEmailVerificationRequested,
+    UserEmailVerified,
+    UserErased,
+    UserGuestMerged,
+    UserPasswordChanged,
+    UserPasswordResetRequested,
     UserProfileUpdated,
     UserRegistered,
 )
@@ -94,6 +108,13 @@ __all__ = [
     "ProductViewed",
     "ShipmentCreated",
     "ShipmentStatusUpdated",
+    "UserEmailChangeRequested",
+    "UserEmailVerificationRequested",
+    "UserEmailVerified",
+    "UserErased",
+    "UserGuestMerged",
+    "UserPasswordChanged",
+    "UserPasswordResetRequested",
     "UserProfileUpdated",
     "UserRegistered",
 ]

@@ -15,7 +15,7 @@ class UserProfileUpdated:
 
     TOPIC: ClassVar[str] = "user.profile_updated"
     VERSION: ClassVar[int] = 1
-    SCHEMA: ClassVar[str] = '{"type":"record","name":"UserProfileUpdatedEvent","namespace":"stoa.events","doc":"The envelope of user.profile_updated.","fields":[{"name":"event_id","type":{"type":"string","logicalType":"uuid"},"doc":"Unique; consumers recognise a repeated event by it."},{"name":"event_type","type":"string","doc":"Always user.profile_updated."},{"name":"event_version","type":"int","doc":"The version of the payload."},{"name":"timestamp","type":{"type":"long","logicalType":"timestamp-micros"},"doc":"When it happened."},{"name":"correlation_id","type":"string","doc":"The request that it goes back to."},{"name":"payload","type":{"type":"record","name":"UserProfileUpdated","doc":"The owner of an account changed it.","fields":[{"name":"user_id","type":{"type":"string","logicalType":"uuid"},"doc":"Who."},{"name":"email","type":"string","doc":"Where mail reaches them."},{"name":"first_name","type":"string","doc":"The given name."},{"name":"last_name","type":"string","doc":"The family name."}],"stoa.key":"user_id"},"doc":"What happened."}]}'
+    SCHEMA: ClassVar[str] = '{"type":"record","name":"UserProfileUpdatedEvent","namespace":"stoa.events","doc":"The envelope of user.profile_updated.","fields":[{"name":"event_id","type":{"type":"string","logicalType":"uuid"},"doc":"Unique; consumers recognise a repeated event by it."},{"name":"event_type","type":"string","doc":"Always user.profile_updated."},{"name":"event_version","type":"int","doc":"The version of the payload."},{"name":"timestamp","type":{"type":"long","logicalType":"timestamp-micros"},"doc":"When it happened."},{"name":"correlation_id","type":"string","doc":"The request that it goes back to."},{"name":"payload","type":{"type":"record","name":"UserProfileUpdated","doc":"The owner of an account changed it.","fields":[{"name":"user_id","type":{"type":"string","logicalType":"uuid"},"doc":"Who."},{"name":"email","type":"string","doc":"Where mail reaches them."},{"name":"first_name","type":"string","doc":"The given name."},{"name":"last_name","type":"string","doc":"The family name."},{"name":"locale","type":"string","doc":"The language in which they are written to: en or de.","default":"en"}],"stoa.key":"user_id"},"doc":"What happened."}]}'
 
     user_id: UUID
     """Who."""
@@ -29,6 +29,9 @@ class UserProfileUpdated:
     last_name: str
     """The family name."""
 
+    locale: str = 'en'
+    """The language in which they are written to: en or de."""
+
     @property
     def key(self) -> str:
         """The message's key."""
@@ -41,6 +44,7 @@ class UserProfileUpdated:
             "email": self.email,
             "first_name": self.first_name,
             "last_name": self.last_name,
+            "locale": self.locale,
         }
 
     @classmethod
@@ -51,4 +55,5 @@ class UserProfileUpdated:
             email=record["email"],
             first_name=record["first_name"],
             last_name=record["last_name"],
+            locale=record["locale"],
         )

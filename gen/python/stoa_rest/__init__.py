@@ -50,12 +50,17 @@ APPROVE_RETURN = Operation("approveReturn", "PUT", "/api/v1/orders/{order_id}/re
 BATCH_GET_PRODUCTS = Operation("batchGetProducts", "GET", "/api/v1/products:batchGet", "Catalog")
 CANCEL_ORDER = Operation("cancelOrder", "PUT", "/api/v1/orders/{order_id}/cancel", "Order")
 CLEAR_CART = Operation("clearCart", "DELETE", "/api/v1/cart/{user_id}", "Cart")
+CONFIRM_EMAIL = Operation("confirmEmail", "POST", "/api/v1/auth/email-verification/confirm", "Auth")
+CONFIRM_PASSWORD_RESET = Operation("confirmPasswordReset", "POST", "/api/v1/auth/password-reset/confirm", "Auth")
 CREATE_ADDRESS = Operation("createAddress", "POST", "/api/v1/users/{user_id}/addresses", "User")
+CREATE_GUEST = Operation("createGuest", "POST", "/api/v1/auth/guest", "Auth")
 CREATE_PRODUCT = Operation("createProduct", "POST", "/api/v1/products", "Catalog")
 CREATE_RETURN = Operation("createReturn", "POST", "/api/v1/orders/{order_id}/returns", "Order")
 CREATE_USER = Operation("createUser", "POST", "/api/v1/users", "User")
 DELETE_ADDRESS = Operation("deleteAddress", "DELETE", "/api/v1/users/{user_id}/addresses/{address_id}", "User")
 DELETE_PRODUCT = Operation("deleteProduct", "DELETE", "/api/v1/products/{product_id}", "Catalog")
+ERASE_USER = Operation("eraseUser", "DELETE", "/api/v1/users/{user_id}", "User")
+EXPORT_USER = Operation("exportUser", "GET", "/api/v1/users/{user_id}/export", "User")
 GET_CART = Operation("getCart", "GET", "/api/v1/cart/{user_id}", "Cart")
 GET_GUEST_ORDER = Operation("getGuestOrder", "GET", "/api/v1/guest-orders/{access_token}", "Order")
 GET_INVENTORY = Operation("getInventory", "GET", "/api/v1/inventory/{variant_id}", "Inventory")
@@ -66,6 +71,7 @@ GET_PRODUCT = Operation("getProduct", "GET", "/api/v1/products/{product_id}", "C
 GET_SHIPMENT_LABEL = Operation("getShipmentLabel", "GET", "/api/v1/shipments/{order_id}/label", "Shipping")
 GET_TRACKING = Operation("getTracking", "GET", "/api/v1/shipments/{order_id}/tracking", "Shipping")
 GET_USER = Operation("getUser", "GET", "/api/v1/users/{user_id}", "User")
+GET_USER_ROLES = Operation("getUserRoles", "GET", "/api/v1/users/{user_id}/roles", "User")
 LIST_ADDRESSES = Operation("listAddresses", "GET", "/api/v1/users/{user_id}/addresses", "User")
 LIST_CATEGORIES = Operation("listCategories", "GET", "/api/v1/categories", "Catalog")
 LIST_INVENTORY = Operation("listInventory", "GET", "/api/v1/inventory", "Inventory")
@@ -73,7 +79,9 @@ LIST_ORDER_RETURNS = Operation("listOrderReturns", "GET", "/api/v1/orders/{order
 LIST_ORDERS = Operation("listOrders", "GET", "/api/v1/orders", "Order")
 LIST_PRODUCTS = Operation("listProducts", "GET", "/api/v1/products", "Catalog")
 LIST_RETURNS = Operation("listReturns", "GET", "/api/v1/returns", "Order")
+LIST_SESSIONS = Operation("listSessions", "GET", "/api/v1/users/{user_id}/sessions", "User")
 LIST_SHIPMENTS = Operation("listShipments", "GET", "/api/v1/shipments", "Shipping")
+LIST_STAFF = Operation("listStaff", "GET", "/api/v1/staff", "User")
 LIST_USER_ORDERS = Operation("listUserOrders", "GET", "/api/v1/users/{user_id}/orders", "Order")
 LOGIN = Operation("login", "POST", "/api/v1/auth/login", "Auth")
 LOGOUT = Operation("logout", "POST", "/api/v1/auth/logout", "Auth")
@@ -84,7 +92,11 @@ REFRESH = Operation("refresh", "POST", "/api/v1/auth/refresh", "Auth")
 REFUND_PAYMENT = Operation("refundPayment", "POST", "/api/v1/payments/{payment_id}/refunds", "Payment")
 REJECT_RETURN = Operation("rejectReturn", "PUT", "/api/v1/orders/{order_id}/returns/{return_id}/reject", "Order")
 REMOVE_CART_ITEM = Operation("removeCartItem", "DELETE", "/api/v1/cart/{user_id}/items/{item_id}", "Cart")
+REQUEST_EMAIL_VERIFICATION = Operation("requestEmailVerification", "POST", "/api/v1/users/{user_id}/email-verification", "User")
+REQUEST_PASSWORD_RESET = Operation("requestPasswordReset", "POST", "/api/v1/auth/password-reset", "Auth")
+REVOKE_SESSION = Operation("revokeSession", "DELETE", "/api/v1/users/{user_id}/sessions/{session_id}", "User")
 SET_THRESHOLD = Operation("setThreshold", "PUT", "/api/v1/inventory/{variant_id}/threshold", "Inventory")
+SET_USER_ROLES = Operation("setUserRoles", "PUT", "/api/v1/users/{user_id}/roles", "User")
 UPDATE_ADDRESS = Operation("updateAddress", "PUT", "/api/v1/users/{user_id}/addresses/{address_id}", "User")
 UPDATE_CART_ITEM = Operation("updateCartItem", "PUT", "/api/v1/cart/{user_id}/items/{item_id}", "Cart")
 UPDATE_PRODUCT = Operation("updateProduct", "PUT", "/api/v1/products/{product_id}", "Catalog")
@@ -97,12 +109,17 @@ OPERATIONS = (
     BATCH_GET_PRODUCTS,
     CANCEL_ORDER,
     CLEAR_CART,
+    CONFIRM_EMAIL,
+    CONFIRM_PASSWORD_RESET,
     CREATE_ADDRESS,
+    CREATE_GUEST,
     CREATE_PRODUCT,
     CREATE_RETURN,
     CREATE_USER,
     DELETE_ADDRESS,
     DELETE_PRODUCT,
+    ERASE_USER,
+    EXPORT_USER,
     GET_CART,
     GET_GUEST_ORDER,
     GET_INVENTORY,
@@ -113,6 +130,7 @@ OPERATIONS = (
     GET_SHIPMENT_LABEL,
     GET_TRACKING,
     GET_USER,
+    GET_USER_ROLES,
     LIST_ADDRESSES,
     LIST_CATEGORIES,
     LIST_INVENTORY,
@@ -120,7 +138,9 @@ OPERATIONS = (
     LIST_ORDERS,
     LIST_PRODUCTS,
     LIST_RETURNS,
+    LIST_SESSIONS,
     LIST_SHIPMENTS,
+    LIST_STAFF,
     LIST_USER_ORDERS,
     LOGIN,
     LOGOUT,
@@ -131,7 +151,11 @@ OPERATIONS = (
     REFUND_PAYMENT,
     REJECT_RETURN,
     REMOVE_CART_ITEM,
+    REQUEST_EMAIL_VERIFICATION,
+    REQUEST_PASSWORD_RESET,
+    REVOKE_SESSION,
     SET_THRESHOLD,
+    SET_USER_ROLES,
     UPDATE_ADDRESS,
     UPDATE_CART_ITEM,
     UPDATE_PRODUCT,
@@ -246,6 +270,23 @@ class CartItemPatch(TypedDict, total=False):
     """Never sent: the shop knows its prices. - is set by the shop and can't be sent"""
 
 
+class ConfirmEmailRequest(TypedDict, total=False):
+    """Request of ConfirmEmail."""
+
+    token: Required[str]
+    """What the link holds; good once, for three days."""
+
+
+class ConfirmPasswordResetRequest(TypedDict, total=False):
+    """Request of ConfirmPasswordReset."""
+
+    token: Required[str]
+    """What the link holds; good once, for half an hour."""
+
+    password: Required[str]
+    """The new password, as for a new account."""
+
+
 class CreateReturnBody(TypedDict, total=False):
     """Request of CreateReturn."""
 
@@ -273,6 +314,38 @@ class CreateUserRequest(TypedDict, total=False):
 
     last_name: Required[str]
     """The family name."""
+
+    locale: Literal['en', 'de']
+    """The language in which to write to the owner; `en` if not set."""
+
+    guest_token: str
+    """A token of the guest that the owner was, access or refresh: cart and orders become the account's."""
+
+
+class EraseUserBody(TypedDict, total=False):
+    """Request of EraseUser."""
+
+    current_password: Required[str]
+    """The password of whoever asks: the owner's own, or that of staff."""
+
+
+class ExportUserResponse(TypedDict, total=False):
+    """Response of ExportUser."""
+
+    user: User
+    """The account."""
+
+    addresses: list[UserAddress]
+    """Its address book."""
+
+    sessions: list[Session]
+    """Where its owner is signed in."""
+
+    guest_ids: list[str]
+    """The guests that its owner was before."""
+
+    elsewhere: list[str]
+    """Where other parts of the shop show what they keep of the person, as paths of this API to be read with the same token."""
 
 
 class GetJwksResponse(TypedDict, total=False):
@@ -412,11 +485,31 @@ class ListReturnsResponse(TypedDict, total=False):
     """Asks for the page after this one; empty on the last."""
 
 
+class ListSessionsResponse(TypedDict, total=False):
+    """Response of ListSessions."""
+
+    sessions: list[Session]
+    """One page."""
+
+    next_page_token: str
+    """Asks for the page after this one; empty on the last."""
+
+
 class ListShipmentsResponse(TypedDict, total=False):
     """Response of ListShipments."""
 
     shipments: list[Shipment]
     """One page."""
+
+    next_page_token: str
+    """Asks for the page after this one; empty on the last."""
+
+
+class ListStaffResponse(TypedDict, total=False):
+    """Response of ListStaff."""
+
+    staff: list[User]
+    """One page, the newest first."""
 
     next_page_token: str
     """Asks for the page after this one; empty on the last."""
@@ -440,6 +533,9 @@ class LoginRequest(TypedDict, total=False):
 
     password: Required[str]
     """The account's password."""
+
+    guest_token: str
+    """A token of the guest that the owner was, access or refresh: cart and orders become the account's."""
 
 
 class LogoutRequest(TypedDict, total=False):
@@ -788,6 +884,13 @@ class RejectReturnBody(TypedDict, total=False):
     """Why, for people."""
 
 
+class RequestPasswordResetRequest(TypedDict, total=False):
+    """Request of RequestPasswordReset."""
+
+    email: Required[str]
+    """The account's email."""
+
+
 class Return(TypedDict, total=False):
     """Items of an order that are sent back."""
 
@@ -826,11 +929,65 @@ class ReturnItem(TypedDict, total=False):
     """How many."""
 
 
+class RoleChange(TypedDict, total=False):
+    """That an account got other roles."""
+
+    changed_by: str
+    """The admin who did it; empty if it followed from the shop's settings."""
+
+    before: list[str]
+    """What it was."""
+
+    after: list[str]
+    """What it became."""
+
+    reason: str
+    """Why, in the words of who did it."""
+
+    at: str
+    """When."""
+
+
+class Session(TypedDict, total=False):
+    """Where one is signed in: what began with a sign-in and is kept up by refresh tokens."""
+
+    session_id: str
+    """Which one; access tokens name it as `sid`."""
+
+    created_at: str
+    """When one signed in; not known of the oldest."""
+
+    last_used_at: str
+    """When its tokens were last refreshed."""
+
+    expires_at: str
+    """When it ends by itself."""
+
+    device: str
+    """With what program, such as `Firefox on Linux`; empty if it is not known."""
+
+    network: str
+    """From what part of the network, such as `203.0.113.x`; empty if it is not known."""
+
+    current: bool
+    """Whether it is the one in which this was asked."""
+
+
 class SetThresholdBody(TypedDict, total=False):
     """Request of SetThreshold."""
 
     threshold: Required[int]
     """Fewer available than this count as low."""
+
+
+class SetUserRolesBody(TypedDict, total=False):
+    """Request of SetUserRoles."""
+
+    roles: list[Literal['catalogue', 'warehouse', 'support', 'admin']]
+    """All that it shall have: `catalogue`, `warehouse`, `support`, `admin`; none makes it a customer's."""
+
+    reason: Required[str]
+    """Why, for those who look at it later."""
 
 
 class Shipment(TypedDict, total=False):
@@ -999,6 +1156,18 @@ class User(TypedDict, total=False):
     updated_at: str
     """When it was last changed."""
 
+    locale: str
+    """The language in which its owner is written to: `en` or `de`."""
+
+    email_verified: bool
+    """Whether its owner has shown that mail to `email` arrives."""
+
+    pending_email: str
+    """The address that takes the place of `email` when it is confirmed; empty if none waits."""
+
+    roles: list[str]
+    """What its owner may do as staff; empty for a customer."""
+
 
 class UserAddress(TypedDict, total=False):
     """An address in an account's address book. Which parts it needs is up to its country."""
@@ -1050,8 +1219,24 @@ class UserPatch(TypedDict, total=False):
     last_name: str
     """The new family name."""
 
+    locale: Literal['en', 'de']
+    """The language in which to write to the owner."""
+
     current_password: str
     """The password of whoever asks, needed for another email."""
+
+
+class UserRoles(TypedDict, total=False):
+    """What an account may do as staff."""
+
+    user_id: str
+    """Whose account."""
+
+    roles: list[str]
+    """`catalogue`, `warehouse`, `support`, `admin`; empty if it is not staff."""
+
+    changes: list[RoleChange]
+    """Who has changed it, the newest change first; the newest hundred."""
 
 
 class Variant(TypedDict, total=False):
@@ -1113,10 +1298,25 @@ class Operations(ABC):
         target = CLEAR_CART.target(user_id)
         await self.call(CLEAR_CART, target)
 
+    async def confirm_email(self, **body: Unpack[ConfirmEmailRequest]) -> None:
+        """Confirms an email with the token of the link that went to it. If it is another than the account has, it becomes"""
+        target = CONFIRM_EMAIL.target()
+        await self.call(CONFIRM_EMAIL, target, body)
+
+    async def confirm_password_reset(self, **body: Unpack[ConfirmPasswordResetRequest]) -> None:
+        """Sets a new password with the token of that link. All sessions of the account end, and so does a lock of it."""
+        target = CONFIRM_PASSWORD_RESET.target()
+        await self.call(CONFIRM_PASSWORD_RESET, target, body)
+
     async def create_address(self, user_id: str, /, **body: Unpack[UserAddress]) -> UserAddress:
         """Adds an address. The first one becomes the default of its kind."""
         target = CREATE_ADDRESS.target(user_id)
         return cast(UserAddress, await self.call(CREATE_ADDRESS, target, body))
+
+    async def create_guest(self) -> Tokens:
+        """Gives tokens to a guest: somebody without an account, who may fill a cart, order and follow the order. Whoever"""
+        target = CREATE_GUEST.target()
+        return cast(Tokens, await self.call(CREATE_GUEST, target))
 
     async def create_product(self, **body: Unpack[Product]) -> Product:
         """Adds a product. A SKU belongs to one variant of the whole shop, however it is capitalised."""
@@ -1142,6 +1342,16 @@ class Operations(ABC):
         """Removes a product from sale."""
         target = DELETE_PRODUCT.target(product_id)
         await self.call(DELETE_PRODUCT, target)
+
+    async def erase_user(self, user_id: str, /, **body: Unpack[EraseUserBody]) -> None:
+        """Erases an account: nothing is left that says who it was, and its email may be registered anew. Its owner proves"""
+        target = ERASE_USER.target(user_id)
+        await self.call(ERASE_USER, target, body)
+
+    async def export_user(self, user_id: str, /) -> ExportUserResponse:
+        """All that the account itself keeps of a person, and where the rest is read."""
+        target = EXPORT_USER.target(user_id)
+        return cast(ExportUserResponse, await self.call(EXPORT_USER, target))
 
     async def get_cart(self, user_id: str, /) -> Cart:
         """Reads a cart with prices as of now; an empty one if there is none."""
@@ -1193,6 +1403,11 @@ class Operations(ABC):
         target = GET_USER.target(user_id)
         return cast(User, await self.call(GET_USER, target))
 
+    async def get_user_roles(self, user_id: str, /) -> UserRoles:
+        """Reads what an account may do as staff, and who has changed that."""
+        target = GET_USER_ROLES.target(user_id)
+        return cast(UserRoles, await self.call(GET_USER_ROLES, target))
+
     async def list_addresses(self, user_id: str, /, *, page_size: int | None = None, page_token: str | None = None) -> ListAddressesResponse:
         """Lists the addresses of an account, defaults first."""
         target = LIST_ADDRESSES.target(user_id, page_size=page_size, page_token=page_token)
@@ -1228,10 +1443,20 @@ class Operations(ABC):
         target = LIST_RETURNS.target(status=status, page_size=page_size, page_token=page_token)
         return cast(ListReturnsResponse, await self.call(LIST_RETURNS, target))
 
+    async def list_sessions(self, user_id: str, /, *, page_size: int | None = None, page_token: str | None = None) -> ListSessionsResponse:
+        """Lists where one is signed in, the newest first."""
+        target = LIST_SESSIONS.target(user_id, page_size=page_size, page_token=page_token)
+        return cast(ListSessionsResponse, await self.call(LIST_SESSIONS, target))
+
     async def list_shipments(self, *, status: Literal['pending', 'created', 'in_transit', 'out_for_delivery', 'delivered', 'exception', 'returned', 'stopped'] | None = None, page_size: int | None = None, page_token: str | None = None) -> ListShipmentsResponse:
         """Lists the shipments, newest first."""
         target = LIST_SHIPMENTS.target(status=status, page_size=page_size, page_token=page_token)
         return cast(ListShipmentsResponse, await self.call(LIST_SHIPMENTS, target))
+
+    async def list_staff(self, *, page_size: int | None = None, page_token: str | None = None) -> ListStaffResponse:
+        """Lists the accounts of staff."""
+        target = LIST_STAFF.target(page_size=page_size, page_token=page_token)
+        return cast(ListStaffResponse, await self.call(LIST_STAFF, target))
 
     async def list_user_orders(self, user_id: str, /, *, page_size: int | None = None, page_token: str | None = None) -> ListUserOrdersResponse:
         """Lists a user's orders, newest first."""
@@ -1283,10 +1508,30 @@ class Operations(ABC):
         target = REMOVE_CART_ITEM.target(user_id, item_id)
         return cast(Cart, await self.call(REMOVE_CART_ITEM, target))
 
+    async def request_email_verification(self, user_id: str, /) -> None:
+        """Sends the link once more that confirms the email of an account, or the one that waits to take its place."""
+        target = REQUEST_EMAIL_VERIFICATION.target(user_id)
+        await self.call(REQUEST_EMAIL_VERIFICATION, target)
+
+    async def request_password_reset(self, **body: Unpack[RequestPasswordResetRequest]) -> None:
+        """Asks for a new password: a link goes to the address, if it has an account. The answer is the same if it has not."""
+        target = REQUEST_PASSWORD_RESET.target()
+        await self.call(REQUEST_PASSWORD_RESET, target, body)
+
+    async def revoke_session(self, user_id: str, session_id: str, /) -> None:
+        """Ends a session. Access tokens that it gave out are good until they expire, for minutes."""
+        target = REVOKE_SESSION.target(user_id, session_id)
+        await self.call(REVOKE_SESSION, target)
+
     async def set_threshold(self, variant_id: str, /, **body: Unpack[SetThresholdBody]) -> Inventory:
         """Sets below how many available a variant counts as low."""
         target = SET_THRESHOLD.target(variant_id)
         return cast(Inventory, await self.call(SET_THRESHOLD, target, body))
+
+    async def set_user_roles(self, user_id: str, /, **body: Unpack[SetUserRolesBody]) -> UserRoles:
+        """Says what an account may do as staff. It takes effect with its next access token, within minutes. The last admin"""
+        target = SET_USER_ROLES.target(user_id)
+        return cast(UserRoles, await self.call(SET_USER_ROLES, target, body))
 
     async def update_address(self, user_id: str, address_id: str, /, **body: Unpack[UserAddress]) -> UserAddress:
         """Replaces an address."""
@@ -1304,6 +1549,6 @@ class Operations(ABC):
         return cast(Product, await self.call(UPDATE_PRODUCT, target, body))
 
     async def update_user(self, user_id: str, /, *, update_mask: str | None = None, **body: Unpack[UserPatch]) -> User:
-        """Changes the fields of an account that the body carries. Another email needs the caller's password, and ends"""
+        """Changes the fields of an account that the body carries. Another email needs the caller's password, and takes"""
         target = UPDATE_USER.target(user_id, update_mask=update_mask)
         return cast(User, await self.call(UPDATE_USER, target, body))

@@ -22,6 +22,9 @@ KEY = "stoa.key"
 VERSION = "stoa.version"
 """The attribute of a payload that gives its version, the envelope's event_version; 1 where it is missing."""
 
+SECRET = "stoa.secret"
+"""The attribute of a field whose value nobody may see but who it is for: its class does not show it."""
+
 _MONEY = {
     "currency_code": "string",
     "amount": {"type": "bytes", "logicalType": "decimal", "precision": 12, "scale": 2},
@@ -63,6 +66,7 @@ class _Field:
     type: _Type
     doc: str
     default: str | None
+    secret: bool
 
 
 @dataclass(frozen=True)
@@ -107,9 +111,10 @@ class _Reader:
 
     @property
     def _used(self) -> set[str]:
-        """The names in the annotations of the records: what the module must import."""
-        annotations = " ".join(field.type.annotation for record in self.records for field in record.fields)
-        return set(re.findall(r"\w+", annotations))
+        """The names in the annotations of the records, and of what their fields need: what to import."""
+        fields = [field for record in self.records for field in record.fields]
+        annotations = " ".join(field.type.annotation for field in fields)
+        return {*re.findall(r"\w+", annotations), *("field" for each in fields if each.secret)}
 
     def _wrong(self, what: str) -> GenerationFailed:
         return GenerationFailed(f"events/{self._file} {what}")
@@ -144,7 +149,13 @@ class _Reader:
 
     def _record(self, name: str, schema: Schema) -> _Type:
         fields = [
-            _Field(field["name"], self._type(field["type"]), field.get("doc", ""), self._default(field))
+            _Field(
+                field["name"],
+                self._type(field["type"]),
+                field.get("doc", ""),
+                self._default(field),
+                field.get(SECRET, False),
+            )
             for field in schema["fields"]
         ]
         if not schema.get("doc"):

@@ -52,6 +52,46 @@ class UserServiceStub:
                 request_serializer=stoa_dot_user_dot_v1_dot_user__pb2.UpdateUserRequest.SerializeToString,
                 response_deserializer=stoa_dot_user_dot_v1_dot_user__pb2.UpdateUserResponse.FromString,
                 _registered_method=True)
+        self.RequestEmailVerification = channel.unary_unary(
+                '/stoa.user.v1.UserService/RequestEmailVerification',
+                request_serializer=stoa_dot_user_dot_v1_dot_user__pb2.RequestEmailVerificationRequest.SerializeToString,
+                response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+                _registered_method=True)
+        self.ListSessions = channel.unary_unary(
+                '/stoa.user.v1.UserService/ListSessions',
+                request_serializer=stoa_dot_user_dot_v1_dot_user__pb2.ListSessionsRequest.SerializeToString,
+                response_deserializer=stoa_dot_user_dot_v1_dot_user__pb2.ListSessionsResponse.FromString,
+                _registered_method=True)
+        self.RevokeSession = channel.unary_unary(
+                '/stoa.user.v1.UserService/RevokeSession',
+                request_serializer=stoa_dot_user_dot_v1_dot_user__pb2.RevokeSessionRequest.SerializeToString,
+                response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+                _registered_method=True)
+        self.ExportUser = channel.unary_unary(
+                '/stoa.user.v1.UserService/ExportUser',
+                request_serializer=stoa_dot_user_dot_v1_dot_user__pb2.ExportUserRequest.SerializeToString,
+                response_deserializer=stoa_dot_user_dot_v1_dot_user__pb2.ExportUserResponse.FromString,
+                _registered_method=True)
+        self.EraseUser = channel.unary_unary(
+                '/stoa.user.v1.UserService/EraseUser',
+                request_serializer=stoa_dot_user_dot_v1_dot_user__pb2.EraseUserRequest.SerializeToString,
+                response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+                _registered_method=True)
+        self.GetUserRoles = channel.unary_unary(
+                '/stoa.user.v1.UserService/GetUserRoles',
+                request_serializer=stoa_dot_user_dot_v1_dot_user__pb2.GetUserRolesRequest.SerializeToString,
+                response_deserializer=stoa_dot_user_dot_v1_dot_user__pb2.GetUserRolesResponse.FromString,
+                _registered_method=True)
+        self.SetUserRoles = channel.unary_unary(
+                '/stoa.user.v1.UserService/SetUserRoles',
+                request_serializer=stoa_dot_user_dot_v1_dot_user__pb2.SetUserRolesRequest.SerializeToString,
+                response_deserializer=stoa_dot_user_dot_v1_dot_user__pb2.SetUserRolesResponse.FromString,
+                _registered_method=True)
+        self.ListStaff = channel.unary_unary(
+                '/stoa.user.v1.UserService/ListStaff',
+                request_serializer=stoa_dot_user_dot_v1_dot_user__pb2.ListStaffRequest.SerializeToString,
+                response_deserializer=stoa_dot_user_dot_v1_dot_user__pb2.ListStaffResponse.FromString,
+                _registered_method=True)
         self.ListAddresses = channel.unary_unary(
                 '/stoa.user.v1.UserService/ListAddresses',
                 request_serializer=stoa_dot_user_dot_v1_dot_user__pb2.ListAddressesRequest.SerializeToString,
@@ -98,8 +138,66 @@ class UserServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateUser(self, request, context):
-        """Changes the fields of an account that the body carries. Another email needs the caller's password, and ends
-        the other sessions of the account.
+        """Changes the fields of an account that the body carries. Another email needs the caller's password, and takes
+        effect when it is confirmed by the link that is sent to it; until then it is the account's `pending_email`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RequestEmailVerification(self, request, context):
+        """Sends the link once more that confirms the email of an account, or the one that waits to take its place.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSessions(self, request, context):
+        """Lists where one is signed in, the newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeSession(self, request, context):
+        """Ends a session. Access tokens that it gave out are good until they expire, for minutes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExportUser(self, request, context):
+        """All that the account itself keeps of a person, and where the rest is read.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EraseUser(self, request, context):
+        """Erases an account: nothing is left that says who it was, and its email may be registered anew. Its owner proves
+        to be it by the password. The books keep what was bought, without the person.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetUserRoles(self, request, context):
+        """Reads what an account may do as staff, and who has changed that.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetUserRoles(self, request, context):
+        """Says what an account may do as staff. It takes effect with its next access token, within minutes. The last admin
+        stays one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListStaff(self, request, context):
+        """Lists the accounts of staff.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -157,6 +255,46 @@ def add_UserServiceServicer_to_server(servicer, server):
                     servicer.UpdateUser,
                     request_deserializer=stoa_dot_user_dot_v1_dot_user__pb2.UpdateUserRequest.FromString,
                     response_serializer=stoa_dot_user_dot_v1_dot_user__pb2.UpdateUserResponse.SerializeToString,
+            ),
+            'RequestEmailVerification': grpc.unary_unary_rpc_method_handler(
+                    servicer.RequestEmailVerification,
+                    request_deserializer=stoa_dot_user_dot_v1_dot_user__pb2.RequestEmailVerificationRequest.FromString,
+                    response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
+            ),
+            'ListSessions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSessions,
+                    request_deserializer=stoa_dot_user_dot_v1_dot_user__pb2.ListSessionsRequest.FromString,
+                    response_serializer=stoa_dot_user_dot_v1_dot_user__pb2.ListSessionsResponse.SerializeToString,
+            ),
+            'RevokeSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeSession,
+                    request_deserializer=stoa_dot_user_dot_v1_dot_user__pb2.RevokeSessionRequest.FromString,
+                    response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
+            ),
+            'ExportUser': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExportUser,
+                    request_deserializer=stoa_dot_user_dot_v1_dot_user__pb2.ExportUserRequest.FromString,
+                    response_serializer=stoa_dot_user_dot_v1_dot_user__pb2.ExportUserResponse.SerializeToString,
+            ),
+            'EraseUser': grpc.unary_unary_rpc_method_handler(
+                    servicer.EraseUser,
+                    request_deserializer=stoa_dot_user_dot_v1_dot_user__pb2.EraseUserRequest.FromString,
+                    response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
+            ),
+            'GetUserRoles': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetUserRoles,
+                    request_deserializer=stoa_dot_user_dot_v1_dot_user__pb2.GetUserRolesRequest.FromString,
+                    response_serializer=stoa_dot_user_dot_v1_dot_user__pb2.GetUserRolesResponse.SerializeToString,
+            ),
+            'SetUserRoles': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetUserRoles,
+                    request_deserializer=stoa_dot_user_dot_v1_dot_user__pb2.SetUserRolesRequest.FromString,
+                    response_serializer=stoa_dot_user_dot_v1_dot_user__pb2.SetUserRolesResponse.SerializeToString,
+            ),
+            'ListStaff': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListStaff,
+                    request_deserializer=stoa_dot_user_dot_v1_dot_user__pb2.ListStaffRequest.FromString,
+                    response_serializer=stoa_dot_user_dot_v1_dot_user__pb2.ListStaffResponse.SerializeToString,
             ),
             'ListAddresses': grpc.unary_unary_rpc_method_handler(
                     servicer.ListAddresses,
@@ -266,6 +404,222 @@ class UserService:
             '/stoa.user.v1.UserService/UpdateUser',
             stoa_dot_user_dot_v1_dot_user__pb2.UpdateUserRequest.SerializeToString,
             stoa_dot_user_dot_v1_dot_user__pb2.UpdateUserResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RequestEmailVerification(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stoa.user.v1.UserService/RequestEmailVerification',
+            stoa_dot_user_dot_v1_dot_user__pb2.RequestEmailVerificationRequest.SerializeToString,
+            google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSessions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stoa.user.v1.UserService/ListSessions',
+            stoa_dot_user_dot_v1_dot_user__pb2.ListSessionsRequest.SerializeToString,
+            stoa_dot_user_dot_v1_dot_user__pb2.ListSessionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stoa.user.v1.UserService/RevokeSession',
+            stoa_dot_user_dot_v1_dot_user__pb2.RevokeSessionRequest.SerializeToString,
+            google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportUser(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stoa.user.v1.UserService/ExportUser',
+            stoa_dot_user_dot_v1_dot_user__pb2.ExportUserRequest.SerializeToString,
+            stoa_dot_user_dot_v1_dot_user__pb2.ExportUserResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EraseUser(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stoa.user.v1.UserService/EraseUser',
+            stoa_dot_user_dot_v1_dot_user__pb2.EraseUserRequest.SerializeToString,
+            google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetUserRoles(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stoa.user.v1.UserService/GetUserRoles',
+            stoa_dot_user_dot_v1_dot_user__pb2.GetUserRolesRequest.SerializeToString,
+            stoa_dot_user_dot_v1_dot_user__pb2.GetUserRolesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetUserRoles(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stoa.user.v1.UserService/SetUserRoles',
+            stoa_dot_user_dot_v1_dot_user__pb2.SetUserRolesRequest.SerializeToString,
+            stoa_dot_user_dot_v1_dot_user__pb2.SetUserRolesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListStaff(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stoa.user.v1.UserService/ListStaff',
+            stoa_dot_user_dot_v1_dot_user__pb2.ListStaffRequest.SerializeToString,
+            stoa_dot_user_dot_v1_dot_user__pb2.ListStaffResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -427,6 +781,26 @@ class AuthServiceStub:
                 request_serializer=stoa_dot_user_dot_v1_dot_user__pb2.LoginRequest.SerializeToString,
                 response_deserializer=stoa_dot_user_dot_v1_dot_user__pb2.LoginResponse.FromString,
                 _registered_method=True)
+        self.CreateGuest = channel.unary_unary(
+                '/stoa.user.v1.AuthService/CreateGuest',
+                request_serializer=stoa_dot_user_dot_v1_dot_user__pb2.CreateGuestRequest.SerializeToString,
+                response_deserializer=stoa_dot_user_dot_v1_dot_user__pb2.CreateGuestResponse.FromString,
+                _registered_method=True)
+        self.RequestPasswordReset = channel.unary_unary(
+                '/stoa.user.v1.AuthService/RequestPasswordReset',
+                request_serializer=stoa_dot_user_dot_v1_dot_user__pb2.RequestPasswordResetRequest.SerializeToString,
+                response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+                _registered_method=True)
+        self.ConfirmPasswordReset = channel.unary_unary(
+                '/stoa.user.v1.AuthService/ConfirmPasswordReset',
+                request_serializer=stoa_dot_user_dot_v1_dot_user__pb2.ConfirmPasswordResetRequest.SerializeToString,
+                response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+                _registered_method=True)
+        self.ConfirmEmail = channel.unary_unary(
+                '/stoa.user.v1.AuthService/ConfirmEmail',
+                request_serializer=stoa_dot_user_dot_v1_dot_user__pb2.ConfirmEmailRequest.SerializeToString,
+                response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+                _registered_method=True)
         self.Refresh = channel.unary_unary(
                 '/stoa.user.v1.AuthService/Refresh',
                 request_serializer=stoa_dot_user_dot_v1_dot_user__pb2.RefreshRequest.SerializeToString,
@@ -451,6 +825,36 @@ class AuthServiceServicer:
     def Login(self, request, context):
         """Exchanges email and password for tokens. Repeated failures lock the account for where they come from, and slow
         it down for places where its owner never signed in.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateGuest(self, request, context):
+        """Gives tokens to a guest: somebody without an account, who may fill a cart, order and follow the order. Whoever
+        signs in or registers with such a token as `guest_token` takes all of it along.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RequestPasswordReset(self, request, context):
+        """Asks for a new password: a link goes to the address, if it has an account. The answer is the same if it has not.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ConfirmPasswordReset(self, request, context):
+        """Sets a new password with the token of that link. All sessions of the account end, and so does a lock of it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ConfirmEmail(self, request, context):
+        """Confirms an email with the token of the link that went to it. If it is another than the account has, it becomes
+        the account's, and the sessions end but the one that asked for it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -485,6 +889,26 @@ def add_AuthServiceServicer_to_server(servicer, server):
                     servicer.Login,
                     request_deserializer=stoa_dot_user_dot_v1_dot_user__pb2.LoginRequest.FromString,
                     response_serializer=stoa_dot_user_dot_v1_dot_user__pb2.LoginResponse.SerializeToString,
+            ),
+            'CreateGuest': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateGuest,
+                    request_deserializer=stoa_dot_user_dot_v1_dot_user__pb2.CreateGuestRequest.FromString,
+                    response_serializer=stoa_dot_user_dot_v1_dot_user__pb2.CreateGuestResponse.SerializeToString,
+            ),
+            'RequestPasswordReset': grpc.unary_unary_rpc_method_handler(
+                    servicer.RequestPasswordReset,
+                    request_deserializer=stoa_dot_user_dot_v1_dot_user__pb2.RequestPasswordResetRequest.FromString,
+                    response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
+            ),
+            'ConfirmPasswordReset': grpc.unary_unary_rpc_method_handler(
+                    servicer.ConfirmPasswordReset,
+                    request_deserializer=stoa_dot_user_dot_v1_dot_user__pb2.ConfirmPasswordResetRequest.FromString,
+                    response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
+            ),
+            'ConfirmEmail': grpc.unary_unary_rpc_method_handler(
+                    servicer.ConfirmEmail,
+                    request_deserializer=stoa_dot_user_dot_v1_dot_user__pb2.ConfirmEmailRequest.FromString,
+                    response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
             ),
             'Refresh': grpc.unary_unary_rpc_method_handler(
                     servicer.Refresh,
@@ -530,6 +954,114 @@ class AuthService:
             '/stoa.user.v1.AuthService/Login',
             stoa_dot_user_dot_v1_dot_user__pb2.LoginRequest.SerializeToString,
             stoa_dot_user_dot_v1_dot_user__pb2.LoginResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateGuest(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stoa.user.v1.AuthService/CreateGuest',
+            stoa_dot_user_dot_v1_dot_user__pb2.CreateGuestRequest.SerializeToString,
+            stoa_dot_user_dot_v1_dot_user__pb2.CreateGuestResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RequestPasswordReset(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stoa.user.v1.AuthService/RequestPasswordReset',
+            stoa_dot_user_dot_v1_dot_user__pb2.RequestPasswordResetRequest.SerializeToString,
+            google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ConfirmPasswordReset(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stoa.user.v1.AuthService/ConfirmPasswordReset',
+            stoa_dot_user_dot_v1_dot_user__pb2.ConfirmPasswordResetRequest.SerializeToString,
+            google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ConfirmEmail(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stoa.user.v1.AuthService/ConfirmEmail',
+            stoa_dot_user_dot_v1_dot_user__pb2.ConfirmEmailRequest.SerializeToString,
+            google_dot_protobuf_dot_empty__pb2.Empty.FromString,
             options,
             channel_credentials,
             insecure,

@@ -22,9 +22,29 @@ class UserServiceStub:
     GetUser: _aio.UnaryUnaryMultiCallable[_user_pb2.GetUserRequest, _user_pb2.GetUserResponse]
     """Reads an account."""
     UpdateUser: _aio.UnaryUnaryMultiCallable[_user_pb2.UpdateUserRequest, _user_pb2.UpdateUserResponse]
-    """Changes the fields of an account that the body carries. Another email needs the caller's password, and ends
-    the other sessions of the account.
+    """Changes the fields of an account that the body carries. Another email needs the caller's password, and takes
+    effect when it is confirmed by the link that is sent to it; until then it is the account's `pending_email`.
     """
+    RequestEmailVerification: _aio.UnaryUnaryMultiCallable[_user_pb2.RequestEmailVerificationRequest, _empty_pb2.Empty]
+    """Sends the link once more that confirms the email of an account, or the one that waits to take its place."""
+    ListSessions: _aio.UnaryUnaryMultiCallable[_user_pb2.ListSessionsRequest, _user_pb2.ListSessionsResponse]
+    """Lists where one is signed in, the newest first."""
+    RevokeSession: _aio.UnaryUnaryMultiCallable[_user_pb2.RevokeSessionRequest, _empty_pb2.Empty]
+    """Ends a session. Access tokens that it gave out are good until they expire, for minutes."""
+    ExportUser: _aio.UnaryUnaryMultiCallable[_user_pb2.ExportUserRequest, _user_pb2.ExportUserResponse]
+    """All that the account itself keeps of a person, and where the rest is read."""
+    EraseUser: _aio.UnaryUnaryMultiCallable[_user_pb2.EraseUserRequest, _empty_pb2.Empty]
+    """Erases an account: nothing is left that says who it was, and its email may be registered anew. Its owner proves
+    to be it by the password. The books keep what was bought, without the person.
+    """
+    GetUserRoles: _aio.UnaryUnaryMultiCallable[_user_pb2.GetUserRolesRequest, _user_pb2.GetUserRolesResponse]
+    """Reads what an account may do as staff, and who has changed that."""
+    SetUserRoles: _aio.UnaryUnaryMultiCallable[_user_pb2.SetUserRolesRequest, _user_pb2.SetUserRolesResponse]
+    """Says what an account may do as staff. It takes effect with its next access token, within minutes. The last admin
+    stays one.
+    """
+    ListStaff: _aio.UnaryUnaryMultiCallable[_user_pb2.ListStaffRequest, _user_pb2.ListStaffResponse]
+    """Lists the accounts of staff."""
     ListAddresses: _aio.UnaryUnaryMultiCallable[_user_pb2.ListAddressesRequest, _user_pb2.ListAddressesResponse]
     """Lists the addresses of an account, defaults first."""
     GetAddress: _aio.UnaryUnaryMultiCallable[_user_pb2.GetAddressRequest, _user_pb2.GetAddressResponse]
@@ -61,9 +81,77 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _user_pb2.UpdateUserRequest,
         context: _aio.ServicerContext[_user_pb2.UpdateUserRequest, _abc.Awaitable[_user_pb2.UpdateUserResponse]],
     ) -> _abc.Awaitable[_user_pb2.UpdateUserResponse]:
-        """Changes the fields of an account that the body carries. Another email needs the caller's password, and ends
-        the other sessions of the account.
+        """Changes the fields of an account that the body carries. Another email needs the caller's password, and takes
+        effect when it is confirmed by the link that is sent to it; until then it is the account's `pending_email`.
         """
+
+    @_abc_1.abstractmethod
+    def RequestEmailVerification(
+        self,
+        request: _user_pb2.RequestEmailVerificationRequest,
+        context: _aio.ServicerContext[_user_pb2.RequestEmailVerificationRequest, _abc.Awaitable[_empty_pb2.Empty]],
+    ) -> _abc.Awaitable[_empty_pb2.Empty]:
+        """Sends the link once more that confirms the email of an account, or the one that waits to take its place."""
+
+    @_abc_1.abstractmethod
+    def ListSessions(
+        self,
+        request: _user_pb2.ListSessionsRequest,
+        context: _aio.ServicerContext[_user_pb2.ListSessionsRequest, _abc.Awaitable[_user_pb2.ListSessionsResponse]],
+    ) -> _abc.Awaitable[_user_pb2.ListSessionsResponse]:
+        """Lists where one is signed in, the newest first."""
+
+    @_abc_1.abstractmethod
+    def RevokeSession(
+        self,
+        request: _user_pb2.RevokeSessionRequest,
+        context: _aio.ServicerContext[_user_pb2.RevokeSessionRequest, _abc.Awaitable[_empty_pb2.Empty]],
+    ) -> _abc.Awaitable[_empty_pb2.Empty]:
+        """Ends a session. Access tokens that it gave out are good until they expire, for minutes."""
+
+    @_abc_1.abstractmethod
+    def ExportUser(
+        self,
+        request: _user_pb2.ExportUserRequest,
+        context: _aio.ServicerContext[_user_pb2.ExportUserRequest, _abc.Awaitable[_user_pb2.ExportUserResponse]],
+    ) -> _abc.Awaitable[_user_pb2.ExportUserResponse]:
+        """All that the account itself keeps of a person, and where the rest is read."""
+
+    @_abc_1.abstractmethod
+    def EraseUser(
+        self,
+        request: _user_pb2.EraseUserRequest,
+        context: _aio.ServicerContext[_user_pb2.EraseUserRequest, _abc.Awaitable[_empty_pb2.Empty]],
+    ) -> _abc.Awaitable[_empty_pb2.Empty]:
+        """Erases an account: nothing is left that says who it was, and its email may be registered anew. Its owner proves
+        to be it by the password. The books keep what was bought, without the person.
+        """
+
+    @_abc_1.abstractmethod
+    def GetUserRoles(
+        self,
+        request: _user_pb2.GetUserRolesRequest,
+        context: _aio.ServicerContext[_user_pb2.GetUserRolesRequest, _abc.Awaitable[_user_pb2.GetUserRolesResponse]],
+    ) -> _abc.Awaitable[_user_pb2.GetUserRolesResponse]:
+        """Reads what an account may do as staff, and who has changed that."""
+
+    @_abc_1.abstractmethod
+    def SetUserRoles(
+        self,
+        request: _user_pb2.SetUserRolesRequest,
+        context: _aio.ServicerContext[_user_pb2.SetUserRolesRequest, _abc.Awaitable[_user_pb2.SetUserRolesResponse]],
+    ) -> _abc.Awaitable[_user_pb2.SetUserRolesResponse]:
+        """Says what an account may do as staff. It takes effect with its next access token, within minutes. The last admin
+        stays one.
+        """
+
+    @_abc_1.abstractmethod
+    def ListStaff(
+        self,
+        request: _user_pb2.ListStaffRequest,
+        context: _aio.ServicerContext[_user_pb2.ListStaffRequest, _abc.Awaitable[_user_pb2.ListStaffResponse]],
+    ) -> _abc.Awaitable[_user_pb2.ListStaffResponse]:
+        """Lists the accounts of staff."""
 
     @_abc_1.abstractmethod
     def ListAddresses(
@@ -115,6 +203,18 @@ class AuthServiceStub:
     """Exchanges email and password for tokens. Repeated failures lock the account for where they come from, and slow
     it down for places where its owner never signed in.
     """
+    CreateGuest: _aio.UnaryUnaryMultiCallable[_user_pb2.CreateGuestRequest, _user_pb2.CreateGuestResponse]
+    """Gives tokens to a guest: somebody without an account, who may fill a cart, order and follow the order. Whoever
+    signs in or registers with such a token as `guest_token` takes all of it along.
+    """
+    RequestPasswordReset: _aio.UnaryUnaryMultiCallable[_user_pb2.RequestPasswordResetRequest, _empty_pb2.Empty]
+    """Asks for a new password: a link goes to the address, if it has an account. The answer is the same if it has not."""
+    ConfirmPasswordReset: _aio.UnaryUnaryMultiCallable[_user_pb2.ConfirmPasswordResetRequest, _empty_pb2.Empty]
+    """Sets a new password with the token of that link. All sessions of the account end, and so does a lock of it."""
+    ConfirmEmail: _aio.UnaryUnaryMultiCallable[_user_pb2.ConfirmEmailRequest, _empty_pb2.Empty]
+    """Confirms an email with the token of the link that went to it. If it is another than the account has, it becomes
+    the account's, and the sessions end but the one that asked for it.
+    """
     Refresh: _aio.UnaryUnaryMultiCallable[_user_pb2.RefreshRequest, _user_pb2.RefreshResponse]
     """Exchanges a refresh token for new tokens. Each works once: a second use within a few seconds gets the same
     successor, a later one revokes the whole family.
@@ -135,6 +235,42 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_user_pb2.LoginResponse]:
         """Exchanges email and password for tokens. Repeated failures lock the account for where they come from, and slow
         it down for places where its owner never signed in.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateGuest(
+        self,
+        request: _user_pb2.CreateGuestRequest,
+        context: _aio.ServicerContext[_user_pb2.CreateGuestRequest, _abc.Awaitable[_user_pb2.CreateGuestResponse]],
+    ) -> _abc.Awaitable[_user_pb2.CreateGuestResponse]:
+        """Gives tokens to a guest: somebody without an account, who may fill a cart, order and follow the order. Whoever
+        signs in or registers with such a token as `guest_token` takes all of it along.
+        """
+
+    @_abc_1.abstractmethod
+    def RequestPasswordReset(
+        self,
+        request: _user_pb2.RequestPasswordResetRequest,
+        context: _aio.ServicerContext[_user_pb2.RequestPasswordResetRequest, _abc.Awaitable[_empty_pb2.Empty]],
+    ) -> _abc.Awaitable[_empty_pb2.Empty]:
+        """Asks for a new password: a link goes to the address, if it has an account. The answer is the same if it has not."""
+
+    @_abc_1.abstractmethod
+    def ConfirmPasswordReset(
+        self,
+        request: _user_pb2.ConfirmPasswordResetRequest,
+        context: _aio.ServicerContext[_user_pb2.ConfirmPasswordResetRequest, _abc.Awaitable[_empty_pb2.Empty]],
+    ) -> _abc.Awaitable[_empty_pb2.Empty]:
+        """Sets a new password with the token of that link. All sessions of the account end, and so does a lock of it."""
+
+    @_abc_1.abstractmethod
+    def ConfirmEmail(
+        self,
+        request: _user_pb2.ConfirmEmailRequest,
+        context: _aio.ServicerContext[_user_pb2.ConfirmEmailRequest, _abc.Awaitable[_empty_pb2.Empty]],
+    ) -> _abc.Awaitable[_empty_pb2.Empty]:
+        """Confirms an email with the token of the link that went to it. If it is another than the account has, it becomes
+        the account's, and the sessions end but the one that asked for it.
         """
 
     @_abc_1.abstractmethod
