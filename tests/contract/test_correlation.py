@@ -23,9 +23,10 @@ from stoa_contracts.money import Money
 from stoa_order import testing as orders_in_memory
 from stoa_order.engine import SagaEngine
 from stoa_order.model import CartLine, OrderView
+from stoa_order.ports import Peers
 from stoa_order.saga import Answer, Timeouts
 from stoa_order.service import Orders, PlaceOrder
-from stoa_order.testing import ADDRESS, TARIFF, FakePeers, paid, reserved
+from stoa_order.testing import ADDRESS, LINKS, TARIFF, WINDOW, FakePeers, paid, reserved
 from stoa_payment import testing as payments_in_memory
 from stoa_payment.model import Payment, RequestKey, RetryPolicy
 from stoa_payment.service import Payments, ProcessPayment, RefundPayment
@@ -47,9 +48,21 @@ class Ordering:
         sagas = orders_in_memory.DueSagas(lambda: self.store, BACKOFF)
         timeouts = Timeouts(stock=MINUTE, payment=MINUTE, retry=BACKOFF)
         views = orders_in_memory.OrderViews(lambda: self.store)
-        self.engine = SagaEngine(uow, sagas, self.peers, self.clock, timeouts)
+        peers = self.peers
+        self.engine = SagaEngine(uow, sagas, Peers(peers, peers), self.clock, timeouts)
         self.orders = Orders(
-            uow, views, self.engine, self.clock, TARIFF, timeouts, self.peers, self.peers, self.peers
+            uow,
+            views,
+            self.engine,
+            self.clock,
+            TARIFF,
+            timeouts,
+            LINKS,
+            WINDOW,
+            peers,
+            peers,
+            peers,
+            peers,
         )
 
     async def place(self) -> OrderView:

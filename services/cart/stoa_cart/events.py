@@ -1,4 +1,4 @@
-"""What the cart service consumes: what becomes of orders, and what products cost."""
+"""What the cart service consumes: what becomes of orders and of guests, and what products cost."""
 
 from collections.abc import Mapping
 
@@ -12,6 +12,7 @@ from stoa_events import (
     ProductCreated,
     ProductDeleted,
     ProductUpdated,
+    UserGuestMerged,
 )
 
 
@@ -24,4 +25,5 @@ def handlers(carts: Carts) -> Mapping[type[Payload], Handler]:
         ProductCreated: carts.on_product_changed,
         ProductUpdated: carts.on_product_changed,
         ProductDeleted: carts.on_product_deleted,
+        UserGuestMerged: carts.on_guest_merged,
     }

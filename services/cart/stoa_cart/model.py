@@ -8,6 +8,10 @@ another look at the cart resolves it.
 An order claims the cart before it is placed, so that no other can be of the same lines: they leave the cart
 and are held by a `Claim` until the order's events say what became of it. The topics of these are not ordered
 among each other, and each may come late or twice (see the ADR on the cart's claim).
+
+A guest who signs in takes her cart with her. There is no transaction over two carts: what is in hers is set
+aside for the account, with an id (`hand_over`); the account's cart takes it over, once (`take_over`); then it
+is dropped (`handed_over`). Whoever dies in between, or comes twice, finds where it stands.
 """
 
 from collections import Counter
@@ -32,6 +36,8 @@ MAX_SUBTOTAL = Decimal(1_000_000_000)
 # still come and whose requests may be sent again.
 MAX_CLAIMS = 50
 MAX_OVER = 10
+# How many takeovers a cart remembers, so that each counts once.
+MAX_TAKEN = 20
 
 
 class ItemNotFound(NotFound):
@@ -136,6 +142,16 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
+class Handover:
+    """What a guest's cart held when she signed in, set aside for the cart of her account."""
+
+    handover_id: UUID
+    user_id: UUID
+    items: tuple[Item, ...]
+    claims: tuple[Claim, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Checkout:
     """A cart as an order is made of it.
 
@@ -154,7 +170,8 @@ class Cart:
     """What a user means to buy: each variant on one line, in the order they were put in.
 
     `currency` is the shop's, in which the catalogue prices everything. `claims` are what is known of the
-    orders that were made of it, oldest first.
+    orders that were made of it, oldest first. `handover` is what waits to be taken over by an account's cart,
+    `moved` to which account's the claims of which orders went, and `taken` what this one has taken over.
     """
 
     user_id: UUID
@@ -162,6 +179,9 @@ class Cart:
     items: list[Item] = field(default_factory=list)
     updated_at: datetime | None = None
     claims: list[Claim] = field(default_factory=list)
+    handover: Handover | None = None
+    moved: dict[UUID, UUID] = field(default_factory=dict)
+    taken: list[UUID] = field(default_factory=list)
     events: list[CartItemAdded] = field(default_factory=list, compare=False)
 
     @property
@@ -265,6 +285,59 @@ class Cart:
     def clear(self, at: datetime) -> None:
         """Take everything out."""
         self._keep((), at)
+
+    # A guest signs in.
+
+    def hand_over(self, user_id: UUID, at: datetime) -> Handover | None:
+        """Set aside what is in the cart, and what orders hold of it, for the cart of an account.
+
+        What is set aside already goes first. Returns what is to be taken over; None if there is nothing.
+        """
+        if self.handover is None and user_id != self.user_id and (self.items or self.claims):
+            self.handover = Handover(new_id(), user_id, tuple(self.items), tuple(self.claims))
+            self.moved.update(dict.fromkeys((claim.order_id for claim in self.claims), user_id))
+            for order_id in list(self.moved)[:-MAX_CLAIMS]:
+                del self.moved[order_id]
+            self.claims = []
+            self._keep((), at)
+        return self.handover
+
+    def take_over(self, handover: Handover, at: datetime) -> None:
+        """Put in what another cart held, once: of what is there as well the sum, as far as there is room.
+
+        What orders held of the other is held of this.
+        """
+        if handover.handover_id in self.taken:
+            return
+        self.taken = [*self.taken, handover.handover_id][-MAX_TAKEN:]
+        for claim in handover.claims:
+            self._take_over_claim(replace(claim, request_id=""), at)  # the account may have sent the same
+        cart = list(self.items)
+        for item in handover.items:
+            there = next((line for line in cart if line.variant_id == item.variant_id), None)
+            if there is None:
+                changed = [*cart, item]
+            else:
+                line = replace(item, item_id=there.item_id, quantity=_sum(there.quantity, item.quantity))
+                changed = [line if each is there else each for each in cart]
+            if len(changed) <= MAX_LINES and _cost(changed) <= MAX_SUBTOTAL:
+                cart = changed
+        self._keep(cart, at)
+
+    def _take_over_claim(self, claim: Claim, at: datetime) -> None:
+        """Hold what an order holds, unless the account was told already how that order ended."""
+        known = self._claim_for(claim.order_id)
+        if known is None:
+            self._remember(claim)
+        elif known.state is ClaimState.OVER:  # it was cancelled
+            self._give_back(claim.items, at)
+        elif known.state is ClaimState.CONFIRMED and claim.state is not ClaimState.LAPSED:
+            self._end(claim)
+
+    def handed_over(self, handover_id: UUID) -> None:
+        """Drop what was set aside: it was taken over."""
+        if self.handover is not None and self.handover.handover_id == handover_id:
+            self.handover = None
 
     # An order claims the cart, and its events say what becomes of the claim.
 
@@ -431,6 +504,10 @@ class Cart:
         kept = list(items)
         if kept != self.items:
             self.items, self.updated_at = kept, at
+
+
+def _sum(quantity: int, more: int) -> int:
+    return min(quantity + more, MAX_QUANTITY)
 
 
 def _cost(items: Iterable[Item]) -> Decimal:

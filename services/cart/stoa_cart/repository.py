@@ -15,7 +15,7 @@ from uuid import UUID
 import orjson
 from redis.asyncio import Redis
 
-from stoa_cart.model import Cart, Claim, ClaimState, Item
+from stoa_cart.model import Cart, Claim, ClaimState, Handover, Item
 from stoa_cart.ports import Tx
 from stoa_chassis.redis_uow import RedisTransaction
 from stoa_contracts.money import Money
@@ -47,7 +47,7 @@ class Carts:
     async def save(self, cart: Cart) -> None:
         """Store a changed cart, and publish its events. Nothing is written if nothing changed."""
         # An empty cart of which nothing is known is not kept.
-        known = cart.updated_at or cart.claims
+        known = cart.updated_at or cart.claims or cart.handover or cart.moved or cart.taken
         self._transaction.put(_key(cart.user_id), _json(cart) if known else b"", _LIFETIME)
         self._transaction.outbox.collect(cart)
 
@@ -120,17 +120,18 @@ def _json(cart: Cart) -> bytes:
         "updated_at": cart.updated_at,
     }
     if cart.claims:
-        record["claims"] = [
-            {
-                "order_id": claim.order_id,
-                "state": claim.state,
-                "request_id": claim.request_id,
-                "version": claim.version,
-                "items": [_item_fields(item) for item in claim.items],
-                "lapses_at": claim.lapses_at,
-            }
-            for claim in cart.claims
-        ]
+        record["claims"] = [_claim_fields(claim) for claim in cart.claims]
+    if cart.handover is not None:
+        record["handover"] = {
+            "handover_id": cart.handover.handover_id,
+            "user_id": cart.handover.user_id,
+            "items": [_item_fields(item) for item in cart.handover.items],
+            "claims": [_claim_fields(claim) for claim in cart.handover.claims],
+        }
+    if cart.moved:
+        record["moved"] = {str(order_id): user_id for order_id, user_id in cart.moved.items()}
+    if cart.taken:
+        record["taken"] = cart.taken
     return orjson.dumps(record)
 
 
@@ -143,17 +144,41 @@ def _cart(user_id: UUID, currency: str, stored: bytes) -> Cart:
         currency,
         [_item(item) for item in record["items"]],
         _time(record["updated_at"]),
-        [
-            Claim(
-                _uuid(claim["order_id"]),
-                ClaimState(claim["state"]),
-                claim["request_id"],
-                claim["version"],
-                tuple(map(_item, claim["items"])),
-                _time(claim["lapses_at"]),
-            )
-            for claim in record.get("claims", ())
-        ],
+        [_claim(claim) for claim in record.get("claims", ())],
+        _handover(record["handover"]) if "handover" in record else None,
+        {_uuid(order_id): _uuid(moved_to) for order_id, moved_to in record.get("moved", {}).items()},
+        [_uuid(handover_id) for handover_id in record.get("taken", ())],
+    )
+
+
+def _claim_fields(claim: Claim) -> dict[str, Any]:
+    return {
+        "order_id": claim.order_id,
+        "state": claim.state,
+        "request_id": claim.request_id,
+        "version": claim.version,
+        "items": [_item_fields(item) for item in claim.items],
+        "lapses_at": claim.lapses_at,
+    }
+
+
+def _claim(fields: Mapping[str, Any]) -> Claim:
+    return Claim(
+        _uuid(fields["order_id"]),
+        ClaimState(fields["state"]),
+        fields["request_id"],
+        fields["version"],
+        tuple(map(_item, fields["items"])),
+        _time(fields["lapses_at"]),
+    )
+
+
+def _handover(fields: Mapping[str, Any]) -> Handover:
+    return Handover(
+        _uuid(fields["handover_id"]),
+        _uuid(fields["user_id"]),
+        tuple(map(_item, fields["items"])),
+        tuple(map(_claim, fields["claims"])),
     )
 
 

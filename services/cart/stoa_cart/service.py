@@ -1,10 +1,12 @@
 """The use cases of carts."""
 
 import asyncio
-from datetime import timedelta
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any, TypeAlias
 from uuid import UUID
 
-from stoa_cart.model import Cart, Checkout, Claim, Offer
+from stoa_cart.model import Cart, Checkout, Claim, Handover, Offer
 from stoa_cart.ports import CartReader, Catalog, Inventory, PriceBook, Tx
 from stoa_chassis.avro import Event
 from stoa_chassis.clock import Clock
@@ -17,7 +19,19 @@ from stoa_events import (
     ProductCreated,
     ProductDeleted,
     ProductUpdated,
+    UserGuestMerged,
 )
+
+OrderEvent: TypeAlias = Event[OrderPlaced] | Event[OrderConfirmed] | Event[OrderCancelled]
+"""What says what becomes of an order's claim."""
+
+
+class _Moved(Exception):
+    """What an order holds is in the cart of an account, or is on the way there."""
+
+    def __init__(self, cart: Cart, user_id: UUID) -> None:
+        self.cart = cart
+        self.user_id = user_id
 
 
 class Carts:
@@ -135,25 +149,72 @@ class Carts:
         cart.clear(self._clock.now())
         await tx.carts.save(cart)
 
-    @transactional
-    async def on_order_placed(self, tx: Tx, event: Event[OrderPlaced]) -> None:
+    async def on_order_placed(self, event: Event[OrderPlaced]) -> None:
         """Hold what was ordered, once; what was put in since stays. Raises CartBusy."""
-        cart, now = await tx.carts.get(event.payload.user_id), self._clock.now()
-        cart.on_order_placed(event.payload, now)
-        await tx.carts.save(cart)
+        await self._on_order(event, Cart.on_order_placed)
 
-    @transactional
-    async def on_order_confirmed(self, tx: Tx, event: Event[OrderConfirmed]) -> None:
+    async def on_order_confirmed(self, event: Event[OrderConfirmed]) -> None:
         """Let go of what was ordered. Raises CartBusy."""
-        cart, now = await tx.carts.get(event.payload.user_id), self._clock.now()
-        cart.on_order_confirmed(event.payload, now)
+        await self._on_order(event, Cart.on_order_confirmed)
+
+    async def on_order_cancelled(self, event: Event[OrderCancelled]) -> None:
+        """Put back what was ordered; what was put in since stays. Raises CartBusy."""
+        await self._on_order(event, Cart.on_order_cancelled)
+
+    async def on_guest_merged(self, event: Event[UserGuestMerged]) -> None:
+        """Take over the cart of a guest who has signed in, once. Raises CartBusy."""
+        guest_id, user_id = event.payload.guest_id, event.payload.user_id
+        while (handover := await self._hand_over(guest_id, user_id)) is not None:
+            await self._finish(guest_id, handover)
+
+    async def _on_order(self, event: OrderEvent, take_effect: Callable[[Cart, Any, datetime], None]) -> None:
+        """Let an event of an order take effect on the cart that has its claim."""
+        user_id = event.payload.user_id
+        while True:
+            try:
+                return await self._on_order_of(event, user_id, take_effect)
+            except _Moved as moved:
+                if (handover := moved.cart.handover) is not None:
+                    await self._finish(moved.cart.user_id, handover)
+                user_id = moved.user_id
+
+    @transactional
+    async def _on_order_of(
+        self,
+        tx: Tx,
+        event: OrderEvent,
+        user_id: UUID,
+        take_effect: Callable[[Cart, Any, datetime], None],
+    ) -> None:
+        cart = await tx.carts.get(user_id)
+        if (moved_to := cart.moved.get(event.payload.order_id)) is not None:
+            raise _Moved(cart, moved_to)
+        take_effect(cart, event.payload, self._clock.now())
+        await tx.carts.save(cart)
+
+    # A guest's cart goes over in three steps, each of which changes one cart, and can be taken again.
+
+    async def _finish(self, guest_id: UUID, handover: Handover) -> None:
+        await self._take_over(handover)
+        await self._handed_over(guest_id, handover.handover_id)
+
+    @transactional
+    async def _hand_over(self, tx: Tx, guest_id: UUID, user_id: UUID) -> Handover | None:
+        cart = await self._read(tx, guest_id)
+        handover = cart.hand_over(user_id, self._clock.now())
+        await tx.carts.save(cart)
+        return handover
+
+    @transactional
+    async def _take_over(self, tx: Tx, handover: Handover) -> None:
+        cart = await self._read(tx, handover.user_id)
+        cart.take_over(handover, self._clock.now())
         await tx.carts.save(cart)
 
     @transactional
-    async def on_order_cancelled(self, tx: Tx, event: Event[OrderCancelled]) -> None:
-        """Put back what was ordered; what was put in since stays. Raises CartBusy."""
-        cart, now = await tx.carts.get(event.payload.user_id), self._clock.now()
-        cart.on_order_cancelled(event.payload, now)
+    async def _handed_over(self, tx: Tx, guest_id: UUID, handover_id: UUID) -> None:
+        cart = await tx.carts.get(guest_id)
+        cart.handed_over(handover_id)
         await tx.carts.save(cart)
 
     async def on_product_changed(self, event: Event[ProductCreated] | Event[ProductUpdated]) -> None:

@@ -103,7 +103,14 @@ def _cart(rows: Rows, user_id: UUID, currency: str) -> Cart:
 
 
 def _copy(cart: Cart) -> Cart:
-    return replace(cart, items=list(cart.items), claims=list(cart.claims), events=[])
+    return replace(
+        cart,
+        items=list(cart.items),
+        claims=list(cart.claims),
+        moved=dict(cart.moved),
+        taken=list(cart.taken),
+        events=[],
+    )
 
 
 # --------------------------------------------------------------------------------------- the other services

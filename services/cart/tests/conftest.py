@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 
 from stoa_cart import ports, repository, testing
 from stoa_cart.events import handlers
-from stoa_cart.model import Cart, CartBusy, Checkout, Claim, ClaimState, Item, Offer
+from stoa_cart.model import Cart, CartBusy, Checkout, Claim, ClaimState, Handover, Item, Offer
 from stoa_cart.service import Carts
 from stoa_cart.testing import Shelf
 from stoa_chassis.avro import Event, EventCodec
@@ -102,7 +102,8 @@ def a_full_cart() -> Cart:
         Claim(new_id(), ClaimState.OVER, "a-request"),
         Claim(new_id(), ClaimState.OPEN, "another", "0123", claimed, NOW + timedelta(days=365_000)),
     ]
-    return Cart(new_id(), CURRENCY, items, NOW, claims)
+    handover = Handover(new_id(), new_id(), claimed, tuple(claims))
+    return Cart(new_id(), CURRENCY, items, NOW, claims, handover, {new_id(): new_id()}, [new_id()])
 
 
 def ordered(user_id: UUID, *items: tuple[Offer, int]) -> OrderPlaced:

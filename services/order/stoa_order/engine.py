@@ -3,6 +3,8 @@
 Whoever brings an order to a step asks at once, after the commit. The stored saga makes sure of it: if the
 process dies in between, or the other service is down, or its answer is lost, the saga falls due and any
 process asks again. Answers to a repeated question are the same, so that asking too often does no harm.
+
+A reply takes effect in a transaction of its own, and then what the next step asks is asked at once as well.
 """
 
 import asyncio
@@ -16,8 +18,8 @@ from stoa_chassis.errors import DomainError
 from stoa_chassis.telemetry import get_logger
 from stoa_chassis.uow import UnitOfWork, transactional
 from stoa_order.model import Order, Saga
-from stoa_order.ports import Payments, Tx
-from stoa_order.saga import Step, Timeouts, plan, step_of
+from stoa_order.ports import Peers, Tx
+from stoa_order.saga import Ask, Reply, Step, Timeouts, plan, step_of
 
 # Sagas that other processes left behind are found this late.
 _SWEEP = timedelta(seconds=1)
@@ -34,12 +36,12 @@ class SagaEngine:
         self,
         uow: UnitOfWork[Tx],
         sagas: DueStore[Saga],
-        payments: Payments,
+        peers: Peers,
         clock: Clock,
         timeouts: Timeouts,
     ) -> None:
         self._uow = uow
-        self._payments = payments
+        self._peers = peers
         self._clock = clock
         self._timeouts = timeouts
         self._asking: dict[UUID, asyncio.Task[None]] = {}
@@ -47,14 +49,20 @@ class SagaEngine:
         """Takes up the sagas that fall due."""
 
     def ask(self, order: Order) -> None:
-        """Ask what the order's step asks, in the background."""
-        step, saga = step_of(order), order.saga
-        if step is None or step.asks is None or saga is None:
+        """Ask what the order's step asks, and what follows from replies, in the background."""
+        if _asks(order) is None:
             return
         if order.order_id not in self._asking and len(self._asking) < _CONCURRENCY:
-            task = asyncio.create_task(self._ask(step, order, saga))
+            task = asyncio.create_task(self._bring_through(order))
             self._asking[order.order_id] = task
             task.add_done_callback(lambda _: self._asking.pop(order.order_id, None))
+
+    async def ask_now(self, order: Order) -> Order:
+        """Ask what the order's step asks, and return the order as the reply leaves it.
+
+        Without one, and if nothing is to be asked, it stays as it is.
+        """
+        return await self._ask(order) or order
 
     async def asked(self) -> None:
         """Wait until all that is being asked at this moment has its answer."""
@@ -75,12 +83,21 @@ class SagaEngine:
             await tx.orders.save(order, plan(order, now, self._timeouts, correlation_id=correlation_id()))
         return order
 
-    async def _ask(self, step: Step, order: Order, saga: Saga) -> None:
-        assert step.asks is not None
+    async def _bring_through(self, order: Order) -> None:
+        answered: Order | None = order
+        while answered is not None:
+            answered = await self._ask(answered)
+
+    async def _ask(self, order: Order) -> Order | None:
+        """Ask once; return the order as the reply leaves it, None if there is none."""
+        if (asks := _asks(order)) is None:
+            return None
+        step, ask, saga = asks
         # The caller of whoever brought the order to the step does not wait for this: without its deadline.
         with bound(saga.correlation_id or correlation_id()):
             try:
-                await step.asks(self._payments, order, saga)
+                reply = await ask(self._peers, order, saga)
+                return await self._on_reply(order.order_id, step, reply) if reply is not None else None
             except DomainError as error:
                 _log.warning(
                     "saga step will be asked again",
@@ -93,3 +110,19 @@ class SagaEngine:
                 _log.exception(
                     "saga step failed and will be asked again", order_id=order.order_id, step=step.name
                 )
+        return None
+
+    @transactional
+    async def _on_reply(self, tx: Tx, order_id: UUID, step: Step, reply: Reply) -> Order:
+        order, now = await tx.orders.get(order_id), self._clock.now()
+        step.answers[type(reply)](order, reply, now)
+        await tx.orders.save(order, plan(order, now, self._timeouts, correlation_id=correlation_id()))
+        return order
+
+
+def _asks(order: Order) -> tuple[Step, Ask, Saga] | None:
+    """Return what is to be asked for an order; None if nothing is."""
+    step, saga = step_of(order), order.saga
+    if step is None or step.asks is None or saga is None or saga.step != step.name:
+        return None
+    return step, step.asks, saga

@@ -14,6 +14,7 @@ from hashlib import sha256
 from typing import Any, Self
 from uuid import UUID
 
+from stoa_chassis.emails import valid_email
 from stoa_chassis.errors import (
     Aborted,
     AlreadyExists,
@@ -319,42 +320,8 @@ class Tariff:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """What a request to place an order asks for, by the names of its fields.
-
-    Of the payment token it has a digest, which tells whether another is the same and no more.
-    """
-
-    shipping_address: Address | None
-    address_id: UUID | None
-    shipping_method: str
-    payment_token: str
-    email: str = ""
-    locale: str = ""
-
-    @classmethod
-    def of(
-        cls,
-        order_id: UUID,
-        destination: Address | UUID,
-        shipping_method: str,
-        payment_token: str,
-        contact: "Contact",
-    ) -> Self:
-        """Return what is asked for with a payment token as it is sent; the order's id salts its digest."""
-        return cls(
-            destination if isinstance(destination, Address) else None,
-            destination if isinstance(destination, UUID) else None,
-            shipping_method,
-            sha256(order_id.bytes + payment_token.encode()).hexdigest(),
-            contact.email,
-            contact.locale,
-        )
-
-
-@dataclass(frozen=True, slots=True)
 class Contact:
-    """Where, and in which language, a guest is written to about an order; both are "" of who has an account."""
+    """Where, and in which language, a guest is written to about an order; "" of who has an account."""
 
     email: str = ""
     locale: str = ""
@@ -376,7 +343,41 @@ def check_contact(email: str, locale: str, *, is_guest: bool) -> Contact:
         return ACCOUNT
     if not email:
         raise InvalidArgument("email", "is missing: a guest's order needs an address to write to")
-    return Contact(one_form(email), locale or "en")
+    return Contact(valid_email(email), locale or "en")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a request to place an order asks for, by the names of its fields.
+
+    Of the payment token it has a digest, which tells whether another is the same and no more.
+    """
+
+    shipping_address: Address | None
+    address_id: UUID | None
+    shipping_method: str
+    payment_token: str
+    email: str = ""
+    locale: str = ""
+
+    @classmethod
+    def of(
+        cls,
+        order_id: UUID,
+        destination: Address | UUID,
+        shipping_method: str,
+        payment_token: str,
+        contact: Contact = ACCOUNT,
+    ) -> Self:
+        """Return what is asked for with a payment token as it is sent; the order's id salts its digest."""
+        return cls(
+            destination if isinstance(destination, Address) else None,
+            destination if isinstance(destination, UUID) else None,
+            shipping_method,
+            sha256(order_id.bytes + payment_token.encode()).hexdigest(),
+            contact.email,
+            contact.locale,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -679,8 +680,8 @@ _NOBODY = UUID(int=0)
 class Order:
     """An order. Its methods decide; `changes` is what is new for the event store, `events` for the others.
 
-    `cancellation` is why it shall be cancelled, while it is not known whether the parcel can be stopped. `saga`
-    is where its process stands, as it was read or saved.
+    `cancellation` is why it shall be cancelled, while it is not known whether the parcel can be stopped; when
+    it can't, the order is `unstoppable`. `saga` is where its process stands, as it was read or saved.
     """
 
     order_id: UUID
@@ -880,7 +881,7 @@ class Order:
             self._cancel("payment timed out", now)
 
     def cancel(self, reason: str, now: datetime) -> None:
-        """Cancel on request; what is confirmed only if the parcel can be stopped, which shipping is asked then.
+        """Cancel on request; what is confirmed only if the parcel can be stopped, which shipping is asked.
 
         Cancelling twice is the same as once. Raises NotCancellable if the carrier has the parcel.
         """
@@ -933,9 +934,10 @@ class Order:
         shipment = Shipment(event.carrier, event.tracking_id, status, event.at)
         known = self.shipment
         if known is None or known.at is None or known.at < event.at:
-            if shipment != known:
-                self._record(ShipmentChanged(shipment), now)
-        if status in _WITH_CARRIER and self.status is Status.CONFIRMED:
+            self._record(ShipmentChanged(shipment), now)
+        if status is ShipmentStatus.STOPPED:
+            self.on_shipment_stopped(ShipmentStopped(), now)  # its answer took long, or was lost
+        elif status in _WITH_CARRIER and self.status is Status.CONFIRMED:
             self._ship(now)
         if self.status is Status.SHIPPED and status is ShipmentStatus.DELIVERED:
             self._record(Delivered(event.at), now)
@@ -954,14 +956,18 @@ class Order:
         self.events.append(OrderShipped(order_id=self.order_id, user_id=self.user_id, items=self._items))
 
     def _take_back_all(self, now: datetime) -> None:
-        return_id, reason = new_id(), "the carrier could not deliver it"
+        reason = "the carrier could not deliver it"
         items = tuple(ReturnItem(key, quantity) for key, quantity in self.purchase.quantities.items())
-        refund = self.purchase.refund({}, items)
-        self._record(
-            ReturnRequested(return_id=return_id, request_id="", items=items, reason=reason, refund=refund), now
+        back = ReturnRequested(
+            return_id=new_id(),
+            request_id="",
+            items=items,
+            reason=reason,
+            refund=self.purchase.refund({}, items),
         )
-        self._record(ReturnApproved(return_id, reason), now)
-        self._receive(self.return_(return_id), reason, now)
+        self._record(back, now)
+        self._record(ReturnApproved(back.return_id, reason), now)
+        self._receive(self.return_(back.return_id), reason, now)
 
     # Returns: requested by the buyer, decided by staff, received by the warehouse, refunded by payment.
 
@@ -1004,15 +1010,13 @@ class Order:
             raise NotReturnable(f"a {self.status} order can't be sent back, only one that was delivered")
         if now > (closed := self.delivered_at + window):
             raise ReturnWindowClosed(
-                f"the order could be sent back until {closed:%Y-%m-%d}", metadata={"until": closed.isoformat()}
+                f"the order could be sent back until {closed:%Y-%m-%d}",
+                metadata={"until": closed.isoformat()},
             )
         if len(self.returns) >= _MOST_RETURNS:
             raise TooManyReturns(f"an order has at most {_MOST_RETURNS} returns")
         open_ = quantities(
-            item
-            for each in self.returns
-            if each.status is not ReturnStatus.REJECTED
-            for item in each.items
+            item for each in self.returns if each.status is not ReturnStatus.REJECTED for item in each.items
         )
         self.purchase.check(request.items, open_)
         requested = ReturnRequested(
@@ -1206,9 +1210,7 @@ class Order:
                 self._change_return(return_id, status=ReturnStatus.REJECTED, decision=reason)
             case ReturnReceived(return_id, reason, refund):
                 decision = reason or self.return_(return_id).decision
-                self._change_return(
-                    return_id, status=ReturnStatus.RECEIVED, decision=decision, refund=refund
-                )
+                self._change_return(return_id, status=ReturnStatus.RECEIVED, decision=decision, refund=refund)
                 back = quantities(
                     item for each in self.returns if each.status in CAME_BACK for item in each.items
                 )
@@ -1255,11 +1257,6 @@ def _not_open(known: Return, wanted: str) -> ReturnDecided:
     return ReturnDecided(
         f"a return that is {known.status} can't be {wanted}", metadata={"status": known.status.value}
     )
-
-
-def one_form(email: str) -> str:
-    """Write an e-mail address so that the same address is the same text: in lower case."""
-    return email.strip().lower()
 
 
 def _event_address(address: Address) -> EventAddress:

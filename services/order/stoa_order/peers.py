@@ -1,16 +1,40 @@
 """The other services, as the use cases see them."""
 
 from collections.abc import Sequence
+from decimal import Decimal
 from uuid import UUID
 
 from stoa.cart.v1 import cart_pb2, cart_pb2_grpc
 from stoa.catalog.v1 import catalog_pb2, catalog_pb2_grpc
 from stoa.payment.v1 import payment_pb2, payment_pb2_grpc
+from stoa.shipping.v1 import shipping_pb2, shipping_pb2_grpc
 from stoa.user.v1 import user_pb2, user_pb2_grpc
 from stoa_chassis import postal
 from stoa_chassis.errors import Code, InvalidArgument, RemoteError
 from stoa_chassis.money_proto import from_proto, to_proto
-from stoa_order.model import Address, CartClaim, CartLine, Checkout, Offer, Order, Withdrawn
+from stoa_chassis.telemetry import get_logger
+from stoa_contracts.money import Money
+from stoa_order import addresses
+from stoa_order.model import (
+    Address,
+    CartClaim,
+    CartLine,
+    Checkout,
+    Offer,
+    Order,
+    ReturnRefundMade,
+    ShipmentStopped,
+    ShipmentUnderWay,
+    Withdrawn,
+)
+from stoa_order.returns import Return
+
+_log = get_logger(__name__)
+
+# A shopper waits for the quote; without it the order costs what the tariff says.
+_QUOTE_SECONDS = 0.5
+# Who cancels waits for shipping, which may have to ask a carrier; else she is told that it was asked for.
+_STOP_SECONDS = 5
 
 
 class Carts:
@@ -103,15 +127,56 @@ class AddressBook:
             raise InvalidArgument(
                 "address_id", f"please correct the address in your address book: {'; '.join(wrong)}"
             )
-        return Address(
-            found.recipient,
-            found.line1,
-            found.line2,
-            found.city,
-            found.region,
-            found.postal_code,
-            found.country,
-        )
+        return addresses.from_message(found)
+
+
+class Shipping:
+    """The shipping service."""
+
+    def __init__(self, stub: shipping_pb2_grpc.ShippingServiceStub) -> None:
+        self._stub = stub
+
+    async def quote(self, lines: Sequence[CartLine], address: Address, shipping_method: str) -> Money | None:
+        """Return what shipping quotes; None if it does not answer soon.
+
+        Raises InvalidArgument if nobody brings it there so, RemoteError if nobody brings it at all.
+        """
+        try:
+            answer = await self._stub.QuoteShipping(
+                shipping_pb2.QuoteShippingRequest(
+                    items=[
+                        shipping_pb2.QuoteShippingRequest.Item(
+                            variant_id=str(line.variant_id), quantity=line.quantity
+                        )
+                        for line in lines
+                    ],
+                    address=addresses.to_message(address),
+                ),
+                timeout=_QUOTE_SECONDS,
+            )
+        except RemoteError as error:
+            if error.code is Code.FAILED_PRECONDITION:
+                raise
+            _log.warning(
+                "shipping quotes nothing, the tariff counts", reason=error.reason, error=error.message
+            )
+            return None
+        for quote in answer.quotes:
+            if quote.shipping_method == shipping_method:
+                return from_proto(quote.amount, "amount")
+        raise InvalidArgument("shipping_method", "is not how anybody brings this there; choose another")
+
+    async def stop(self, order: Order) -> ShipmentStopped | ShipmentUnderWay:
+        """See to it that no parcel of the order leaves the warehouse, now or later."""
+        try:
+            await self._stub.StopShipment(
+                shipping_pb2.StopShipmentRequest(order_id=str(order.order_id)), timeout=_STOP_SECONDS
+            )
+        except RemoteError as error:
+            if error.reason == "SHIPMENT_UNDER_WAY":
+                return ShipmentUnderWay()
+            raise
+        return ShipmentStopped()
 
 
 class Payments:
@@ -144,3 +209,39 @@ class Payments:
             ),
             timeout=10,
         )
+
+    async def refund_return(self, order: Order, return_: Return) -> ReturnRefundMade | None:
+        """Give back what is owed for a return, once however often it is asked; None if it is not made yet.
+
+        If less is left of the payment, since staff has given money back before, that is given back.
+        """
+        made = await self._refund_part(order, return_, return_.refund)
+        if made is None:
+            # What is left can only become less: under a key of its own the answer is always the same.
+            made = await self._refund_part(order, return_, None)
+        if made is None:
+            return ReturnRefundMade(return_.return_id, Money(Decimal(0), return_.refund.currency))
+        if made.status != "succeeded":
+            return None
+        return ReturnRefundMade(return_.return_id, from_proto(made.amount, "amount"))
+
+    async def _refund_part(
+        self, order: Order, return_: Return, amount: Money | None
+    ) -> payment_pb2.Refund | None:
+        """Ask for a refund, without an amount of all that is left; return None if not so much is left."""
+        assert order.payment is not None
+        try:
+            answer = await self._stub.RefundPayment(
+                payment_pb2.RefundPaymentRequest(
+                    payment_id=str(order.payment.payment_id),
+                    request_id=f"{return_.return_id}{'' if amount else '-rest'}",
+                    amount=to_proto(amount) if amount else None,
+                    reason=f"return {return_.return_id}",
+                ),
+                timeout=10,
+            )
+        except RemoteError as error:
+            if error.reason in ("REFUND_TOO_LARGE", "NOTHING_TO_REFUND"):
+                return None
+            raise
+        return answer.refund

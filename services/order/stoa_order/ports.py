@@ -5,7 +5,22 @@ from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
 
-from stoa_order.model import Address, CartClaim, Checkout, Offer, Order, OrderView, Saga, Withdrawn
+from stoa_contracts.money import Money
+from stoa_order.model import (
+    Address,
+    CartClaim,
+    CartLine,
+    Checkout,
+    Offer,
+    Order,
+    OrderView,
+    ReturnRefundMade,
+    Saga,
+    ShipmentStopped,
+    ShipmentUnderWay,
+    Withdrawn,
+)
+from stoa_order.returns import Return, ReturnView
 
 
 class RequestTaken(Exception):
@@ -23,8 +38,29 @@ class Orders(Protocol):
         """Append what is new of an order, store its saga (or that it has none), and publish its events.
 
         An order of which nothing is new is left as it is. Raises LostRace if somebody else changed it since
-        it was read, and RequestTaken.
+        it was read, and RequestTaken. Of an order whose person was erased the facts before are changed, so
+        that they tell nobody any more who that was.
         """
+        ...
+
+    async def of_buyer(self, user_id: UUID) -> Sequence[UUID]:
+        """Return the ids of all orders that belong to a user, oldest first."""
+        ...
+
+    async def of_address(self, email: str) -> Sequence[UUID]:
+        """Return the ids of the guests' orders about which this address is written to, oldest first."""
+        ...
+
+
+class Guests(Protocol):
+    """Who has become of guests. Two transactions that touch the same guest come one after the other."""
+
+    async def account_of(self, guest_id: UUID) -> UUID | None:
+        """Return the account that a guest has become, if she has."""
+        ...
+
+    async def merge(self, guest_id: UUID, user_id: UUID) -> None:
+        """Note that a guest has become an account; the first one counts."""
         ...
 
 
@@ -33,6 +69,7 @@ class Tx:
     """What a use case sees of a transaction."""
 
     orders: Orders
+    guests: Guests
 
 
 class OrderViews(Protocol):
@@ -50,6 +87,14 @@ class OrderViews(Protocol):
         self, *, user_id: UUID | None, status: str | None, before: UUID | None, limit: int
     ) -> Sequence[OrderView]:
         """Read orders, newest first, that come after `before` in that order."""
+        ...
+
+    async def returns_of(self, order_id: UUID, *, after: UUID | None, limit: int) -> Sequence[Return]:
+        """Read the returns of an order, oldest first, that come after `after` in that order."""
+        ...
+
+    async def returns(self, *, status: str | None, before: UUID | None, limit: int) -> Sequence[ReturnView]:
+        """Read the returns of all orders, newest first, that come after `before` in that order."""
         ...
 
 
@@ -85,6 +130,25 @@ class AddressBook(Protocol):
         ...
 
 
+class Quotes(Protocol):
+    """What shipping asks for a parcel."""
+
+    async def quote(self, lines: Sequence[CartLine], address: Address, shipping_method: str) -> Money | None:
+        """Return what shipping quotes; None if it does not answer soon.
+
+        Raises InvalidArgument if nobody brings it there so, RemoteError if nobody brings it at all.
+        """
+        ...
+
+
+class Shipments(Protocol):
+    """What the saga asks of shipping. It may ask again at any time: the outcome is the same."""
+
+    async def stop(self, order: Order) -> ShipmentStopped | ShipmentUnderWay:
+        """See to it that no parcel of the order leaves the warehouse, now or later."""
+        ...
+
+
 class Payments(Protocol):
     """What the saga asks of payment. It may ask again at any time: the outcome is the same."""
 
@@ -95,3 +159,15 @@ class Payments(Protocol):
     async def refund(self, order: Order) -> None:
         """Give back all that is left of the order's payment. The outcome comes as an event."""
         ...
+
+    async def refund_return(self, order: Order, return_: Return) -> ReturnRefundMade | None:
+        """Give back what is owed for a return, or what is left if that is less; None while it is not made."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Peers:
+    """Whom the saga asks."""
+
+    payments: Payments
+    shipments: Shipments

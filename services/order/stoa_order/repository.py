@@ -11,6 +11,7 @@ import asyncpg
 from pydantic import TypeAdapter
 
 from stoa_chassis.due import Backoff
+from stoa_chassis.emails import email_key
 from stoa_chassis.outbox import Outbox
 from stoa_chassis.postgres import Database, Queries
 from stoa_chassis.postgres_due import DueTable
@@ -18,24 +19,32 @@ from stoa_chassis.uow import LostRace
 from stoa_contracts.money import Money
 from stoa_order import facts, ports
 from stoa_order.model import (
+    ACCOUNT,
     Address,
     Amounts,
+    Contact,
     Line,
     Order,
     OrderNotFound,
     OrderView,
     Payment,
+    PersonErased,
     Recorded,
     Saga,
+    Shipment,
     Status,
     StatusChange,
 )
+from stoa_order.returns import Return, ReturnItem, ReturnStatus, ReturnView
 
 E = TypeVar("E")
 
 _DUE_SAGAS = DueTable("sagas", key="order_id", deadline="deadline_at")
 _ADDRESS = TypeAdapter(Address)
 _PAYMENT = TypeAdapter(Payment)
+_SHIPMENT = TypeAdapter(Shipment)
+_CONTACT = TypeAdapter(Contact)
+_RETURN_ITEMS = TypeAdapter(tuple[ReturnItem, ...])
 
 
 class _Columns(Generic[E]):
@@ -81,6 +90,10 @@ _ORDER = _Columns[Order](
     shipping_method=("text", lambda order: order.shipping_method),
     payment=("jsonb", lambda order: order.payment and _PAYMENT.dump_python(order.payment, mode="json")),
     created_at=("timestamptz", lambda order: order.created_at),
+    shipment=("jsonb", lambda order: order.shipment and _SHIPMENT.dump_python(order.shipment, mode="json")),
+    cancellation=("text", lambda order: order.cancellation),
+    contact=("jsonb", lambda order: _contact(order.contact)),
+    email_key=("text", lambda order: email_key(order.contact.email) or None),
 )
 _ITEMS = _Columns[tuple[int, Line]](
     _ORDER.next,
@@ -117,8 +130,22 @@ _SAGA = _Columns[Saga](
     payment_token=("text", lambda saga: saga.token),
     correlation_id=("text", lambda saga: saga.correlation_id),
 )
+_RETURNS = _Columns[Return](
+    2,
+    return_id=("uuid", lambda return_: return_.return_id),
+    request_id=("text", lambda return_: return_.request_id),
+    status=("text", lambda return_: return_.status.value),
+    # An object, since an array of arrays would be taken for one of more dimensions.
+    items=("jsonb", lambda return_: {"items": _RETURN_ITEMS.dump_python(return_.items, mode="json")}),
+    reason=("text", lambda return_: return_.reason),
+    decision=("text", lambda return_: return_.decision),
+    refund_amount=("numeric", lambda return_: return_.refund.amount),
+    currency=("text", lambda return_: return_.refund.currency),
+    created_at=("timestamptz", lambda return_: return_.created_at),
+)
 
-# All that an order writes is one statement, since a round trip costs more than a row.
+# All that an order writes is one statement, since a round trip costs more than a row. Few have returns, and
+# fewer are erased: that takes a statement more.
 _PROJECTIONS = f"""items AS (
     INSERT INTO order_items (order_id, {_ITEMS.names}) {_ITEMS.rows}
     ON CONFLICT (order_item_id) DO NOTHING
@@ -140,6 +167,15 @@ _SAVE_SETTLED = f"""
 WITH facts AS ({_NEW_FACTS}), saga AS (DELETE FROM sagas WHERE order_id = $1), {_PROJECTIONS}
 """
 _PROJECT = f"WITH {_PROJECTIONS}"
+_PROJECT_RETURNS = f"""
+INSERT INTO order_returns (order_id, {_RETURNS.names}) {_RETURNS.rows}
+ON CONFLICT (return_id) DO UPDATE SET {_RETURNS.excluded}
+"""
+_ERASE = (
+    """UPDATE order_events SET data = without_person(data)
+    WHERE order_id = $1 AND data <> without_person(data)""",
+    "UPDATE order_status_history SET reason = '' WHERE order_id = $1",
+)
 
 
 def _differs(table: str, names: str, rows: str) -> str:
@@ -151,6 +187,7 @@ _DIFFER = f"""SELECT {_differs("orders", _ORDER.names, _ORDER.row)}
     OR {_differs("order_items", f"order_id, {_ITEMS.names}", _ITEMS.rows)}
     OR {_differs("order_status_history", f"order_id, {_HISTORY.names}", _HISTORY.rows)}
 """
+_RETURNS_DIFFER = f"SELECT {_differs('order_returns', f'order_id, {_RETURNS.names}', _RETURNS.rows)}"
 
 # A request that comes twice at once makes the same order, since it has claimed the cart for it. It is refused
 # by whichever of these PostgreSQL comes to first.
@@ -192,7 +229,8 @@ class Orders:
         """Append what is new of an order, store its saga (or that it has none), and publish its events.
 
         An order of which nothing is new is left as it is. Raises LostRace if somebody else changed it since
-        it was read, and RequestTaken.
+        it was read, and RequestTaken. Of an order whose person was erased the facts before are changed, so
+        that they tell nobody any more who that was.
         """
         if not order.changes:
             return
@@ -208,14 +246,58 @@ class Orders:
             if error.constraint_name == "order_events_pkey":
                 raise LostRace(f"order {order.order_id}") from error
             raise
+        if order.returns:
+            await self._connection.execute(_PROJECT_RETURNS, order.order_id, *_RETURNS.of_all(order.returns))
+        if any(isinstance(recorded.fact, PersonErased) for recorded in order.changes):
+            for statement in _ERASE:
+                await self._connection.execute(statement, order.order_id)
         order.changes.clear()
         order.saga = saga
         self._outbox.collect(order)
 
+    async def of_buyer(self, user_id: UUID) -> Sequence[UUID]:
+        """Return the ids of all orders that belong to a user, oldest first."""
+        rows = await self._connection.fetch(
+            "SELECT order_id FROM orders WHERE user_id = $1 ORDER BY order_id", user_id
+        )
+        return [row["order_id"] for row in rows]
+
+    async def of_address(self, email: str) -> Sequence[UUID]:
+        """Return the ids of the guests' orders about which this address is written to, oldest first."""
+        rows = await self._connection.fetch(
+            "SELECT order_id FROM orders WHERE email_key = $1 ORDER BY order_id", email_key(email)
+        )
+        return [row["order_id"] for row in rows]
+
+
+class Guests:
+    """Who has become of guests. Two transactions that touch the same guest come one after the other."""
+
+    def __init__(self, connection: asyncpg.Connection) -> None:
+        self._connection = connection
+
+    async def account_of(self, guest_id: UUID) -> UUID | None:
+        """Return the account that a guest has become, if she has."""
+        return await self._touch(guest_id, None)
+
+    async def merge(self, guest_id: UUID, user_id: UUID) -> None:
+        """Note that a guest has become an account; the first one counts."""
+        await self._touch(guest_id, user_id)
+
+    async def _touch(self, guest_id: UUID, user_id: UUID | None) -> UUID | None:
+        account: UUID | None = await self._connection.fetchval(
+            """INSERT INTO guests (guest_id, user_id) VALUES ($1, $2)
+            ON CONFLICT (guest_id) DO UPDATE SET user_id = coalesce(guests.user_id, excluded.user_id)
+            RETURNING user_id""",
+            guest_id,
+            user_id,
+        )
+        return account
+
 
 def open_tx(connection: asyncpg.Connection, outbox: Outbox) -> ports.Tx:
     """Put the repositories on the connection of a transaction."""
-    return ports.Tx(Orders(connection, outbox))
+    return ports.Tx(Orders(connection, outbox), Guests(connection))
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,6 +332,29 @@ class OrderViews:
             limit,
         )
         return [_view(row) for row in rows]
+
+    async def returns_of(self, order_id: UUID, *, after: UUID | None, limit: int) -> Sequence[Return]:
+        """Read the returns of an order, oldest first, that come after `after` in that order."""
+        rows = await self.queries.fetch(
+            """SELECT * FROM order_returns WHERE order_id = $1 AND ($2::uuid IS NULL OR return_id > $2)
+            ORDER BY return_id LIMIT $3""",
+            order_id,
+            after,
+            limit,
+        )
+        return [_return(row) for row in rows]
+
+    async def returns(self, *, status: str | None, before: UUID | None, limit: int) -> Sequence[ReturnView]:
+        """Read the returns of all orders, newest first, that come after `before` in that order."""
+        rows = await self.queries.fetch(
+            """SELECT * FROM order_returns
+            WHERE ($1::text IS NULL OR status = $1) AND ($2::uuid IS NULL OR return_id < $2)
+            ORDER BY return_id DESC LIMIT $3""",
+            status,
+            before,
+            limit,
+        )
+        return [ReturnView(row["order_id"], _return(row)) for row in rows]
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,12 +397,17 @@ class EventStore:
         async with self._connection.transaction():
             # The lock comes before the facts are read, so that none is added between the two.
             await self._connection.execute("SELECT 1 FROM orders WHERE order_id = $1 FOR UPDATE", order_id)
-            rows = _projected(await _read(self._connection, order_id))
-            if not await self._connection.fetchval(_DIFFER, *rows):
+            order = await _read(self._connection, order_id)
+            rows, returns = _projected(order), [order_id, *_RETURNS.of_all(order.returns)]
+            if not (
+                await self._connection.fetchval(_DIFFER, *rows)
+                or await self._connection.fetchval(_RETURNS_DIFFER, *returns)
+            ):
                 return False
-            for table in ("order_items", "order_status_history"):
+            for table in ("order_items", "order_status_history", "order_returns"):
                 await self._connection.execute(f"DELETE FROM {table} WHERE order_id = $1", order_id)
             await self._connection.execute(_PROJECT, *rows)
+            await self._connection.execute(_PROJECT_RETURNS, *returns)
             return True
 
 
@@ -305,6 +415,23 @@ def _projected(order: Order) -> list[Any]:
     """Return the arguments of the statements on projections."""
     items, history = enumerate(order.lines, 1), enumerate(order.history, 1)
     return [*_ORDER.of(order), *_ITEMS.of_all(items), *_HISTORY.of_all(history)]
+
+
+def _contact(contact: Contact) -> Any:
+    return None if contact == ACCOUNT else _CONTACT.dump_python(contact, mode="json")
+
+
+def _return(row: asyncpg.Record) -> Return:
+    return Return(
+        return_id=row["return_id"],
+        request_id=row["request_id"],
+        status=ReturnStatus(row["status"]),
+        items=_RETURN_ITEMS.validate_python(row["items"]["items"]),
+        reason=row["reason"],
+        refund=Money(row["refund_amount"], row["currency"]),
+        created_at=row["created_at"],
+        decision=row["decision"],
+    )
 
 
 async def _read(connection: asyncpg.Connection, order_id: UUID) -> Order:
@@ -350,6 +477,9 @@ def _view(row: asyncpg.Record) -> OrderView:
         shipping_address=_ADDRESS.validate_python(row["shipping_address"]),
         shipping_method=row["shipping_method"],
         payment=_PAYMENT.validate_python(row["payment"]) if row["payment"] else None,
+        shipment=_SHIPMENT.validate_python(row["shipment"]) if row["shipment"] else None,
+        contact=_CONTACT.validate_python(row["contact"]) if row["contact"] else ACCOUNT,
+        cancellation=row["cancellation"],
         history=tuple(
             StatusChange(Status(change["status"]), change["reason"], datetime.fromisoformat(change["at"]))
             for change in row["history"] or ()

@@ -2,8 +2,9 @@
 
 Which step an order is at follows from the order alone, so that a saga can't disagree with its order. A step
 asks another service (with a command, or by the event that the order published when the step began), waits for
-one of its answers, and gives up at its deadline. When the order is cancelled, what a step did is undone by
-its compensation: an event that the cancelled order publishes, or a step that the order is then at.
+one of its answers, and gives up at its deadline. An answer comes as an event, or at once as the reply to the
+command. When the order is cancelled, what a step did is undone by its compensation: an event that the
+cancelled order publishes, or a step that the order is then at.
 
 After Garcia-Molina and Salem, "Sagas" (1987), orchestrated as in Richardson, "Microservices Patterns", ch. 4.
 """
@@ -11,7 +12,7 @@ After Garcia-Molina and Salem, "Sagas" (1987), orchestrated as in Richardson, "M
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast, get_args
 
 from stoa_chassis.due import Backoff
 from stoa_contracts.events import Payload
@@ -22,14 +23,35 @@ from stoa_events import (
     PaymentFailed,
     PaymentRefunded,
     PaymentSuccessful,
+    ShipmentCreated,
+    ShipmentStatusUpdated,
 )
-from stoa_order.model import Order, Saga, Status
-from stoa_order.ports import Payments
+from stoa_order.model import (
+    Order,
+    ReturnRefundMade,
+    Saga,
+    ShipmentStopped,
+    ShipmentUnderWay,
+    Status,
+)
+from stoa_order.ports import Peers
 
 Answer: TypeAlias = (
-    InventoryReserved | InventoryOutOfStock | PaymentSuccessful | PaymentFailed | PaymentRefunded
+    InventoryReserved
+    | InventoryOutOfStock
+    | PaymentSuccessful
+    | PaymentFailed
+    | PaymentRefunded
+    | ShipmentCreated
+    | ShipmentStatusUpdated
 )
-"""What other services answer. Each names its order."""
+"""What other services answer by an event. Each names its order."""
+
+Reply: TypeAlias = ShipmentStopped | ShipmentUnderWay | ReturnRefundMade
+"""What other services answer at once when they are asked."""
+
+Ask: TypeAlias = Callable[[Peers, Order, Saga], Awaitable[Reply | None]]
+"""Asks another service; without a reply the answer comes as an event."""
 
 Reaction: TypeAlias = Callable[[Order, Any, datetime], None]
 """Lets an answer take effect on its order; any is declared because each takes answers of its own type."""
@@ -49,13 +71,14 @@ class Step:
     """One step.
 
     When an order is at it, what it asks, which answers it takes, what undoes it when the order is cancelled,
-    how long it waits, and what happens then. Without a timeout it asks for ever.
+    how long it waits, and what happens then. Without a timeout it asks for ever; what only waits for others
+    then needs no saga.
     """
 
     name: str
     when: Callable[[Order], bool]
-    asks: Callable[[Payments, Order, Saga], Awaitable[None]] | None
-    answers: Mapping[type[Payload], Reaction]
+    asks: Ask | None
+    answers: Mapping[type[Payload] | type[Reply], Reaction]
     compensation: "Step | type[Payload] | None" = None
     timeout: Callable[[Timeouts], timedelta] | None = None
     gives_up: Callable[[Order, datetime], None] | None = None
@@ -77,7 +100,7 @@ SAGA: tuple[Step, ...] = (
     Step(
         name="charge",
         when=lambda order: order.status is Status.PENDING and order.stock_reserved,
-        asks=lambda payments, order, saga: payments.charge(order, saga.token or ""),
+        asks=lambda peers, order, saga: peers.payments.charge(order, saga.token or ""),
         answers={
             PaymentSuccessful: Order.on_payment_successful,
             PaymentFailed: Order.on_payment_failed,
@@ -87,12 +110,41 @@ SAGA: tuple[Step, ...] = (
             when=lambda order: (
                 order.status is Status.CANCELLED and order.payment is not None and order.payment.holds_money
             ),
-            asks=lambda payments, order, _: payments.refund(order),
+            asks=lambda peers, order, _: peers.payments.refund(order),
             answers={PaymentRefunded: Order.on_payment_refunded},
             # It never gives up: the money is the buyer's.
         ),
         timeout=lambda timeouts: timeouts.payment,
         gives_up=Order.give_up_on_payment,
+    ),
+    Step(
+        name="ship",
+        when=lambda order: (
+            order.status is Status.SHIPPED
+            or (order.status is Status.CONFIRMED and order.cancellation is None)
+        ),
+        asks=None,  # order.confirmed asks shipping, which sends when it has heard of the payment as well
+        answers={
+            ShipmentCreated: Order.on_shipment_created,
+            ShipmentStatusUpdated: Order.on_shipment_status_updated,
+        },
+        compensation=Step(
+            name="stop shipment",
+            when=lambda order: order.status is Status.CONFIRMED and order.cancellation is not None,
+            asks=lambda peers, order, _: peers.shipments.stop(order),
+            answers={
+                ShipmentStopped: Order.on_shipment_stopped,  # only now it is cancelled, and refunded
+                ShipmentUnderWay: Order.on_shipment_under_way,  # what left can't be cancelled, but sent back
+            },
+            # It never gives up: until it is known whether the parcel left, nobody can say what is owed.
+        ),
+    ),
+    Step(
+        name="refund return",
+        when=lambda order: bool(order.unpaid_returns),
+        asks=lambda peers, order, _: peers.payments.refund_return(order, order.unpaid_returns[0]),
+        answers={ReturnRefundMade: Order.on_return_refunded},
+        # What came back is not sent again: nothing undoes this.
     ),
 )
 
@@ -111,20 +163,25 @@ def step_of(order: Order) -> Step | None:
 
 
 def reactions() -> dict[type[Payload], Reaction]:
-    """Return what each answer does to its order."""
-    return {answer: reaction for step in steps() for answer, reaction in step.answers.items()}
+    """Return what each event that answers a step does to its order."""
+    return {
+        cast(type[Payload], answer): reaction
+        for step in steps()
+        for answer, reaction in step.answers.items()
+        if answer in get_args(Answer)
+    }
 
 
 def plan(
     order: Order, now: datetime, timeouts: Timeouts, *, token: str | None = None, correlation_id: str = ""
 ) -> Saga | None:
-    """Return the saga that an order calls for; None when nothing more is to happen by itself.
+    """Return the saga that an order calls for; None when nothing is to be asked or given up.
 
     A step that goes on keeps its times. The payment token and the correlation id are those of the saga that
     the order has; those that are given are for an order that has none.
     """
     before, step = order.saga, step_of(order)
-    if step is None:
+    if step is None or (step.asks is None and step.timeout is None):
         return None
     if before is not None and before.step == step.name:
         return before

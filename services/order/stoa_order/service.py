@@ -13,23 +13,32 @@ from stoa_chassis.context import correlation_id
 from stoa_chassis.errors import DomainError
 from stoa_chassis.ids import new_id
 from stoa_chassis.uow import UnitOfWork, transactional
+from stoa_contracts.money import Money
+from stoa_events import UserEmailVerified, UserErased, UserGuestMerged
 from stoa_order.engine import SagaEngine
+from stoa_order.links import GuestLinks
 from stoa_order.model import (
+    ACCOUNT,
     Address,
     Amounts,
     CartChanged,
+    CartLine,
     Checkout,
     ClaimTooOld,
+    Contact,
     Line,
+    Offer,
     Order,
     OrderNotFound,
     OrderView,
     Request,
     RequestInProgress,
     Tariff,
+    Withdrawn,
     check_offers,
 )
-from stoa_order.ports import AddressBook, Carts, Catalog, OrderViews, RequestTaken, Tx
+from stoa_order.ports import AddressBook, Carts, Catalog, OrderViews, Quotes, RequestTaken, Tx
+from stoa_order.returns import Return, ReturnRequest, ReturnView
 from stoa_order.saga import Answer, Timeouts, plan, reactions
 
 # An order begins to be stored so long before what it claimed may be in the cart again, or not at all: for
@@ -39,21 +48,26 @@ _CLAIM_RESERVE = timedelta(seconds=20)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlaceOrder:
-    """What a buyer asks for. `destination` is an address or the id of one in the buyer's address book."""
+    """What a buyer asks for.
+
+    `destination` is an address or the id of one in the buyer's address book, `contact` how a guest is written
+    to.
+    """
 
     user_id: UUID
     request_id: str
     destination: Address | UUID
     shipping_method: str
     payment_token: str = field(repr=False)
+    contact: Contact = ACCOUNT
 
     def request_for(self, order_id: UUID) -> Request:
         """Return what is asked for, as the order keeps it."""
-        return Request.of(order_id, self.destination, self.shipping_method, self.payment_token)
+        return Request.of(order_id, self.destination, self.shipping_method, self.payment_token, self.contact)
 
 
 class Orders:
-    """Placing, reading and cancelling orders, and taking the answers of other services.
+    """Placing, reading, cancelling and sending back orders, and taking the answers of other services.
 
     What a changed order asks of others is asked after its transaction has committed.
     """
@@ -66,10 +80,14 @@ class Orders:
         clock: Clock,
         tariff: Tariff,
         timeouts: Timeouts,
+        links: GuestLinks,
+        return_window: timedelta,
         carts: Carts,
         catalog: Catalog,
         addresses: AddressBook,
+        quotes: Quotes,
     ) -> None:
+        """Whatever was delivered can be sent back for `return_window`."""
         self._uow = uow
         self._views = views
         self._engine = engine
@@ -79,6 +97,9 @@ class Orders:
         self._carts = carts
         self._catalog = catalog
         self._addresses = addresses
+        self._quotes = quotes
+        self._links = links
+        self._return_window = return_window
 
     async def place(self, command: PlaceOrder) -> OrderView:
         """Order what is in the buyer's cart; the same request id gives the same order.
@@ -88,6 +109,7 @@ class Orders:
         Raises:
             CartEmpty, CartChanged, ItemsUnavailable, PriceChanged, ForeignCurrency, ClaimTooOld: see the
                 model. CartEmpty and CartChanged come from the cart service as well.
+            InvalidArgument: there is no such address, or nothing is sent there so.
             RequestIdUsed, RequestIdReused: see `Order.check_again`.
             RequestInProgress: the same request is being carried out.
         """
@@ -112,14 +134,22 @@ class Orders:
             self._resolve(command.user_id, command.destination),
         )
         await self._check_claims(checkout)
-        variants = [line.variant_id for line in checkout.lines]
-        offers = await self._catalog.offers(variants) if variants else ()
+        offers, quote = await self._price(checkout.lines, address, command.shipping_method)
         lines = check_offers(checkout.lines, offers)
-        amounts = self._tariff.amounts(lines, command.shipping_method)
+        amounts = self._tariff.amounts(lines, command.shipping_method, quote)
         asked_at = self._clock.now()
         claim = await self._carts.claim(command.user_id, command.request_id, new_id(), checkout.version)
         until = asked_at + claim.ttl - _CLAIM_RESERVE
         return await self._store(command, claim.order_id, until, lines, amounts, address)
+
+    async def _price(
+        self, lines: Sequence[CartLine], address: Address, shipping_method: str
+    ) -> tuple[Sequence[Offer | Withdrawn], Money | None]:
+        """Ask for today's prices, and for what it costs to send the things there."""
+        if not lines:
+            return (), None
+        offers = self._catalog.offers([line.variant_id for line in lines])
+        return await asyncio.gather(offers, self._quotes.quote(lines, address, shipping_method))
 
     async def _check_claims(self, checkout: Checkout) -> None:
         """Check that the cart is nobody's: neither this request's nor another's order was made of it.
@@ -160,7 +190,11 @@ class Orders:
             shipping_address=address,
             shipping_method=command.shipping_method,
             now=now,
+            contact=command.contact,
+            access_token=self._links.secret(order_id, now) if command.contact.email else "",
         )
+        if command.contact.email and (account := await tx.guests.account_of(command.user_id)):
+            order.change_buyer(account, now)  # she has signed in meanwhile, in another tab
         await self._save(tx, order, command.payment_token)
         return order
 
@@ -174,6 +208,18 @@ class Orders:
         if order is None or not caller.may_act_for(str(order.user_id)):
             raise OrderNotFound(f"order {order_id} not found")
         return order
+
+    async def get_by_link(self, secret: str) -> OrderView:
+        """Read an order with the secret of the link that a guest was sent. Raises OrderNotFound."""
+        order_id = self._links.order_of(secret, self._clock.now())
+        order = await self._views.get(order_id) if order_id is not None else None
+        if order is None:
+            raise OrderNotFound("this link leads to no order, or has expired")
+        return order
+
+    def access_token(self, order: OrderView) -> str:
+        """Return the secret of the link to a guest's order; "" if no guest is written to about it."""
+        return self._links.secret(order.order_id, order.created_at) if order.contact.email else ""
 
     async def list(
         self,
@@ -189,21 +235,93 @@ class Orders:
     async def cancel(self, order_id: UUID, reason: str, caller: Principal) -> OrderView:
         """Cancel an order; what was paid is given back.
 
+        What is confirmed is cancelled when shipping has stopped the parcel. It is asked at once; should it
+        not answer, the order is returned as it is, and shipping asked until it does.
+
         Raises:
             OrderNotFound: as in `get`.
-            NotCancellable: it was shipped.
+            NotCancellable: the carrier has it.
         """
         order = await self._cancel(order_id, reason, caller)
+        if order.cancellation is not None:
+            order = await self._engine.ask_now(order)
+            order.check_stoppable()
         self._engine.ask(order)
         return order.view
 
     @transactional
     async def _cancel(self, tx: Tx, order_id: UUID, reason: str, caller: Principal) -> Order:
+        order = await self._own(tx, order_id, caller)
+        order.cancel(reason, self._clock.now())
+        await self._save(tx, order)
+        return order
+
+    @transactional
+    async def request_return(
+        self, tx: Tx, order_id: UUID, request_id: str, request: ReturnRequest, caller: Principal
+    ) -> Return:
+        """Ask to send items of an order back; the same request id asks once.
+
+        Raises:
+            OrderNotFound: as in `get`.
+            NotReturnable, ReturnWindowClosed, TooManyReturns, InvalidArgument, RequestIdReused: see
+                `Order.request_return`.
+        """
+        order = await self._own(tx, order_id, caller)
+        made = order.request_return(request_id, request, self._return_window, self._clock.now())
+        await self._save(tx, order)
+        return made
+
+    async def list_returns_of(
+        self, order_id: UUID, caller: Principal, *, after: UUID | None = None, limit: int
+    ) -> Sequence[Return]:
+        """Read the returns of an order, oldest first. Raises OrderNotFound, as `get`."""
+        await self.get(order_id, caller)
+        return await self._views.returns_of(order_id, after=after, limit=limit)
+
+    async def list_returns(
+        self, *, status: str | None = None, before: UUID | None = None, limit: int
+    ) -> Sequence[ReturnView]:
+        """Read the returns of all orders, newest first."""
+        return await self._views.returns(status=status, before=before, limit=limit)
+
+    @transactional
+    async def approve_return(self, tx: Tx, order_id: UUID, return_id: UUID, reason: str) -> Return:
+        """Let a return come. Raises OrderNotFound, ReturnNotFound, ReturnDecided."""
+        order = await tx.orders.get(order_id)
+        decided = order.approve_return(return_id, reason, self._clock.now())
+        await self._save(tx, order)
+        return decided
+
+    @transactional
+    async def reject_return(self, tx: Tx, order_id: UUID, return_id: UUID, reason: str) -> Return:
+        """Refuse a return. Raises OrderNotFound, ReturnNotFound, ReturnDecided."""
+        order = await tx.orders.get(order_id)
+        decided = order.reject_return(return_id, reason, self._clock.now())
+        await self._save(tx, order)
+        return decided
+
+    async def receive_return(self, order_id: UUID, return_id: UUID, reason: str) -> Return:
+        """Take note that a return is here, and have it refunded.
+
+        Raises OrderNotFound, ReturnNotFound, ReturnDecided.
+        """
+        order = await self._receive_return(order_id, return_id, reason)
+        self._engine.ask(order)
+        return order.return_(return_id)
+
+    @transactional
+    async def _receive_return(self, tx: Tx, order_id: UUID, return_id: UUID, reason: str) -> Order:
+        order = await tx.orders.get(order_id)
+        order.receive_return(return_id, reason, self._clock.now())
+        await self._save(tx, order)
+        return order
+
+    async def _own(self, tx: Tx, order_id: UUID, caller: Principal) -> Order:
+        """Read an order that the caller may change. Raises OrderNotFound, also for another's."""
         order = await tx.orders.get(order_id)
         if not caller.may_act_for(str(order.user_id)):
             raise OrderNotFound(f"order {order_id} not found")
-        order.cancel(reason, self._clock.now())
-        await self._save(tx, order)
         return order
 
     async def on_answer(self, event: Event[Answer]) -> None:
@@ -219,6 +337,33 @@ class Orders:
         changed = bool(order.changes)
         await self._save(tx, order)
         return order if changed else None
+
+    @transactional
+    async def on_guest_merged(self, tx: Tx, event: Event[UserGuestMerged]) -> None:
+        """Let all orders of a guest belong to the account that she has become."""
+        guest_id, user_id = event.payload.guest_id, event.payload.user_id
+        await tx.guests.merge(guest_id, user_id)
+        await self._change_buyer(tx, await tx.orders.of_buyer(guest_id), user_id)
+
+    @transactional
+    async def on_email_verified(self, tx: Tx, event: Event[UserEmailVerified]) -> None:
+        """Let guests' orders belong to the account whose owner has proven that their address is hers."""
+        found = await tx.orders.of_address(event.payload.email)
+        await self._change_buyer(tx, found, event.payload.user_id)
+
+    @transactional
+    async def on_user_erased(self, tx: Tx, event: Event[UserErased]) -> None:
+        """Forget who bought what a user bought."""
+        for order_id in await tx.orders.of_buyer(event.payload.user_id):
+            order = await tx.orders.get(order_id)
+            order.erase_person(self._clock.now())
+            await self._save(tx, order)
+
+    async def _change_buyer(self, tx: Tx, order_ids: Sequence[UUID], user_id: UUID) -> None:
+        for order_id in order_ids:
+            order = await tx.orders.get(order_id)
+            order.change_buyer(user_id, self._clock.now())
+            await self._save(tx, order)
 
     async def _save(self, tx: Tx, order: Order, payment_token: str | None = None) -> None:
         """Store an order with the saga that it now calls for."""

@@ -12,6 +12,7 @@ from uuid import UUID
 
 from stoa_chassis.context import correlation_id, deadline
 from stoa_chassis.due import Backoff
+from stoa_chassis.emails import email_key
 from stoa_chassis.errors import Unavailable
 from stoa_chassis.ids import new_id
 from stoa_chassis.memory import MemoryStore
@@ -25,31 +26,46 @@ from stoa_events import (
     PaymentFailed,
     PaymentRefunded,
     PaymentSuccessful,
+    ShipmentCreated,
+    ShipmentStatusUpdated,
 )
-from stoa_order import ports
+from stoa_order import facts, ports
+from stoa_order.links import GuestLinks
 from stoa_order.model import (
+    ACCOUNT,
     Address,
     CartClaim,
     CartLine,
     Checkout,
+    Contact,
     Line,
     Offer,
     Order,
     OrderNotFound,
     OrderView,
+    PersonErased,
     Recorded,
     Request,
+    ReturnRefundMade,
     Saga,
+    ShipmentStatus,
+    ShipmentStopped,
+    ShipmentUnderWay,
     Tariff,
 )
+from stoa_order.returns import Return, ReturnView
 
 
 @dataclass(frozen=True)
 class Rows:
-    """What the order service keeps: the facts of each order, and the sagas. Views are made of the facts."""
+    """What the order service keeps: the facts of each order, the sagas, and the accounts of guests.
+
+    Views are made of the facts.
+    """
 
     facts: tuple[tuple[UUID, Recorded], ...] = ()
     sagas: tuple[Saga, ...] = ()
+    guests: tuple[tuple[UUID, UUID | None], ...] = ()
 
 
 # Where a repository finds its rows: the view of a transaction, or the store for a statement outside of one.
@@ -77,17 +93,36 @@ class Orders:
         """Append what is new of an order, store its saga (or that it has none), and publish its events.
 
         An order of which nothing is new is left as it is. Raises LostRace if somebody else changed it since
-        it was read, and RequestTaken.
+        it was read, and RequestTaken. Of an order whose person was erased the facts before are changed, so
+        that they tell nobody any more who that was.
         """
         if not order.changes:
             return
         store = self._store()
         self._check(store, order)
         new = tuple((order.order_id, recorded) for recorded in order.changes)
-        store.rows = Rows((*store.rows.facts, *new), _with(store.rows.sagas, order.order_id, saga))
+        kept = (*store.rows.facts, *new)
+        if any(isinstance(recorded.fact, PersonErased) for recorded in order.changes):
+            kept = tuple(
+                (key, _without_person(recorded) if key == order.order_id else recorded)
+                for key, recorded in kept
+            )
+        store.rows = replace(store.rows, facts=kept, sagas=_with(store.rows.sagas, order.order_id, saga))
         order.changes.clear()
         order.saga = saga
         self._outbox.collect(order)
+
+    async def of_buyer(self, user_id: UUID) -> Sequence[UUID]:
+        """Return the ids of all orders that belong to a user, oldest first."""
+        return sorted(order.order_id for order in _orders(self._store()) if order.user_id == user_id)
+
+    async def of_address(self, email: str) -> Sequence[UUID]:
+        """Return the ids of the guests' orders about which this address is written to, oldest first."""
+        return sorted(
+            order.order_id
+            for order in _orders(self._store())
+            if order.contact.email and email_key(order.contact.email) == email_key(email)
+        )
 
     def _check(self, store: MemoryStore[Rows], order: Order) -> None:
         known = {(key, recorded.version) for key, recorded in store.rows.facts}
@@ -104,9 +139,32 @@ class Orders:
             store.check(line.price > Money.zero(line.price.currency), "order_items_price_check")
 
 
+class Guests:
+    """Who has become of guests. Two transactions that touch the same guest come one after the other."""
+
+    def __init__(self, store: Open) -> None:
+        self._store = store
+
+    async def account_of(self, guest_id: UUID) -> UUID | None:
+        """Return the account that a guest has become, if she has."""
+        return self._touch(guest_id, None)
+
+    async def merge(self, guest_id: UUID, user_id: UUID) -> None:
+        """Note that a guest has become an account; the first one counts."""
+        self._touch(guest_id, user_id)
+
+    def _touch(self, guest_id: UUID, user_id: UUID | None) -> UUID | None:
+        store = self._store()
+        known = dict(store.rows.guests)
+        account = known.get(guest_id) or user_id
+        if known.get(guest_id, guest_id) != account:
+            store.rows = replace(store.rows, guests=tuple({**known, guest_id: account}.items()))
+        return account
+
+
 def open_tx(view: MemoryStore[Rows], outbox: Outbox) -> ports.Tx:
     """Put the repositories on the view of a transaction."""
-    return ports.Tx(Orders(lambda: view, outbox))
+    return ports.Tx(Orders(lambda: view, outbox), Guests(lambda: view))
 
 
 @dataclass(frozen=True)
@@ -136,6 +194,25 @@ class OrderViews:
             if user_id in (None, order.user_id)
             and status in (None, order.status.value)
             and (before is None or order.order_id < before)
+        ]
+        return found[:limit]
+
+    async def returns_of(self, order_id: UUID, *, after: UUID | None, limit: int) -> Sequence[Return]:
+        """Read the returns of an order, oldest first, that come after `after` in that order."""
+        found = [
+            view.return_
+            for view in _returns(self.store())
+            if view.order_id == order_id and (after is None or view.return_.return_id > after)
+        ]
+        return found[:limit]
+
+    async def returns(self, *, status: str | None, before: UUID | None, limit: int) -> Sequence[ReturnView]:
+        """Read the returns of all orders, newest first, that come after `before` in that order."""
+        found = [
+            view
+            for view in reversed(_returns(self.store()))
+            if status in (None, view.return_.status.value)
+            and (before is None or view.return_.return_id < before)
         ]
         return found[:limit]
 
@@ -181,6 +258,17 @@ def _orders(store: MemoryStore[Rows]) -> list[Order]:
     return [Order.replay(key, recorded) for key, recorded in by_order.items()]
 
 
+def _returns(store: MemoryStore[Rows]) -> list[ReturnView]:
+    """Return the returns of all orders, oldest first."""
+    views = [ReturnView(order.order_id, made) for order in _orders(store) for made in order.returns]
+    return sorted(views, key=lambda view: view.return_.return_id)
+
+
+def _without_person(recorded: Recorded) -> Recorded:
+    name = facts.name_of(recorded.fact)
+    return replace(recorded, fact=facts.load(name, facts.without_person(facts.dump(recorded.fact))))
+
+
 def _with(sagas: tuple[Saga, ...], order_id: UUID, saga: Saga | None) -> tuple[Saga, ...]:
     """Store a saga unless the one that is there is at the same step: that one keeps its times."""
     others = tuple(known for known in sagas if known.order_id != order_id)
@@ -200,15 +288,19 @@ ADDRESS = Address("Ada Lovelace", "1 Engine Row", "Attic", "London", "Marylebone
 TARIFF = Tariff(
     {"standard": Money(Decimal("4.90"), "USD"), "express": Money(Decimal("14.90"), "USD")}, Decimal("0.08")
 )
+LINKS = GuestLinks("the key of the shop", timedelta(days=365))
+WINDOW = timedelta(days=30)
+GUEST = Contact("Ann@Example.com", "de")
 
 
 @dataclass
 class FakePeers:
-    """The cart, catalog, user and payment services, as far as an order needs them.
+    """The cart, catalog, user, shipping and payment services, as far as an order needs them.
 
     `asked_for` has the correlation id and the deadline under which payment was asked each time; while payment
-    is `down` it answers nothing. Everybody has the same `cart`, which stays as full as it is; `claims` has
-    the order for which each request of a user has claimed it.
+    is `down` it answers nothing, and nor does shipping while it is `shipping_down`. Everybody has the same
+    `cart`, which stays as full as it is; `claims` has the order for which each request of a user has claimed
+    it. Shipping quotes nothing unless it has a `quoted` amount; parcels `under_way` can't be stopped.
     """
 
     cart: Sequence[CartLine] = ()
@@ -219,6 +311,11 @@ class FakePeers:
     refunded: list[UUID] = field(default_factory=list)
     asked_for: list[tuple[str, float | None]] = field(default_factory=list)
     down: bool = False
+    quoted: Money | None = None
+    stopped: list[UUID] = field(default_factory=list)
+    shipping_down: bool = False
+    under_way: set[UUID] = field(default_factory=set)
+    returns: list[tuple[UUID, Money]] = field(default_factory=list)
 
     async def checkout(self, user_id: UUID, request_id: str) -> Checkout:
         """Return the cart, whoever's it is."""
@@ -235,6 +332,23 @@ class FakePeers:
     async def address(self, user_id: UUID, address_id: UUID) -> Address:
         """Return an address, whoever's it is."""
         return ADDRESS
+
+    async def quote(self, lines: Sequence[CartLine], address: Address, shipping_method: str) -> Money | None:
+        """Return the quoted amount, whatever is sent where."""
+        return self.quoted
+
+    async def stop(self, order: Order) -> ShipmentStopped | ShipmentUnderWay:
+        """Take note of a stop. Raises Unavailable while shipping is down."""
+        self.stopped.append(order.order_id)
+        if self.shipping_down:
+            raise Unavailable("shipping is down")
+        return ShipmentUnderWay() if order.order_id in self.under_way else ShipmentStopped()
+
+    async def refund_return(self, order: Order, return_: Return) -> ReturnRefundMade | None:
+        """Take note of a return's refund, which is made at once. Raises Unavailable while payment is down."""
+        self.returns.append((return_.return_id, return_.refund))
+        self._ask()
+        return ReturnRefundMade(return_.return_id, return_.refund)
 
     async def charge(self, order: Order, payment_token: str) -> None:
         """Take note of a charge. Raises Unavailable while payment is down."""
@@ -257,27 +371,41 @@ def a_line(price: str = "19.90", quantity: int = 2) -> Line:
     return Line(new_id(), new_id(), new_id(), "Lamp", quantity, Money(Decimal(price), "USD"))
 
 
-def an_order(*lines: Line, user_id: UUID | None = None, request_id: str = "request") -> Order:
+def an_order(
+    *lines: Line, user_id: UUID | None = None, request_id: str = "request", contact: Contact = ACCOUNT
+) -> Order:
     """Return an order that was just placed."""
     order_id, lines = new_id(), lines or (a_line(),)
     return Order.place(
         order_id=order_id,
         user_id=user_id or new_id(),
         request_id=request_id,
-        request=Request.of(order_id, ADDRESS, "express", "tok_visa"),
+        request=Request.of(order_id, ADDRESS, "express", "tok_visa", contact),
         lines=lines,
         amounts=TARIFF.amounts(lines, "express"),
         shipping_address=ADDRESS,
         shipping_method="express",
         now=NOW,
+        contact=contact,
+        access_token=LINKS.secret(order_id, NOW) if contact.email else "",
     )
 
 
-def a_confirmed_order() -> Order:
-    """Return an order whose stock and payment are there: each of its fields has a value."""
-    order = an_order(a_line(), a_line("7.00", 3))
+def a_confirmed_order(*lines: Line, contact: Contact = ACCOUNT) -> Order:
+    """Return an order whose stock and payment are there."""
+    order = an_order(*(lines or (a_line(), a_line("7.00", 3))), contact=contact)
     order.on_inventory_reserved(reserved(order), NOW + timedelta(seconds=1))
     order.on_payment_successful(paid(order), NOW + timedelta(seconds=2))
+    return order
+
+
+def a_delivered_order(*lines: Line) -> Order:
+    """Return an order that is with its buyer."""
+    order = a_confirmed_order(*lines)
+    order.on_shipment_created(parcel(order), NOW + timedelta(seconds=3))
+    for second, status in enumerate((ShipmentStatus.IN_TRANSIT, ShipmentStatus.DELIVERED), 4):
+        scan = scanned(order, status, NOW + timedelta(seconds=second))
+        order.on_shipment_status_updated(scan, NOW + timedelta(seconds=second))
     return order
 
 
@@ -330,4 +458,35 @@ def refunded(order: Order | OrderView, payment_id: UUID, *, fully: bool = True) 
         amount=order.amounts.total,
         total_refunded=order.amounts.total,
         fully_refunded=fully,
+    )
+
+
+def parcel(order: Order | OrderView, tracking_id: str = "1Z999AA10123456784") -> ShipmentCreated:
+    """A carrier has booked the parcel."""
+    return ShipmentCreated(
+        shipment_id=new_id(),
+        order_id=order.order_id,
+        user_id=order.user_id,
+        carrier="ups",
+        tracking_id=tracking_id,
+        tracking_url=f"https://ups.example/{tracking_id}",
+        shipping_method="express",
+        estimated_delivery=NOW + timedelta(days=1),
+    )
+
+
+def scanned(
+    order: Order | OrderView, status: ShipmentStatus, at: datetime, tracking_id: str = "1Z999AA10123456784"
+) -> ShipmentStatusUpdated:
+    """The carrier has scanned the parcel, or shipping has stopped it."""
+    return ShipmentStatusUpdated(
+        shipment_id=new_id(),
+        order_id=order.order_id,
+        user_id=order.user_id,
+        carrier="ups",
+        tracking_id=tracking_id,
+        status=status.value,
+        description="",
+        location="",
+        at=at,
     )

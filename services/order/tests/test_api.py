@@ -23,15 +23,27 @@ from stoa_chassis.testing import InProcessServer, serve_in_process
 from stoa_contracts.money import Money
 from stoa_order.api import OrderServicer
 from stoa_order.model import Address, Line, Order, OrderNotFound, OrderView
+from stoa_order.returns import Return, ReturnRequest, ReturnView
 from stoa_order.service import PlaceOrder
 from stoa_order.testing import ADDRESS as KEPT_ADDRESS
-from stoa_order.testing import NOW, TARIFF, a_confirmed_order
+from stoa_order.testing import (
+    GUEST,
+    LINKS,
+    NOW,
+    TARIFF,
+    WINDOW,
+    a_confirmed_order,
+    a_delivered_order,
+    a_line,
+    parcel,
+)
 
 ADDRESS = address_pb2.Address(
     recipient="Ada", line1="1 Engine Row", city="London", postal_code="N1 9GU", country="GB"
 )
 BUYER = new_id()
 KEPT = new_id()
+STAFF = Principal("staff", acts_as_staff=True)
 
 
 @dataclass
@@ -56,9 +68,20 @@ class UseCases:
             shipping_address=address,
             shipping_method=command.shipping_method,
             now=NOW,
+            contact=command.contact,
         )
         self.orders.insert(0, order)
         return order.view
+
+    async def get_by_link(self, secret: str) -> OrderView:
+        order_id = LINKS.order_of(secret, NOW)
+        for order in self.orders:
+            if order.order_id == order_id:
+                return order.view
+        raise OrderNotFound("no such link")
+
+    def access_token(self, order: OrderView) -> str:
+        return LINKS.secret(order.order_id, order.created_at) if order.contact.email else ""
 
     async def get(self, order_id: UUID, caller: Principal) -> OrderView:
         return self._find(order_id, caller).view
@@ -84,6 +107,37 @@ class UseCases:
         order = self._find(order_id, caller)
         order.cancel(reason, NOW)
         return order.view
+
+    async def request_return(
+        self, order_id: UUID, request_id: str, request: ReturnRequest, caller: Principal
+    ) -> Return:
+        return self._find(order_id, caller).request_return(request_id, request, WINDOW, NOW)
+
+    async def list_returns_of(
+        self, order_id: UUID, caller: Principal, *, after: UUID | None = None, limit: int
+    ) -> Sequence[Return]:
+        found = self._find(order_id, caller).returns
+        return [made for made in found if after is None or made.return_id > after][:limit]
+
+    async def list_returns(
+        self, *, status: str | None = None, before: UUID | None = None, limit: int
+    ) -> Sequence[ReturnView]:
+        views = [ReturnView(order.order_id, made) for order in self.orders for made in order.returns[::-1]]
+        return [
+            view
+            for view in views
+            if status in (None, view.return_.status.value)
+            and (before is None or view.return_.return_id < before)
+        ][:limit]
+
+    async def approve_return(self, order_id: UUID, return_id: UUID, reason: str) -> Return:
+        return self._find(order_id, STAFF).approve_return(return_id, reason, NOW)
+
+    async def reject_return(self, order_id: UUID, return_id: UUID, reason: str) -> Return:
+        return self._find(order_id, STAFF).reject_return(return_id, reason, NOW)
+
+    async def receive_return(self, order_id: UUID, return_id: UUID, reason: str) -> Return:
+        return self._find(order_id, STAFF).receive_return(return_id, reason, NOW)
 
 
 @pytest.fixture
@@ -152,7 +206,8 @@ async def test_every_field_of_a_request_arrives_in_its_place(
     message = order_pb2.PlaceOrderRequest(
         request_id="a-request", shipping_method="express", payment_token="tok_mastercard", **sent
     )
-    assert empty(message, "request") == {f"request.{left_out}"}  # the other of the two destinations
+    # The other of the two destinations, and what only guests give.
+    assert empty(message, "request") == {f"request.{left_out}", "request.email", "request.locale"}
     await server.stub(OrderServiceStub, as_user=BUYER).PlaceOrder(message)
     assert use_cases.commands == [
         PlaceOrder(
@@ -173,6 +228,9 @@ async def test_every_field_of_a_request_arrives_in_its_place(
         ({"payment_token": "4242424242424242"}, {"payment_token"}),
         ({"shipping_method": "teleport"}, {"shipping_method"}),
         ({"shipping_address": None}, {"shipping_address"}),
+        ({"email": "ann@example.com"}, {"email"}),
+        ({"locale": "de"}, {"locale"}),
+        ({"locale": "tlh"}, {"locale"}),
         (
             {"shipping_address": address_pb2.Address(recipient="Ada", country="England")},
             {"shipping_address.line1", "shipping_address.country"},
@@ -242,12 +300,119 @@ async def test_the_reason_of_a_cancellation_is_kept(server: InProcessServer) -> 
 
 
 async def test_every_field_of_an_order_arrives(server: InProcessServer, use_cases: UseCases) -> None:
-    order = a_confirmed_order()
+    order = a_confirmed_order(contact=GUEST)
+    order.on_shipment_created(parcel(order), NOW)
+    order.cancel("changed my mind", NOW)
     use_cases.orders.append(order)
     stub = server.stub(OrderServiceStub, as_user=order.user_id)
     answer = (await stub.GetOrder(order_pb2.GetOrderRequest(order_id=str(order.order_id)))).order
-    assert empty(answer) == {"order.status_history.reason"}  # only a cancellation has one
-    assert shown(answer) >= values(order.view)
+    assert empty(answer) == {"order.status_history.reason"}  # only a cancelled order has one
+    assert answer.cancellation_requested
+    assert answer.access_token == LINKS.secret(order.order_id, order.created_at)
+    assert shown(answer) >= values(order.view) - {None, "changed my mind", GUEST.locale}
+
+
+async def test_a_guest_orders_with_an_address_to_write_to_and_anybody_reads_it_by_its_link(
+    server: InProcessServer, use_cases: UseCases
+) -> None:
+    guest = server.stub(OrderServiceStub, as_user=BUYER, guest=True)
+    for email in ("", "nowhere"):
+        error = await refusal(guest.PlaceOrder(request(email=email)))
+        assert [violation.field for violation in error.violations] == ["email"]
+    order = (await guest.PlaceOrder(request(email=GUEST.email, locale="de"))).order
+    assert use_cases.commands[-1].contact == GUEST
+    assert order.email == GUEST.email
+    nobody = server.stub(OrderServiceStub)
+    query = order_pb2.GetGuestOrderRequest(access_token=order.access_token)
+    found = (await nobody.GetGuestOrder(query)).order
+    assert (found.order_id, found.access_token) == (order.order_id, "")
+    for made_up in ("bWFkZSB1cA", "two words"):
+        error = await refusal(nobody.GetGuestOrder(order_pb2.GetGuestOrderRequest(access_token=made_up)))
+        assert error.code in (Code.NOT_FOUND, Code.INVALID_ARGUMENT)
+
+
+def a_return(order: Order, **changes: Any) -> order_pb2.CreateReturnRequest:
+    item = order_pb2.ReturnItem(variant_id=str(order.lines[0].variant_id), quantity=1)
+    fields = {"order_id": str(order.order_id), "request_id": "back", "items": [item], "reason": "too dark"}
+    return order_pb2.CreateReturnRequest(**{**fields, **changes})
+
+
+async def test_a_return_goes_from_the_buyer_to_support_and_to_the_warehouse(
+    server: InProcessServer, use_cases: UseCases
+) -> None:
+    order = a_delivered_order()
+    use_cases.orders.append(order)
+    buyer = server.stub(OrderServiceStub, as_user=order.user_id)
+    support = server.stub(OrderServiceStub, as_user=new_id(), staff_roles=("support",))
+    warehouse = server.stub(OrderServiceStub, as_user=new_id(), staff_roles=("warehouse",))
+    made = (await buyer.CreateReturn(a_return(order))).order_return
+    assert (made.status, made.reason, made.order_id) == ("requested", "too dark", str(order.order_id))
+    assert from_proto(made.refund_amount, "") == order.returns[0].refund
+    ids = {"order_id": made.order_id, "return_id": made.return_id}
+    for refused in (
+        buyer.ApproveReturn(order_pb2.ApproveReturnRequest(**ids)),
+        buyer.ReceiveReturn(order_pb2.ReceiveReturnRequest(**ids)),
+        warehouse.ApproveReturn(order_pb2.ApproveReturnRequest(**ids)),
+        warehouse.RejectReturn(order_pb2.RejectReturnRequest(**ids)),
+    ):
+        assert (await refusal(refused)).code is Code.PERMISSION_DENIED
+    approved = await support.ApproveReturn(order_pb2.ApproveReturnRequest(**ids, reason="sorry"))
+    assert (approved.order_return.status, approved.order_return.decision_reason) == ("approved", "sorry")
+    received = (await warehouse.ReceiveReturn(order_pb2.ReceiveReturnRequest(**ids))).order_return
+    assert (received.status, empty(received, "return")) == ("received", set())
+    error = await refusal(support.RejectReturn(order_pb2.RejectReturnRequest(**ids)))
+    assert error.reason == "RETURN_NOT_OPEN"
+    for lister in (
+        buyer.ListOrderReturns(order_pb2.ListOrderReturnsRequest(order_id=made.order_id)),
+        warehouse.ListReturns(order_pb2.ListReturnsRequest(status="received")),
+    ):
+        assert [each.return_id for each in (await lister).returns] == [made.return_id]
+
+
+async def test_what_is_wrong_with_a_return_is_named(server: InProcessServer, use_cases: UseCases) -> None:
+    order = a_delivered_order()
+    use_cases.orders.append(order)
+    buyer = server.stub(OrderServiceStub, as_user=order.user_id)
+    variant_id = str(order.lines[0].variant_id)
+
+    def items(*wrong: dict[str, Any]) -> dict[str, Any]:
+        return {"items": [order_pb2.ReturnItem(**item) for item in wrong]}
+
+    for changes, named in (
+        ({"request_id": ""}, "request_id"),
+        ({"items": []}, "items"),
+        (items({"variant_id": "it", "quantity": 1}), "items[0].variant_id"),
+        (items({"variant_id": variant_id}), "items[0].quantity"),
+        (items({"variant_id": variant_id, "quantity": 0}), "items[0].quantity"),
+        (items({"variant_id": variant_id, "quantity": 3}), "items[0].quantity"),
+        (items({"variant_id": str(new_id()), "quantity": 1}), "items[0].variant_id"),
+        (items(*[{"variant_id": variant_id, "quantity": 1}] * 2), "items[1].variant_id"),
+    ):
+        error = await refusal(buyer.CreateReturn(a_return(order, **changes)))
+        assert (error.code, [each.field for each in error.violations]) == (Code.INVALID_ARGUMENT, [named])
+    assert not order.returns
+    stranger = server.stub(OrderServiceStub, as_user=new_id())
+    assert (await refusal(stranger.CreateReturn(a_return(order)))).reason == "ORDER_NOT_FOUND"
+
+
+async def test_returns_are_read_page_by_page(server: InProcessServer, use_cases: UseCases) -> None:
+    order = a_delivered_order(a_line(quantity=3))
+    use_cases.orders.append(order)
+    buyer = server.stub(OrderServiceStub, as_user=order.user_id)
+    staff = server.stub(OrderServiceStub, as_user=new_id(), staff=True)
+    made = [(await buyer.CreateReturn(a_return(order, request_id=str(n)))).order_return for n in range(3)]
+    of_order = order_pb2.ListOrderReturnsRequest(order_id=str(order.order_id), page_size=2)
+    of_all = order_pb2.ListReturnsRequest(page_size=2)
+    cases: tuple[tuple[Any, Any, Any], ...] = (
+        (buyer.ListOrderReturns, of_order, made),
+        (staff.ListReturns, of_all, made[::-1]),
+    )
+    for ask, query, all_of_them in cases:
+        first = await ask(query)
+        query.page_token = first.next_page_token
+        second = await ask(query)
+        assert [*first.returns, *second.returns] == all_of_them
+        assert not second.next_page_token
 
 
 def empty(message: Message, path: str = "order") -> set[str]:

@@ -1,7 +1,9 @@
 """What an order decides, without any store."""
 
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import fields, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any
@@ -11,17 +13,28 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stoa_chassis.errors import Code, DomainError, RequestIdReused
+from stoa_chassis.errors import Code, DomainError, InvalidArgument, RequestIdReused
 from stoa_chassis.ids import new_id
 from stoa_contracts.money import Money
-from stoa_events import InventoryOutOfStock, OrderCancelled, OrderConfirmed, OrderPlaced
+from stoa_events import (
+    InventoryOutOfStock,
+    OrderBuyerChanged,
+    OrderCancelled,
+    OrderConfirmed,
+    OrderDelivered,
+    OrderPlaced,
+    OrderReturned,
+    OrderShipped,
+)
 from stoa_order.model import (
+    ACCOUNT,
     Address,
     Amounts,
     CartChanged,
     CartEmpty,
     CartLine,
     ClaimTooOld,
+    Contact,
     ForeignCurrency,
     ItemsUnavailable,
     NotCancellable,
@@ -37,25 +50,49 @@ from stoa_order.model import (
     Request,
     RequestIdUsed,
     RequestInProgress,
+    ReturnRefundMade,
     Saga,
+    Shipment,
+    ShipmentStatus,
+    ShipmentStopped,
+    ShipmentUnderWay,
     Status,
     Withdrawn,
+    check_contact,
     check_offers,
+)
+from stoa_order.returns import (
+    CAME_BACK,
+    NotReturnable,
+    ReturnDecided,
+    ReturnItem,
+    ReturnNotFound,
+    ReturnRequest,
+    ReturnStatus,
+    ReturnWindowClosed,
+    TooManyReturns,
 )
 from stoa_order.saga import step_of, steps
 from stoa_order.testing import (
     ADDRESS,
+    GUEST,
+    LINKS,
     NOW,
     TARIFF,
+    WINDOW,
     a_confirmed_order,
+    a_delivered_order,
+    a_line,
     declined,
     out_of_stock,
     paid,
+    parcel,
     refunded,
     reserved,
+    scanned,
 )
 
-RESERVE_STOCK, CHARGE, REFUND = steps()
+RESERVE_STOCK, CHARGE, REFUND, SHIP, STOP_SHIPMENT, REFUND_RETURN = steps()
 
 
 def usd(text: str) -> Money:
@@ -94,6 +131,12 @@ def confirmed() -> Order:
     return order
 
 
+def cancel(order: Order, reason: str = "changed my mind") -> None:
+    """Cancel an order, and let shipping stop its parcel."""
+    order.cancel(reason, NOW)
+    order.on_shipment_stopped(ShipmentStopped(), NOW)
+
+
 def kinds(order: Order) -> list[type]:
     return [type(event) for event in order.events]
 
@@ -104,6 +147,12 @@ def assert_same(said: Any, known: Any) -> None:
         value = getattr(said, each.name)
         assert value, each.name
         assert value == getattr(known, each.name), each.name
+
+
+def scan(order: Order, status: ShipmentStatus, second: int) -> None:
+    """The carrier scans the parcel."""
+    at = NOW + timedelta(seconds=second)
+    order.on_shipment_status_updated(scanned(order, status, at), at)
 
 
 class TestPlacing:
@@ -247,7 +296,7 @@ class TestTheSaga:
         order.on_payment_successful(paid(order), NOW)
         assert order.status is Status.CONFIRMED
         assert kinds(order) == [OrderPlaced, OrderConfirmed]
-        assert step_of(order) is None
+        assert step_of(order) is SHIP
 
     def test_want_of_stock_cancels_and_names_what_lacks(self) -> None:
         order = placed(cart_line(quantity=2))
@@ -282,7 +331,7 @@ class TestTheSaga:
 
     def test_a_partial_refund_of_a_cancelled_order_is_not_the_end(self) -> None:
         order = confirmed()
-        order.cancel("changed my mind", NOW)
+        cancel(order)
         assert order.payment
         order.on_payment_refunded(refunded(order, order.payment.payment_id, fully=False), NOW)
         assert step_of(order) is REFUND
@@ -329,11 +378,15 @@ class TestTheSaga:
         assert order.status is Status.PENDING
         assert kinds(order) == []
 
-    def test_a_confirmed_order_of_which_all_is_given_back_is_cancelled(self) -> None:
+    def test_a_confirmed_order_of_which_all_is_given_back_is_cancelled_when_its_parcel_is_stopped(
+        self,
+    ) -> None:
         order = confirmed()
         assert order.payment
         given_back = refunded(order, order.payment.payment_id)
         order.on_payment_refunded(given_back, NOW)
+        assert (order.status, step_of(order)) == (Status.CONFIRMED, STOP_SHIPMENT)
+        order.on_shipment_stopped(ShipmentStopped(), NOW)
         assert order.status is Status.CANCELLED
         assert order.history[-1].reason == "payment refunded"
         assert kinds(order) == [OrderPlaced, OrderConfirmed, OrderCancelled]
@@ -350,7 +403,7 @@ class TestTheSaga:
             order.on_payment_refunded(refunded(order, order.payment.payment_id, fully=False), NOW)
             assert order.status is Status.CONFIRMED
         order.on_payment_refunded(refunded(order, order.payment.payment_id), NOW)
-        assert order.status is Status.CANCELLED
+        assert step_of(order) is STOP_SHIPMENT
 
     @pytest.mark.parametrize("status", [Status.SHIPPED, Status.DELIVERED, Status.RETURNED])
     def test_what_has_left_the_warehouse_is_not_cancelled_by_a_refund(self, status: Status) -> None:
@@ -366,6 +419,7 @@ class TestTheSaga:
         order.cancel("changed my mind", NOW)
         assert order.payment
         order.on_payment_refunded(refunded(order, order.payment.payment_id), NOW)
+        order.on_shipment_stopped(ShipmentStopped(), NOW)
         assert order.history[-1].reason == "changed my mind"
         assert step_of(order) is None
         assert kinds(order) == [OrderPlaced, OrderConfirmed, OrderCancelled]
@@ -404,58 +458,257 @@ class TestTheSaga:
         order.on_inventory_reserved(reserved(order), NOW)
         assert step_of(order) is CHARGE
         order.on_payment_successful(paid(order), NOW)
+        assert step_of(order) is SHIP
         order.cancel("", NOW)
+        assert step_of(order) is STOP_SHIPMENT
+        order.on_shipment_stopped(ShipmentStopped(), NOW)
         assert step_of(order) is REFUND
 
 
 class TestWhatOthersAreTold:
     def test_every_field_of_an_event_comes_from_the_order(self) -> None:
-        order = a_confirmed_order()
-        order.cancel("changed my mind", NOW)
+        order = a_confirmed_order(contact=GUEST)
+        cancel(order)
         assert kinds(order) == [OrderPlaced, OrderConfirmed, OrderCancelled]
         for event in order.events:
+            assert isinstance(event, OrderPlaced | OrderConfirmed | OrderCancelled)
             for item, line in zip(event.items, order.lines, strict=True):
                 assert_same(item, line)
             if isinstance(event, OrderConfirmed):
                 assert_same(event.shipping_address, order.shipping_address)
             told = {field.name for field in fields(event)} - {"items", "shipping_address"}
-            known = {"total_amount": order.amounts.total, "reason": order.history[-1].reason}
+            known = {
+                "total_amount": order.amounts.total,
+                "reason": order.history[-1].reason,
+                "email": GUEST.email,
+                "locale": GUEST.locale,
+                "access_token": LINKS.secret(order.order_id, order.created_at),
+            }
             for name in told:
                 value, where = getattr(event, name), f"{type(event).__name__}.{name}"
                 assert value, f"{where} is not filled"
                 assert value == (known[name] if name in known else getattr(order, name)), where
 
     def test_a_view_shows_every_field_of_an_order_but_what_is_its_own(self) -> None:
-        own = {"version", "request_id", "request", "stock_reserved", "saga", "changes", "events"}
+        own = {
+            *("version", "request_id", "request", "stock_reserved", "saga", "changes", "events"),
+            *("unstoppable", "delivered_at", "returns", "is_erased"),
+        }
         shown = {field.name for field in fields(OrderView)} - {"created_at"}
         assert shown == {field.name for field in fields(Order)} - own
-        order = a_confirmed_order()
+        order = a_confirmed_order(contact=GUEST)
+        order.on_shipment_created(parcel(order), NOW)
+        order.cancel("changed my mind", NOW)
         assert_same(order.view, order)
 
 
+class TestShipping:
+    def test_the_first_scan_ships_an_order_and_the_last_delivers_it(self) -> None:
+        order = confirmed()
+        order.on_shipment_created(parcel(order), NOW)
+        assert order.shipment == Shipment("ups", "1Z999AA10123456784", ShipmentStatus.CREATED)
+        scan(order, ShipmentStatus.IN_TRANSIT, 1)
+        assert (order.status, step_of(order)) == (Status.SHIPPED, SHIP)
+        scan(order, ShipmentStatus.OUT_FOR_DELIVERY, 2)
+        scan(order, ShipmentStatus.DELIVERED, 3)
+        assert [change.status.value for change in order.history[1:]] == ["confirmed", "shipped", "delivered"]
+        assert kinds(order)[2:] == [OrderShipped, OrderDelivered]
+        assert step_of(order) is None
+        (told,) = [event for event in order.events if isinstance(event, OrderDelivered)]
+        assert told.delivered_at == NOW + timedelta(seconds=3)
+
+    def test_a_delivery_whose_first_scan_was_missed_ships_and_delivers(self) -> None:
+        order = confirmed()
+        scan(order, ShipmentStatus.DELIVERED, 1)
+        assert kinds(order)[2:] == [OrderShipped, OrderDelivered]
+
+    def test_what_comes_twice_or_late_changes_nothing(self) -> None:
+        order = a_delivered_order()
+        before = order.version
+        order.on_shipment_created(parcel(order), NOW)
+        for status, second in (
+            (ShipmentStatus.IN_TRANSIT, 4),
+            (ShipmentStatus.DELIVERED, 5),
+            (ShipmentStatus.OUT_FOR_DELIVERY, 4),
+        ):
+            scan(order, status, second)
+        assert order.version == before
+
+    def test_a_scan_of_a_parcel_that_waits_or_is_in_trouble_ships_nothing(self) -> None:
+        order = confirmed()
+        for second, status in enumerate((ShipmentStatus.CREATED, ShipmentStatus.EXCEPTION)):
+            scan(order, status, second)
+            assert order.status is Status.CONFIRMED
+            assert order.shipment
+            assert order.shipment.status is status
+
+    def test_another_carrier_may_take_over_a_parcel_that_none_has_scanned(self) -> None:
+        order = confirmed()
+        order.on_shipment_created(parcel(order, "1"), NOW)
+        order.on_shipment_created(parcel(order, "2"), NOW)
+        assert order.shipment == Shipment("ups", "2", ShipmentStatus.CREATED)
+        scan(order, ShipmentStatus.IN_TRANSIT, 1)
+        order.on_shipment_created(parcel(order, "3"), NOW)
+        assert order.shipment
+        assert order.shipment.tracking_id != "3"
+
+    def test_a_parcel_of_a_cancelled_order_is_only_noted(self) -> None:
+        order = confirmed()
+        cancel(order)
+        scan(order, ShipmentStatus.STOPPED, 1)
+        assert order.status is Status.CANCELLED
+        assert kinds(order) == [OrderPlaced, OrderConfirmed, OrderCancelled]
+
+    def test_what_the_carrier_brings_back_is_a_return_of_everything(self) -> None:
+        order = a_confirmed_order(a_line("10.00", 2), a_line("5.00", 1))
+        scan(order, ShipmentStatus.IN_TRANSIT, 1)
+        scan(order, ShipmentStatus.RETURNED, 2)
+        assert order.status is Status.RETURNED
+        assert step_of(order) is REFUND_RETURN
+        (back,) = order.returns
+        assert (back.status, back.refund) == (ReturnStatus.RECEIVED, order.amounts.total)
+        assert kinds(order)[2:] == [OrderShipped, OrderReturned]
+        before = order.version
+        scan(order, ShipmentStatus.RETURNED, 2)
+        assert order.version == before
+
+
 class TestCancelling:
-    def test_a_confirmed_order_is_refunded(self) -> None:
+    def test_a_confirmed_order_is_refunded_once_its_parcel_is_stopped(self) -> None:
         order = confirmed()
         order.cancel("changed my mind", NOW)
-        assert order.status is Status.CANCELLED
+        assert (order.status, order.cancellation) == (Status.CONFIRMED, "changed my mind")
+        assert step_of(order) is STOP_SHIPMENT
+        order.on_shipment_stopped(ShipmentStopped(), NOW)
+        assert (order.status, order.cancellation) == (Status.CANCELLED, None)
+        assert order.history[-1].reason == "changed my mind"
         assert step_of(order) is REFUND
+
+    def test_a_stop_of_which_only_the_event_comes_cancels_as_well(self) -> None:
+        order = confirmed()
+        order.cancel("changed my mind", NOW)
+        scan(order, ShipmentStatus.STOPPED, 1)
+        assert order.status is Status.CANCELLED
+        order.on_shipment_stopped(ShipmentStopped(), NOW)
+        assert kinds(order) == [OrderPlaced, OrderConfirmed, OrderCancelled]
+
+    def test_a_stop_that_nobody_asked_for_cancels_nothing(self) -> None:
+        order = confirmed()
+        scan(order, ShipmentStatus.STOPPED, 1)
+        order.on_shipment_stopped(ShipmentStopped(), NOW)
+        assert order.status is Status.CONFIRMED
+
+    def test_what_the_carrier_has_goes_on_and_can_not_be_cancelled_any_more(self) -> None:
+        order = confirmed()
+        order.cancel("changed my mind", NOW)
+        order.on_shipment_under_way(ShipmentUnderWay(), NOW)
+        order.on_shipment_under_way(ShipmentUnderWay(), NOW)
+        assert (order.status, order.cancellation) == (Status.CONFIRMED, None)
+        before = order.version
+        with pytest.raises(NotCancellable):
+            order.cancel("changed my mind", NOW)
+        assert order.version == before
+        scan(order, ShipmentStatus.IN_TRANSIT, 1)
+        assert order.status is Status.SHIPPED
+
+    def test_a_scan_that_is_faster_than_the_stop_ships(self) -> None:
+        order = confirmed()
+        order.cancel("changed my mind", NOW)
+        scan(order, ShipmentStatus.IN_TRANSIT, 1)
+        order.on_shipment_under_way(ShipmentUnderWay(), NOW)
+        assert (order.status, order.cancellation) == (Status.SHIPPED, None)
+        assert kinds(order) == [OrderPlaced, OrderConfirmed, OrderShipped]
 
     def test_twice_is_the_same_as_once(self) -> None:
         order = placed()
         order.cancel("a", NOW)
         order.cancel("b", NOW)
         assert kinds(order) == [OrderPlaced, OrderCancelled]
+        order = confirmed()
+        order.cancel("a", NOW)
+        before = order.version
+        order.cancel("b", NOW)
+        assert (order.version, order.cancellation) == (before, "a")
 
     def test_what_left_the_warehouse_cannot_be_cancelled(self) -> None:
-        order = confirmed()
-        order.status = Status.SHIPPED
-        with pytest.raises(NotCancellable) as refused:
-            order.cancel("too late", NOW)
-        assert (refused.value.code, refused.value.reason) == (
-            Code.FAILED_PRECONDITION,
-            "ORDER_NOT_CANCELLABLE",
+        for order in (confirmed(), a_delivered_order()):
+            scan(order, ShipmentStatus.IN_TRANSIT, 1)
+            before = order.version
+            with pytest.raises(NotCancellable) as refused:
+                order.cancel("too late", NOW)
+            assert (refused.value.code, refused.value.reason) == (Code.ABORTED, "ORDER_NOT_CANCELLABLE")
+            assert order.version == before
+
+
+class TestBuyers:
+    def test_a_guests_order_becomes_an_accounts(self) -> None:
+        order = a_confirmed_order(contact=GUEST)
+        guest_id, user_id = order.user_id, new_id()
+        order.change_buyer(user_id, NOW)
+        order.change_buyer(user_id, NOW)
+        assert (order.user_id, order.contact) == (user_id, ACCOUNT)
+        assert order.events[-1] == OrderBuyerChanged(
+            order_id=order.order_id, guest_id=guest_id, user_id=user_id
         )
-        assert kinds(order) == [OrderPlaced, OrderConfirmed]
+        assert kinds(order).count(OrderBuyerChanged) == 1
+        assert order.request_id == f"{guest_id}/request"  # the account may have sent the same
+
+    @pytest.mark.parametrize(
+        ("email", "locale", "guest", "contact"),
+        [
+            ("Ann@Example.com", "de", True, Contact("Ann@Example.com", "de")),
+            (" ann@example.com ", "", True, Contact("ann@example.com", "en")),
+            ("", "", False, ACCOUNT),
+        ],
+    )
+    def test_a_guest_says_how_to_write_to_her(
+        self, email: str, locale: str, guest: bool, contact: Contact
+    ) -> None:
+        assert check_contact(email, locale, is_guest=guest) == contact
+
+    @pytest.mark.parametrize(
+        ("email", "locale", "guest", "field"),
+        [
+            ("", "de", True, "email"),
+            ("nowhere", "", True, "email"),
+            ("ann@example.com", "", False, "email"),
+            ("", "de", False, "locale"),
+        ],
+    )
+    def test_a_contact_that_nobody_could_use_is_refused_by_its_field(
+        self, email: str, locale: str, guest: bool, field: str
+    ) -> None:
+        with pytest.raises(InvalidArgument) as refused:
+            check_contact(email, locale, is_guest=guest)
+        assert [violation.field for violation in refused.value.violations] == [field]
+
+    def test_a_person_is_forgotten_and_what_the_books_need_is_kept(self) -> None:
+        order = a_delivered_order()
+        item = ReturnItem(order.lines[0].variant_id, 1)
+        made = order.request_return("r", ReturnRequest((item,), "my flat is too dark"), WINDOW, NOW)
+        order.reject_return(made.return_id, "write to Ann", NOW)
+        before = (order.amounts, order.lines, order.payment, order.status)
+        order.erase_person(NOW)
+        assert order.shipping_address == Address("", "", "", "", "", "", "GB")
+        assert (order.request, order.contact) == (None, ACCOUNT)
+        assert not any(change.reason for change in order.history)
+        assert not any(each.reason or each.decision for each in order.returns)
+        assert (order.amounts, order.lines, order.payment, order.status) == before
+        version = order.version
+        order.erase_person(NOW)
+        assert order.version == version
+
+    def test_an_order_that_is_pending_is_cancelled_when_nobody_would_know_where_to_send_it(self) -> None:
+        order = placed()
+        order.erase_person(NOW)
+        assert order.status is Status.CANCELLED
+        assert kinds(order) == [OrderPlaced, OrderCancelled]
+
+    def test_a_confirmed_order_goes_on_without_its_person(self) -> None:
+        order = confirmed()
+        order.erase_person(NOW)
+        scan(order, ShipmentStatus.DELIVERED, 1)
+        assert order.status is Status.DELIVERED
 
 
 def test_of_an_order_without_facts_nothing_is_known() -> None:
@@ -473,6 +726,13 @@ def test_of_an_order_without_facts_nothing_is_known() -> None:
         shipping_method="",
         stock_reserved=False,
         payment=None,
+        shipment=None,
+        contact=Contact("", ""),
+        cancellation=None,
+        unstoppable=False,
+        delivered_at=None,
+        returns=(),
+        is_erased=False,
         history=(),
     )
 
@@ -494,7 +754,12 @@ def test_an_order_is_the_same_wherever_its_process_stands_and_whatever_is_still_
         (ItemsUnavailable, Code.FAILED_PRECONDITION, "ITEMS_UNAVAILABLE"),
         (PriceChanged, Code.FAILED_PRECONDITION, "PRICE_CHANGED"),
         (ForeignCurrency, Code.FAILED_PRECONDITION, "FOREIGN_CURRENCY"),
-        (NotCancellable, Code.FAILED_PRECONDITION, "ORDER_NOT_CANCELLABLE"),
+        (NotCancellable, Code.ABORTED, "ORDER_NOT_CANCELLABLE"),
+        (ReturnNotFound, Code.NOT_FOUND, "RETURN_NOT_FOUND"),
+        (NotReturnable, Code.FAILED_PRECONDITION, "ORDER_NOT_RETURNABLE"),
+        (ReturnWindowClosed, Code.FAILED_PRECONDITION, "RETURN_WINDOW_CLOSED"),
+        (TooManyReturns, Code.FAILED_PRECONDITION, "TOO_MANY_RETURNS"),
+        (ReturnDecided, Code.FAILED_PRECONDITION, "RETURN_NOT_OPEN"),
         (RequestInProgress, Code.ABORTED, "REQUEST_IN_PROGRESS"),
         (RequestIdUsed, Code.ALREADY_EXISTS, "REQUEST_ID_USED"),
         (ClaimTooOld, Code.UNAVAILABLE, "CART_CLAIM_TOO_OLD"),
@@ -509,34 +774,89 @@ def test_each_error_has_its_code_and_reason(error: type[DomainError], code: Code
     [
         (Status, {"pending", "confirmed", "shipped", "delivered", "returned", "cancelled"}),
         (PaymentStatus, {"succeeded", "failed", "partially_refunded", "refunded"}),
+        (ReturnStatus, {"requested", "approved", "rejected", "received", "refunded"}),
+        (
+            ShipmentStatus,
+            {
+                "created",
+                "in_transit",
+                "out_for_delivery",
+                "delivered",
+                "exception",
+                "returned",
+                "stopped",
+            },
+        ),
     ],
 )
 def test_the_words_that_are_stored_and_told_do_not_change(words: type[StrEnum], known: set[str]) -> None:
     assert set(words) == known
 
 
-@given(
-    st.lists(
-        st.sampled_from(["reserve", "no stock", "pay", "decline", "cancel", "late", "refund"]), max_size=12
-    )
-)
+MOVES = [
+    *("reserve", "no stock", "pay", "decline", "cancel", "late", "refund", "parcel", "scan", "deliver"),
+    *("bring back", "stopped", "under way", "send back", "approve", "reject", "receive", "paid back"),
+    *("sign in", "erase"),
+]
+
+
+@given(st.lists(st.sampled_from(MOVES), max_size=16))
 def test_whatever_comes_in_whatever_order_the_facts_give_the_same_order(script: list[str]) -> None:
     order = placed()
-    payment = paid(order)
-    moves = {
+    payment, account = paid(order), new_id()
+    item = ReturnItem(order.lines[0].variant_id, 1)
+
+    def each_return(decide: Callable[[UUID, datetime], object], now: datetime) -> None:
+        for made in order.returns:
+            with suppress(ReturnDecided):
+                decide(made.return_id, now)
+
+    def send_back(now: datetime) -> None:
+        with suppress(NotReturnable, InvalidArgument):
+            order.request_return(f"r{now}", ReturnRequest((item,), ""), WINDOW, now)
+
+    def cancel_(now: datetime) -> None:
+        with suppress(NotCancellable):
+            order.cancel("", now)
+
+    def scan_(status: ShipmentStatus) -> Callable[[datetime], None]:
+        return lambda now: order.on_shipment_status_updated(scanned(order, status, now), now)
+
+    moves: dict[str, Callable[[datetime], object]] = {
         "reserve": lambda now: order.on_inventory_reserved(reserved(order), now),
         "no stock": lambda now: order.on_inventory_out_of_stock(out_of_stock(order), now),
         "pay": lambda now: order.on_payment_successful(payment, now),
         "decline": lambda now: order.on_payment_failed(declined(order), now),
-        "cancel": lambda now: order.cancel("", now),
+        "cancel": cancel_,
         "late": lambda now: order.give_up_on_payment(now),
         "refund": lambda now: order.on_payment_refunded(refunded(order, payment.payment_id), now),
+        "parcel": lambda now: order.on_shipment_created(parcel(order), now),
+        "scan": scan_(ShipmentStatus.IN_TRANSIT),
+        "deliver": scan_(ShipmentStatus.DELIVERED),
+        "bring back": scan_(ShipmentStatus.RETURNED),
+        "stopped": lambda now: order.on_shipment_stopped(ShipmentStopped(), now),
+        "under way": lambda now: order.on_shipment_under_way(ShipmentUnderWay(), now),
+        "send back": send_back,
+        "approve": lambda now: each_return(lambda key, at: order.approve_return(key, "", at), now),
+        "reject": lambda now: each_return(lambda key, at: order.reject_return(key, "", at), now),
+        "receive": lambda now: each_return(lambda key, at: order.receive_return(key, "", at), now),
+        "paid back": lambda now: each_return(
+            lambda key, at: order.on_return_refunded(ReturnRefundMade(key, order.return_(key).refund), at),
+            now,
+        ),
+        "sign in": lambda now: order.change_buyer(account, now),
+        "erase": lambda now: order.erase_person(now),
     }
     for second, move in enumerate(script):
         moves[move](NOW + timedelta(seconds=second))
     assert Order.replay(order.order_id, order.changes) == order
-    assert kinds(order).count(OrderConfirmed) <= 1
-    assert kinds(order).count(OrderCancelled) <= 1
+    for once in (OrderConfirmed, OrderCancelled, OrderShipped, OrderDelivered):
+        assert kinds(order).count(once) <= 1
+    assert not {OrderCancelled, OrderShipped} <= set(kinds(order))
     # An order that is cancelled while the shop holds its money is on its way to a refund.
     if order.status is Status.CANCELLED and order.payment and order.payment.holds_money:
         assert step_of(order) is REFUND
+    # What came back is owed once, and never more than was paid.
+    owed = sum((made.refund for made in order.returns if made.status in CAME_BACK), usd("0.00"))
+    assert owed <= order.amounts.total
+    assert (owed == order.amounts.total) == (order.status is Status.RETURNED)

@@ -1,9 +1,11 @@
 """What the use cases rely on, of the store in memory and of PostgreSQL alike."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import json
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
+from pathlib import Path
 from uuid import UUID
 
 import asyncpg
@@ -17,11 +19,25 @@ from stoa_chassis.memory import ConstraintViolated, MemoryStore, memory_unit_of_
 from stoa_chassis.postgres import Database
 from stoa_chassis.postgres_uow import postgres_unit_of_work
 from stoa_chassis.uow import LostRace, UnitOfWork
-from stoa_order import ports, repository, testing
-from stoa_order.model import Line, Order, OrderNotFound, OrderView, Saga
+from stoa_order import facts, ports, repository, testing
+from stoa_order.model import Line, Order, OrderNotFound, OrderView, ReturnRefundMade, Saga
 from stoa_order.replay import replay
-from stoa_order.testing import NOW, a_confirmed_order, a_line, an_order, paid, reserved
+from stoa_order.returns import ReturnItem, ReturnRequest
+from stoa_order.testing import (
+    GUEST,
+    NOW,
+    WINDOW,
+    a_confirmed_order,
+    a_delivered_order,
+    a_line,
+    an_order,
+    paid,
+    parcel,
+    reserved,
+)
 
+# Of every version of every fact that was ever stored.
+EXAMPLES = {path.stem: json.loads(path.read_text()) for path in (Path(__file__).parent / "facts").iterdir()}
 SECOND = timedelta(seconds=1)
 BACKOFF = Backoff(5 * SECOND, 60 * SECOND)
 REFUSED = (ConstraintViolated, asyncpg.IntegrityConstraintViolationError)
@@ -63,7 +79,10 @@ def in_memory() -> Store:
 
 @pytest.fixture
 async def in_postgres(database: Database, codec: EventCodec) -> Store:
-    await database.execute("TRUNCATE order_events, orders, order_items, order_status_history, sagas, outbox")
+    await database.execute(
+        "TRUNCATE order_events, orders, order_items, order_status_history, order_returns, guests, sagas, "
+        "outbox"
+    )
 
     async def published() -> list[str]:
         return [row["topic"] for row in await database.fetch("SELECT topic FROM outbox ORDER BY id")]
@@ -80,6 +99,27 @@ async def in_postgres(database: Database, codec: EventCodec) -> Store:
 def store(request: pytest.FixtureRequest) -> Store:
     made: Store = request.getfixturevalue(request.param)
     return made
+
+
+def an_order_with_everything() -> Order:
+    """Return an order each of whose fields has a value."""
+    order = a_confirmed_order(contact=GUEST)
+    order.on_shipment_created(parcel(order), NOW)
+    order.cancel("changed my mind", NOW)
+    return order
+
+
+def an_order_with_returns() -> Order:
+    """Return a delivered order of which one return was paid back, and another was rejected."""
+    order = a_delivered_order(a_line(), a_line("7.00", 3))
+    for line, request_id in zip(order.lines, ("paid back", "rejected"), strict=True):
+        item = ReturnItem(line.variant_id, 1)
+        made = order.request_return(request_id, ReturnRequest((item,), "too dark"), WINDOW, NOW)
+        order.approve_return(made.return_id, "sorry", NOW)
+    order.reject_return(order.returns[1].return_id, "it is scratched", NOW)
+    back = order.receive_return(order.returns[0].return_id, "", NOW)
+    order.on_return_refunded(ReturnRefundMade(back.return_id, back.refund), NOW)
+    return order
 
 
 def a_saga(order: Order, *, step: str = "charge", due: float = 5, deadline: float | None = 30) -> Saga:
@@ -119,7 +159,7 @@ async def test_an_order_that_was_never_placed_is_not_found(store: Store) -> None
 
 
 async def test_what_is_shown_is_what_the_facts_say_in_every_field(store: Store) -> None:
-    order = a_confirmed_order()
+    order = an_order_with_everything()
     assert all(getattr(order.view, field.name) for field in fields(OrderView))
     await store.save(order)
     assert await store.views.get(order.order_id) == order.view
@@ -136,6 +176,77 @@ async def test_what_is_shown_follows_every_change(store: Store) -> None:
     order.cancel("changed my mind", NOW)
     await store.save(order)
     assert await store.views.get(order.order_id) == order.view
+
+
+async def test_returns_are_read_as_the_facts_say(store: Store) -> None:
+    order, other = an_order_with_returns(), an_order_with_returns()
+    for each in (order, other):
+        await store.save(each)
+    views, (first, second) = store.views, order.returns
+    assert await store.get(order.order_id) == order
+    assert await views.returns_of(order.order_id, after=None, limit=10) == [first, second]
+    assert await views.returns_of(order.order_id, after=None, limit=1) == [first]
+    assert await views.returns_of(order.order_id, after=first.return_id, limit=10) == [second]
+    newest = [view.return_ for view in await views.returns(status=None, before=None, limit=10)]
+    assert newest == sorted((*order.returns, *other.returns), key=lambda made: made.return_id, reverse=True)
+    rejected = await views.returns(status="rejected", before=None, limit=10)
+    assert {(view.order_id, view.return_.return_id) for view in rejected} == {
+        (each.order_id, each.returns[1].return_id) for each in (order, other)
+    }
+    last = newest[-1].return_id
+    assert not await views.returns(status=None, before=last, limit=10)
+
+
+async def test_orders_are_found_by_their_buyer_and_by_a_guests_address(store: Store) -> None:
+    guest_id, user_id = new_id(), new_id()
+    orders = [an_order(user_id=guest_id, request_id=str(number), contact=GUEST) for number in range(2)]
+    for order in (*orders, an_order()):
+        await store.save(order)
+
+    async def found(user: UUID) -> tuple[Sequence[UUID], Sequence[UUID]]:
+        async def work(tx: ports.Tx) -> tuple[Sequence[UUID], Sequence[UUID]]:
+            by_address = await tx.orders.of_address(GUEST.email.upper())
+            return await tx.orders.of_buyer(user), by_address
+
+        return await store.uow.run(work)
+
+    ids = [order.order_id for order in orders]
+    assert await found(guest_id) == (ids, ids)
+    orders[0].change_buyer(user_id, NOW)
+    await store.save(orders[0])
+    assert await found(guest_id) == (ids[1:], ids[1:])
+    assert await found(user_id) == (ids[:1], ids[1:])
+    # Each of them may have sent the same request id.
+    await store.save(an_order(user_id=user_id, request_id="0"))
+
+
+async def test_the_account_that_a_guest_has_become_is_the_first_one(store: Store) -> None:
+    guest_id, user_id = new_id(), new_id()
+
+    async def touch(tx: ports.Tx) -> list[UUID | None]:
+        before = await tx.guests.account_of(guest_id)
+        await tx.guests.merge(guest_id, user_id)
+        await tx.guests.merge(guest_id, new_id())
+        return [before, await tx.guests.account_of(guest_id), await tx.guests.account_of(new_id())]
+
+    assert await store.uow.run(touch) == [None, user_id, None]
+    assert await store.uow.run(lambda tx: tx.guests.account_of(guest_id)) == user_id
+
+
+async def test_an_erased_person_is_gone_from_the_facts_as_well(store: Store) -> None:
+    order = an_order_with_returns()
+    kept = an_order()
+    await store.save(order)
+    await store.save(kept)
+    order = await store.get(order.order_id)
+    order.erase_person(NOW)
+    await store.save(order)
+    found = await store.get(order.order_id)
+    assert found == order
+    assert found.shipping_address.recipient == ""
+    assert await store.views.get(order.order_id) == order.view
+    assert list(await store.views.returns_of(order.order_id, after=None, limit=10)) == list(order.returns)
+    assert (await store.get(kept.order_id)).shipping_address == kept.shipping_address
 
 
 async def test_an_order_is_found_by_the_request_that_led_to_it(store: Store) -> None:
@@ -339,6 +450,58 @@ async def test_the_event_store_only_grows(in_postgres: Store, database: Database
 
 
 @pytest.mark.stack
+async def test_nothing_but_a_person_can_be_taken_out_of_a_fact(
+    in_postgres: Store, database: Database
+) -> None:
+    order = a_confirmed_order(contact=GUEST)
+    order.cancel("changed my mind", NOW)
+    await in_postgres.save(order)
+    for change in (
+        "data = without_person(data), type = 'x'",
+        "data = without_person(data) || jsonb_build_object('user_id', gen_random_uuid())",
+        "data = without_person(data), at = now()",
+    ):
+        with pytest.raises(asyncpg.RaiseError, match="only grows"):
+            await database.execute(f"UPDATE order_events SET {change} WHERE order_id = $1", order.order_id)
+    rows = await database.fetch("SELECT data, without_person(data) AS without FROM order_events")
+    assert all(row["without"] == facts.without_person(row["data"]) for row in rows)
+    assert any(row["without"] != row["data"] for row in rows)
+
+
+@pytest.mark.stack
+@pytest.mark.parametrize("example", EXAMPLES)
+async def test_a_person_is_taken_out_of_every_fact_that_was_ever_written(
+    database: Database, example: str
+) -> None:
+    data = EXAMPLES[example]
+    assert await database.fetchval("SELECT without_person($1::jsonb)", data) == facts.without_person(data)
+
+
+@pytest.mark.stack
+async def test_a_guest_who_signs_in_leaves_no_order_behind_that_is_placed_meanwhile(
+    in_postgres: Store, database: Database
+) -> None:
+    for _ in range(10):
+        guest_id, user_id = new_id(), new_id()
+        order = an_order(user_id=guest_id, contact=GUEST)
+
+        async def place(tx: ports.Tx, order: Order = order, guest_id: UUID = guest_id) -> None:
+            if account := await tx.guests.account_of(guest_id):
+                order.change_buyer(account, NOW)
+            await tx.orders.save(order, None)
+
+        async def merge(tx: ports.Tx, guest_id: UUID = guest_id, user_id: UUID = user_id) -> None:
+            await tx.guests.merge(guest_id, user_id)
+            for order_id in await tx.orders.of_buyer(guest_id):
+                found = await tx.orders.get(order_id)
+                found.change_buyer(user_id, NOW)
+                await tx.orders.save(found, None)
+
+        await asyncio.gather(in_postgres.uow.run(place), in_postgres.uow.run(merge))
+        assert (await in_postgres.get(order.order_id)).user_id == user_id
+
+
+@pytest.mark.stack
 async def test_processes_that_claim_at_once_get_different_sagas(in_postgres: Store) -> None:
     orders = [an_order() for _ in range(10)]
     for order in orders:
@@ -367,18 +530,23 @@ async def test_a_saga_that_an_older_process_stored_has_no_correlation_id(
 async def test_a_replay_rebuilds_what_was_lost_and_touches_nothing_else(
     in_postgres: Store, database: Database
 ) -> None:
-    orders = [a_confirmed_order() for _ in range(4)]
-    _, wrong, lost, short = orders
+    orders = [a_confirmed_order() for _ in range(4)] + [an_order_with_returns() for _ in range(3)]
+    orders[-1].erase_person(NOW)
+    _, wrong, lost, short, back, _, erased = orders
     for order in orders:
         await in_postgres.save(order)
     await database.execute("UPDATE orders SET status = 'shipped' WHERE order_id = $1", wrong.order_id)
+    await database.execute("UPDATE order_returns SET status = 'requested' WHERE order_id = $1", back.order_id)
     for table in ("order_items", "order_status_history", "orders"):
         await database.execute(f"DELETE FROM {table} WHERE order_id = $1", lost.order_id)
     await database.execute("DELETE FROM order_items WHERE order_id = $1 AND line = 2", short.order_id)
 
     report = await replay(database)
-    assert report.replayed == 4
-    assert set(report.differed) == {wrong.order_id, lost.order_id, short.order_id}
+    assert report.replayed == 7
+    assert set(report.differed) == {wrong.order_id, lost.order_id, short.order_id, back.order_id}
     for order in orders:
         assert await in_postgres.views.get(order.order_id) == order.view
+        returns = await in_postgres.views.returns_of(order.order_id, after=None, limit=10)
+        assert tuple(returns) == order.returns
+    assert erased.is_erased
     assert not (await replay(database)).differed

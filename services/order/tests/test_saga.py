@@ -7,21 +7,33 @@ import pytest
 
 from stoa_chassis.due import Backoff
 from stoa_events import OrderCancelled
-from stoa_order.model import Order, Saga, Status
+from stoa_order.model import (
+    Order,
+    ReturnRefundMade,
+    Saga,
+    ShipmentStatus,
+    ShipmentStopped,
+    ShipmentUnderWay,
+    Status,
+)
+from stoa_order.returns import ReturnItem, ReturnRequest
 from stoa_order.saga import Step, Timeouts, plan, reactions, step_of, steps
 from stoa_order.testing import (
     NOW,
+    WINDOW,
     a_confirmed_order,
+    a_delivered_order,
     an_order,
     declined,
     out_of_stock,
     paid,
     refunded,
     reserved,
+    scanned,
 )
 
 STEPS = tuple(steps())
-RESERVE_STOCK, CHARGE, REFUND = STEPS
+RESERVE_STOCK, CHARGE, REFUND, SHIP, STOP_SHIPMENT, REFUND_RETURN = STEPS
 SECOND = timedelta(seconds=1)
 TIMEOUTS = Timeouts(stock=60 * SECOND, payment=30 * SECOND, retry=Backoff(5 * SECOND, 60 * SECOND))
 
@@ -37,8 +49,23 @@ def with_stock() -> Order:
 
 
 def cancelled_with_money() -> Order:
+    order = to_be_stopped()
+    order.on_shipment_stopped(ShipmentStopped(), NOW)
+    return order
+
+
+def to_be_stopped() -> Order:
     order = a_confirmed_order()
     order.cancel("changed my mind", NOW)
+    return order
+
+
+def sent_back() -> Order:
+    order = a_delivered_order()
+    item = ReturnItem(order.lines[0].variant_id, 1)
+    made = order.request_return("r", ReturnRequest((item,), "too dark"), WINDOW, NOW)
+    order.approve_return(made.return_id, "", NOW)
+    order.receive_return(made.return_id, "", NOW)
     return order
 
 
@@ -47,6 +74,9 @@ ARRIVALS: dict[str, Callable[[], Order]] = {
     RESERVE_STOCK.name: placed,
     CHARGE.name: with_stock,
     REFUND.name: cancelled_with_money,
+    SHIP.name: a_confirmed_order,
+    STOP_SHIPMENT.name: to_be_stopped,
+    REFUND_RETURN.name: sent_back,
 }
 
 
@@ -55,9 +85,16 @@ def succeed(step: Step, order: Order) -> None:
         order.on_inventory_reserved(reserved(order), NOW)
     elif step is CHARGE:
         order.on_payment_successful(paid(order), NOW)
-    else:
+    elif step is REFUND:
         assert order.payment
         order.on_payment_refunded(refunded(order, order.payment.payment_id), NOW)
+    elif step is SHIP:
+        order.on_shipment_status_updated(scanned(order, ShipmentStatus.DELIVERED, NOW), NOW)
+    elif step is STOP_SHIPMENT:
+        order.on_shipment_stopped(ShipmentStopped(), NOW)
+    else:
+        (made,) = order.unpaid_returns
+        order.on_return_refunded(ReturnRefundMade(made.return_id, made.refund), NOW)
 
 
 def planned(order: Order, now: datetime = NOW) -> Saga:
@@ -74,28 +111,50 @@ def test_every_step_is_reached_and_left(step: Step) -> None:
     assert step_of(order) is not step
 
 
+def cancel(order: Order) -> None:
+    """Cancel an order, and let shipping stop what is to be stopped."""
+    order.cancel("changed my mind", NOW)
+    order.on_shipment_stopped(ShipmentStopped(), NOW)
+
+
 @pytest.mark.parametrize("took_effect", [False, True], ids=["while it waits", "after it took effect"])
-@pytest.mark.parametrize("step", STEPS, ids=lambda step: step.name)
+@pytest.mark.parametrize("step", [RESERVE_STOCK, CHARGE], ids=lambda step: step.name)
 def test_cancelling_makes_the_compensation_of_a_step_happen(step: Step, took_effect: bool) -> None:
     order = ARRIVALS[step.name]()
     if took_effect:
         succeed(step, order)
-    order.cancel("changed my mind", NOW)
-    if step.compensation is None:  # a compensation is not undone
-        assert step is REFUND
-    elif isinstance(step.compensation, Step):
+    cancel(order)
+    if isinstance(step.compensation, Step):
         if not took_effect:
             succeed(step, order)  # the answer to what was asked before comes after all
         assert step_of(order) is step.compensation
         assert planned(order).step == step.compensation.name
     else:
+        assert step.compensation
         assert [event.TOPIC for event in order.events].count(step.compensation.TOPIC) == 1
 
 
-def test_every_step_but_a_compensation_can_be_undone() -> None:
+def test_a_parcel_is_stopped_before_anything_else_is_undone() -> None:
+    order = to_be_stopped()
+    assert step_of(order) is SHIP.compensation is STOP_SHIPMENT
+    assert planned(order).step == STOP_SHIPMENT.name
+    assert OrderCancelled not in map(type, order.events)
+    succeed(STOP_SHIPMENT, order)
+    assert step_of(order) is REFUND
+    assert OrderCancelled in map(type, order.events)
+
+
+def test_what_the_carrier_has_is_not_undone() -> None:
+    order = to_be_stopped()
+    STOP_SHIPMENT.answers[ShipmentUnderWay](order, ShipmentUnderWay(), NOW)
+    assert step_of(order) is SHIP
+    assert OrderCancelled not in map(type, order.events)
+
+
+def test_every_step_but_a_compensation_and_the_refund_of_what_came_back_can_be_undone() -> None:
     compensations = [step.compensation for step in STEPS]
-    assert all(step.compensation or step in compensations for step in STEPS)
-    assert compensations == [OrderCancelled, REFUND, None]
+    assert compensations == [OrderCancelled, REFUND, None, STOP_SHIPMENT, None, None]
+    assert all(step.compensation or step in compensations for step in STEPS[:-1])
 
 
 @pytest.mark.parametrize("step", [step for step in STEPS if step.gives_up], ids=lambda step: step.name)
@@ -108,11 +167,20 @@ def test_a_step_that_gives_up_ends_the_order(step: Step) -> None:
 
 
 def test_the_names_of_steps_that_are_stored_do_not_change() -> None:
-    assert [step.name for step in steps()] == ["reserve stock", "charge", "refund"]
+    assert [step.name for step in steps()] == [
+        "reserve stock",
+        "charge",
+        "refund",
+        "ship",
+        "stop shipment",
+        "refund return",
+    ]
 
 
 def test_every_answer_belongs_to_one_step() -> None:
-    assert len(reactions()) == sum(len(step.answers) for step in STEPS)
+    answers = [answer for step in STEPS for answer in step.answers]
+    assert len(answers) == len(set(answers))
+    assert reactions().keys() == set(answers) - {ShipmentStopped, ShipmentUnderWay, ReturnRefundMade}
 
 
 class TestPlan:
@@ -159,7 +227,7 @@ class TestPlan:
         assert planned(order, NOW + SECOND) == order.saga
 
     def test_an_order_that_needs_nothing_has_no_saga(self) -> None:
-        assert plan(a_confirmed_order(), NOW, TIMEOUTS) is None
+        assert plan(a_delivered_order(), NOW, TIMEOUTS) is None
         for outcome in (out_of_stock, declined):
             order = with_stock() if outcome is declined else placed()
             if outcome is declined:
@@ -167,6 +235,11 @@ class TestPlan:
             else:
                 order.on_inventory_out_of_stock(out_of_stock(order), NOW)
             assert plan(order, NOW, TIMEOUTS) is None
+
+    def test_a_step_that_only_waits_for_others_and_never_gives_up_needs_no_saga(self) -> None:
+        order = a_confirmed_order()
+        assert step_of(order) is SHIP
+        assert plan(order, NOW, TIMEOUTS) is None
 
     def test_the_token_does_not_show_in_logs(self) -> None:
         assert "tok_visa" not in repr(planned(placed()))

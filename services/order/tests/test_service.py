@@ -20,8 +20,9 @@ from stoa_chassis.memory import MemoryStore, memory_unit_of_work
 from stoa_chassis.postgres import Database
 from stoa_chassis.postgres_uow import postgres_unit_of_work
 from stoa_chassis.uow import UnitOfWork
+from stoa_contracts.events import Payload
 from stoa_contracts.money import Money
-from stoa_events import OrderCancelled
+from stoa_events import OrderCancelled, OrderPlaced, UserEmailVerified, UserErased, UserGuestMerged
 from stoa_order import repository, testing
 from stoa_order.engine import SagaEngine
 from stoa_order.events import handlers
@@ -32,8 +33,10 @@ from stoa_order.model import (
     CartEmpty,
     CartLine,
     ClaimTooOld,
+    Contact,
     ForeignCurrency,
     Line,
+    NotCancellable,
     OrderNotFound,
     OrderView,
     Placed,
@@ -41,12 +44,28 @@ from stoa_order.model import (
     RequestIdUsed,
     RequestInProgress,
     Saga,
+    ShipmentStatus,
     Status,
 )
-from stoa_order.ports import OrderViews, Tx
+from stoa_order.ports import OrderViews, Peers, Tx
+from stoa_order.returns import ReturnItem, ReturnRequest, ReturnStatus
 from stoa_order.saga import Answer, Timeouts
 from stoa_order.service import Orders, PlaceOrder
-from stoa_order.testing import ADDRESS, NOW, TARIFF, FakePeers, out_of_stock, paid, refunded, reserved
+from stoa_order.testing import (
+    ADDRESS,
+    GUEST,
+    LINKS,
+    NOW,
+    TARIFF,
+    WINDOW,
+    FakePeers,
+    out_of_stock,
+    paid,
+    parcel,
+    refunded,
+    reserved,
+    scanned,
+)
 
 MINUTE = timedelta(minutes=1)
 TIMEOUTS = Timeouts(stock=MINUTE, payment=MINUTE, retry=Backoff(timedelta(seconds=5), MINUTE))
@@ -84,12 +103,23 @@ class Shop:
         self._uow, self._sagas = uow, sagas
         self.engine = self.another_engine()
         self.orders = Orders(
-            uow, views, self.engine, clock, TARIFF, TIMEOUTS, self.peers, self.peers, self.peers
+            uow,
+            views,
+            self.engine,
+            clock,
+            TARIFF,
+            TIMEOUTS,
+            LINKS,
+            WINDOW,
+            self.peers,
+            self.peers,
+            self.peers,
+            self.peers,
         )
 
     def another_engine(self) -> SagaEngine:
         """Return the engine of another process."""
-        return SagaEngine(self._uow, self._sagas, self.peers, self.clock, TIMEOUTS)
+        return SagaEngine(self._uow, self._sagas, Peers(self.peers, self.peers), self.clock, TIMEOUTS)
 
     async def place(self, request_id: str = "r", user_id: UUID | None = None) -> OrderView:
         return await self.orders.place(a_command(request_id, user_id))
@@ -443,6 +473,235 @@ async def test_cancelling_a_confirmed_order_refunds_it(shop: ShopInMemory) -> No
     assert (cancelled.status, cancelled.history[-1].reason) == (Status.CANCELLED, "changed my mind")
     assert shop.peers.refunded == [order.order_id]
     assert await shop.step(order) == "refund"
+
+
+async def confirmed(shop: Shop, request_id: str = "r", **command: Any) -> OrderView:
+    order = await shop.orders.place(replace(a_command(request_id), **command))
+    await shop.receive(reserved(order))
+    await shop.receive(paid(order))
+    return order
+
+
+async def delivered(shop: Shop, **command: Any) -> OrderView:
+    order = await confirmed(shop, **command)
+    await shop.receive(parcel(order))
+    for status in (ShipmentStatus.IN_TRANSIT, ShipmentStatus.DELIVERED):
+        await shop.receive(scanned(order, status, shop.clock.now()))
+        await shop.pass_time(seconds=1)
+    return order
+
+
+async def test_an_order_is_carried_to_its_buyer(shop: ShopInMemory) -> None:
+    order = await delivered(shop)
+    found = await shop.now(order)
+    assert found.status is Status.DELIVERED
+    assert found.shipment
+    assert (found.shipment.carrier, found.shipment.status) == ("ups", ShipmentStatus.DELIVERED)
+    assert shop.published(order) == ["order.placed", "order.confirmed", "order.shipped", "order.delivered"]
+    assert not shop.store.rows.sagas
+
+
+async def test_what_waits_for_its_parcel_asks_for_nothing_and_needs_no_saga(shop: ShopInMemory) -> None:
+    await confirmed(shop)
+    asked = len(shop.peers.asked_for)
+    assert not shop.store.rows.sagas
+    await shop.pass_time(days=3)
+    assert (len(shop.peers.asked_for), shop.peers.stopped) == (asked, [])
+
+
+async def test_a_cancellation_asks_shipping_until_it_answers(shop: ShopInMemory) -> None:
+    order = await confirmed(shop)
+    shop.peers.shipping_down = True
+    asked = await shop.orders.cancel(order.order_id, "changed my mind", as_buyer(order))
+    await shop.engine.asked()
+    assert (asked.status, asked.cancellation) == (Status.CONFIRMED, "changed my mind")
+    assert await shop.step(order) == "stop shipment"
+    await shop.pass_time(minutes=5)
+    assert shop.published(order) == ["order.placed", "order.confirmed"]
+    shop.peers.shipping_down = False
+    await shop.pass_time(minutes=5)
+    found = await shop.now(order)
+    assert (found.status, found.history[-1].reason) == (Status.CANCELLED, "changed my mind")
+    assert shop.peers.refunded == [order.order_id]
+    assert shop.published(order) == ["order.placed", "order.confirmed", "order.cancelled"]
+
+
+async def test_what_the_carrier_has_can_not_be_cancelled(shop: ShopInMemory) -> None:
+    order = await confirmed(shop)
+    shop.peers.under_way.add(order.order_id)
+    for _ in range(2):
+        with pytest.raises(NotCancellable) as refused:
+            await shop.orders.cancel(order.order_id, "changed my mind", as_buyer(order))
+        assert refused.value.code is Code.ABORTED
+    found = await shop.now(order)
+    assert (found.status, found.cancellation) == (Status.CONFIRMED, None)
+    assert (shop.peers.stopped, shop.peers.refunded) == ([order.order_id], [])
+    assert not shop.store.rows.sagas
+    await shop.receive(scanned(order, ShipmentStatus.IN_TRANSIT, NOW))
+    assert (await shop.now(order)).status is Status.SHIPPED
+
+
+async def test_a_payment_that_is_given_back_whole_stops_the_parcel(shop: ShopInMemory) -> None:
+    order = await confirmed(shop)
+    payment = (await shop.now(order)).payment
+    assert payment
+    await shop.receive(refunded(order, payment.payment_id))
+    assert (await shop.now(order)).status is Status.CANCELLED
+    assert (shop.peers.stopped, shop.peers.refunded) == ([order.order_id], [])
+
+
+async def test_shipping_costs_what_shipping_quotes_or_else_what_the_tariff_says(shop: ShopInMemory) -> None:
+    assert (await shop.place("unquoted")).amounts.shipping == Money(Decimal("4.90"), "USD")
+    shop.peers.quoted = Money(Decimal("6.20"), "USD")
+    quoted = (await shop.place("quoted")).amounts
+    assert (quoted.shipping, quoted.total) == (shop.peers.quoted, Money(Decimal("49.18"), "USD"))
+    shop.peers.quoted = Money(Decimal("6.20"), "EUR")
+    assert (await shop.place("foreign")).amounts.shipping == Money(Decimal("4.90"), "USD")
+
+
+def a_return(order: OrderView, quantity: int = 1) -> ReturnRequest:
+    return ReturnRequest((ReturnItem(order.lines[0].variant_id, quantity),), "too dark")
+
+
+async def test_a_return_is_refunded_when_it_is_received_and_asked_for_until_it_is(
+    shop: ShopInMemory,
+) -> None:
+    order = await delivered(shop)
+    made = await shop.orders.request_return(order.order_id, "back", a_return(order), as_buyer(order))
+    again = await shop.orders.request_return(order.order_id, "back", a_return(order), as_buyer(order))
+    assert again == made
+    await shop.orders.approve_return(order.order_id, made.return_id, "")
+    shop.peers.down = True
+    received = await shop.orders.receive_return(order.order_id, made.return_id, "")
+    await shop.engine.asked()
+    assert received.status is ReturnStatus.RECEIVED
+    assert await shop.step(order) == "refund return"
+    shop.peers.down = False
+    await shop.pass_time(minutes=1)
+    assert set(shop.peers.returns) == {(made.return_id, received.refund)}
+    (listed,) = await shop.orders.list_returns_of(order.order_id, as_buyer(order), limit=10)
+    assert listed.status is ReturnStatus.REFUNDED
+    assert shop.published(order)[-3:] == [
+        "order.return_requested",
+        "order.return_decided",
+        "order.returned",
+    ]
+    assert not shop.store.rows.sagas
+
+
+async def test_two_returns_at_once_are_both_refunded(shop: ShopInMemory) -> None:
+    order = await delivered(shop)
+    shop.peers.down = True
+    for request_id in ("one", "two"):
+        made = await shop.orders.request_return(order.order_id, request_id, a_return(order), as_buyer(order))
+        await shop.orders.approve_return(order.order_id, made.return_id, "")
+        await shop.orders.receive_return(order.order_id, made.return_id, "")
+        await shop.engine.asked()
+    assert (await shop.now(order)).status is Status.RETURNED
+    shop.peers.down = False
+    await shop.pass_time(minutes=1)
+    returns = await shop.orders.list_returns(status="refunded", limit=10)
+    assert sum((each.return_.refund for each in returns), Money.zero("USD")) == order.amounts.total
+
+
+async def test_a_rejected_return_gives_nothing_back(shop: ShopInMemory) -> None:
+    order = await delivered(shop)
+    made = await shop.orders.request_return(order.order_id, "back", a_return(order), as_buyer(order))
+    rejected = await shop.orders.reject_return(order.order_id, made.return_id, "it is scratched")
+    assert (rejected.status, rejected.decision) == (ReturnStatus.REJECTED, "it is scratched")
+    assert not shop.peers.returns
+
+
+async def test_only_the_buyer_and_staff_see_returns_and_ask_for_them(shop: ShopInMemory) -> None:
+    order = await delivered(shop)
+    stranger = Principal(str(new_id()))
+    for use_case in (
+        shop.orders.request_return(order.order_id, "back", a_return(order), stranger),
+        shop.orders.list_returns_of(order.order_id, stranger, limit=10),
+        shop.orders.approve_return(new_id(), new_id(), ""),
+    ):
+        with pytest.raises(OrderNotFound):
+            await use_case
+
+
+async def tell(shop: Shop, payload: Payload) -> None:
+    """An event of the user service comes."""
+    await handlers(shop.orders)[type(payload)](
+        Event(new_id(), payload.TOPIC, 1, shop.clock.now(), "c", payload)
+    )
+
+
+async def test_a_guest_follows_her_order_by_its_link(shop: ShopInMemory) -> None:
+    order = await shop.orders.place(replace(a_command(), contact=GUEST))
+    secret = shop.orders.access_token(order)
+    assert await shop.orders.get_by_link(secret) == order
+    (placed,) = shop.store.payloads(OrderPlaced)
+    assert (placed.email, placed.locale, placed.access_token) == (GUEST.email, GUEST.locale, secret)
+    assert secret not in repr(placed)
+    for wrong in ("made up", LINKS.secret(new_id(), NOW)):
+        with pytest.raises(OrderNotFound):
+            await shop.orders.get_by_link(wrong)
+    await shop.pass_time(days=366)
+    with pytest.raises(OrderNotFound):
+        await shop.orders.get_by_link(secret)
+    assert shop.orders.access_token(await shop.place("with an account")) == ""
+
+
+@pytest.mark.parametrize("early", [False, True], ids=["after the order", "while it is placed"])
+async def test_a_guests_orders_become_those_of_the_account_that_she_signs_in_to(
+    shop: ShopInMemory, early: bool
+) -> None:
+    guest_id, user_id = new_id(), new_id()
+    merged = UserGuestMerged(user_id=user_id, guest_id=guest_id)
+    if early:
+        await tell(shop, merged)
+    order = await shop.orders.place(replace(a_command(user_id=guest_id), contact=GUEST))
+    await tell(shop, merged)
+    await tell(shop, merged)
+    found = await shop.now(order)
+    assert found.user_id == user_id
+    assert [each.order_id for each in await shop.orders.list(user_id=user_id, limit=5)] == [order.order_id]
+    assert shop.published(order) == ["order.placed", "order.buyer_changed"]
+    own = await shop.place("r", user_id)  # with the request id that the guest sent
+    assert own.order_id != order.order_id
+    await shop.receive(reserved(order))
+    await shop.receive(paid(order))
+    assert (await shop.now(order)).status is Status.CONFIRMED
+
+
+async def test_guests_orders_become_those_of_the_owner_of_their_address(shop: ShopInMemory) -> None:
+    hers = [
+        await shop.orders.place(replace(a_command(str(number)), contact=Contact(email, "en")))
+        for number, email in enumerate(("Ann@Example.com", "ann@EXAMPLE.com"))
+    ]
+    other = await shop.orders.place(replace(a_command(), contact=Contact("bob@example.com", "en")))
+    user_id = new_id()
+    await tell(shop, UserEmailVerified(user_id=user_id, email="ann@example.com"))
+    assert {(await shop.now(order)).user_id for order in hers} == {user_id}
+    assert (await shop.now(other)).user_id == other.user_id
+    await tell(shop, UserEmailVerified(user_id=new_id(), email="ann@example.com"))
+    assert {(await shop.now(order)).user_id for order in hers} == {user_id}
+
+
+async def test_nothing_that_is_kept_tells_who_bought_once_an_account_is_erased(shop: ShopInMemory) -> None:
+    order = await delivered(shop, contact=GUEST)
+    await shop.orders.request_return(order.order_id, "back", a_return(order), as_buyer(order))
+    waiting = await shop.place("pending", order.user_id)
+    other = await shop.place("another's")
+    await tell(shop, UserErased(user_id=order.user_id))
+    await tell(shop, UserErased(user_id=order.user_id))
+    kept = repr([fact for key, fact in shop.store.rows.facts if key != other.order_id])
+    for personal in (ADDRESS.recipient, ADDRESS.line1, ADDRESS.city, GUEST.email, "too dark"):
+        assert personal not in kept
+    found = await shop.now(order)
+    assert (found.status, found.amounts, found.shipping_address.country) == (
+        Status.DELIVERED,
+        order.amounts,
+        "GB",
+    )
+    assert (await shop.now(waiting)).status is Status.CANCELLED
+    assert (await shop.now(other)).shipping_address == ADDRESS
+    assert shop.orders.access_token(found) == ""
 
 
 async def test_two_processes_never_take_up_the_same_saga_at_once(shop: ShopInMemory) -> None:
