@@ -29,9 +29,9 @@ LAYERS = (
 # The modules of a service from the outside in; a service has those that it needs.
 _SERVICE_LAYERS = ("__main__", "api | events", "service", "repository | peers", "ports", "model")
 # What a service decides and asks for, without any I/O.
-_PURE = ("model", "read_model", "ports", "saga")
+_PURE = ("model", "read_model", "hot_set", "ports", "saga")
 _USE_CASES = ("service", "ports", "saga")
-_ADAPTERS = ("repository", "peers", "api", "events")
+_ADAPTERS = ("repository", "shared_read_model", "peers", "api", "events")
 
 _OPERATORS, _STACK = "stoa_ops", "stoa_stack"
 _TOLD_OF_ITSELF = "audit"  # the module of a service that is meant for operators' tools

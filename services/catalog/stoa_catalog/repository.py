@@ -138,8 +138,7 @@ class Products:
     async def add(self, product: Product) -> None:
         """Store a new product, and publish its events. Raises SkuTaken when the unit of work commits."""
         self._transaction.outbox.collect(product)
-        fields = {**self._fields(product), "rating": _rating_fields(product.rating)}
-        self._transaction.insert(product.product_id, fields, lambda: self._taken(product))
+        self._transaction.insert(product.product_id, new_document(product), lambda: self._taken(product))
 
     async def save(self, product: Product) -> None:
         """Store a changed product, and publish its events; nothing is written if nothing changed.
@@ -162,13 +161,15 @@ class Products:
 
     def _fields(self, product: Product) -> Document:
         """Return what a change may change."""
-        return _fields(product) | {"sku_keys": [self._key(product, variant) for variant in product.variants]}
+        return _fields(product) | {"sku_keys": [self._key(product, each) for each in product.variants]}
 
     def _key(self, product: Product, variant: Variant) -> str | UUID:
         """Return what no other product may have because of a variant: its id, if it claims no SKU."""
-        if product.deleted_at is not None or (variant.variant_id, variant.sku) in self._exempt:
-            return variant.variant_id
-        return sku_key(variant.sku)
+        return (
+            variant.variant_id
+            if (variant.variant_id, variant.sku) in self._exempt
+            else _key(product, variant)
+        )
 
     async def _taken(self, product: Product) -> SkuTaken:
         keys = [self._key(product, variant) for variant in product.variants]
@@ -209,6 +210,17 @@ class ProductReader:
         """Return the products that have any of these variants."""
         query = {"variants.variant_id": {"$in": list(variant_ids)}}
         return [_product(document) async for document in self._collection.find(query, _WITHOUT_PENDING)]
+
+
+def new_document(product: Product) -> Document:
+    """Return the document of a product that is added, without its id."""
+    keys = [_key(product, variant) for variant in product.variants]
+    return {**_fields(product), "sku_keys": keys, "rating": _rating_fields(product.rating)}
+
+
+def _key(product: Product, variant: Variant) -> str | UUID:
+    """Return what no other product may have because of a variant: its id, if the product is off sale."""
+    return sku_key(variant.sku) if product.deleted_at is None else variant.variant_id
 
 
 def _fields(product: Product) -> Document:

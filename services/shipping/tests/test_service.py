@@ -501,8 +501,9 @@ def product(version: int, weights: dict[object, int]) -> Event[ProductCreated] |
             for variant_id, grams in weights.items()
         ),
     }
-    kind = ProductCreated if version == 1 else ProductUpdated
-    return new_event(kind(**facts), SystemClock(), "c")  # type: ignore[arg-type]
+    if version == 1:
+        return new_event(ProductCreated(**facts), SystemClock(), "c")  # type: ignore[arg-type]
+    return new_event(ProductUpdated(**facts), SystemClock(), "c")  # type: ignore[arg-type]
 
 
 async def test_a_parcel_weighs_what_is_in_it_and_what_nobody_has_weighed_counts_as_usual(shop: Shop) -> None:
