@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
-from stoa_notification.model import Contact, GuestOrder, Notification, Parcel
+from stoa_notification.model import Contact, GuestOrder, Notification, Parcel, Template
 
 
 class Contacts(Protocol):
@@ -77,6 +77,10 @@ class Notifications(Protocol):
 
     async def end(self, notification: Notification) -> None:
         """Store how a notification has ended, unless it had before, and publish its events."""
+        ...
+
+    async def tells(self, order_id: UUID, template: Template) -> bool:
+        """Whether something is told of an order with a template."""
         ...
 
     async def hand_over(self, order_id: UUID, user_id: UUID) -> None:

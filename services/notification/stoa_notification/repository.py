@@ -152,6 +152,15 @@ class Notifications:
         if ended == "UPDATE 1":
             self._outbox.collect(notification)
 
+    async def tells(self, order_id: UUID, template: Template) -> bool:
+        """Whether something is told of an order with a template."""
+        found: bool = await self._queries.fetchval(
+            "SELECT EXISTS (SELECT FROM notifications WHERE order_id = $1 AND template = $2)",
+            order_id,
+            template,
+        )
+        return found
+
     async def hand_over(self, order_id: UUID, user_id: UUID) -> None:
         """Let what was told of an order have been told to a user."""
         await self._queries.execute(

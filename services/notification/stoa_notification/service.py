@@ -412,6 +412,9 @@ class Notifications:
                 self._clock.now(),
             )
         )
+        if await _is_told_already(tx, occasion):
+            for notification in begun:
+                notification.suppress("told_already", self._clock.now())
         for notification in begun:
             if notification.is_pending and notification.shipment_id is not None:
                 notification.describe(parcel)
@@ -419,6 +422,13 @@ class Notifications:
                 notification.subject = self._renderer.subject(notification)
         self._delivery.begin(begun)
         return await tx.notifications.add(begun)
+
+
+async def _is_told_already(tx: Tx, occasion: Occasion) -> bool:
+    """Whether a mail says the same: that an order could not be paid says that it is cancelled."""
+    if occasion.order_id is None or occasion.template is not Template.ORDER_CANCELLED:
+        return False
+    return await tx.notifications.tells(occasion.order_id, Template.PAYMENT_FAILED)
 
 
 async def _whom(

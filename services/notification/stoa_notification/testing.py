@@ -13,7 +13,7 @@ from stoa_chassis.due import Backoff
 from stoa_chassis.memory import MemoryStore
 from stoa_chassis.outbox import Outbox
 from stoa_notification import ports
-from stoa_notification.model import Contact, GuestOrder, Notification, Parcel, Status
+from stoa_notification.model import Contact, GuestOrder, Notification, Parcel, Status, Template
 from stoa_notification.ports import Message
 
 
@@ -139,6 +139,11 @@ class Notifications:
         if known.is_pending:
             _put(self._store, replace(notification, user_id=known.user_id))
             self._outbox.collect(notification)
+
+    async def tells(self, order_id: UUID, template: Template) -> bool:
+        """Whether something is told of an order with a template."""
+        told = self._store.rows.notifications.values()
+        return any((each.order_id, each.template) == (order_id, template) for each in told)
 
     async def hand_over(self, order_id: UUID, user_id: UUID) -> None:
         """Let what was told of an order have been told to a user."""

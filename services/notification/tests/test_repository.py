@@ -214,6 +214,9 @@ async def test_a_guests_order_is_handed_over_with_what_was_told_of_it(store: Sto
         assert await tx.guest_orders.get(order.order_id) == order
         await tx.guest_orders.hand_over(order.order_id, user_id)
         await tx.notifications.hand_over(order.order_id, user_id)
+        assert await tx.notifications.tells(order.order_id, Template.ORDER_CONFIRMED)
+        assert not await tx.notifications.tells(order.order_id, Template.ORDER_CANCELLED)
+        assert not await tx.notifications.tells(uuid4(), Template.ORDER_CONFIRMED)
         await tx.guest_orders.forget(order.user_id)
         return await tx.guest_orders.get(order.order_id)
 

@@ -149,6 +149,18 @@ async def test_what_becomes_of_an_order_is_mailed_once(
     assert message.content.text
 
 
+async def test_an_order_that_could_not_be_paid_is_not_said_to_be_cancelled_as_well(
+    notifications: Notifications, delivery: Delivery, mail: FakeProvider, ada: UUID, store: Store
+) -> None:
+    failed = examples.payment_failed(ada)
+    await notifications.on_payment_failed(event(failed))
+    await notifications.on_order_cancelled(event(replace(examples.cancelled(ada), order_id=failed.order_id)))
+    await delivery.due.work_off()
+    (message,) = mail.taken
+    assert "could not be paid" in message.content.subject
+    assert stored(store, Template.ORDER_CANCELLED).failure == "told_already"
+
+
 async def test_an_event_that_comes_again_is_told_once_even_if_nobody_noted_that_it_was_handled(
     notifications: Notifications, delivery: Delivery, mail: FakeProvider, ada: UUID, store: Store
 ) -> None:
