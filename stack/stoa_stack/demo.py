@@ -23,9 +23,12 @@ from rich.text import Text
 
 from stoa_rest import Inventory, Money, Operation, Order, PlaceOrderRequest, Product
 from stoa_stack.instance import Instance
+from stoa_stack.mail import Mailbox, Wanted
 from stoa_stack.rest import Answer, ApiError, Client
 from stoa_stack.shopping import ADDRESS, Item, access
 
+# What stands in the subjects of mails that the scenes cause.
+_MAILS = ("Welcome", "is confirmed", "could not be paid", "is cancelled", "on its way back to you")
 _SETTLED_WITHIN = 30.0  # seconds
 _LOOK_EVERY = 0.1  # seconds
 _SECRET = {"password", "payment_token", "access_token", "refresh_token"}
@@ -45,7 +48,7 @@ def command(at: Instance, console: Console) -> int:
         return 1
     stage = Stage(console)
     try:
-        asyncio.run(_play(stage, edge_url))
+        asyncio.run(_play(stage, edge_url, Mailbox(at)))
     except (NotAsItShould, ApiError) as failure:
         stage.summary()
         console.print(Text(f"Not as it should be: {failure}", style="bold red"), soft_wrap=True)
@@ -61,7 +64,7 @@ def command(at: Instance, console: Console) -> int:
     return 0
 
 
-async def _play(stage: Stage, edge_url: str) -> None:
+async def _play(stage: Stage, edge_url: str, mailbox: Mailbox) -> None:
     async with httpx.AsyncClient(base_url=edge_url, timeout=30) as http:
         anyone = ShownClient(http, stage)
 
@@ -82,6 +85,9 @@ async def _play(stage: Stage, edge_url: str) -> None:
 
         stage.scene("Changing one's mind: the confirmed order is cancelled and refunded")
         await _cancel(stage, shopper, bought, lamp)
+
+        stage.scene("Reading the mail that the shop has sent about all this")
+        await _read_mail(stage, shopper, mailbox)
 
 
 # ------------------------------------------------------------------------------------------------ the scenes
@@ -222,6 +228,25 @@ async def _cancel(stage: Stage, shopper: ShownClient, order: Order, lamp: Item) 
     stage.say(f"{_price(payment['refunded_amount'])} of {_price(payment['amount'])} given back")
 
     await _until_for_sale(stage, shopper, lamp, before["available"] + 2)
+
+
+async def _read_mail(stage: Stage, shopper: ShownClient, mailbox: Mailbox) -> None:
+    quiet = shopper.quietly()
+    told = await stage.until(
+        lambda: quiet.list_notifications(shopper.user_id, page_size=100),
+        lambda told: all(
+            any(words in each["subject"] and each["status"] == "sent" for each in told["notifications"])
+            for words in _MAILS
+        ),
+        "each of them was sent",
+    )
+    email = (await quiet.get_user(shopper.user_id))["email"]
+    mails = await asyncio.to_thread(mailbox.list, Wanted(to=email), 100)
+    for mail in reversed(mails):
+        stage.say(f"stoa mail show {mail['id']:<4} {mail['subject']}")
+    stage.expect(len(mails) >= len(told["notifications"]), "what was sent is in the shopper's mailbox")
+    stage.expect(all(mail["deliveries"] == 1 for mail in mails), "and once")
+    stage.say(f"In a browser: {mailbox.url}")
 
 
 async def _until_for_sale(stage: Stage, caller: ShownClient, variant: Item, count: int) -> None:
