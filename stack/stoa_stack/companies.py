@@ -21,20 +21,28 @@ class Company:
 
     `part` is the name of its fake in the stack and in the table of ports, `package` what is run. A service
     finds it by the settings `url_settings`, each with what comes after the address, and has the secrets
-    `shared` in common with it; by `api_key` the company knows operators. `environment` configures the fake.
+    `shared` in common with it; by `api_key` the company knows who calls, if it wants to know. `environment`
+    configures the fake. A company that is not spoken to by HTTP has a `scheme`, and its fake shows people and
+    operators what it knows at `page`, a name in the table of ports.
     """
 
     name: str
     part: str
     package: str
     url_settings: Mapping[str, str]
-    api_key: str
-    shared: tuple[str, ...]
     environment: Callable[[Instance], Mapping[str, str]]
+    api_key: str = ""
+    shared: tuple[str, ...] = ()
+    scheme: str = "http"
+    page: str = ""
 
     def url(self, at: Instance) -> str:
-        """Where the company is."""
-        return f"http://{at.address(self.part)}"
+        """Where services speak to the company."""
+        return f"{self.scheme}://{at.address(self.part)}"
+
+    def page_url(self, at: Instance) -> str:
+        """Where its fake shows what it knows."""
+        return f"http://{at.address(self.page or self.part)}"
 
     def secret(self, at: Instance, name: str) -> str:
         """A secret that it shares with those who call it; made at its first use."""
@@ -47,7 +55,7 @@ class Company:
             import httpx
 
             async with httpx.AsyncClient(timeout=3) as client:
-                (await client.get(f"{self.url(at)}/healthz")).raise_for_status()
+                (await client.get(f"{self.page_url(at)}/healthz")).raise_for_status()
 
         return Part(
             name=self.part,
@@ -55,8 +63,8 @@ class Company:
             ready=ready,
             env={"PYTHONUNBUFFERED": "1", **self.environment(at)},
             packages=[self.package.partition(".")[0]],
-            ports=[at.port(self.part)],
-            url=self.url(at),
+            ports=[at.port(name) for name in dict.fromkeys((self.part, self.page or self.part))],
+            url=self.page_url(at),
         )
 
 
@@ -111,4 +119,20 @@ CARRIERS = Company(
     environment=_carriers_environment,
 )
 
-COMPANIES: Mapping[str, Company] = {company.name: company for company in (PAYMENT_GATEWAY, CARRIERS)}
+MAIL_SERVER = Company(
+    name="mail-server",
+    part="mail",
+    package="stoa_fakes.mail_server",
+    url_settings={"smtp_url": ""},
+    scheme="smtp",
+    page="mail-page",
+    environment=lambda at: {
+        "MAIL_SMTP_PORT": str(at.port("mail")),
+        "MAIL_PAGE_PORT": str(at.port("mail-page")),
+        "MAIL_STATE": str(at.folder("mail") / "mail.sqlite"),
+    },
+)
+
+COMPANIES: Mapping[str, Company] = {
+    company.name: company for company in (PAYMENT_GATEWAY, CARRIERS, MAIL_SERVER)
+}

@@ -14,6 +14,7 @@ import httpx
 
 from stoa_cart import audit as cart
 from stoa_inventory import audit as inventory
+from stoa_notification import audit as notification
 from stoa_ops import outboxes, stores
 from stoa_ops.audit.event_log import EventBooks, EventLog
 from stoa_ops.dead_letters import Fate
@@ -54,6 +55,14 @@ class Parcel:
 
 
 @dataclass(frozen=True, slots=True)
+class Mail:
+    """A mail as the mail server has it; `deliveries` is how often it came."""
+
+    message_id: str
+    deliveries: int
+
+
+@dataclass(frozen=True, slots=True)
 class Backlog:
     """Events that a service has recorded and not published."""
 
@@ -66,12 +75,14 @@ class ShopBooks:
     """Everything that was read. The stores were read at about the same time, not at one moment.
 
     `services` has what each service's `audit.read` returned, by its name, `charges` is the gateway's ledger,
-    `parcels` that of the carriers. `backlogs` are by service, `dead_letters` the open ones by topic.
+    `parcels` that of the carriers, `mails` what the mail server got, None if it does not show that.
+    `backlogs` are by service, `dead_letters` the open ones by topic.
     """
 
     services: Mapping[str, Any] = field(default_factory=dict)
     charges: Sequence[Charge] = ()
     parcels: Sequence[Parcel] = ()
+    mails: Sequence[Mail] | None = None
     backlogs: Mapping[str, Backlog] = field(default_factory=dict)
     dead_letters: Mapping[str, int] = field(default_factory=dict)
     events: EventBooks = field(default_factory=EventBooks)
@@ -101,6 +112,11 @@ class ShopBooks:
         """The shipping service's."""
         return self._of("shipping", shipping.Books([]))
 
+    @property
+    def notification(self) -> notification.Books:
+        """The notification service's."""
+        return self._of("notification", notification.Books([], self.events.began))
+
     def _of(self, service: str, nothing: T) -> T:
         found: T = self.services.get(service, nothing)
         return found
@@ -109,9 +125,10 @@ class ShopBooks:
 async def read(settings: OperatorSettings, log: EventLog) -> ShopBooks:
     """Read the books of a shop; raises OSError or an error of a client if a store is down."""
     reading = [audit for audit in audits() if audit.read is not None]
-    charges, parcels, waiting, *of_services = await asyncio.gather(
+    charges, parcels, mails, waiting, *of_services = await asyncio.gather(
         _charges(settings),
         _parcels(settings),
+        _mails(settings),
         outboxes.states(settings),
         *(_own(settings, audit) for audit in reading),
     )
@@ -120,6 +137,7 @@ async def read(settings: OperatorSettings, log: EventLog) -> ShopBooks:
         services={audit.service.name: books for audit, books in zip(reading, of_services, strict=True)},
         charges=charges,
         parcels=parcels,
+        mails=mails,
         backlogs={outbox.service: Backlog(outbox.events, outbox.oldest) for outbox in waiting},
         dead_letters=Counter(letter.topic for letter in log.letters if letter.fate is Fate.OPEN),
         events=events,
@@ -178,3 +196,22 @@ async def _ledger(url: str, api_key: str) -> AsyncIterator[dict[str, Any]]:
                 after = entry["id"]
                 yield entry
             more = page["has_more"]
+
+
+async def _mails(settings: OperatorSettings) -> Sequence[Mail] | None:
+    if not settings.mail_server_url:
+        return None
+    mails: list[Mail] = []
+    async with httpx.AsyncClient(
+        base_url=settings.mail_server_url, timeout=30, trust_env=False
+    ) as mail_server:
+        after, more = 0, True
+        while more:
+            query: dict[str, str | int] = {"order": "asc", "after": after, "limit": _PAGE}
+            answer = await mail_server.get("/api/mails", params=query)
+            page = answer.raise_for_status().json()
+            for mail in page["mails"]:
+                after = mail["id"]
+                mails.append(Mail(mail["message_id"], mail["deliveries"]))
+            more = page["has_more"]
+    return mails

@@ -60,7 +60,7 @@ SOMEWHERE = PostalAddress(
     recipient="Ann Lee", line1="1 Elm Street", city="Boston", postal_code="02108", country="US"
 )
 QUOTAS = {Limited.GUEST: Quota(5), Limited.PASSWORD_RESET: Quota(5)}
-_MAILED = {
+_MAILED: dict[Purpose, type[UserPasswordResetRequested] | type[UserEmailVerificationRequested]] = {
     Purpose.RESET_PASSWORD: UserPasswordResetRequested,
     Purpose.CONFIRM_EMAIL: UserEmailVerificationRequested,
 }

@@ -112,7 +112,7 @@ def _getting(find: Callable[[Bench], Awaitable[list[str]]]) -> Actors:
     @asynccontextmanager
     async def actors(bench: Bench, count: int) -> AsyncIterator[list[Act]]:
         paths = await find(bench)
-        async with _clients(bench.shop.at.edge_url, count) as clients:
+        async with connected(bench.shop.at.edge_url, count) as clients:
             yield [_reader(client, paths) for client in clients]
 
     return actors
@@ -123,7 +123,7 @@ async def empty_behind_edge(bench: Bench, count: int) -> AsyncIterator[list[Act]
     """Call the empty service through an edge."""
     async with (
         baseline(bench.shop.at, bench.meter) as at,
-        _clients(at.edge_url, count) as clients,
+        connected(at.edge_url, count) as clients,
     ):
         yield [_reader(client, [PATH]) for client in clients]
 
@@ -187,7 +187,8 @@ async def _buyers(bench: Bench, count: int, different: int, *, wait: bool) -> li
 
 
 @asynccontextmanager
-async def _clients(url: str, count: int) -> AsyncIterator[list[Http]]:
+async def connected(url: str, count: int) -> AsyncIterator[list[Http]]:
+    """So many clients of the edge, closed when the block ends."""
     clients = [Http(url) for _ in range(count)]
     try:
         yield clients
@@ -312,7 +313,7 @@ async def overload(bench: Bench) -> Result:
     """Send far more requests at once than a service takes; then see whether it is as quick as before."""
     (shopper,) = await bench.shop.shoppers(1)
     path = LIST_USER_ORDERS.target(shopper.user_id)
-    async with _clients(bench.shop.at.edge_url, _CROWD) as clients:
+    async with connected(bench.shop.at.edge_url, _CROWD) as clients:
         for client in clients:
             client.headers = shopper.http.headers
         acts = [_reader(client, [path]) for client in clients]
