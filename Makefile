@@ -65,5 +65,5 @@ gen:     ## regenerate gen/ from proto/, events/ and the declarations
 lock:    ## resolve the Python packages into requirements.lock
 	$(STOA) lock $(A)
 
-new:     ## write a new service: make new N=review A="--store mongo"
+new:     ## write a new service: make new N=coupon A="--store mongo"
 	$(STOA) new $(N) $(A)

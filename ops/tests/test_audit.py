@@ -12,6 +12,7 @@ import pytest
 
 from stoa_cart import audit as cart
 from stoa_cart.audit import Claim
+from stoa_catalog import audit as catalog
 from stoa_inventory import audit as inventory
 from stoa_inventory.audit import Count, Reservation
 from stoa_ops.audit import command
@@ -24,6 +25,7 @@ from stoa_order import audit as order
 from stoa_order.audit import Order
 from stoa_payment import audit as payment
 from stoa_payment.audit import Payment
+from stoa_review import audit as review
 from stoa_shipping import audit as shipping
 from stoa_shipping.audit import Shipment
 
@@ -64,6 +66,8 @@ class Told(ShopBooks):
     claims: list[Claim]
     shipments: list[Shipment]
     parcels: list[Parcel]
+    reviewed: dict[UUID, review.Rating]
+    shown: dict[UUID, catalog.Rating]
     backlogs: dict[str, Backlog]
     dead_letters: dict[str, int]
 
@@ -99,12 +103,19 @@ def books() -> Told:
         Shipment(SENT, BOUGHT, "created", "ups", "1Z1", bookings={"ups": "confirmed"}),
         Shipment(STOPPED, CANCELLED, "stopped", "ups", "1Z2", bookings={"ups": "voided"}),
     ]
+    told.reviewed, told.shown = {LAMP: review.Rating(2, 9)}, {LAMP: catalog.Rating(2, 9)}
     told.services = {
         "order": order.Books(told.orders),
         "payment": payment.Books(told.payments),
         "inventory": inventory.Books(told.counts, told.movements, told.reservations),
         "cart": cart.Books(told.claims),
         "shipping": shipping.Books(told.shipments),
+        "catalog": catalog.Books(told.shown),
+        "review": review.Books(
+            [review.Review(uuid4(), LAMP, None, rating, True, 0, 1) for rating in (4, 5)],
+            told.reviewed,
+            told.reviewed,
+        ),
     }
     return told
 
@@ -267,6 +278,19 @@ def a_parcel_that_only_its_carrier_knows(books: Told) -> None:
     books.parcels.append(Parcel("dhl", str(uuid4()), "123", "confirmed"))
 
 
+def a_rating_that_the_catalogue_does_not_show(books: Told) -> None:
+    books.shown[LAMP] = catalog.Rating(1, 4)
+
+
+def a_rating_that_only_the_catalogue_shows(books: Told) -> None:
+    books.shown[uuid4()] = catalog.Rating(1, 5)
+
+
+def a_rating_that_is_not_what_the_reviews_say(books: Told) -> None:
+    books.reviewed[LAMP] = review.Rating(3, 14)
+    books.shown[LAMP] = catalog.Rating(3, 14)
+
+
 RULES: dict[Callable[[Told], None], str] = {
     a_stock_row_changed_by_hand: "stock is the sum of its movements",
     a_reserved_count_changed_by_hand: "what is reserved is promised to orders",
@@ -293,6 +317,9 @@ RULES: dict[Callable[[Told], None], str] = {
     a_label_that_was_not_voided: "the carriers' ledger agrees",
     a_parcel_that_its_carrier_does_not_know: "the carriers' ledger agrees",
     a_parcel_that_only_its_carrier_knows: "the carriers' ledger agrees",
+    a_rating_that_the_catalogue_does_not_show: "the catalogue shows the rating that reviews make",
+    a_rating_that_only_the_catalogue_shows: "the catalogue shows the rating that reviews make",
+    a_rating_that_is_not_what_the_reviews_say: "a product's rating is that of its published reviews",
     an_order_that_never_ends: "every order is settled",
     a_saga_that_never_ends: "every order is settled",
     a_payment_that_never_ends: "every payment is settled",

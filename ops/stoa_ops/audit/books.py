@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import httpx
 
 from stoa_cart import audit as cart
+from stoa_catalog import audit as catalog
 from stoa_inventory import audit as inventory
 from stoa_notification import audit as notification
 from stoa_ops import outboxes, stores
@@ -22,6 +23,7 @@ from stoa_ops.services import ServiceAudit, audits
 from stoa_ops.settings import OperatorSettings
 from stoa_order import audit as order
 from stoa_payment import audit as payment
+from stoa_review import audit as review
 from stoa_shipping import audit as shipping
 
 T = TypeVar("T")
@@ -111,6 +113,16 @@ class ShopBooks:
     def shipping(self) -> shipping.Books:
         """The shipping service's."""
         return self._of("shipping", shipping.Books([]))
+
+    @property
+    def catalog(self) -> catalog.Books:
+        """The catalog service's."""
+        return self._of("catalog", catalog.Books())
+
+    @property
+    def review(self) -> review.Books:
+        """The review service's."""
+        return self._of("review", review.Books())
 
     @property
     def notification(self) -> notification.Books:

@@ -48,6 +48,7 @@ def findings(books: ShopBooks) -> Iterator[Finding]:
     yield from _parcels_match_orders(books)
     yield from _the_carriers_agree(books)
     yield from _claims_end_with_their_orders(books)
+    yield from _ratings_follow_reviews(books)
     yield from _events_are_told_of(books)
     yield from _mails_are_of_notifications(books)
     yield from _events_are_published(books)
@@ -199,6 +200,19 @@ def _claims_end_with_their_orders(books: ShopBooks) -> Iterator[Finding]:
         else:
             continue
         yield Finding(rule, f"order {claim.order_id}", detail, look.format(claim.order_id))
+
+
+def _ratings_follow_reviews(books: ShopBooks) -> Iterator[Finding]:
+    """The catalogue shows the rating that the reviews of a product make."""
+    rule = "the catalogue shows the rating that reviews make"
+    look = "GET /api/v1/products/{product_id}, and stoa dlq list"
+    made = {product_id: (each.count, each.total) for product_id, each in books.review.ratings.items()}
+    shown = {product_id: (each.count, each.total) for product_id, each in books.catalog.ratings.items()}
+    for product_id in made.keys() | shown.keys():
+        right, there = made.get(product_id, (0, 0)), shown.get(product_id, (0, 0))
+        if right != there:
+            detail = f"how many and their sum: {right} by its reviews, {there} in the catalogue"
+            yield Finding(rule, f"product {product_id}", detail, look)
 
 
 def _events_are_told_of(books: ShopBooks) -> Iterator[Finding]:

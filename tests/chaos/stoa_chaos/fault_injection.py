@@ -138,25 +138,25 @@ class FaultInjector:
             await process.wait()
 
     @asynccontextmanager
-    async def company_with(self, company: Company, faults: Mapping[str, object]) -> AsyncIterator[None]:
-        """Switch a company's own faults on, and off again."""
-        api_key = company.secret(self.at, company.api_key)
+    async def company_with(self, company: Company, **faults: object) -> AsyncIterator[None]:
+        """Switch the own faults of a company's fake on, and off again."""
+        api_key = company.secret(self.at, company.api_key) if company.api_key else ""
         async with httpx.AsyncClient(
-            base_url=company.url(self.at),
-            headers={"authorization": f"Bearer {api_key}"},
+            base_url=company.page_url(self.at),
+            headers={"authorization": f"Bearer {api_key}"} if api_key else {},
             timeout=3,
             trust_env=False,
-        ) as client:
+        ) as fake:
             try:
-                (await client.post("/admin/faults", json=faults)).raise_for_status()
+                (await fake.post("/admin/faults", json=faults)).raise_for_status()
             except httpx.HTTPError as error:
-                raise NotRunning(f"{company.name} can't be reached: {error!r}") from error
+                raise NotRunning(f"the {company.part} can't be reached: {error!r}") from error
             try:
                 yield
             finally:
                 # If nobody answers it is being started, and starts without faults.
                 with contextlib.suppress(httpx.HTTPError):
-                    await client.post("/admin/faults", json={})
+                    await fake.post("/admin/faults", json={})
 
 
 def _signal(process: psutil.Process, what: signal.Signals) -> None:

@@ -21,7 +21,7 @@ from stoa_load.baseline import METHOD, PATH, baseline
 from stoa_load.cost import Cost, Idle, Meter
 from stoa_load.load import Act, BadAnswer, Http, Outcome, closed_loop, open_loop
 from stoa_load.shop import Shop
-from stoa_rest import GET_PRODUCT, LIST_PRODUCTS, LIST_USER_ORDERS
+from stoa_rest import GET_PRODUCT, LIST_PRODUCT_REVIEWS, LIST_PRODUCTS, LIST_USER_ORDERS
 from stoa_stack.percentile import percentile
 
 _WARM_UP = 0.25  # of the time that is measured
@@ -104,6 +104,15 @@ def getting_products(count: int) -> Actors:
     async def find(bench: Bench) -> list[str]:
         products = await bench.shop.products(count)
         return [GET_PRODUCT.target(product["product_id"]) for product in products]
+
+    return _getting(find)
+
+
+def getting_reviews(count: int) -> Actors:
+    """Send GETs of the most helpful reviews of a product that has so many."""
+
+    async def find(bench: Bench) -> list[str]:
+        return [LIST_PRODUCT_REVIEWS.target(await bench.shop.reviewed(count))]
 
     return _getting(find)
 
@@ -355,6 +364,7 @@ SCENARIOS: tuple[Scenario, ...] = (
             8,
         ),
     ),
+    Scenario("reviews", "GET 20 of 40 reviews of a product", loop(getting_reviews(40), 8)),
     Scenario("cart", "put something into the cart", loop(adding_to_cart, 8, drain=_DRAIN)),
     Scenario("order", "a whole order: cart, place, confirmed", loop(buying(10), 8, drain=_DRAIN)),
     Scenario("hot", "whole orders of one variant", loop(buying(1), 16, drain=_DRAIN)),
