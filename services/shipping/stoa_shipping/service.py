@@ -21,6 +21,7 @@ from stoa_events import (
     PaymentSuccessful,
     ProductCreated,
     ProductUpdated,
+    UserErased,
 )
 from stoa_shipping.model import (
     Address,
@@ -184,6 +185,15 @@ class Shipments:
         )
 
     @transactional
+    async def on_user_erased(self, tx: Tx, event: Event[UserErased]) -> None:
+        """Forget where a person's parcels went, once they are there; also of those that are told later."""
+        user_id, now = event.payload.user_id, self._clock.now()
+        await tx.erased_users.add(user_id, now)
+        for shipment in await tx.shipments.of_user(user_id):
+            shipment.on_user_erased(now)
+            await tx.shipments.save(shipment)
+
+    @transactional
     async def on_product_changed(self, tx: Tx, event: Event[ProductCreated] | Event[ProductUpdated]) -> None:
         """Know what a product's variants weigh."""
         product = event.payload
@@ -286,9 +296,12 @@ class Shipments:
             order.total_amount,
         )
         carriers = self._tariff.carriers(parcel.method, parcel.destination)
+        is_erased = await tx.erased_users.has(order.user_id)
 
         def confirm(shipment: Shipment) -> None:
             shipment.on_order_confirmed(order.user_id, parcel, carriers, self._clock.now())
+            if is_erased:
+                shipment.on_user_erased(self._clock.now())
 
         await self._change(tx, order.order_id, confirm)
 

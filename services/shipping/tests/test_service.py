@@ -15,7 +15,7 @@ from stoa_chassis.clock import SystemClock
 from stoa_chassis.context import bound
 from stoa_chassis.errors import Unavailable
 from stoa_contracts.money import Money
-from stoa_events import OrderBuyerChanged, ProductUpdated
+from stoa_events import OrderBuyerChanged, ProductUpdated, UserErased
 from stoa_events.types import ProductVariant
 from stoa_shipping.model import (
     BadSignature,
@@ -548,3 +548,17 @@ async def test_a_guest_who_has_an_account_now_sees_her_parcel_there(shop: Shop) 
     assert (await shop.shipments.get(order.order_id, Principal(str(account)))).user_id == account
     with pytest.raises(ShipmentNotFound):
         await shop.shipments.get(order.order_id, Principal(str(order.user_id)))
+
+
+async def test_where_the_parcels_of_an_erased_account_went_is_forgotten_also_of_later_ones(
+    shop: Shop,
+) -> None:
+    order, other = await shop.created(), await shop.created()
+    later = AnOrder(user_id=order.user_id)
+    erased = UserErased(user_id=order.user_id)
+    await shop.shipments.on_user_erased(new_event(erased, SystemClock(), "c"))
+    await shop.created(later)
+    for each in (order, later, other):
+        await shop.tell(FIRST, each, scan(Status.DELIVERED, 1))
+    places = {each.order_id: each.parcel and each.parcel.destination.line1 for each in shop.all()}
+    assert places == {order.order_id: "", later.order_id: "", other.order_id: "12 Main St"}
