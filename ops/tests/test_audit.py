@@ -64,10 +64,10 @@ class Told(ShopBooks):
     movements: dict[UUID, Count]
     reservations: list[Reservation]
     claims: list[Claim]
-    shipments: list[Shipment]
-    parcels: list[Parcel]
     reviewed: dict[UUID, review.Rating]
     shown: dict[UUID, catalog.Rating]
+    shipments: list[Shipment]
+    parcels: list[Parcel]
     backlogs: dict[str, Backlog]
     dead_letters: dict[str, int]
 
@@ -99,23 +99,23 @@ def books() -> Told:
     told.counts, told.movements = {LAMP: Count(5, 1)}, {LAMP: Count(5, 1)}
     told.reservations = [Reservation(BOUGHT, LAMP, 1, "held"), Reservation(CANCELLED, LAMP, 2, "released")]
     told.claims = []
+    told.reviewed, told.shown = {LAMP: review.Rating(2, 9)}, {LAMP: catalog.Rating(2, 9)}
     told.shipments = [
         Shipment(SENT, BOUGHT, "created", "ups", "1Z1", bookings={"ups": "confirmed"}),
         Shipment(STOPPED, CANCELLED, "stopped", "ups", "1Z2", bookings={"ups": "voided"}),
     ]
-    told.reviewed, told.shown = {LAMP: review.Rating(2, 9)}, {LAMP: catalog.Rating(2, 9)}
     told.services = {
         "order": order.Books(told.orders),
         "payment": payment.Books(told.payments),
         "inventory": inventory.Books(told.counts, told.movements, told.reservations),
         "cart": cart.Books(told.claims),
-        "shipping": shipping.Books(told.shipments),
         "catalog": catalog.Books(told.shown),
         "review": review.Books(
             [review.Review(uuid4(), LAMP, None, rating, True, 0, 1) for rating in (4, 5)],
             told.reviewed,
             told.reviewed,
         ),
+        "shipping": shipping.Books(told.shipments),
     }
     return told
 
@@ -242,6 +242,19 @@ def a_cart_that_holds_again_what_was_ordered(books: Told) -> None:
     books.claims.append(Claim(uuid4(), CANCELLED, "lapsed"))
 
 
+def a_rating_that_the_catalogue_does_not_show(books: Told) -> None:
+    books.shown[LAMP] = catalog.Rating(1, 4)
+
+
+def a_rating_that_only_the_catalogue_shows(books: Told) -> None:
+    books.shown[uuid4()] = catalog.Rating(1, 5)
+
+
+def a_rating_that_is_not_what_the_reviews_say(books: Told) -> None:
+    books.reviewed[LAMP] = review.Rating(3, 14)
+    books.shown[LAMP] = catalog.Rating(3, 14)
+
+
 def a_confirmed_order_that_is_never_sent(books: Told) -> None:
     del books.shipments[0], books.parcels[0]
 
@@ -278,19 +291,6 @@ def a_parcel_that_only_its_carrier_knows(books: Told) -> None:
     books.parcels.append(Parcel("dhl", str(uuid4()), "123", "confirmed"))
 
 
-def a_rating_that_the_catalogue_does_not_show(books: Told) -> None:
-    books.shown[LAMP] = catalog.Rating(1, 4)
-
-
-def a_rating_that_only_the_catalogue_shows(books: Told) -> None:
-    books.shown[uuid4()] = catalog.Rating(1, 5)
-
-
-def a_rating_that_is_not_what_the_reviews_say(books: Told) -> None:
-    books.reviewed[LAMP] = review.Rating(3, 14)
-    books.shown[LAMP] = catalog.Rating(3, 14)
-
-
 RULES: dict[Callable[[Told], None], str] = {
     a_stock_row_changed_by_hand: "stock is the sum of its movements",
     a_reserved_count_changed_by_hand: "what is reserved is promised to orders",
@@ -308,6 +308,9 @@ RULES: dict[Callable[[Told], None], str] = {
     a_claim_that_outlives_its_order: "a cart holds what its order under way is of, and no longer",
     a_claim_that_is_kept_for_no_order: "a cart holds what its order under way is of, and no longer",
     a_cart_that_holds_again_what_was_ordered: "a cart holds what its order under way is of, and no longer",
+    a_rating_that_the_catalogue_does_not_show: "the catalogue shows the rating that reviews make",
+    a_rating_that_only_the_catalogue_shows: "the catalogue shows the rating that reviews make",
+    a_rating_that_is_not_what_the_reviews_say: "a product's rating is that of its published reviews",
     a_confirmed_order_that_is_never_sent: "an order is as far as its parcel",
     a_parcel_of_an_order_that_was_cancelled: "an order is as far as its parcel",
     a_parcel_that_arrived_without_its_order_knowing: "an order is as far as its parcel",
@@ -317,9 +320,6 @@ RULES: dict[Callable[[Told], None], str] = {
     a_label_that_was_not_voided: "the carriers' ledger agrees",
     a_parcel_that_its_carrier_does_not_know: "the carriers' ledger agrees",
     a_parcel_that_only_its_carrier_knows: "the carriers' ledger agrees",
-    a_rating_that_the_catalogue_does_not_show: "the catalogue shows the rating that reviews make",
-    a_rating_that_only_the_catalogue_shows: "the catalogue shows the rating that reviews make",
-    a_rating_that_is_not_what_the_reviews_say: "a product's rating is that of its published reviews",
     an_order_that_never_ends: "every order is settled",
     a_saga_that_never_ends: "every order is settled",
     a_payment_that_never_ends: "every payment is settled",

@@ -43,6 +43,14 @@ class Charge:
 
 
 @dataclass(frozen=True, slots=True)
+class Mail:
+    """A mail as the mail server has it; `deliveries` is how often it came."""
+
+    message_id: str
+    deliveries: int
+
+
+@dataclass(frozen=True, slots=True)
 class Parcel:
     """A parcel as its carrier has it: booked, confirmed or voided; `scans` is how often it was scanned.
 
@@ -54,14 +62,6 @@ class Parcel:
     tracking_id: str
     status: str
     scans: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Mail:
-    """A mail as the mail server has it; `deliveries` is how often it came."""
-
-    message_id: str
-    deliveries: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +77,14 @@ class ShopBooks:
     """Everything that was read. The stores were read at about the same time, not at one moment.
 
     `services` has what each service's `audit.read` returned, by its name, `charges` is the gateway's ledger,
-    `parcels` that of the carriers, `mails` what the mail server got, None if it does not show that.
+    `parcels` that of the carriers. `mails` is what the mail server got, None if it does not show that.
     `backlogs` are by service, `dead_letters` the open ones by topic.
     """
 
     services: Mapping[str, Any] = field(default_factory=dict)
     charges: Sequence[Charge] = ()
-    parcels: Sequence[Parcel] = ()
     mails: Sequence[Mail] | None = None
+    parcels: Sequence[Parcel] = ()
     backlogs: Mapping[str, Backlog] = field(default_factory=dict)
     dead_letters: Mapping[str, int] = field(default_factory=dict)
     events: EventBooks = field(default_factory=EventBooks)
@@ -110,11 +110,6 @@ class ShopBooks:
         return self._of("inventory", inventory.Books({}, {}, []))
 
     @property
-    def shipping(self) -> shipping.Books:
-        """The shipping service's."""
-        return self._of("shipping", shipping.Books([]))
-
-    @property
     def catalog(self) -> catalog.Books:
         """The catalog service's."""
         return self._of("catalog", catalog.Books())
@@ -128,6 +123,11 @@ class ShopBooks:
     def notification(self) -> notification.Books:
         """The notification service's."""
         return self._of("notification", notification.Books([], self.events.began))
+
+    @property
+    def shipping(self) -> shipping.Books:
+        """The shipping service's."""
+        return self._of("shipping", shipping.Books([]))
 
     def _of(self, service: str, nothing: T) -> T:
         found: T = self.services.get(service, nothing)
@@ -148,8 +148,8 @@ async def read(settings: OperatorSettings, log: EventLog) -> ShopBooks:
     return ShopBooks(
         services={audit.service.name: books for audit, books in zip(reading, of_services, strict=True)},
         charges=charges,
-        parcels=parcels,
         mails=mails,
+        parcels=parcels,
         backlogs={outbox.service: Backlog(outbox.events, outbox.oldest) for outbox in waiting},
         dead_letters=Counter(letter.topic for letter in log.letters if letter.fate is Fate.OPEN),
         events=events,

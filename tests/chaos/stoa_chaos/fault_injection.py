@@ -138,7 +138,7 @@ class FaultInjector:
             await process.wait()
 
     @asynccontextmanager
-    async def company_with(self, company: Company, **faults: object) -> AsyncIterator[None]:
+    async def company_with(self, company: Company, faults: Mapping[str, object]) -> AsyncIterator[None]:
         """Switch the own faults of a company's fake on, and off again."""
         api_key = company.secret(self.at, company.api_key) if company.api_key else ""
         async with httpx.AsyncClient(

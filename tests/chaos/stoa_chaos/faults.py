@@ -137,13 +137,13 @@ def _join_and_leave(bootstrap: str, group: str, topics: list[str]) -> None:
 
 def company(company: Company, **faults: float) -> Injection:
     """Make the fake of a company outside misbehave in one of its own ways."""
-    return lambda injector, _: injector.company_with(company, **faults)
+    return lambda injector, _: injector.company_with(company, faults)
 
 
 def carriers(*names: str, **faults: float) -> Injection:
-    """Make some of the carriers misbehave; all of them if none is named."""
+    """Make some carriers misbehave in one of their own ways; all of them if none is named."""
     every = dict.fromkeys(names or ("fedex", "ups", "dhl"), faults)
-    return lambda injector, _: injector.company_with(CARRIERS, **every)
+    return lambda injector, _: injector.company_with(CARRIERS, every)
 
 
 def second_process(*, crash: bool = False, **settings: str) -> Injection:
