@@ -307,9 +307,9 @@ class Shipment:
 
     @property
     def to_void(self) -> Sequence[str]:
-        """The carriers that are to make sure that they collect nothing."""
+        """The carriers that are to make sure that they collect nothing; the one that matters most first."""
         unwanted = [each.carrier for each in self.bookings if each.status is BookingStatus.UNWANTED]
-        return [*unwanted, self.carrier] if self.stopping else unwanted
+        return [self.carrier, *unwanted] if self.stopping else unwanted
 
     @property
     def is_followed(self) -> bool:

@@ -209,8 +209,8 @@ class Shipments:
         """
         shipment = await self._want_stopped(order_id)
         try:
-            for carrier in shipment.to_void if shipment.stopping else ():
-                shipment = await self._void(shipment, carrier)
+            if shipment.stopping:
+                shipment = await self._void(shipment, shipment.carrier)
         except NoAnswer as error:
             await self._put_off(shipment, error)
             raise CarrierSilent(f"{shipment.carrier} does not say whether it has the parcel") from error
@@ -272,6 +272,7 @@ class Shipments:
         try:
             await self._carriers[carrier].void(shipment)
         except UnderWay:
+            _log.warning("a carrier has the parcel", carrier=carrier, order_id=shipment.order_id)
             return await self._note_under_way(shipment.shipment_id, carrier)
         return await self._note_voided(shipment.shipment_id, carrier)
 

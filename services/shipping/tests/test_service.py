@@ -334,6 +334,21 @@ async def test_a_silent_carrier_is_asked_on_and_the_outcome_told(shop: Shop, fat
     assert shop.parcels(order) == []
 
 
+async def test_another_carrier_that_is_silent_does_not_keep_it_from_being_stopped(shop: Shop) -> None:
+    shop.carriers[FIRST].fate = Fate.UNREACHED
+    orders = [await shop.ready(), await shop.ready()]
+    for _ in range(6):
+        await shop.work(seconds=17)
+    for order in orders:
+        assert (shop.of(order).carrier, shop.of(order).to_void) == (SECOND, [FIRST])
+    await shop.shipments.stop(orders[0].order_id)
+    await shop.shipments.on_order_cancelled(orders[1].cancelled)
+    await shop.work()
+    for order in orders:
+        assert shop.told(order) == ["created", "stopped"]
+        assert shop.parcels(order) == []
+
+
 async def test_a_scan_that_comes_while_the_carrier_is_silent_wins(shop: Shop) -> None:
     order = await shop.created()
     first = shop.carriers[FIRST]
