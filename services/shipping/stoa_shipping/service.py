@@ -163,18 +163,15 @@ class Shipments:
 
     async def on_order_confirmed(self, event: Event[OrderConfirmed]) -> None:
         """Send what was ordered, once it is paid too."""
-        await self._note_confirmed(event)
-        self.unfinished.wake()
+        self._wake_for(await self._note_confirmed(event))
 
     async def on_payment_successful(self, event: Event[PaymentSuccessful]) -> None:
         """Send what was paid, once it is confirmed too."""
-        await self._note_paid(event)
-        self.unfinished.wake()
+        self._wake_for(await self._note_paid(event))
 
     async def on_order_cancelled(self, event: Event[OrderCancelled]) -> None:
         """Send nothing of an order that was cancelled."""
-        await self._note_cancelled(event)
-        self.unfinished.wake()
+        self._wake_for(await self._note_cancelled(event))
 
     @transactional
     async def on_buyer_changed(self, tx: Tx, event: Event[OrderBuyerChanged]) -> None:
@@ -214,7 +211,7 @@ class Shipments:
         except NoAnswer as error:
             await self._put_off(shipment, error)
             raise CarrierSilent(f"{shipment.carrier} does not say whether it has the parcel") from error
-        self.unfinished.wake()
+        self._wake_for(shipment)
         if shipment.status is not Status.STOPPED:
             raise ShipmentUnderWay("the carrier has the parcel", metadata={"status": shipment.status})
 
@@ -280,13 +277,18 @@ class Shipments:
         _log.info("a carrier does not answer", order_id=shipment.order_id, cause=str(error))
         await self.unfinished.put_off(shipment)
 
+    def _wake_for(self, shipment: Shipment) -> None:
+        """Have it taken up now, if something is to be done: mostly nothing is yet."""
+        if shipment.due_at is not None:
+            self.unfinished.wake()
+
     def _next_look(self) -> datetime:
         return self._clock.now() + self._polling.after(0)
 
     # ------------------------------------------------------------------------------------ in transactions
 
     @transactional
-    async def _note_confirmed(self, tx: Tx, event: Event[OrderConfirmed]) -> None:
+    async def _note_confirmed(self, tx: Tx, event: Event[OrderConfirmed]) -> Shipment:
         order = event.payload
         parcel = Parcel(
             Method(order.shipping_method),
@@ -304,17 +306,17 @@ class Shipments:
             if is_erased:
                 shipment.on_user_erased(self._clock.now())
 
-        await self._change(tx, order.order_id, confirm)
+        return await self._change(tx, order.order_id, confirm)
 
     @transactional
-    async def _note_paid(self, tx: Tx, event: Event[PaymentSuccessful]) -> None:
+    async def _note_paid(self, tx: Tx, event: Event[PaymentSuccessful]) -> Shipment:
         def pay(shipment: Shipment) -> None:
             shipment.on_payment_successful(self._carriers_of(shipment), self._clock.now())
 
-        await self._change(tx, event.payload.order_id, pay)
+        return await self._change(tx, event.payload.order_id, pay)
 
     @transactional
-    async def _note_cancelled(self, tx: Tx, event: Event[OrderCancelled]) -> None:
+    async def _note_cancelled(self, tx: Tx, event: Event[OrderCancelled]) -> Shipment:
         def stop(shipment: Shipment) -> None:
             try:
                 shipment.stop(self._clock.now())
@@ -322,7 +324,7 @@ class Shipments:
                 # The order service asks before it cancels: should it have not, a person has to look.
                 _log.error("an order was cancelled whose parcel is under way", order_id=shipment.order_id)
 
-        await self._change(tx, event.payload.order_id, stop)
+        return await self._change(tx, event.payload.order_id, stop)
 
     @transactional
     async def _want_stopped(self, tx: Tx, order_id: UUID) -> Shipment:
