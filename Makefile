@@ -3,10 +3,10 @@ STOA = @stack/bootstrap && .venv/bin/stoa
 S ?= order
 
 .DEFAULT_GOAL := help
-.PHONY: help up down status logs reset demo test model mutants lint gen audit chaos bench profile soak lock apply new
+.PHONY: help up down status logs reset demo test model mutants lint gen audit chaos bench bench-million profile soak lock apply new
 
 help:    ## show this
-	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/ ##/' | awk -F ' *## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/ ##/' | awk -F ' *## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 up:      ## start everything, and print where it is
 	$(STOA) up
@@ -41,6 +41,9 @@ chaos:   ## break everything while shoppers buy, then audit: make chaos A="--see
 bench:   ## measure requests and what they cost: make bench A="--scenario order --seconds 20"
 	$(STOA) bench $(A)
 
+bench-million: ## measure reads in a shop of a million products: about fifteen minutes
+	$(STOA) bench --million $(A)
+
 profile: ## a flame graph of a service under load: make profile S=payment
 	$(STOA) profile $(S) $(A)
 
@@ -62,5 +65,5 @@ gen:     ## regenerate gen/ from proto/, events/ and the declarations
 lock:    ## resolve the Python packages into requirements.lock
 	$(STOA) lock $(A)
 
-new:     ## write a new service: make new N=review A="--store mongo"
+new:     ## write a new service: make new N=coupon A="--store mongo"
 	$(STOA) new $(N) $(A)

@@ -11,6 +11,7 @@ local MAX_PATH = 16384 -- bytes, with the query
 local FORWARDED = {
   [":authority"] = true, authorization = true, ["content-length"] = true, ["content-type"] = true,
   ["x-request-id"] = true, traceparent = true, ["x-gateway-signature"] = true,
+  ["fdx-signature"] = true, ["x-ups-signature"] = true, ["dhl-signature"] = true,
 }
 local MAX_FORWARDED = 7000 -- bytes, counted as HTTP/2 does
 local HEADER_OVERHEAD = 32

@@ -49,6 +49,11 @@ class EdgeRoute:
         return ".AuthService/" in self.name
 
     @property
+    def is_costly(self) -> bool:
+        """Whether anyone may have something made or checked: an account, a guest, a password, a mail."""
+        return self.anyone and self.route.verb == "POST" and (self.takes_json or self.signs_in)
+
+    @property
     def takes_json(self) -> bool:
         """Whether its body is a JSON object."""
         return bool(self.route.body) and self._body_type().full_name != _RAW

@@ -4,6 +4,7 @@ The stand-in speaks the real contract, so what it gets is what a service would g
 """
 
 import asyncio
+import importlib
 import inspect
 import json
 import socket
@@ -22,15 +23,12 @@ import jwt
 import psutil  # type: ignore[import-untyped]  # no types
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+from google.protobuf import descriptor_pool
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from google.rpc import error_details_pb2, status_pb2
 
-from stoa.cart.v1 import cart_pb2
-from stoa.catalog.v1 import catalog_pb2
-from stoa.inventory.v1 import inventory_pb2
-from stoa.order.v1 import order_pb2
-from stoa.payment.v1 import payment_pb2
 from stoa.user.v1 import user_pb2
 from stoa_chassis.testing import eventually
 from stoa_contracts.descriptors import read
@@ -42,7 +40,6 @@ ENVOY = Path(envoy.__file__).parent / "_bin" / "envoy"
 ROUTES = edge_routes(read())
 SERVICES = sorted({each.rpc.service for each in ROUTES})
 JWKS = "stoa.user.v1.AuthService/GetJwks"
-_CONTRACTS = (cart_pb2, catalog_pb2, inventory_pb2, order_pb2, payment_pb2, user_pb2)
 _CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -71,18 +68,19 @@ class Call:
 Answer = Message | Callable[[Any], Any]
 
 
+def _generated(message: Descriptor) -> type[Message]:
+    """The class of a message of the contracts, as services use it."""
+    importlib.import_module(message.file.name.removesuffix(".proto").replace("/", ".") + "_pb2")
+    return GetMessageClass(descriptor_pool.Default().FindMessageTypeByName(message.full_name))
+
+
 class Services(grpc.GenericRpcHandler):
     """All services in one server. An RPC without an answer of its own gives an empty response."""
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
         self.answers: dict[str, Answer] = {}
-        self._requests = {
-            f"{service.full_name}/{method.name}": GetMessageClass(method.input_type)
-            for contract in _CONTRACTS
-            for service in contract.DESCRIPTOR.services_by_name.values()
-            for method in service.methods
-        }
+        self._requests = {each.name: _generated(each.rpc.request) for each in ROUTES}
 
     @property
     def last(self) -> Call:

@@ -366,4 +366,5 @@ async def test_a_client_that_asks_too_much_is_slowed_down(tmp_path: Path) -> Non
         assert await _until_refused(edge, "GET", mine, headers=second) in (5, 6), "each user has their own"
         assert await _until_refused(edge, "POST", "/api/v1/auth/login", json={}) in (3, 4)
         assert await _until_refused(edge, "POST", "/api/v1/users", json={}) in (3, 4)
+        assert await _until_refused(edge, "POST", "/api/v1/auth/guest") in (3, 4)
         assert await _until_refused(edge, "GET", "/api/v1/products") > 5

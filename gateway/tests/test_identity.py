@@ -85,6 +85,23 @@ async def test_a_service_learns_the_address_of_the_client_which_can_not_say_anot
         assert edge.services.last.metadata["x-stoa-client-address"] == "127.0.0.1"
 
 
+async def test_a_service_learns_with_what_somebody_signs_in_in_short_and_not_with_what_she_reads(
+    edge: Edge,
+) -> None:
+    long = f"Mozilla/5.0 {'x' * 2000}"
+    for sent, got in (("Firefox/140.0", "Firefox/140.0"), (long, long[:256])):
+        headers = {"user-agent": sent, "x-stoa-user-agent": "curl"}
+        assert (await edge.client.post(LOGIN, json={}, headers=headers)).status_code == 200
+        assert edge.services.last.metadata["x-stoa-user-agent"] == got
+    await edge.client.get(MINE, headers=edge.bearer() | {"user-agent": long})
+    assert not [name for name in edge.services.last.metadata if name.endswith("user-agent")]
+
+
+async def test_a_client_that_says_nothing_of_itself_is_none(edge: Edge) -> None:
+    assert (await edge.client.post(LOGIN, json={}, headers={"user-agent": ""})).status_code == 200
+    assert edge.services.last.metadata.get("x-stoa-user-agent", "") in ("", "-")
+
+
 async def test_a_proxy_that_is_trusted_says_who_the_client_is(tmp_path: Path) -> None:
     async with running(tmp_path, trusted_hops=1) as edge:
         for header, client in (("192.0.2.1", "192.0.2.1"), ("198.51.100.9, 2001:db8::7", "2001:db8::7")):

@@ -464,3 +464,22 @@ async def test_every_public_rpc_is_reachable_by_its_path(edge: Edge) -> None:
         assert answer.status_code == 200, (each.name, answer.text)
         if not each.name.endswith("/GetJwks"):
             assert edge.services.last.rpc == each.name
+
+
+async def test_a_deletion_may_carry_what_proves_who_asks_for_it(edge: Edge) -> None:
+    user_id, headers = str(uuid4()), edge.bearer()
+    body = {"current_password": "correct horse"}
+    path = f"/api/v1/users/{user_id}"
+    assert (await edge.client.request("DELETE", path, json=body, headers=headers)).status_code == 200
+    asked = edge.services.last.request
+    assert (asked.user_id, asked.current_password) == (user_id, "correct horse")
+    assert (await edge.client.request("DELETE", path, headers=headers)).status_code == 200
+    assert edge.services.last.request.current_password == ""
+    unknown = await edge.client.request("DELETE", path, json={"password": "x"}, headers=headers)
+    assert set(violations(unknown)) == {"password"}
+
+
+@pytest.mark.parametrize("content", [{}, {"json": {}}, {"content": b""}])
+async def test_what_takes_no_body_may_be_sent_an_empty_one(edge: Edge, content: Any) -> None:
+    assert (await edge.client.post("/api/v1/auth/guest", **content)).status_code == 200
+    assert edge.services.last.rpc == "stoa.user.v1.AuthService/CreateGuest"

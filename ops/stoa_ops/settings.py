@@ -43,6 +43,10 @@ class OperatorSettings(BaseSettings):
     schema_registry_url: str
     payment_gateway_url: str
     payment_gateway_api_key: str = Field(repr=False)
+    carriers_url: str
+    carriers_api_key: str = Field(repr=False)
+    # The pages of a mail server that shows what it got; real ones don't: then nothing is compared with it.
+    mail_server_url: str = ""
 
     @classmethod
     def load(cls, folder: Path | None = None) -> OperatorSettings:

@@ -17,6 +17,8 @@ def mounted(tmp_path: Path) -> Path:
         "edge_url": "https://shop.example",
         "payment_gateway_url": "https://gateway.example",
         "payment_gateway_api_key": "secret",
+        "carriers_url": "https://carriers.example",
+        "carriers_api_key": "secret",
     }
     for name in SERVICES:
         files[f"{name}_url"] = f"store://readonly@{name}.internal"

@@ -12,6 +12,7 @@ import pytest
 
 from stoa_cart import audit as cart
 from stoa_cart.audit import Claim
+from stoa_catalog import audit as catalog
 from stoa_inventory import audit as inventory
 from stoa_inventory.audit import Count, Reservation
 from stoa_ops.audit import command
@@ -24,6 +25,7 @@ from stoa_order import audit as order
 from stoa_order.audit import Order, Return
 from stoa_payment import audit as payment
 from stoa_payment.audit import OrderRefund, Payment
+from stoa_review import audit as review
 
 BOUGHT, CANCELLED, RETURNED, LAMP = uuid4(), uuid4(), uuid4(), uuid4()
 PRICE = Decimal("21.59")
@@ -62,6 +64,8 @@ class Told(ShopBooks):
     claims: list[Claim]
     returned: dict[UUID, dict[UUID, int]]
     refunds: list[OrderRefund]
+    reviewed: dict[UUID, review.Rating]
+    shown: dict[UUID, catalog.Rating]
     backlogs: dict[str, Backlog]
     dead_letters: dict[str, int]
 
@@ -97,11 +101,18 @@ def books() -> Told:
     told.counts, told.movements = {LAMP: Count(5, 1)}, {LAMP: Count(5, 1)}
     told.reservations = [Reservation(BOUGHT, LAMP, 1, "held"), Reservation(CANCELLED, LAMP, 2, "released")]
     told.claims = []
+    told.reviewed, told.shown = {LAMP: review.Rating(2, 9)}, {LAMP: catalog.Rating(2, 9)}
     told.services = {
         "order": order.Books(told.orders),
         "payment": payment.Books(told.payments, told.refunds),
         "inventory": inventory.Books(told.counts, told.movements, told.reservations, told.returned),
         "cart": cart.Books(told.claims),
+        "catalog": catalog.Books(told.shown),
+        "review": review.Books(
+            [review.Review(uuid4(), LAMP, None, rating, True, 0, 1) for rating in (4, 5)],
+            told.reviewed,
+            told.reviewed,
+        ),
     }
     return told
 
@@ -251,6 +262,19 @@ def a_return_that_is_not_on_the_shelf(books: Told) -> None:
     books.returned.clear()
 
 
+def a_rating_that_the_catalogue_does_not_show(books: Told) -> None:
+    books.shown[LAMP] = catalog.Rating(1, 4)
+
+
+def a_rating_that_only_the_catalogue_shows(books: Told) -> None:
+    books.shown[uuid4()] = catalog.Rating(1, 5)
+
+
+def a_rating_that_is_not_what_the_reviews_say(books: Told) -> None:
+    books.reviewed[LAMP] = review.Rating(3, 14)
+    books.shown[LAMP] = catalog.Rating(3, 14)
+
+
 RULES: dict[Callable[[Told], None], str] = {
     a_stock_row_changed_by_hand: "stock is the sum of its movements",
     a_reserved_count_changed_by_hand: "what is reserved is promised to orders",
@@ -273,6 +297,9 @@ RULES: dict[Callable[[Told], None], str] = {
     a_refund_of_a_return_that_never_came: "what came back is given back",
     a_refund_of_an_unknown_return: "what came back is given back",
     a_return_that_is_not_on_the_shelf: "what came back is on the shelf",
+    a_rating_that_the_catalogue_does_not_show: "the catalogue shows the rating that reviews make",
+    a_rating_that_only_the_catalogue_shows: "the catalogue shows the rating that reviews make",
+    a_rating_that_is_not_what_the_reviews_say: "a product's rating is that of its published reviews",
     an_order_that_never_ends: "every order is settled",
     a_saga_that_never_ends: "every order is settled",
     a_payment_that_never_ends: "every payment is settled",

@@ -27,7 +27,12 @@ app = typer.Typer(
 )  # fmt: skip
 certs = typer.Typer(no_args_is_help=True, help="The certificates of the local mesh.")
 app.add_typer(certs, name="certs")
+mail = typer.Typer(no_args_is_help=True, help="The mail that the shop has sent.")
+app.add_typer(mail, name="mail")
 
+Json = Annotated[bool, typer.Option("--json", help="for programs")]
+To = Annotated[str, typer.Option(help="only to addresses with this in them")]
+Subject = Annotated[str, typer.Option(help="only with this in the subject")]
 Part = Annotated[str, typer.Argument(metavar="PART", help="a part, as `stoa status` lists them")]
 
 
@@ -89,7 +94,7 @@ def down() -> None:
 
 
 @app.command()
-def status(json: Annotated[bool, typer.Option("--json", help="for programs")] = False) -> None:
+def status(json: Json = False) -> None:
     """Show every part, with its memory and CPU time."""
     from stoa_stack import running
 
@@ -181,6 +186,45 @@ def rotate() -> None:
     from stoa_stack import running
 
     raise typer.Exit(running.rotate_certificates(_instance(), console()))
+
+
+@mail.command("list")
+def list_mail(
+    to: To = "",
+    subject: Subject = "",
+    lines: Annotated[int, typer.Option("-n", "--lines", help="at most so many")] = 20,
+    json: Json = False,
+) -> None:
+    """List the newest mails."""
+    from stoa_stack import mail
+
+    raise typer.Exit(mail.show_list(_instance(), console(), mail.Wanted(to, subject), lines, as_json=json))
+
+
+@mail.command("show")
+def show_mail(
+    number: Annotated[int, typer.Argument(metavar="N", help="as `stoa mail list` shows it")],
+    json: Json = False,
+) -> None:
+    """Show what a mail says."""
+    from stoa_stack import mail
+
+    raise typer.Exit(mail.show(_instance(), console(), number, as_json=json))
+
+
+@mail.command("wait")
+def wait_for_mail(
+    to: To = "",
+    subject: Subject = "",
+    after: Annotated[int, typer.Option(help="only mails that came after this one")] = 0,
+    seconds: Annotated[float, typer.Option(help="how long at most")] = 30,
+    json: Json = False,
+) -> None:
+    """Wait until a mail is there, and show it."""
+    from stoa_stack import mail
+
+    wanted = mail.Wanted(to, subject, after)
+    raise typer.Exit(mail.wait(_instance(), console(), wanted, seconds, as_json=json))
 
 
 for _part in sorted(entry_points(group="stoa.commands")):

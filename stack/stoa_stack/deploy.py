@@ -55,7 +55,8 @@ def wanted_topics() -> dict[str, dict[str, str]]:
 
 def _retention(payload: type[Payload]) -> dict[str, str]:
     """How long the events of a topic are kept: as long as all, unless its contract says how many hours."""
-    (described,) = [each["type"] for each in json.loads(payload.SCHEMA)["fields"] if each["name"] == "payload"]
+    fields = json.loads(payload.SCHEMA)["fields"]
+    (described,) = [each["type"] for each in fields if each["name"] == "payload"]
     if (hours := described.get("stoa.retention_hours")) is None:
         return _EVENTS
     # A segment is deleted as a whole, when the newest in it is old enough.

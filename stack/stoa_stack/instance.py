@@ -18,7 +18,7 @@ from stoa_stack.files import private_folder, write_atomically
 CHECKOUT = Path(__file__).resolve().parents[2]
 # What is set for the parts begins so; these say which instance is meant, and are no settings of it.
 DEFAULT_CURRENCY = "USD"
-_PREFIXES = ("STOA_", "GATEWAY_")
+_PREFIXES = ("STOA_", "GATEWAY_", "CARRIERS_")
 _NAMES_THE_INSTANCE = frozenset({"STOA_STATE", "STOA_PORT_BASE", "STOA_EDGE_PORT", "STOA_INSTANCE"})
 
 

@@ -11,7 +11,7 @@ from stoa_stack.certificates import Authority
 from stoa_stack.companies import COMPANIES
 from stoa_stack.files import write_atomically
 from stoa_stack.instance import Instance
-from stoa_stack.stores import store_of
+from stoa_stack.stores import STORES
 
 IDENTITY = "operator"
 
@@ -39,11 +39,12 @@ def _settings(at: Instance) -> dict[str, str]:
     }
     for company in COMPANIES.values():
         name = company.name.replace("-", "_")
-        settings[f"{name}_url"] = company.url(at)
-        settings[f"{name}_api_key"] = company.secret(at, company.api_key)
+        settings[f"{name}_url"] = company.page_url(at)
+        if company.api_key:
+            settings[f"{name}_api_key"] = company.secret(at, company.api_key)
     for service in SERVICES.values():
         settings[f"{service.name}_target"] = at.address(service.name)
         settings[f"{service.name}_metrics_url"] = f"http://{at.address(f'{service.name}-metrics')}/metrics"
-        if (store := store_of(service)) is not None:
-            settings[f"{service.name}_url"] = store.read_only_url(at, service.name)
+        if service.store is not None:
+            settings[f"{service.name}_url"] = STORES[service.store].read_only_url(at, service.name)
     return settings

@@ -11,6 +11,9 @@ _OFFSETS = {
     "registry": 15,
     "registry-management": 16,
     "gateway": 20,
+    "carriers": 21,
+    "mail": 25,
+    "mail-page": 26,
     "edge": 80,
     "edge-admin": 81,
 }

@@ -15,7 +15,7 @@ from stoa_stack.companies import COMPANIES
 from stoa_stack.credentials import Secrets, password, signing_key
 from stoa_stack.instance import DEFAULT_CURRENCY, Instance
 from stoa_stack.part import Part
-from stoa_stack.stores import store_of
+from stoa_stack.stores import stores_of
 
 STAFF_EMAIL = "staff@stoa.example"
 STACK_IDENTITY = "stack"  # the identity under which the stack itself asks a service for its health
@@ -27,6 +27,7 @@ _PASSED_TO_ALL = {
     "STOA_OTLP_ENDPOINT": "",
     "STOA_LOG_LEVEL": "INFO",
     "STOA_CURRENCY": DEFAULT_CURRENCY,
+    "STOA_RATE_LIMITS": "on",
 }
 # Packages that list what all services have: a service counts as changed by its own entries only.
 _REGISTERS = ("stoa_services", "stoa_events")
@@ -35,11 +36,10 @@ _REGISTERS = ("stoa_services", "stoa_events")
 def part(at: Instance, service: Service, *, contracts: str) -> Part:
     """The service as a part; `contracts` names the step that deploys topics and schemas.
 
-    It is started when its store, the event contracts and the companies that it calls are there; the services
+    It is started when its stores, the event contracts and the companies that it calls are there; the services
     that it calls may come later.
     """
-    store = store_of(service)
-    stores = [store.part] if store is not None and not (store.part == "mongo" and at.mongo_url) else []
+    stores = [each.part for each in stores_of(service) if not (each.part == "mongo" and at.mongo_url)]
 
     async def ready() -> None:
         await check_health(at, service.name)
@@ -80,7 +80,8 @@ def environment(at: Instance, service: Service) -> dict[str, str]:
     variables |= {name: at.settings.get(name, default) for name, default in _PASSED_TO_ALL.items()}
     variables |= {f"STOA_{callee.upper()}_TARGET": at.address(callee) for callee in service.calls}
     for company in (COMPANIES[name] for name in service.companies):
-        variables[f"STOA_{company.url_setting.upper()}"] = company.url(at)
+        for setting, path in company.url_settings.items():
+            variables[f"STOA_{setting.upper()}"] = f"{company.url(at)}{path}"
     # STOA_ORDER__LOG_LEVEL=DEBUG for `stoa up` is STOA_LOG_LEVEL=DEBUG for the order service, and so on.
     own = f"STOA_{service.name.upper()}__"
     overrides = {name: value for name, value in at.settings.items() if name.startswith(own)}
@@ -98,9 +99,9 @@ def staff_credentials(at: Instance) -> tuple[str, str]:
 
 
 def _place_secrets(at: Instance, service: Service) -> None:
-    """Put what the service keeps secret into its folder: its store's URL and what its declaration names."""
+    """Put what the service keeps secret into its folder: its stores' URLs and what its declaration names."""
     own = Secrets(secrets_folder(at, service.name))
-    if (store := store_of(service)) is not None:
+    for store in stores_of(service):
         own.put(f"stoa_{store.setting}", store.url(at, service.name))
     shared = {name: COMPANIES[company] for company in service.companies for name in COMPANIES[company].shared}
     email, staff_password = staff_credentials(at)

@@ -35,16 +35,14 @@ STORES: Mapping[Store, StoreServer] = {
 }
 
 
-def store_of(service: Service) -> StoreServer | None:
-    """The server that keeps a service's data, None if it has none; ValueError if no server here does."""
-    if service.store is None:
-        return None
+def stores_of(service: Service) -> list[StoreServer]:
+    """The servers that keep a service's data and its read model; ValueError if no server here does."""
     try:
-        return STORES[service.store]
-    except KeyError:
-        raise ValueError(f"{service.name}: the stack has no server for the store {service.store}") from None
+        return [STORES[store] for store in service.stores]
+    except KeyError as missing:
+        raise ValueError(f"{service.name}: the stack has no server for the store {missing.args[0]}") from None
 
 
 def users_of(store: Store) -> list[str]:
-    """The services that keep their data in this kind of store."""
-    return [service.name for service in SERVICES.values() if service.store is store]
+    """The services that keep their data, or their read model, in this kind of store."""
+    return [service.name for service in SERVICES.values() if store in service.stores]

@@ -12,7 +12,7 @@ from stoa_stack.certificates import Authority
 from stoa_stack.instance import Instance
 from stoa_stack.parts import parts
 from stoa_stack.services import environment, part, secrets_folder
-from stoa_stack.stores import store_of
+from stoa_stack.stores import stores_of
 
 
 @pytest.fixture
@@ -29,12 +29,11 @@ def test_a_service_finds_those_it_calls_and_nobody_else(at: Instance, service: S
 
 
 @pytest.mark.parametrize("service", SERVICES.values(), ids=SERVICES)
-def test_a_service_gets_the_secrets_it_declares_and_its_store_and_no_others(
+def test_a_service_gets_the_secrets_it_declares_and_its_stores_and_no_others(
     at: Instance, service: Service
 ) -> None:
     environment(at, service)
-    store = store_of(service)
-    names = {f"stoa_{name}" for name in service.secrets} | ({f"stoa_{store.setting}"} if store else set())
+    names = {f"stoa_{name}" for name in (*service.secrets, *(store.setting for store in stores_of(service)))}
     assert {path.name for path in secrets_folder(at, service.name).iterdir()} == names
 
 
@@ -53,14 +52,13 @@ def test_what_is_started_again_has_a_name_in_its_group_and_what_runs_beside_it_h
 
 def test_a_store_that_no_server_keeps_is_named_with_its_service() -> None:
     with pytest.raises(ValueError, match="user: the stack has no server for the store opensearch"):
-        store_of(replace(SERVICES["user"], store=Store.OPENSEARCH))
+        stores_of(replace(SERVICES["user"], store=Store.OPENSEARCH))
 
 
 def test_topics_are_those_of_the_declarations_with_dead_letters_for_who_consumes() -> None:
     topics = deploy.wanted_topics()
     assert {"order.placed", "product.viewed", "order.dlq", "cart.dlq"} <= topics.keys()
     assert "payment.dlq" not in topics  # it consumes nothing
-    assert "catalog.dlq" not in topics  # it has no group
 
 
 def test_a_service_counts_as_changed_by_its_own_declaration_only(at: Instance) -> None:

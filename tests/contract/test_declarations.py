@@ -35,9 +35,10 @@ def granted(contracts: Contracts, caller: str) -> set[str]:
 def handled(service: Service) -> set[str]:
     if not (package(service) / "events.py").exists():
         return set()
-    handlers = importlib.import_module(f"{service.package}.events").handlers
-    use_cases = [MagicMock() for _ in inspect.signature(handlers).parameters]
-    return {payload.TOPIC for payload in handlers(*use_cases)}
+    events = importlib.import_module(f"{service.package}.events")
+    tables = [getattr(events, name) for name in ("handlers", "followers") if hasattr(events, name)]
+    mocks = {table: [MagicMock() for _ in inspect.signature(table).parameters] for table in tables}
+    return {payload.TOPIC for table in tables for payload in table(*mocks[table])}
 
 
 @every_service

@@ -45,7 +45,12 @@ async def test_no_log_tells_who_somebody_is_or_what_only_they_know(shop: Shop, s
         "country": "US",
     }
     ada, nobody = Customer(shop.http), shop.nobody()
-    await ada.create_user(email=person["e-mail"], password=person["password"], **name)
+    await ada.create_user(
+        email=person["e-mail"],
+        password=person["password"],
+        first_name=name["first_name"],
+        last_name=name["last_name"],
+    )
     await ada.sign_in(person["e-mail"], person["password"])
     told = person | {"access token": ada.access_token, "refresh token": ada.refresh_token}
 

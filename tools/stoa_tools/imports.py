@@ -29,15 +29,16 @@ LAYERS = (
 # The modules of a service from the outside in; a service has those that it needs.
 _SERVICE_LAYERS = ("__main__", "api | events", "service", "repository | peers", "ports", "model")
 # What a service decides and asks for, without any I/O.
-_PURE = ("model", "read_model", "ports", "saga")
+_PURE = ("model", "read_model", "hot_set", "ports", "saga")
 _USE_CASES = ("service", "ports", "saga")
-_ADAPTERS = ("repository", "peers", "api", "events")
+_ADAPTERS = ("repository", "shared_read_model", "peers", "api", "events")
 
 _OPERATORS, _STACK = "stoa_ops", "stoa_stack"
 _TOLD_OF_ITSELF = "audit"  # the module of a service that is meant for operators' tools
 
 _DRIVERS = (
-    "aiohttp", "asyncpg", "bson", "confluent_kafka", "fastavro", "httpx", "opensearchpy", "pymongo", "redis",
+    "aiohttp", "aiosmtplib", "asyncpg", "botocore", "bson", "confluent_kafka", "fastavro", "httpx",
+    "opensearchpy", "pymongo", "redis",
 )  # fmt: skip
 _PROTOCOL = ("google", "grpc", "stoa")
 
@@ -47,7 +48,7 @@ def rules(checkout: Path = CHECKOUT) -> str:
     found = members(checkout)
     services = [module for member in found if member.is_service for module in member.modules]
     inside = {
-        service: {path.stem for path in (checkout / member.folder / service).glob("*.py")}
+        service: _modules(checkout / member.folder / service)
         for member in found
         if member.is_service
         for service in member.modules
@@ -83,6 +84,12 @@ def rules(checkout: Path = CHECKOUT) -> str:
     if _OPERATORS in roots:
         sections += _of_operators(inside)
     return "\n".join(sections)
+
+
+def _modules(package: Path) -> set[str]:
+    """The names of a package's modules; one may be a folder."""
+    folders = (path.parent.name for path in package.glob("*/__init__.py"))
+    return {*(path.stem for path in package.glob("*.py")), *folders}
 
 
 def _of_operators(inside: Mapping[str, set[str]]) -> list[str]:

@@ -8,6 +8,7 @@ from stoa_events.cart_item_added import CartItemAdded
 from stoa_events.inventory_low_stock import InventoryLowStock
 from stoa_events.inventory_out_of_stock import InventoryOutOfStockItem, InventoryOutOfStock
 from stoa_events.inventory_reserved import InventoryReservedItem, InventoryReserved
+from stoa_events.notification_sent import NotificationSent
 from stoa_events.order_buyer_changed import OrderBuyerChanged
 from stoa_events.order_cancelled import OrderCancelled
 from stoa_events.order_confirmed import OrderConfirmed
@@ -22,8 +23,13 @@ from stoa_events.payment_refunded import PaymentRefunded
 from stoa_events.payment_successful import PaymentSuccessful
 from stoa_events.product_created import ProductCreated
 from stoa_events.product_deleted import ProductDeleted
+from stoa_events.product_rated import ProductRated
 from stoa_events.product_updated import ProductUpdated
 from stoa_events.product_viewed import ProductViewed
+from stoa_events.review_created import ReviewCreated
+from stoa_events.review_rating_changed import ReviewRatingChanged
+from stoa_events.review_updated import ReviewUpdated
+from stoa_events.review_voted import ReviewVoted
 from stoa_events.shipment_created import ShipmentCreated
 from stoa_events.shipment_status_updated import ShipmentStatusUpdated
 from stoa_events.user_email_change_requested import UserEmailChangeRequested
@@ -42,6 +48,7 @@ TOPICS: tuple[type[Payload], ...] = (
     InventoryLowStock,
     InventoryOutOfStock,
     InventoryReserved,
+    NotificationSent,
     OrderBuyerChanged,
     OrderCancelled,
     OrderConfirmed,
@@ -56,8 +63,13 @@ TOPICS: tuple[type[Payload], ...] = (
     PaymentSuccessful,
     ProductCreated,
     ProductDeleted,
+    ProductRated,
     ProductUpdated,
     ProductViewed,
+    ReviewCreated,
+    ReviewRatingChanged,
+    ReviewUpdated,
+    ReviewVoted,
     ShipmentCreated,
     ShipmentStatusUpdated,
     UserEmailChangeRequested,
@@ -85,6 +97,7 @@ __all__ = [
     "InventoryOutOfStockItem",
     "InventoryReserved",
     "InventoryReservedItem",
+    "NotificationSent",
     "OrderBuyerChanged",
     "OrderCancelled",
     "OrderConfirmed",
@@ -100,9 +113,14 @@ __all__ = [
     "PaymentSuccessful",
     "ProductCreated",
     "ProductDeleted",
+    "ProductRated",
     "ProductUpdated",
     "ProductVariant",
     "ProductViewed",
+    "ReviewCreated",
+    "ReviewRatingChanged",
+    "ReviewUpdated",
+    "ReviewVoted",
     "ShipmentCreated",
     "ShipmentStatusUpdated",
     "UserEmailChangeRequested",

@@ -55,19 +55,25 @@ CONFIRM_PASSWORD_RESET = Operation("confirmPasswordReset", "POST", "/api/v1/auth
 CREATE_ADDRESS = Operation("createAddress", "POST", "/api/v1/users/{user_id}/addresses", "User")
 CREATE_GUEST = Operation("createGuest", "POST", "/api/v1/auth/guest", "Auth")
 CREATE_PRODUCT = Operation("createProduct", "POST", "/api/v1/products", "Catalog")
+CREATE_REPLY = Operation("createReply", "POST", "/api/v1/reviews/{review_id}/replies", "Review")
 CREATE_RETURN = Operation("createReturn", "POST", "/api/v1/orders/{order_id}/returns", "Order")
+CREATE_REVIEW = Operation("createReview", "POST", "/api/v1/products/{product_id}/reviews", "Review")
 CREATE_USER = Operation("createUser", "POST", "/api/v1/users", "User")
 DELETE_ADDRESS = Operation("deleteAddress", "DELETE", "/api/v1/users/{user_id}/addresses/{address_id}", "User")
 DELETE_PRODUCT = Operation("deleteProduct", "DELETE", "/api/v1/products/{product_id}", "Catalog")
+DELETE_REPLY = Operation("deleteReply", "DELETE", "/api/v1/reviews/{review_id}/replies/{reply_id}", "Review")
+DELETE_REVIEW = Operation("deleteReview", "DELETE", "/api/v1/reviews/{review_id}", "Review")
 ERASE_USER = Operation("eraseUser", "DELETE", "/api/v1/users/{user_id}", "User")
 EXPORT_USER = Operation("exportUser", "GET", "/api/v1/users/{user_id}/export", "User")
 GET_CART = Operation("getCart", "GET", "/api/v1/cart/{user_id}", "Cart")
 GET_GUEST_ORDER = Operation("getGuestOrder", "GET", "/api/v1/guest-orders/{access_token}", "Order")
 GET_INVENTORY = Operation("getInventory", "GET", "/api/v1/inventory/{variant_id}", "Inventory")
 GET_JWKS = Operation("getJwks", "GET", "/api/v1/auth/jwks", "Auth")
+GET_NOTIFICATION_PREFERENCES = Operation("getNotificationPreferences", "GET", "/api/v1/users/{user_id}/notification-preferences", "Notification")
 GET_ORDER = Operation("getOrder", "GET", "/api/v1/orders/{order_id}", "Order")
 GET_PAYMENT = Operation("getPayment", "GET", "/api/v1/payments/{payment_id}", "Payment")
 GET_PRODUCT = Operation("getProduct", "GET", "/api/v1/products/{product_id}", "Catalog")
+GET_REVIEW = Operation("getReview", "GET", "/api/v1/reviews/{review_id}", "Review")
 GET_SHIPMENT_LABEL = Operation("getShipmentLabel", "GET", "/api/v1/shipments/{order_id}/label", "Shipping")
 GET_TRACKING = Operation("getTracking", "GET", "/api/v1/shipments/{order_id}/tracking", "Shipping")
 GET_USER = Operation("getUser", "GET", "/api/v1/users/{user_id}", "User")
@@ -75,16 +81,20 @@ GET_USER_ROLES = Operation("getUserRoles", "GET", "/api/v1/users/{user_id}/roles
 LIST_ADDRESSES = Operation("listAddresses", "GET", "/api/v1/users/{user_id}/addresses", "User")
 LIST_CATEGORIES = Operation("listCategories", "GET", "/api/v1/categories", "Catalog")
 LIST_INVENTORY = Operation("listInventory", "GET", "/api/v1/inventory", "Inventory")
+LIST_NOTIFICATIONS = Operation("listNotifications", "GET", "/api/v1/users/{user_id}/notifications", "Notification")
 LIST_ORDER_RETURNS = Operation("listOrderReturns", "GET", "/api/v1/orders/{order_id}/returns", "Order")
 LIST_ORDERS = Operation("listOrders", "GET", "/api/v1/orders", "Order")
+LIST_PRODUCT_REVIEWS = Operation("listProductReviews", "GET", "/api/v1/products/{product_id}/reviews", "Review")
 LIST_PRODUCTS = Operation("listProducts", "GET", "/api/v1/products", "Catalog")
 LIST_RETURNS = Operation("listReturns", "GET", "/api/v1/returns", "Order")
+LIST_REVIEWS = Operation("listReviews", "GET", "/api/v1/reviews", "Review")
 LIST_SESSIONS = Operation("listSessions", "GET", "/api/v1/users/{user_id}/sessions", "User")
 LIST_SHIPMENTS = Operation("listShipments", "GET", "/api/v1/shipments", "Shipping")
 LIST_STAFF = Operation("listStaff", "GET", "/api/v1/staff", "User")
 LIST_USER_ORDERS = Operation("listUserOrders", "GET", "/api/v1/users/{user_id}/orders", "Order")
 LOGIN = Operation("login", "POST", "/api/v1/auth/login", "Auth")
 LOGOUT = Operation("logout", "POST", "/api/v1/auth/logout", "Auth")
+MODERATE_REVIEW = Operation("moderateReview", "PUT", "/api/v1/reviews/{review_id}/moderation", "Review")
 PLACE_ORDER = Operation("placeOrder", "POST", "/api/v1/orders", "Order")
 QUOTE_SHIPPING = Operation("quoteShipping", "POST", "/api/v1/shipping/quotes", "Shipping")
 RECEIVE_RETURN = Operation("receiveReturn", "PUT", "/api/v1/orders/{order_id}/returns/{return_id}/receive", "Order")
@@ -99,8 +109,11 @@ SET_THRESHOLD = Operation("setThreshold", "PUT", "/api/v1/inventory/{variant_id}
 SET_USER_ROLES = Operation("setUserRoles", "PUT", "/api/v1/users/{user_id}/roles", "User")
 UPDATE_ADDRESS = Operation("updateAddress", "PUT", "/api/v1/users/{user_id}/addresses/{address_id}", "User")
 UPDATE_CART_ITEM = Operation("updateCartItem", "PUT", "/api/v1/cart/{user_id}/items/{item_id}", "Cart")
+UPDATE_NOTIFICATION_PREFERENCES = Operation("updateNotificationPreferences", "PUT", "/api/v1/users/{user_id}/notification-preferences", "Notification")
 UPDATE_PRODUCT = Operation("updateProduct", "PUT", "/api/v1/products/{product_id}", "Catalog")
+UPDATE_REVIEW = Operation("updateReview", "PUT", "/api/v1/reviews/{review_id}", "Review")
 UPDATE_USER = Operation("updateUser", "PATCH", "/api/v1/users/{user_id}", "User")
+VOTE_REVIEW = Operation("voteReview", "POST", "/api/v1/reviews/{review_id}/votes", "Review")
 
 OPERATIONS = (
     ADD_CART_ITEM,
@@ -114,19 +127,25 @@ OPERATIONS = (
     CREATE_ADDRESS,
     CREATE_GUEST,
     CREATE_PRODUCT,
+    CREATE_REPLY,
     CREATE_RETURN,
+    CREATE_REVIEW,
     CREATE_USER,
     DELETE_ADDRESS,
     DELETE_PRODUCT,
+    DELETE_REPLY,
+    DELETE_REVIEW,
     ERASE_USER,
     EXPORT_USER,
     GET_CART,
     GET_GUEST_ORDER,
     GET_INVENTORY,
     GET_JWKS,
+    GET_NOTIFICATION_PREFERENCES,
     GET_ORDER,
     GET_PAYMENT,
     GET_PRODUCT,
+    GET_REVIEW,
     GET_SHIPMENT_LABEL,
     GET_TRACKING,
     GET_USER,
@@ -134,16 +153,20 @@ OPERATIONS = (
     LIST_ADDRESSES,
     LIST_CATEGORIES,
     LIST_INVENTORY,
+    LIST_NOTIFICATIONS,
     LIST_ORDER_RETURNS,
     LIST_ORDERS,
+    LIST_PRODUCT_REVIEWS,
     LIST_PRODUCTS,
     LIST_RETURNS,
+    LIST_REVIEWS,
     LIST_SESSIONS,
     LIST_SHIPMENTS,
     LIST_STAFF,
     LIST_USER_ORDERS,
     LOGIN,
     LOGOUT,
+    MODERATE_REVIEW,
     PLACE_ORDER,
     QUOTE_SHIPPING,
     RECEIVE_RETURN,
@@ -158,8 +181,11 @@ OPERATIONS = (
     SET_USER_ROLES,
     UPDATE_ADDRESS,
     UPDATE_CART_ITEM,
+    UPDATE_NOTIFICATION_PREFERENCES,
     UPDATE_PRODUCT,
+    UPDATE_REVIEW,
     UPDATE_USER,
+    VOTE_REVIEW,
 )
 
 
@@ -445,6 +471,16 @@ class ListInventoryResponse(TypedDict, total=False):
     """Asks for the page after this one; empty on the last."""
 
 
+class ListNotificationsResponse(TypedDict, total=False):
+    """Response of ListNotifications."""
+
+    notifications: list[Notification]
+    """One page."""
+
+    next_page_token: str
+    """Asks for the page after this one; empty on the last."""
+
+
 class ListOrderReturnsResponse(TypedDict, total=False):
     """Response of ListOrderReturns."""
 
@@ -465,6 +501,16 @@ class ListOrdersResponse(TypedDict, total=False):
     """Asks for the page after this one; empty on the last."""
 
 
+class ListProductReviewsResponse(TypedDict, total=False):
+    """Response of ListProductReviews."""
+
+    reviews: list[Review]
+    """One page."""
+
+    next_page_token: str
+    """Asks for the page after this one; empty on the last."""
+
+
 class ListProductsResponse(TypedDict, total=False):
     """Response of ListProducts."""
 
@@ -479,6 +525,16 @@ class ListReturnsResponse(TypedDict, total=False):
     """Response of ListReturns."""
 
     returns: list[Return]
+    """One page."""
+
+    next_page_token: str
+    """Asks for the page after this one; empty on the last."""
+
+
+class ListReviewsResponse(TypedDict, total=False):
+    """Response of ListReviews."""
+
+    reviews: list[Review]
     """One page."""
 
     next_page_token: str
@@ -545,6 +601,16 @@ class LogoutRequest(TypedDict, total=False):
     """A refresh token of the session that ends."""
 
 
+class ModerateReviewBody(TypedDict, total=False):
+    """Request of ModerateReview."""
+
+    status: Required[Literal['published', 'rejected']]
+    """published or rejected."""
+
+    reason: str
+    """Why, for the author."""
+
+
 class Money(TypedDict, total=False):
     """Represents an amount of money with its currency type."""
 
@@ -572,6 +638,70 @@ class NewCartItem(TypedDict, total=False):
 
     price: Money
     """Never sent: the shop knows its prices. - is set by the shop and can't be sent"""
+
+
+class Notification(TypedDict, total=False):
+    """Something that a user was told, or will be."""
+
+    notification_id: str
+    """Which one it is."""
+
+    kind: str
+    """Of what: account, orders, shipping or marketing."""
+
+    channel: str
+    """By which channel: email, sms or push."""
+
+    subject: str
+    """Its subject."""
+
+    status: str
+    """pending, sent or failed."""
+
+    created_at: str
+    """When the shop began to send it."""
+
+
+class NotificationChannels(TypedDict, total=False):
+    """The channels by which a user may be told."""
+
+    email: Required[bool]
+    """By mail to the account's address."""
+
+    sms: Required[bool]
+    """By SMS to `phone_number`."""
+
+    push: Required[bool]
+    """By a message to the app of `push_token`."""
+
+
+class NotificationKinds(TypedDict, total=False):
+    """What a user may be told of."""
+
+    orders: Required[bool]
+    """Orders: confirmed, not paid, cancelled, sent back, refunded."""
+
+    shipping: Required[bool]
+    """Parcels: shipped, delivered."""
+
+    marketing: Required[bool]
+    """Offers and news."""
+
+
+class NotificationPreferences(TypedDict, total=False):
+    """What a user wants to be told, and by which channels."""
+
+    channels: Required[NotificationChannels]
+    """By which channels."""
+
+    kinds: Required[NotificationKinds]
+    """Of what."""
+
+    phone_number: str
+    """Where an SMS reaches the user, in the form of E.164; without one none is sent."""
+
+    push_token: str
+    """Where a push message reaches the user: what the messaging service gave to the app; without one none is sent."""
 
 
 class Order(TypedDict, total=False):
@@ -881,6 +1011,28 @@ class RejectReturnBody(TypedDict, total=False):
     """Why, for people."""
 
 
+class Reply(TypedDict, total=False):
+    """What somebody says to a review, or to another reply."""
+
+    reply_id: str
+    """Which one it is, given by the shop."""
+
+    parent_id: str
+    """Which reply it replies to; empty if it is the review."""
+
+    user_id: str
+    """Whose it is; empty once the account was erased."""
+
+    reply: Required[str]
+    """What it says, in plain text of any number of lines; empty once it was taken back."""
+
+    is_staff: bool
+    """Whether the shop's staff says it."""
+
+    created_at: str
+    """When it was written."""
+
+
 class RequestPasswordResetRequest(TypedDict, total=False):
     """Request of RequestPasswordReset."""
 
@@ -924,6 +1076,58 @@ class ReturnItem(TypedDict, total=False):
 
     quantity: Required[int]
     """How many."""
+
+
+class Review(TypedDict, total=False):
+    """What a buyer thinks of a product."""
+
+    review_id: str
+    """Which one it is, given by the shop."""
+
+    product_id: str
+    """What it is about."""
+
+    user_id: str
+    """Whose it is; empty once the account was erased."""
+
+    order_id: str
+    """With which order the product was bought; the last that was delivered, if the author doesn't say."""
+
+    rating: Required[int]
+    """1 (bad) to 5 (good)."""
+
+    title: Required[str]
+    """What it says in short."""
+
+    review: str
+    """What it says, in plain text of any number of lines."""
+
+    photos: list[str]
+    """Pictures of the product, by their addresses."""
+
+    is_verified_purchase: bool
+    """Whether the shop knows that its author has bought the product and received it."""
+
+    helpful_votes: int
+    """How many found it helpful."""
+
+    replies: list[Reply]
+    """What others say to it, the oldest first."""
+
+    status: str
+    """pending, published or rejected. Only published reviews are shown to others, and count."""
+
+    moderation_reason: str
+    """Why staff decided so; shown to the author and to staff."""
+
+    etag: str
+    """Names this version of what the review says; UpdateReview asks for it."""
+
+    created_at: str
+    """When it was written."""
+
+    updated_at: str
+    """When it was last changed by its author or by staff."""
 
 
 class RoleChange(TypedDict, total=False):
@@ -1258,6 +1462,13 @@ class Variant(TypedDict, total=False):
     """What one weighs with its packing, in grams; 0 if nobody has weighed it. Shipping is priced by it."""
 
 
+class VoteReviewBody(TypedDict, total=False):
+    """Request of VoteReview."""
+
+    helpful: Required[bool]
+    """true: it is helpful; false: it isn't, which takes an earlier vote back."""
+
+
 class Operations(ABC):
     """Every operation as a method: parameters of the path come first, all else by name."""
 
@@ -1320,10 +1531,20 @@ class Operations(ABC):
         target = CREATE_PRODUCT.target()
         return cast(Product, await self.call(CREATE_PRODUCT, target, body))
 
+    async def create_reply(self, review_id: str, /, **body: Unpack[Reply]) -> Reply:
+        """Replies to a review, or to a reply. The same once more is answered as it is."""
+        target = CREATE_REPLY.target(review_id)
+        return cast(Reply, await self.call(CREATE_REPLY, target, body))
+
     async def create_return(self, order_id: str, /, **body: Unpack[CreateReturnBody]) -> Return:
         """Asks to send items of a delivered order back. The same `request_id` gives the same return; with other items or"""
         target = CREATE_RETURN.target(order_id)
         return cast(Return, await self.call(CREATE_RETURN, target, body))
+
+    async def create_review(self, product_id: str, /, **body: Unpack[Review]) -> Review:
+        """Reviews a product, which the caller must have bought and received. Each buyer has one review of a product: another is"""
+        target = CREATE_REVIEW.target(product_id)
+        return cast(Review, await self.call(CREATE_REVIEW, target, body))
 
     async def create_user(self, **body: Unpack[CreateUserRequest]) -> User:
         """Registers an account. The email is unique without regard to case, and to how its domain is written."""
@@ -1339,6 +1560,16 @@ class Operations(ABC):
         """Removes a product from sale."""
         target = DELETE_PRODUCT.target(product_id)
         await self.call(DELETE_PRODUCT, target)
+
+    async def delete_reply(self, review_id: str, reply_id: str, /) -> None:
+        """Takes back what a reply says: its author may, and staff. Replies to it stay where they are."""
+        target = DELETE_REPLY.target(review_id, reply_id)
+        await self.call(DELETE_REPLY, target)
+
+    async def delete_review(self, review_id: str, /) -> None:
+        """Takes a review back. Its author may write another."""
+        target = DELETE_REVIEW.target(review_id)
+        await self.call(DELETE_REVIEW, target)
 
     async def erase_user(self, user_id: str, /, **body: Unpack[EraseUserBody]) -> None:
         """Erases an account: nothing is left that says who it was, and its email may be registered anew. Its owner proves"""
@@ -1370,6 +1601,11 @@ class Operations(ABC):
         target = GET_JWKS.target()
         return cast(GetJwksResponse, await self.call(GET_JWKS, target))
 
+    async def get_notification_preferences(self, user_id: str, /) -> NotificationPreferences:
+        """Reads what a user wants to be told, and by which channels."""
+        target = GET_NOTIFICATION_PREFERENCES.target(user_id)
+        return cast(NotificationPreferences, await self.call(GET_NOTIFICATION_PREFERENCES, target))
+
     async def get_order(self, order_id: str, /) -> Order:
         """Reads an order: its buyer's or, for staff, any."""
         target = GET_ORDER.target(order_id)
@@ -1384,6 +1620,11 @@ class Operations(ABC):
         """Reads a product and publishes `product.viewed`."""
         target = GET_PRODUCT.target(product_id)
         return cast(Product, await self.call(GET_PRODUCT, target))
+
+    async def get_review(self, review_id: str, /) -> Review:
+        """Reads a review. One that is not published is there for its author and for staff alone."""
+        target = GET_REVIEW.target(review_id)
+        return cast(Review, await self.call(GET_REVIEW, target))
 
     async def get_shipment_label(self, order_id: str, /) -> bytes:
         """Reads the label of an order's parcel from its carrier, as a PDF to be printed. One that no carrier has booked has"""
@@ -1420,6 +1661,11 @@ class Operations(ABC):
         target = LIST_INVENTORY.target(low_stock=low_stock, page_size=page_size, page_token=page_token)
         return cast(ListInventoryResponse, await self.call(LIST_INVENTORY, target))
 
+    async def list_notifications(self, user_id: str, /, *, page_size: int | None = None, page_token: str | None = None) -> ListNotificationsResponse:
+        """Lists what a user was told, the newest first."""
+        target = LIST_NOTIFICATIONS.target(user_id, page_size=page_size, page_token=page_token)
+        return cast(ListNotificationsResponse, await self.call(LIST_NOTIFICATIONS, target))
+
     async def list_order_returns(self, order_id: str, /, *, page_size: int | None = None, page_token: str | None = None) -> ListOrderReturnsResponse:
         """Lists what of an order came back or is to come back, oldest first."""
         target = LIST_ORDER_RETURNS.target(order_id, page_size=page_size, page_token=page_token)
@@ -1430,6 +1676,11 @@ class Operations(ABC):
         target = LIST_ORDERS.target(status=status, page_size=page_size, page_token=page_token)
         return cast(ListOrdersResponse, await self.call(LIST_ORDERS, target))
 
+    async def list_product_reviews(self, product_id: str, /, *, sort: Literal['most_helpful', 'newest', 'rating'] | None = None, page_size: int | None = None, page_token: str | None = None) -> ListProductReviewsResponse:
+        """Lists a product's published reviews."""
+        target = LIST_PRODUCT_REVIEWS.target(product_id, sort=sort, page_size=page_size, page_token=page_token)
+        return cast(ListProductReviewsResponse, await self.call(LIST_PRODUCT_REVIEWS, target))
+
     async def list_products(self, *, category: str | None = None, subcategory: str | None = None, brand: str | None = None, tag: str | None = None, min_price: str | None = None, max_price: str | None = None, page_size: int | None = None, page_token: str | None = None) -> ListProductsResponse:
         """Lists products, newest first, narrowed by what the request sets."""
         target = LIST_PRODUCTS.target(category=category, subcategory=subcategory, brand=brand, tag=tag, min_price=min_price, max_price=max_price, page_size=page_size, page_token=page_token)
@@ -1439,6 +1690,11 @@ class Operations(ABC):
         """Lists the returns of all orders, newest first."""
         target = LIST_RETURNS.target(status=status, page_size=page_size, page_token=page_token)
         return cast(ListReturnsResponse, await self.call(LIST_RETURNS, target))
+
+    async def list_reviews(self, *, status: Literal['pending', 'published', 'rejected'] | None = None, page_size: int | None = None, page_token: str | None = None) -> ListReviewsResponse:
+        """Lists the reviews of all products that have a status, those that wait longest first."""
+        target = LIST_REVIEWS.target(status=status, page_size=page_size, page_token=page_token)
+        return cast(ListReviewsResponse, await self.call(LIST_REVIEWS, target))
 
     async def list_sessions(self, user_id: str, /, *, page_size: int | None = None, page_token: str | None = None) -> ListSessionsResponse:
         """Lists where one is signed in, the newest first."""
@@ -1469,6 +1725,11 @@ class Operations(ABC):
         """Revokes the family of a refresh token. Succeeds for an unknown one too."""
         target = LOGOUT.target()
         await self.call(LOGOUT, target, body)
+
+    async def moderate_review(self, review_id: str, /, **body: Unpack[ModerateReviewBody]) -> Review:
+        """Publishes a review or rejects it; a rejected one is not shown and does not count."""
+        target = MODERATE_REVIEW.target(review_id)
+        return cast(Review, await self.call(MODERATE_REVIEW, target, body))
 
     async def place_order(self, **body: Unpack[PlaceOrderRequest]) -> Order:
         """Orders what is in the caller's cart, and claims it: a second order of the same things is refused (CART_EMPTY,"""
@@ -1540,12 +1801,27 @@ class Operations(ABC):
         target = UPDATE_CART_ITEM.target(user_id, item_id)
         return cast(Cart, await self.call(UPDATE_CART_ITEM, target, body))
 
+    async def update_notification_preferences(self, user_id: str, /, **body: Unpack[NotificationPreferences]) -> NotificationPreferences:
+        """Replaces what a user wants to be told, and by which channels. What concerns the account itself, such as a link to"""
+        target = UPDATE_NOTIFICATION_PREFERENCES.target(user_id)
+        return cast(NotificationPreferences, await self.call(UPDATE_NOTIFICATION_PREFERENCES, target, body))
+
     async def update_product(self, product_id: str, /, **body: Unpack[Product]) -> Product:
         """Replaces a product. The etag must be that of the version that the caller read."""
         target = UPDATE_PRODUCT.target(product_id)
         return cast(Product, await self.call(UPDATE_PRODUCT, target, body))
 
+    async def update_review(self, review_id: str, /, **body: Unpack[Review]) -> Review:
+        """Replaces what a review says. The etag must be that of the version that its author read."""
+        target = UPDATE_REVIEW.target(review_id)
+        return cast(Review, await self.call(UPDATE_REVIEW, target, body))
+
     async def update_user(self, user_id: str, /, *, update_mask: str | None = None, **body: Unpack[UserPatch]) -> User:
         """Changes the fields of an account that the body carries. Another email needs the caller's password, and takes"""
         target = UPDATE_USER.target(user_id, update_mask=update_mask)
         return cast(User, await self.call(UPDATE_USER, target, body))
+
+    async def vote_review(self, review_id: str, /, **body: Unpack[VoteReviewBody]) -> Review:
+        """Says that a review is helpful, or takes that back. It counts once for each user, and not for the author."""
+        target = VOTE_REVIEW.target(review_id)
+        return cast(Review, await self.call(VOTE_REVIEW, target, body))

@@ -263,13 +263,32 @@ class App(Generic[S]):
         `open_tx` puts the repositories on a connection and its outbox. Unless it is `required`, this process
         is ready without it. Raises Unavailable, MigrationError, and StartError if it keeps another currency.
         """
-        from stoa_chassis.migrations import service_migrations
-        from stoa_chassis.postgres import Database
         from stoa_chassis.postgres_relay import OutboxRelay
         from stoa_chassis.postgres_uow import postgres_unit_of_work
 
         settings = self.settings
-        database = await self.enter(
+        database = await self._database()
+        await self._keep(currency.keep_in_postgres(database, settings.currency))
+        uow = postgres_unit_of_work(database, await self.events(), open_tx, self.clock)
+        self.background("outbox relay", OutboxRelay(database, await self.producer()).run)
+        if required:
+            self.ready("database", database.check)
+        return Postgres(database, uow)
+
+    async def postgres_read_model(self: App[P]) -> Database:
+        """Open a database that reads are answered from, its schema up to date.
+
+        What it has is a copy of what another store keeps: no unit of work publishes events from it, and this
+        process is ready without it. Raises Unavailable, MigrationError.
+        """
+        return await self._database()
+
+    async def _database(self: App[P]) -> Database:
+        from stoa_chassis.migrations import service_migrations
+        from stoa_chassis.postgres import Database
+
+        settings = self.settings
+        return await self.enter(
             Database.connect(
                 settings.database_url,
                 service_migrations(self.name),
@@ -277,12 +296,6 @@ class App(Generic[S]):
                 settings.connect_timeout_seconds,
             )
         )
-        await self._keep(currency.keep_in_postgres(database, settings.currency))
-        uow = postgres_unit_of_work(database, await self.events(), open_tx, self.clock)
-        self.background("outbox relay", OutboxRelay(database, await self.producer()).run)
-        if required:
-            self.ready("database", database.check)
-        return Postgres(database, uow)
 
     async def mongo(
         self: App[M],

@@ -40,6 +40,7 @@ _LEASE = "_relay"
 _LEASE_TIME = timedelta(seconds=30)
 _AT_ONCE = 16
 _PAUSE_SECONDS = 1.0
+_SHARE_OF_SWEEPS = 0.05  # of the time, at most
 _SELECTION_SECONDS = 3.0  # how long a call waits for a server before it counts as down
 
 
@@ -73,7 +74,8 @@ class MongoOutbox:
 
     A relay leases a document while it publishes its events, so that the relays of several processes don't
     overtake each other. It looks at a document as soon as this process has written to it (`wake`), and every
-    `sweep_seconds` at all, for what another process left behind.
+    `sweep_seconds` at all, for what another process left behind; less often where looking takes long, as it
+    does on a server that has no index of the documents with events.
     """
 
     def __init__(
@@ -118,8 +120,11 @@ class MongoOutbox:
             await self._collection.create_index(f"{PENDING}.event_id", sparse=True)
         while True:
             try:
-                await self._relay_all(await self._left_behind())
-                sweep_at = time.monotonic() + self._sweep_seconds
+                began = time.monotonic()
+                left_behind = await self._left_behind()
+                looked = time.monotonic() - began
+                await self._relay_all(left_behind)
+                sweep_at = time.monotonic() + max(self._sweep_seconds, looked / _SHARE_OF_SWEEPS)
                 while await self._woken_before(sweep_at):
                     due, self._due = self._due, {}
                     await self._relay_all(list(due))

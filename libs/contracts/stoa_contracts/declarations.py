@@ -6,6 +6,7 @@ which programs find them; this module reads and checks the files. Their form:
 
     port = 104                # offset from the instance's port base (gRPC); its metrics are a hundred further
     store = "postgres"        # postgres | mongo | redis | opensearch; none for a service without data
+    read_model = "postgres"   # the same; only where reads are answered from another store than the data is in
     publishes = []            # topics; a topic has one publisher
     consumes = []             # topics, as the consumer group of the service's name, with a dead-letter topic
     follows = []              # topics that each process reads for itself, without a group
@@ -33,7 +34,7 @@ _PORTS = range(100, 200)
 _METRICS = 100  # further than the port
 _LISTS = ("publishes", "consumes", "follows", "secrets", "companies")
 _TABLES = {"scale": {"min", "max"}, "resources": {"memory_mb"}}
-_KEYS = {"port", "store", *_LISTS, *_TABLES}
+_KEYS = {"port", "store", "read_model", *_LISTS, *_TABLES}
 
 
 class InvalidDeclaration(ValueError):
@@ -77,6 +78,9 @@ class Service:
     store: Store | None
     """What keeps its data, if it keeps any."""
 
+    read_model: Store | None = None
+    """What its processes answer reads from, if that is another store: it can be made anew from the first."""
+
     publishes: tuple[str, ...]
     """The topics that are its own."""
 
@@ -102,6 +106,11 @@ class Service:
     def package(self) -> str:
         """The Python package: `python -m <package>` is the service."""
         return f"stoa_{self.name}"
+
+    @property
+    def stores(self) -> tuple[Store, ...]:
+        """All that keep something of it."""
+        return tuple(store for store in (self.store, self.read_model) if store is not None)
 
     @property
     def metrics_port(self) -> int:
@@ -171,7 +180,8 @@ class _Declaration:
         return Service(
             name=name,
             port=self._number("port", _PORTS),
-            store=self._store(),
+            store=self._store("store"),
+            read_model=self._read_model(),
             publishes=self._topics_of("publishes"),
             consumes=self._topics_of("consumes"),
             follows=self._topics_of("follows"),
@@ -193,14 +203,20 @@ class _Declaration:
             raise self._wrong(key, f"must be a number from {allowed[0]} to {allowed[-1]}")
         return value
 
-    def _store(self) -> Store | None:
-        value = self._values.get("store")
+    def _store(self, key: str) -> Store | None:
+        value = self._values.get(key)
         if value is None:
             return None
         try:
             return Store(value)
         except ValueError:
-            raise self._wrong("store", f"must be one of {', '.join(Store)}") from None
+            raise self._wrong(key, f"must be one of {', '.join(Store)}") from None
+
+    def _read_model(self) -> Store | None:
+        read_model = self._store("read_model")
+        if read_model is not None and read_model is self._store("store"):
+            raise self._wrong("read_model", f"is {read_model}, which is the store itself")
+        return read_model
 
     def _texts(self, key: str, form: re.Pattern[str]) -> tuple[str, ...]:
         values = self._values.get(key, [])

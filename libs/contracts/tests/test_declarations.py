@@ -58,6 +58,18 @@ def test_what_follows_from_a_declaration(checkout: Path) -> None:
     assert (order.package, order.metrics_port, order.dead_letters) == ("stoa_order", 204, "order.dlq")
 
 
+def test_reads_may_be_answered_from_another_store_than_the_data_is_in(checkout: Path) -> None:
+    (order,) = read_all(checkout)
+    assert order.stores == (Store.POSTGRES,)
+    declare(checkout, "order", ORDER.replace('"postgres"', '"mongo"\nread_model = "postgres"'))
+    (order,) = read_all(checkout)
+    assert (order.store, order.read_model) == (Store.MONGO, Store.POSTGRES)
+    assert order.stores == (Store.MONGO, Store.POSTGRES)
+    declare(checkout, "order", ORDER.replace('store = "postgres"', ""))
+    (order,) = read_all(checkout)
+    assert order.stores == ()
+
+
 def test_who_consumes_nothing_has_no_dead_letters(checkout: Path) -> None:
     declare(checkout, "order", ORDER.replace("consumes", "follows"))
     (order,) = read_all(checkout)
@@ -76,6 +88,8 @@ def test_services_come_in_the_order_of_their_ports(checkout: Path) -> None:
         ("port = 104", "", "port must be"),
         ("port = 104", 'port = "104"', "port must be"),
         ('"postgres"', '"oracle"', "store must be one of postgres, mongo, redis, opensearch"),
+        ("secrets", 'read_model = "oracle"\nsecrets', "read_model must be one of postgres, mongo, redis"),
+        ("secrets", 'read_model = "postgres"\nsecrets', "read_model is postgres, which is the store itself"),
         ('["order.placed"]', '["order.planned"]', "publishes has 'order.planned', but there is no events/"),
         ('["order.placed"]', '"order.placed"', "publishes must be a list of texts"),
         ('["payment.failed"]', '["payment.failed", "payment.failed"]', "consumes has 'payment.failed' twice"),

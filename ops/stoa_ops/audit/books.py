@@ -13,7 +13,9 @@ from typing import Any, TypeVar
 import httpx
 
 from stoa_cart import audit as cart
+from stoa_catalog import audit as catalog
 from stoa_inventory import audit as inventory
+from stoa_notification import audit as notification
 from stoa_ops import outboxes, stores
 from stoa_ops.audit.event_log import EventBooks, EventLog
 from stoa_ops.dead_letters import Fate
@@ -21,6 +23,7 @@ from stoa_ops.services import ServiceAudit, audits
 from stoa_ops.settings import OperatorSettings
 from stoa_order import audit as order
 from stoa_payment import audit as payment
+from stoa_review import audit as review
 
 T = TypeVar("T")
 
@@ -39,6 +42,14 @@ class Charge:
 
 
 @dataclass(frozen=True, slots=True)
+class Mail:
+    """A mail as the mail server has it; `deliveries` is how often it came."""
+
+    message_id: str
+    deliveries: int
+
+
+@dataclass(frozen=True, slots=True)
 class Backlog:
     """Events that a service has recorded and not published."""
 
@@ -51,11 +62,13 @@ class ShopBooks:
     """Everything that was read. The stores were read at about the same time, not at one moment.
 
     `services` has what each service's `audit.read` returned, by its name, and `charges` the gateway's ledger.
+    `mails` is what the mail server got, None if it does not show that.
     `backlogs` are by service, `dead_letters` the open ones by topic.
     """
 
     services: Mapping[str, Any] = field(default_factory=dict)
     charges: Sequence[Charge] = ()
+    mails: Sequence[Mail] | None = None
     backlogs: Mapping[str, Backlog] = field(default_factory=dict)
     dead_letters: Mapping[str, int] = field(default_factory=dict)
     events: EventBooks = field(default_factory=EventBooks)
@@ -80,6 +93,21 @@ class ShopBooks:
         """The inventory service's."""
         return self._of("inventory", inventory.Books({}, {}, []))
 
+    @property
+    def catalog(self) -> catalog.Books:
+        """The catalog service's."""
+        return self._of("catalog", catalog.Books())
+
+    @property
+    def review(self) -> review.Books:
+        """The review service's."""
+        return self._of("review", review.Books())
+
+    @property
+    def notification(self) -> notification.Books:
+        """The notification service's."""
+        return self._of("notification", notification.Books([], self.events.began))
+
     def _of(self, service: str, nothing: T) -> T:
         found: T = self.services.get(service, nothing)
         return found
@@ -88,13 +116,17 @@ class ShopBooks:
 async def read(settings: OperatorSettings, log: EventLog) -> ShopBooks:
     """Read the books of a shop; raises OSError or an error of a client if a store is down."""
     reading = [audit for audit in audits() if audit.read is not None]
-    charges, waiting, *of_services = await asyncio.gather(
-        _ledger(settings), outboxes.states(settings), *(_own(settings, audit) for audit in reading)
+    charges, mails, waiting, *of_services = await asyncio.gather(
+        _ledger(settings),
+        _mails(settings),
+        outboxes.states(settings),
+        *(_own(settings, audit) for audit in reading),
     )
     events = await log.read()
     return ShopBooks(
         services={audit.service.name: books for audit, books in zip(reading, of_services, strict=True)},
         charges=charges,
+        mails=mails,
         backlogs={outbox.service: Backlog(outbox.events, outbox.oldest) for outbox in waiting},
         dead_letters=Counter(letter.topic for letter in log.letters if letter.fate is Fate.OPEN),
         events=events,
@@ -142,3 +174,22 @@ async def _entries(settings: OperatorSettings) -> AsyncIterator[dict[str, Any]]:
                 after = entry["id"]
                 yield entry
             more = page["has_more"]
+
+
+async def _mails(settings: OperatorSettings) -> Sequence[Mail] | None:
+    if not settings.mail_server_url:
+        return None
+    mails: list[Mail] = []
+    async with httpx.AsyncClient(
+        base_url=settings.mail_server_url, timeout=30, trust_env=False
+    ) as mail_server:
+        after, more = 0, True
+        while more:
+            query: dict[str, str | int] = {"order": "asc", "after": after, "limit": _PAGE}
+            answer = await mail_server.get("/api/mails", params=query)
+            page = answer.raise_for_status().json()
+            for mail in page["mails"]:
+                after = mail["id"]
+                mails.append(Mail(mail["message_id"], mail["deliveries"]))
+            more = page["has_more"]
+    return mails

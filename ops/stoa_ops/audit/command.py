@@ -86,6 +86,12 @@ def _summary(books: ShopBooks) -> Table:
         f"{sum((c.amount for c in taken), Decimal(0))} taken in {len(taken)} charges, "
         f"{sum((c.refunded for c in taken), Decimal(0))} given back",
     )
+    if books.mails is not None:
+        again = sum(mail.deliveries > 1 for mail in books.mails)
+        came = f"{len(books.mails)} came" + (f", {again} of them again as the same" if again else "")
+        by_status = Counter(each.status for each in books.notification.notifications)
+        told = ", ".join(f"{count} {status}" for status, count in sorted(by_status.items()))
+        table.add_row("mails", f"{came}; notifications: {told or 'none'}")
     counts = books.inventory.counts
     table.add_row(
         "stock",

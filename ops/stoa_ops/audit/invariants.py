@@ -12,8 +12,10 @@ from decimal import Decimal
 from uuid import UUID
 
 from stoa_chassis.audit import Finding
+from stoa_notification import audit as notification
 from stoa_ops.audit import event_rules
 from stoa_ops.audit.books import Charge, ShopBooks
+from stoa_ops.audit.event_log import LOOK_BACK
 from stoa_ops.services import audits
 from stoa_payment.audit import Payment
 
@@ -36,6 +38,9 @@ def findings(books: ShopBooks) -> Iterator[Finding]:
     yield from _promises_match_orders(books)
     yield from _returns_are_refunded_and_restocked(books)
     yield from _claims_end_with_their_orders(books)
+    yield from _ratings_follow_reviews(books)
+    yield from _events_are_told_of(books)
+    yield from _mails_are_of_notifications(books)
     yield from _events_are_published(books)
     yield from _nothing_is_parked(books)
     yield from event_rules.findings(books.events)
@@ -171,6 +176,59 @@ def _claims_end_with_their_orders(books: ShopBooks) -> Iterator[Finding]:
         else:
             continue
         yield Finding(rule, f"order {claim.order_id}", detail, look.format(claim.order_id))
+
+
+def _ratings_follow_reviews(books: ShopBooks) -> Iterator[Finding]:
+    """The catalogue shows the rating that the reviews of a product make."""
+    rule = "the catalogue shows the rating that reviews make"
+    look = "GET /api/v1/products/{product_id}, and stoa dlq list"
+    made = {product_id: (each.count, each.total) for product_id, each in books.review.ratings.items()}
+    shown = {product_id: (each.count, each.total) for product_id, each in books.catalog.ratings.items()}
+    for product_id in made.keys() | shown.keys():
+        right, there = made.get(product_id, (0, 0)), shown.get(product_id, (0, 0))
+        if right != there:
+            detail = f"how many and their sum: {right} by its reviews, {there} in the catalogue"
+            yield Finding(rule, f"product {product_id}", detail, look)
+
+
+def _events_are_told_of(books: ShopBooks) -> Iterator[Finding]:
+    """By mail, once, or it is noted why not; and nothing is told of that did not happen."""
+    if "notification" not in books.services:
+        return
+    rule, look = "users are told what happened", "stoa logs notification; the table notifications"
+    by_mail = {each.cause_id: each for each in books.notification.notifications if each.channel == "email"}
+    for event_id, written in books.events.written.items():
+        if written.published and written.topic in notification.TOLD and event_id not in by_mail:
+            yield Finding(rule, f"{written.topic} {event_id}", "nobody was told of it", look)
+    since = books.events.began - LOOK_BACK
+    for told in books.notification.notifications:
+        if told.created_at > since and told.cause_id not in books.events.written:
+            detail = f"{told.template} by {told.channel} tells of event {told.cause_id}, which there is not"
+            yield Finding(rule, f"notification {told.notification_id}", detail, look)
+
+
+def _mails_are_of_notifications(books: ShopBooks) -> Iterator[Finding]:
+    """What was sent has arrived, and what has arrived was sent.
+
+    A mail may have come again, as the same, if the notification service died before it noted the first time.
+    """
+    if books.mails is None:
+        return
+    rule, look = "what was mailed has arrived, and nothing else", "stoa mail list; the table notifications"
+    mailed = {
+        str(each.notification_id): each
+        for each in books.notification.notifications
+        if each.channel == "email"
+    }
+    arrived = {mail.message_id.strip("<>").partition("@")[0] for mail in books.mails}
+    for notification_id, told in mailed.items():
+        if told.provider == "smtp" and notification_id not in arrived:
+            yield Finding(rule, f"notification {notification_id}", "sent, but it did not arrive", look)
+    for notification_id in arrived:
+        if notification_id not in mailed or mailed[notification_id].status != "sent":
+            status = mailed[notification_id].status if notification_id in mailed else "unknown"
+            detail = f"it arrived, but its notification is {status}"
+            yield Finding(rule, f"mail {notification_id}", detail, look)
 
 
 def _events_are_published(books: ShopBooks) -> Iterator[Finding]:

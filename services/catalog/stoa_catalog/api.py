@@ -1,21 +1,22 @@
 """The gRPC servicer: messages to use cases and back.
 
-What readers get of a product is serialised once per version (`present`), and answers are put together from
+What readers get of a product is serialised once per revision (`present`), and answers are put together from
 that (`Preserialized`).
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.empty_pb2 import Empty
 
 from stoa.catalog.v1 import catalog_pb2, catalog_pb2_grpc
 from stoa_catalog.model import Details, Filters, Product, Variant, VariantDraft
-from stoa_catalog.projector import Projector
-from stoa_catalog.read_model import Listing
+from stoa_catalog.read_model import Entry
 from stoa_catalog.service import Assortment, Browsing
 from stoa_chassis.auth import current_principal
 from stoa_chassis.errors import InvalidArgument
@@ -29,6 +30,18 @@ def present(product: Product) -> bytes:
     have in the answers with several, too.
     """
     return catalog_pb2.GetProductResponse(product=_message(product)).SerializeToString(deterministic=True)
+
+
+def form_of(*messages: Descriptor) -> str:
+    """Return the name of the form of messages: another one has other fields, or something else in one."""
+    fields = [f"{field.full_name}={field.number}:{field.type}" for each in messages for field in each.fields]
+    return f"{_PRESENTED}-{hashlib.sha256(' '.join(fields).encode()).hexdigest()[:16]}"
+
+
+# To be raised when `present` fills the fields that there are with something else than before.
+_PRESENTED = 1
+FORM = form_of(catalog_pb2.Product.DESCRIPTOR, catalog_pb2.Variant.DESCRIPTOR, catalog_pb2.Rating.DESCRIPTOR)
+"""What views look like now: those that were made in another form are made anew after an upgrade."""
 
 
 class Preserialized:
@@ -51,28 +64,19 @@ class Preserialized:
 class CatalogServicer(catalog_pb2_grpc.CatalogServiceServicer):
     """stoa.catalog.v1.CatalogService."""
 
-    def __init__(
-        self,
-        browsing: Browsing[bytes],
-        assortment: Assortment[bytes],
-        projector: Projector[bytes],
-        workers: int,
-    ) -> None:
-        """Serve in one of `workers` processes that share an address."""
+    def __init__(self, browsing: Browsing[bytes], assortment: Assortment[bytes]) -> None:
         self._browsing = browsing
         self._assortment = assortment
-        self._projector = projector
-        self._workers = workers
 
     async def ListProducts(self, request: catalog_pb2.ListProductsRequest, context: object) -> Any:
         """List products, newest first."""
         filters = _filters(request)
 
-        async def read(after: Mapping[str, Any], limit: int) -> Sequence[Listing[bytes]]:
-            return self._browsing.page(filters, UUID(after["before"]) if after else None, limit)
+        async def read(after: Mapping[str, Any], limit: int) -> Sequence[Entry[bytes]]:
+            return await self._browsing.page(filters, UUID(after["before"]) if after else None, limit)
 
-        found = await page(request, asdict(filters), read, lambda listing: {"before": listing.product_id})
-        parts = [listing.view for listing in found.items]
+        found = await page(request, asdict(filters), read, lambda entry: {"before": entry.product_id})
+        parts = [entry.view for entry in found.items]
         if found.next_page_token:
             last = catalog_pb2.ListProductsResponse(next_page_token=found.next_page_token)
             parts.append(last.SerializeToString())
@@ -115,7 +119,7 @@ class CatalogServicer(catalog_pb2_grpc.CatalogServiceServicer):
                     product_count=category.product_count,
                     subcategories=category.subcategories,
                 )
-                for category in self._browsing.categories()
+                for category in await self._browsing.categories()
             )
         )
 
@@ -142,18 +146,6 @@ class CatalogServicer(catalog_pb2_grpc.CatalogServiceServicer):
         """Take a product off sale."""
         await self._assortment.delete(UUID(request.product_id))
         return Empty()
-
-    async def RebuildReadModel(
-        self, request: catalog_pb2.RebuildReadModelRequest, context: object
-    ) -> catalog_pb2.RebuildReadModelResponse:
-        """Rebuild what this process answers from."""
-        rebuilt = await self._projector.rebuild(UUID(request.run_id))
-        return catalog_pb2.RebuildReadModelResponse(
-            instance=self._projector.instance,
-            workers=self._workers,
-            replayed=rebuilt.replayed,
-            differed=map(str, rebuilt.differed),
-        )
 
 
 def _viewer() -> UUID | None:

@@ -19,9 +19,13 @@ from stoa_contracts.money import Money
 from stoa_events import (
     ProductCreated,
     ProductDeleted,
+    ProductRated,
     ProductUpdated,
     ProductVariant,
 )
+
+# The bits of a revision that count what changes of a product without a new version of it.
+REVISION_BITS = 32
 
 # What all texts of a product may take, in bytes: its events carry them, and a broker takes a megabyte.
 MAX_TEXT = 500_000
@@ -126,10 +130,14 @@ def check_currency(variants: Sequence[VariantDraft], currency: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Rating:
-    """What buyers think: the mean of all ratings (1 to 5; 0 without any) and how many there are."""
+    """What buyers think: the mean of all ratings (1 to 5; 0 without any) and how many there are.
+
+    `version` grows with every change of it.
+    """
 
     average: float = 0.0
     count: int = 0
+    version: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +161,9 @@ class Product:
     updated_at: datetime
     rating: Rating = Rating()
     deleted_at: datetime | None = None
-    events: list[ProductCreated | ProductUpdated | ProductDeleted] = field(default_factory=list)
+    events: list[ProductCreated | ProductUpdated | ProductDeleted | ProductRated] = field(
+        default_factory=list
+    )
 
     @classmethod
     def create(cls, details: Details, drafts: Sequence[VariantDraft], now: datetime) -> Self:
@@ -170,11 +180,9 @@ class Product:
         return str(self.version)
 
     @property
-    def withdrawn(self) -> Sequence[Withdrawn]:
-        """Its variants, if it was taken off sale."""
-        if self.deleted_at is None:
-            return ()
-        return [Withdrawn(self.product_id, self.details.name, each.variant_id) for each in self.variants]
+    def revision(self) -> int:
+        """A number that grows with whatever changes: of two revisions the higher is the later."""
+        return (self.version << REVISION_BITS) + self.rating.version
 
     def update(self, details: Details, drafts: Sequence[VariantDraft], etag: str, now: datetime) -> None:
         """Become what is asked. A variant keeps its id when its draft has it, or has none and the same SKU.
@@ -211,6 +219,21 @@ class Product:
                 product_id=self.product_id,
                 version=self.version,
                 variant_ids=tuple(variant.variant_id for variant in self.variants),
+            )
+        )
+
+    def rate(self, total: int, count: int, version: int) -> None:
+        """Take over what buyers think: the sum of their ratings, and how many, as of a version.
+
+        Nothing happens if something as late is known. It makes no new version of the product: staff does not
+        have to read it again.
+        """
+        if version <= self.rating.version:
+            return
+        self.rating = Rating(total / count if count else 0.0, count, version)
+        self.events.append(
+            ProductRated(
+                product_id=self.product_id, average=self.rating.average, count=count, version=version
             )
         )
 

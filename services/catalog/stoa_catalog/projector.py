@@ -1,139 +1,272 @@
-"""The projection of products from the document store into the read model of a process.
+"""The projection of products from the document store into the read model.
 
-There are four occasions: this process changed a product, another one did and published an event, a reader
-asks for one that the model does not have, and the comparison of all versions that is made now and then. Each
-ends in the same step: the product as the document store has it is put into the model, by its version. So it
-does not matter in which order or how often events come, and a model that missed some catches up. Events only
-say which product to read again (see ADR 9).
+Whoever writes a product projects it at once, so that every process shows it. If it could not, because the
+read model was down or the process died in between, the event of the change does: the service consumes its own
+events. They only say which product to read again: the product as the document store has it is put into the
+model, by its revision. So it does not matter in which order or how often events come. Whatever else may be
+wrong is found by comparing: a page of the model now and then (`reconcile`), all of it when an operator asks
+(`rebuild`), before the first start and after an upgrade that makes other views (`prepare`). See ADR 28.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 from uuid import UUID
 
+from stoa_catalog.hot_set import HotSet
 from stoa_catalog.model import Product
-from stoa_catalog.ports import ProductReader
-from stoa_catalog.read_model import Listing, ReadModel
+from stoa_catalog.ports import ProductReader, ReadModel
+from stoa_catalog.read_model import Listing
 from stoa_chassis.avro import Event
-from stoa_chassis.ids import new_id
+from stoa_chassis.errors import Unavailable
 from stoa_chassis.telemetry import get_logger
-from stoa_events import ProductCreated, ProductDeleted, ProductUpdated
+from stoa_events import ProductCreated, ProductDeleted, ProductRated, ProductUpdated
 
 V = TypeVar("V")
 
 _log = get_logger(__name__)
-_AT_ONCE = 100
-_EVENT_SECONDS = 1.0  # at most, from a write until its event is here; usually some milliseconds
+_PAGE = 500  # products that are compared at once
+_SUSPECTS = 10_000  # are looked at again together, since each look waits so long
+_TOLD = 1_000  # products by their ids, of those that differed
 
 
-@dataclass(frozen=True, slots=True)
-class Rebuilt:
-    """How many products a rebuilt read model has, and in which products the one before differed."""
+@dataclass(slots=True)
+class Compared:
+    """How many products on sale a comparison has seen, and in which the read model differed.
 
-    replayed: int
-    differed: Sequence[UUID]
+    Of very many that differed some are named.
+    """
+
+    replayed: int = 0
+    differed: list[UUID] = field(default_factory=list)
+    mended: int = 0
+
+    def found(self, wrong: Iterable[UUID]) -> None:
+        """Count products that were wrong, and name them while there are not too many."""
+        for product_id in wrong:
+            self.mended += 1
+            if len(self.differed) < _TOLD:
+                self.differed.append(product_id)
 
 
 class Projector(Generic[V]):
-    """Keeps the read model of this process current.
+    """Keeps the read model current, and what this process holds of it.
 
-    `present` makes what readers get of a product; `instance` names this process.
+    `present` makes what readers get of a product, in the form that `form` names. From a write of a document
+    until the read model has it, `write_seconds` may go by; usually it is milliseconds.
     """
 
-    def __init__(self, reader: ProductReader, present: Callable[[Product], V]) -> None:
-        self.model = ReadModel[V]()
-        self.instance = str(new_id())
+    def __init__(
+        self,
+        reader: ProductReader,
+        read_model: ReadModel[V],
+        hot: HotSet[V],
+        present: Callable[[Product], V],
+        form: str,
+        write_seconds: float = 1.0,
+    ) -> None:
         self._reader = reader
+        self._read_model = read_model
+        self._hot = hot
         self._present = present
-        self._kept = [self.model]  # while it is rebuilt, the new one too
-        self._rebuilding = asyncio.Lock()
-        self._last_run: tuple[UUID, Rebuilt] | None = None
+        self._form = form
+        self._write_seconds = write_seconds
 
-    def apply(self, product: Product) -> None:
-        """Put a product as it is in the store into the model, or take it out if it is no longer on sale."""
-        if product.deleted_at is not None:
-            for model in self._kept:
-                model.take_off(product.product_id, product.version)
-            return
-        listing = self._listing(product)
-        for model in self._kept:
-            model.put(listing)
+    def listing(self, product: Product) -> Listing[V]:
+        """Make what the read model has of a product."""
+        return Listing.of(product, self._present(product))
 
-    async def load(self) -> None:
-        """Fill the model with everything that is on sale."""
-        await self._load(self.model)
-        _log.info("read model loaded", products=len(self.model))
+    async def project(self, product: Product) -> None:
+        """Show a product, as this process has just written it, through every process.
+
+        If the read model can't be reached, this process shows it, and the others when its event was consumed.
+        """
+        listing = self.listing(product)
+        try:
+            await self._read_model.put([listing])
+        except Unavailable as error:
+            _log.warning(
+                "a change can't be projected yet", product_id=str(product.product_id), error=str(error)
+            )
+            self._hot.show(listing.entry)
+        else:
+            self._hot.changed(product.product_id)
 
     async def on_product_changed(
         self, event: Event[ProductCreated] | Event[ProductUpdated] | Event[ProductDeleted]
     ) -> None:
-        """Show a product as the store has it now, unless the model has the event's version or a later one."""
-        product = event.payload
-        if self.model.version(product.product_id) < product.version:
-            await self.fetch([product.product_id])
+        """Project a product as the store has it now, unless the model is as late as the event or later."""
+        product_id, version = event.payload.product_id, event.payload.version
+        known = await self._read_model.get([product_id])
+        if not known or known[0].version < version:
+            await self.fetch([product_id])
 
-    async def fetch(self, product_ids: Iterable[UUID]) -> None:
-        """Read products from the store, and put them into the model."""
-        missing = list(product_ids)
-        for start in range(0, len(missing), _AT_ONCE):
-            asked = missing[start : start + _AT_ONCE]
-            found = await self._reader.batch(asked)
-            for product in found:
-                self.apply(product)
-            # A document is never deleted; one that is not there was taken away by hand.
-            for product_id in set(asked) - {product.product_id for product in found}:
-                for model in self._kept:
-                    model.forget(product_id)
+    async def on_product_rated(self, event: Event[ProductRated]) -> None:
+        """Project a product as the store has it now, with its rating."""
+        await self.fetch([event.payload.product_id])
 
-    async def fetch_variants(self, variant_ids: Iterable[UUID]) -> Sequence[Product]:
-        """Read the products that have these variants, on sale or not, and put them into the model."""
-        found = await self._reader.with_variants(variant_ids)
-        for product in found:
-            self.apply(product)
-        return found
+    async def fetch(self, product_ids: Iterable[UUID]) -> Sequence[Listing[V]]:
+        """Project products as the store has them now, and return them."""
+        listings = [self.listing(product) for product in await self._reader.batch(product_ids)]
+        if listings:
+            await self._read_model.put(listings)
+        return listings
 
-    async def reconcile(self) -> None:
-        """Compare the versions of all products with those in the store, and read again what differs."""
-        known = {listing.product_id: listing.version for listing in self.model}
-        stored = await self._reader.versions()
-        stale = [
-            product_id
-            for product_id in known.keys() | stored.keys()
-            if known.get(product_id) != stored.get(product_id)
-            and self.model.version(product_id) == known.get(product_id, 0)
-        ]
-        if stale:
-            await self.fetch(stale)
-            _log.info("read model caught up with the store", products=len(stale))
+    # ------------------------------------------------------------------------------------------- comparing
 
-    async def rebuild(self, run_id: UUID) -> Rebuilt:
-        """Replace the model by a new one from the store; once for each run, however often it is asked for.
+    async def prepare(self) -> bool:
+        """Fill a read model that was never complete. Return whether its views have the form of now."""
+        if not await self._read_model.form():
+            async with self._read_model.alone():
+                if not await self._read_model.form():  # else another process has done it meanwhile
+                    await self._compare_all(telling=False)
+                    await self._read_model.has_form(self._form)
+        return await self._read_model.form() == self._form
 
-        Readers read the old one meanwhile, and events change both, so that the new one is not behind.
+    async def upgrade(self) -> None:
+        """Make all views anew if they were made in another form, once for all processes."""
+        async with self._read_model.alone():
+            if await self._read_model.form() != self._form:
+                compared = await self._compare_all(telling=False)
+                await self._read_model.has_form(self._form)
+                _log.info("views were made anew", form=self._form, products=compared.mended)
+
+    async def rebuild(self) -> Compared:
+        """Compare all of the read model with the store, mend what differs, and tell what did.
+
+        Readers read on meanwhile, and what is written meanwhile is projected as ever.
         """
-        async with self._rebuilding:
-            if self._last_run is not None and self._last_run[0] == run_id:
-                return self._last_run[1]
-            fresh = ReadModel[V]()
-            self._kept = [self.model, fresh]
-            try:
-                await self._load(fresh)
-                if self.model.differences(fresh):
-                    # Events of some differences may be on their way.
-                    await asyncio.sleep(_EVENT_SECONDS)
-                rebuilt = Rebuilt(len(fresh), self.model.differences(fresh))
-                self.model = fresh
-            finally:
-                self._kept = [self.model]
-            self._last_run = (run_id, rebuilt)
-            _log.info("read model rebuilt", products=rebuilt.replayed, differed=len(rebuilt.differed))
-            return rebuilt
+        async with self._read_model.alone():
+            compared = await self._compare_all(telling=True)
+            await self._read_model.has_form(self._form)
+        _log.info("read model rebuilt", products=compared.replayed, differed=compared.mended)
+        return compared
 
-    async def _load(self, model: ReadModel[V]) -> None:
-        async for product in self._reader.on_sale():
-            model.put(self._listing(product))
+    async def reconcile(self, seconds: float, products: int) -> None:
+        """Compare the next page of so many products, if no process has in the last so many seconds."""
+        turn = await self._read_model.take_turn(seconds)
+        if turn is None:
+            return
+        (after,) = turn
+        page = [product async for product in self._reader.walk(after, products)]
+        upto = page[-1].product_id if len(page) == products else None
+        compared = Compared()
+        async for part in self._compare(page, after, upto):
+            await self._settle(part.differing(), compared)
+        await self._read_model.compared(upto)
+        if compared.mended:
+            _log.warning("the read model differed from the documents", products=compared.mended)
 
-    def _listing(self, product: Product) -> Listing[V]:
-        return Listing.of(product, self._present(product))
+    async def _compare_all(self, *, telling: bool) -> Compared:
+        """Compare everything. Unless it is `telling`, what is newer is put without a second look."""
+        compared = Compared()
+        suspects: dict[UUID, int] = {}
+        after: UUID | None = None
+        async for products in _pages(self._reader.walk()):
+            compared.replayed += sum(product.deleted_at is None for product in products)
+            upto = products[-1].product_id if len(products) == _PAGE else None
+            async for part in self._compare(products, after, upto):
+                differing = part.differing()
+                if not telling and (newer := part.newer()):
+                    await self._read_model.put(newer, part.revisions_of(newer))
+                    compared.found(listing.product_id for listing in newer)
+                    for listing in newer:
+                        del differing[listing.product_id]
+                suspects |= differing
+                if len(suspects) > _SUSPECTS:
+                    await self._settle(suspects, compared)
+                    suspects = {}
+            after = upto
+        await self._settle(suspects, compared)
+        return compared
+
+    async def _compare(
+        self, products: Sequence[Product], after: UUID | None, upto: UUID | None
+    ) -> AsyncIterator["_Part[V]"]:
+        """Yield what the documents and the model have in a range of ids, in parts of bounded size."""
+        wanted = [self.listing(product) for product in products]
+        while True:
+            found = await self._read_model.listings_between(after, upto, 2 * _PAGE)
+            last = list(found)[-1] if len(found) == 2 * _PAGE else upto
+            here = [listing for listing in wanted if last is None or listing.product_id <= last]
+            yield _Part({listing.product_id: listing for listing in here}, found)
+            if last == upto:
+                return
+            after, wanted = last, wanted[len(here) :]
+
+    async def _settle(self, suspects: dict[UUID, int], compared: Compared) -> None:
+        """Look again at what differed, once what was under way then has arrived, and mend what still does."""
+        if not suspects:
+            return
+        await asyncio.sleep(self._write_seconds)
+        ids = sorted(suspects)
+        for start in range(0, len(ids), _PAGE):
+            await self._mend(ids[start : start + _PAGE], suspects, compared)
+
+    async def _mend(self, ids: Sequence[UUID], before: dict[UUID, int], compared: Compared) -> None:
+        """Put right what differs of these products.
+
+        `before` are the revisions that the model must have by now. It is read first: what it has then, a
+        document that is read later has as well, or it is wrong.
+        """
+        found = await self._read_model.listings(ids)
+        wanted = {each.product_id: self.listing(each) for each in await self._reader.batch(ids)}
+        wrong = [
+            product_id
+            for product_id in ids
+            if wanted.get(product_id) != found.get(product_id)
+            and not _under_way(found.get(product_id), wanted.get(product_id), before.get(product_id, 0))
+        ]
+        seen = {product_id: found[product_id].revision for product_id in wrong if product_id in found}
+        if there := [wanted[product_id] for product_id in wrong if product_id in wanted]:
+            await self._read_model.put(there, {each: seen[each] for each in seen if each in wanted})
+        if gone := {each: revision for each, revision in seen.items() if each not in wanted}:
+            await self._read_model.drop(gone)
+        compared.found(wrong)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part(Generic[V]):
+    """The products in a range of ids: as they are wanted, by the documents, and as the model was found."""
+
+    wanted: Mapping[UUID, Listing[V]]
+    found: Mapping[UUID, Listing[V]]
+
+    def differing(self) -> dict[UUID, int]:
+        """Return what differs, with the revision of the document, 0 if there is none."""
+        return {
+            product_id: self.wanted[product_id].revision if product_id in self.wanted else 0
+            for product_id in self.wanted.keys() | self.found.keys()
+            if self.wanted.get(product_id) != self.found.get(product_id)
+        }
+
+    def newer(self) -> list[Listing[V]]:
+        """Return what differs and is not older than what was found, which was read later."""
+        return [
+            listing
+            for product_id, listing in self.wanted.items()
+            if (found := self.found.get(product_id)) is None
+            or (found != listing and found.revision <= listing.revision)
+        ]
+
+    def revisions_of(self, listings: Iterable[Listing[V]]) -> dict[UUID, int]:
+        """Return the revisions that were found of these products."""
+        ids = (listing.product_id for listing in listings)
+        return {each: self.found[each].revision for each in ids if each in self.found}
+
+
+async def _pages(products: AsyncIterator[Product]) -> AsyncIterator[list[Product]]:
+    """Yield full pages, and at last what is left, though it be nothing."""
+    page: list[Product] = []
+    async for product in products:
+        page.append(product)
+        if len(page) == _PAGE:
+            yield page
+            page = []
+    yield page
+
+
+def _under_way(found: Listing[V] | None, wanted: Listing[V] | None, before: int) -> bool:
+    """Tell whether the model only lacks what was written after the document had the revision `before`."""
+    return found is not None and wanted is not None and 0 < before <= found.revision < wanted.revision

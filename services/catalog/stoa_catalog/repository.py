@@ -5,7 +5,9 @@ right on MongoDB, on DocumentDB and on the local server, which has no transactio
 that it causes are one write: the events wait in the document (see `stoa_chassis.mongo_uow`).
 """
 
+import contextlib
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from urllib.parse import unquote
@@ -33,36 +35,52 @@ _INDEXES = [
     IndexModel([("variants.sku", ASCENDING)], name="sku", unique=True),
     IndexModel([("variants.variant_id", ASCENDING)], name="variant"),
 ]
-_ON_SALE: Document = {"deleted_at": None}
 _WITHOUT_PENDING = {PENDING: 0}
+_SKU_KEYS = "sku_keys"
+_OLDER_VERSIONS_RUN = timedelta(days=1)  # beside this one, at most
 _BATCH = 200  # documents: what is done with so many should not keep other requests waiting
 # Characters that mean something in the name of a field, and the sign that escapes them.
 _ESCAPES = {ord(char): f"%{ord(char):02X}" for char in "%.$\0"}
 
 
 async def open_products(database: AsyncDatabase[Document]) -> AsyncCollection[Document]:
-    """Return the collection of products, with its indexes; a write counts when a majority has it."""
-    products = database.get_collection("products", write_concern=WriteConcern("majority"))
+    """Return the collection of products, with its indexes."""
+    products = products_of(database)
     await products.create_indexes(_INDEXES)
-    await _bring_up_to_date(products)
+    await bring_up_to_date(database, datetime.now(UTC))
     return products
 
 
-async def _bring_up_to_date(products: AsyncCollection[Document]) -> None:
+def products_of(database: AsyncDatabase[Document]) -> AsyncCollection[Document]:
+    """Return the collection of products; a write counts when a majority has it."""
+    return database.get_collection("products", write_concern=WriteConcern("majority"))
+
+
+async def bring_up_to_date(database: AsyncDatabase[Document], now: datetime) -> None:
     """Give products that an older version has written what this one knows their SKUs by.
 
-    That version may still be running beside, and change some of them again: those are put right at the next
-    start.
+    That version may still be running beside, and change some of them again: those are put right at a later
+    start. When a day has gone by since the first time, this was the last one: it looks at every product.
     """
+    products, notes = products_of(database), database.get_collection("upgrades")
+    note = await notes.find_one({"_id": _SKU_KEYS})
+    if note is not None and note["done"]:
+        return
     parts = ("version", "variants.variant_id", "variants.sku", "sku_keys", "deleted_at")
     found = products.find({}, dict.fromkeys(parts, 1), batch_size=_BATCH)
+    empty = True
     async for document in found:
+        empty = False
         if change := _outdated(document):
             unchanged = {"_id": document["_id"], "version": document["version"]}
             try:
                 await products.update_one(unchanged, {"$set": change})
             except DuplicateKeyError:
                 await products.update_one(unchanged, {"$set": {"sku_keys": await _left(products, document)}})
+    began = now if note is None else note["began"]
+    done = {"began": began, "done": empty or now - began > _OLDER_VERSIONS_RUN}
+    with contextlib.suppress(DuplicateKeyError):  # another process that starts noted the same
+        await notes.update_one({"_id": _SKU_KEYS}, {"$set": done}, upsert=True)
 
 
 def _outdated(document: Document) -> Document:
@@ -100,7 +118,7 @@ class Products:
     def __init__(self, transaction: MongoTransaction) -> None:
         self._transaction = transaction
         self._collection = transaction.collection
-        self._read: dict[UUID, int] = {}  # versions
+        self._read: dict[UUID, tuple[int, int]] = {}  # the versions of products and of their ratings
         self._exempt: frozenset[tuple[UUID, str]] = frozenset()  # variants, by their SKU
 
     async def get(self, product_id: UUID) -> Product:
@@ -109,8 +127,8 @@ class Products:
         if document is None:
             raise ProductNotFound(f"product {product_id} not found")
         self._transaction.check(document)
-        self._read[product_id] = document["version"]
         product = _product(document)
+        self._read[product_id] = (product.version, product.rating.version)
         keys = document.get("sku_keys", ())
         self._exempt = frozenset(
             (each.variant_id, each.sku) for each in product.variants if each.variant_id in keys
@@ -120,16 +138,22 @@ class Products:
     async def add(self, product: Product) -> None:
         """Store a new product, and publish its events. Raises SkuTaken when the unit of work commits."""
         self._transaction.outbox.collect(product)
-        fields = {**self._fields(product), "rating": _rating_fields(product.rating)}
-        self._transaction.insert(product.product_id, fields, lambda: self._taken(product))
+        self._transaction.insert(product.product_id, new_document(product), lambda: self._taken(product))
 
     async def save(self, product: Product) -> None:
         """Store a changed product, and publish its events; nothing is written if nothing changed.
 
-        The rating stays as it is: it changes on its own. Raises SkuTaken when the unit of work commits.
+        Either its rating has changed or the rest: they are written apart from each other, so that neither
+        makes who writes the other begin again. Raises SkuTaken when the unit of work commits.
         """
-        read = self._read[product.product_id]
-        if product.version != read:
+        read, rating_read = self._read[product.product_id]
+        if product.rating.version != rating_read:
+            self._transaction.outbox.collect(product)
+            # A product that an older version has written has no version of its rating.
+            found = {"rating.version": rating_read or {"$in": [0, None]}}
+            rated = {"rating": _rating_fields(product.rating)}
+            self._transaction.update(product.product_id, found, rated, lambda: self._taken(product))
+        elif product.version != read:
             self._transaction.outbox.collect(product)
             self._transaction.update(
                 product.product_id, {"version": read}, self._fields(product), lambda: self._taken(product)
@@ -137,13 +161,15 @@ class Products:
 
     def _fields(self, product: Product) -> Document:
         """Return what a change may change."""
-        return _fields(product) | {"sku_keys": [self._key(product, variant) for variant in product.variants]}
+        return _fields(product) | {"sku_keys": [self._key(product, each) for each in product.variants]}
 
     def _key(self, product: Product, variant: Variant) -> str | UUID:
         """Return what no other product may have because of a variant: its id, if it claims no SKU."""
-        if product.deleted_at is not None or (variant.variant_id, variant.sku) in self._exempt:
-            return variant.variant_id
-        return sku_key(variant.sku)
+        return (
+            variant.variant_id
+            if (variant.variant_id, variant.sku) in self._exempt
+            else _key(product, variant)
+        )
 
     async def _taken(self, product: Product) -> SkuTaken:
         keys = [self._key(product, variant) for variant in product.variants]
@@ -163,31 +189,38 @@ def open_tx(transaction: MongoTransaction) -> Tx:
 
 
 class ProductReader:
-    """Products as the read model takes them from the store."""
+    """Products as the read model takes them from the store, those taken off sale included."""
 
     def __init__(self, collection: AsyncCollection[Document]) -> None:
         self._collection = collection
 
-    async def on_sale(self) -> AsyncIterator[Product]:
-        """Walk through all products on sale, oldest first."""
-        found = self._collection.find(_ON_SALE, _WITHOUT_PENDING, batch_size=_BATCH).sort("_id", ASCENDING)
-        async for document in found:
+    async def walk(self, after: UUID | None = None, limit: int = 0) -> AsyncIterator[Product]:
+        """Walk through all products, oldest first, from the one after another; at most so many, if any."""
+        query = {} if after is None else {"_id": {"$gt": after}}
+        found = self._collection.find(query, _WITHOUT_PENDING, batch_size=_BATCH).sort("_id", ASCENDING)
+        async for document in found.limit(limit):
             yield _product(document)
 
-    async def versions(self) -> Mapping[UUID, int]:
-        """Return the version of each product on sale."""
-        found = self._collection.find(_ON_SALE, {"version": 1}, batch_size=_BATCH)
-        return {document["_id"]: document["version"] async for document in found}
-
     async def batch(self, product_ids: Iterable[UUID]) -> Sequence[Product]:
-        """Return those products that there are, on sale or not."""
+        """Return those products that there are."""
         found = self._collection.find({"_id": {"$in": list(product_ids)}}, _WITHOUT_PENDING)
         return [_product(document) async for document in found]
 
     async def with_variants(self, variant_ids: Iterable[UUID]) -> Sequence[Product]:
-        """Return the products, on sale or not, that have any of these variants."""
+        """Return the products that have any of these variants."""
         query = {"variants.variant_id": {"$in": list(variant_ids)}}
         return [_product(document) async for document in self._collection.find(query, _WITHOUT_PENDING)]
+
+
+def new_document(product: Product) -> Document:
+    """Return the document of a product that is added, without its id."""
+    keys = [_key(product, variant) for variant in product.variants]
+    return {**_fields(product), "sku_keys": keys, "rating": _rating_fields(product.rating)}
+
+
+def _key(product: Product, variant: Variant) -> str | UUID:
+    """Return what no other product may have because of a variant: its id, if the product is off sale."""
+    return sku_key(variant.sku) if product.deleted_at is None else variant.variant_id
 
 
 def _fields(product: Product) -> Document:
@@ -236,7 +269,7 @@ def _withdrawn_fields(variant: Variant) -> Document:
 
 
 def _rating_fields(rating: Rating) -> Document:
-    return {"average": rating.average, "count": rating.count}
+    return {"average": rating.average, "count": rating.count, "version": rating.version}
 
 
 def _product(document: Document) -> Product:

@@ -2,15 +2,15 @@
 
 from pydantic import Field
 
-from stoa_chassis.settings import MongoSettings
+from stoa_chassis.settings import MongoSettings, PostgresSettings
 
 
-class Settings(MongoSettings):
+class Settings(MongoSettings, PostgresSettings):
     """The common settings, and what is its own."""
 
-    # How often the read model is compared with the store, for events that never came. Seconds.
+    # What a process may hold of the read model: products and lists that were asked for lately. Megabytes.
+    hot_set_mb: float = Field(default=16, gt=0)
+    # How often a page of the read model is compared with the documents, for events that never came (seconds),
+    # and of how many products. One process at a time does it.
     reconcile_seconds: float = Field(default=60, gt=0)
-    # Where `stoa replay catalog` finds the processes that are to rebuild their read models: host:port of each
-    # instance, separated by commas, where a name stands for all its addresses. Empty: the one that listens
-    # where these settings say.
-    instances: str = ""
+    reconcile_products: int = Field(default=1000, ge=1)

@@ -1,4 +1,4 @@
-"""The catalog service on a store in memory or on MongoDB, in a database that no other run uses."""
+"""The catalog service on stores in memory, or on MongoDB and PostgreSQL in databases of its own."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
@@ -11,6 +11,7 @@ import pytest
 from pymongo.asynchronous.collection import AsyncCollection
 
 from stoa_catalog import ports, repository, testing
+from stoa_catalog.hot_set import HotSet
 from stoa_catalog.model import Details, Product, Rating, Variant, VariantDraft
 from stoa_catalog.projector import Projector
 from stoa_catalog.service import Assortment, Browsing
@@ -42,23 +43,27 @@ class Store:
 
 @dataclass
 class Catalog(Generic[V]):
-    """A process of the catalog service without its network, which has not loaded anything yet."""
+    """A process of the catalog service without its network, which holds nothing yet."""
 
     store: Store
     present: Callable[[Product], V]
+    read_model: testing.ReadModel[V] = field(default_factory=testing.ReadModel)
+    form: str = "plain"
     views: testing.Views = field(default_factory=testing.Views)
     clock: SettableClock = field(default_factory=SettableClock)
 
     def __post_init__(self) -> None:
-        self.projector = Projector(self.store.reader, self.present)
-        self.browsing = Browsing(self.projector, self.views)
+        self.hot = HotSet[V](1, lambda _: 1_000)
+        self.projector = Projector(
+            self.store.reader, self.read_model, self.hot, self.present, self.form, write_seconds=0.01
+        )
+        self.browsing = Browsing(self.hot, self.read_model, self.store.reader, self.projector, self.views)
         self.assortment = Assortment(self.store.uow, self.projector, self.clock, CURRENCY)
+        self.read_model.follow(self.hot.changed)
 
-    async def another_process(self) -> "Catalog[V]":
-        """A process that starts now, on the same store."""
-        started = Catalog(self.store, self.present)
-        await started.projector.load()
-        return started
+    def another_process(self, **changes: Any) -> "Catalog[V]":
+        """A process that starts now, on the same store and read model."""
+        return Catalog(self.store, self.present, self.read_model, **changes)
 
 
 def as_it_is(product: Product) -> Product:
@@ -112,7 +117,7 @@ def a_full_product() -> Product:
         variants=variants,
         created_at=NOW,
         updated_at=NOW + timedelta(days=1),
-        rating=Rating(4.5, 2),
+        rating=Rating(4.5, 2, 7),
         deleted_at=NOW + timedelta(days=2),
     )
 

@@ -1,10 +1,8 @@
 """The catalogue over gRPC: contract, policies, errors with details."""
 
-import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
-from itertools import count
 from typing import Any, TypeAlias
 from uuid import UUID, uuid4
 
@@ -26,14 +24,12 @@ from stoa.catalog.v1.catalog_pb2 import (
     ListProductsResponse,
     Product,
     Rating,
-    RebuildReadModelRequest,
     UpdateProductRequest,
     Variant,
 )
 from stoa.catalog.v1.catalog_pb2_grpc import CatalogServiceStub, add_CatalogServiceServicer_to_server
 from stoa_catalog import model, repository, testing
-from stoa_catalog.api import CatalogServicer, present
-from stoa_catalog.replay import Unreachable, addresses, ask_every_process_by_chance
+from stoa_catalog.api import FORM, CatalogServicer, form_of, present
 from stoa_chassis.avro import Event, EventCodec
 from stoa_chassis.errors import Code, RemoteError
 from stoa_chassis.ids import new_id
@@ -73,9 +69,9 @@ def nobody(server: InProcessServer) -> CatalogServiceStub:
     return server.stub(CatalogServiceStub)
 
 
-def serving(process: Process, workers: int = 1) -> AbstractAsyncContextManager[InProcessServer]:
-    """Serve a process, which shares an address with others if there are several `workers`."""
-    servicer = CatalogServicer(process.browsing, process.assortment, process.projector, workers)
+def serving(process: Process) -> AbstractAsyncContextManager[InProcessServer]:
+    """Serve a process."""
+    servicer = CatalogServicer(process.browsing, process.assortment)
     return serve_in_process(add_CatalogServiceServicer_to_server, servicer, name="catalog")
 
 
@@ -430,14 +426,14 @@ async def test_categories_are_listed(staff: CatalogServiceStub, nobody: CatalogS
     assert (found.product_count, list(found.subcategories)) == (1, ["lights"])
 
 
-async def test_without_its_store_a_catalogue_shows_what_it_knows_and_says_what_it_cannot() -> None:
+async def test_without_the_documents_a_catalogue_shows_what_it_knows_and_says_what_it_cannot() -> None:
     product = model.Product.create(details("Known", "home"), [draft()], NOW)
     async with AsyncMongoClient[Document]("mongodb://127.0.0.1:1", serverSelectionTimeoutMS=100) as nowhere:
         collection = nowhere["lost"]["products"]
         outbox = MongoOutbox(collection, NoRegistry(""), Producer("127.0.0.1:1"))
         uow = mongo_unit_of_work(collection, outbox, repository.open_tx)
         lost = Catalog(Store(uow, repository.ProductReader(collection), nothing_published), present)
-        lost.projector.apply(product)
+        await lost.projector.project(product)
         async with serving(lost) as server:
             nobody = server.stub(CatalogServiceStub)
             staff = server.stub(CatalogServiceStub, as_user=new_id(), staff=True)
@@ -470,7 +466,7 @@ async def test_what_staff_wrote_is_read_back_through_another_process(
     process: Process, staff: CatalogServiceStub
 ) -> None:
     created = await create(staff)
-    async with serving(await process.another_process()) as another:
+    async with serving(process.another_process()) as another:
         asked = GetProductRequest(product_id=created.product_id)
         writer = another.stub(CatalogServiceStub, as_user=new_id(), staff=True)
         for name in ("Better lamp", "Best lamp"):
@@ -478,7 +474,7 @@ async def test_what_staff_wrote_is_read_back_through_another_process(
             changed = Product(name=name, category="home", variants=read.variants, etag=read.etag)
             await staff.UpdateProduct(UpdateProductRequest(product_id=created.product_id, product=changed))
             assert (await writer.GetProduct(asked)).product.name == name
-        # One who writes nothing finds what is new at once, though not yet what changed.
+        # One who writes nothing finds what is new at once.
         newest = await create(staff)
         shopper = another.stub(CatalogServiceStub)
         found = await shopper.GetProduct(GetProductRequest(product_id=newest.product_id))
@@ -497,77 +493,7 @@ def test_several_products_have_the_number_of_the_one() -> None:
     assert len(numbers) == 1
 
 
-async def test_a_replay_rebuilds_every_process_at_an_address_and_tells_what_was_wrong(
-    process: Process, server: InProcessServer, staff: CatalogServiceStub, nobody: CatalogServiceStub
-) -> None:
-    right = [await create(staff) for _ in range(3)]
-    wrong, lost, bogus = (UUID(product.product_id) for product in right)
-    model = process.projector.model
-    of_wrong, of_bogus = model.get(wrong), model.get(bogus)
-    assert of_wrong is not None
-    assert of_bogus is not None
-    model.put(replace(of_wrong, view=b""))
-    model.forget(lost)
-    model.put(replace(of_bogus, version=99, prices=()))
-    certificates = server.certificates("catalog")
-
-    (rebuilt,) = await ask_every_process_by_chance(server.target, certificates)
-
-    assert set(rebuilt.differed) == {str(wrong), str(lost), str(bogus)}
-    assert rebuilt.replayed == 3
-    for product in right:
-        read = await nobody.GetProduct(GetProductRequest(product_id=product.product_id))
-        assert read.product == product
-    (again,) = await ask_every_process_by_chance(server.target, certificates)
-    assert (again.replayed, list(again.differed)) == (rebuilt.replayed, [])
-
-
-@asynccontextmanager
-async def one_address_for(*targets: str) -> AsyncIterator[str]:
-    """An address whose connections go to one of the targets, as the kernel deals them out to workers."""
-    turn = count()
-
-    async def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        host, port = targets[next(turn) // 2 % len(targets)].split(":")
-        their_reader, their_writer = await asyncio.open_connection(host, int(port))
-        await asyncio.gather(pump(reader, their_writer), pump(their_reader, writer))
-
-    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError):
-            while data := await reader.read(65536):
-                writer.write(data)
-        writer.close()
-
-    async with await asyncio.start_server(connect, "127.0.0.1", 0) as server:
-        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-
-
-async def test_a_replay_meets_all_processes_that_share_an_address(
-    process: Process, server: InProcessServer
-) -> None:
-    async with AsyncExitStack() as stack:
-        targets = []
-        for _ in range(3):
-            running = serving(await process.another_process(), workers=3)
-            targets.append((await stack.enter_async_context(running)).target)
-        address = await stack.enter_async_context(one_address_for(*targets))
-        rebuilt = await ask_every_process_by_chance(address, server.certificates("catalog"))
-        assert len({answer.instance for answer in rebuilt}) == 3
-        incomplete = await stack.enter_async_context(one_address_for(*targets[:2]))
-        with pytest.raises(Unreachable):
-            await ask_every_process_by_chance(incomplete, server.certificates("catalog"))
-
-
-async def test_only_the_catalogue_itself_may_have_it_rebuilt(
-    server: InProcessServer, staff: CatalogServiceStub
-) -> None:
-    request = RebuildReadModelRequest(run_id=str(new_id()))
-    for stub in (staff, server.stub(CatalogServiceStub, as_service="cart")):
-        with pytest.raises(RemoteError) as refused:
-            await stub.RebuildReadModel(request)
-        assert refused.value.code is Code.PERMISSION_DENIED
-
-
-def test_a_name_stands_for_all_its_addresses() -> None:
-    assert list(addresses("127.0.0.1:18101, 127.0.0.2:18101")) == ["127.0.0.1:18101", "127.0.0.2:18101"]
-    assert "127.0.0.1:18101" in addresses("localhost:18101")
+def test_the_form_of_views_is_another_one_when_their_messages_have_other_fields() -> None:
+    messages = (Product.DESCRIPTOR, Variant.DESCRIPTOR, Rating.DESCRIPTOR)
+    assert form_of(*messages) == FORM
+    assert len({form_of(*messages[:count]) for count in range(4)}) == 4

@@ -3,6 +3,7 @@
 from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from itertools import permutations
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from stoa_catalog.model import (
     Filters,
     Product,
     ProductNotFound,
+    Rating,
     SkuTaken,
     Variant,
     VariantDraft,
@@ -24,7 +26,7 @@ from stoa_catalog.model import (
 from stoa_chassis.errors import Code, InvalidArgument
 from stoa_chassis.ids import new_id
 from stoa_contracts.money import Money
-from stoa_events import ProductCreated, ProductDeleted, ProductUpdated, ProductVariant
+from stoa_events import ProductCreated, ProductDeleted, ProductRated, ProductUpdated, ProductVariant
 
 from .conftest import a_full_product, as_drafts
 
@@ -325,3 +327,21 @@ def test_bounds_that_no_price_can_meet_are_refused() -> None:
     with pytest.raises(InvalidArgument) as refused:
         Filters(min_price=Decimal(9), max_price=Decimal(1))
     assert named(refused) == ["min_price"]
+
+
+def test_a_rating_that_comes_late_or_twice_changes_nothing() -> None:
+    for order in permutations([(5, 1, 2), (9, 2, 3), (4, 1, 5), (5, 1, 2)]):
+        product = lamp("A")
+        for change in order:
+            product.rate(*change)
+        assert product.rating == Rating(4.0, 1, 5)
+        published = [event.version for event in product.events if isinstance(event, ProductRated)]
+        assert published == sorted(set(published))
+        assert product.version == 1
+
+
+def test_a_product_whose_last_rating_was_taken_back_has_none() -> None:
+    product = lamp("A")
+    product.rate(5, 1, 1)
+    product.rate(0, 0, 2)
+    assert product.rating == Rating(0.0, 0, 2)

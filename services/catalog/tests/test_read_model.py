@@ -1,7 +1,9 @@
-"""The read model holds what the documents say, in whatever order their versions come."""
+"""What is relied on of the read model, in memory and in PostgreSQL alike."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from random import Random
@@ -9,11 +11,16 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from stoa_catalog import ports, testing
 from stoa_catalog.model import Category, Details, Filters, Product, VariantDraft
-from stoa_catalog.read_model import Listing, ReadModel
+from stoa_catalog.read_model import Listing
+from stoa_catalog.shared_read_model import SharedReadModel
+from stoa_chassis.ids import new_id
+from stoa_chassis.postgres import Database
+from stoa_chassis.testing import eventually
 from stoa_contracts.money import Money
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
@@ -25,12 +32,35 @@ _details = st.builds(
     category=st.sampled_from(["home", "garden", "a"]),
     subcategory=_names,
     brand=_names,
-    tags=st.lists(st.sampled_from(["a", "b", "new"]), unique=True).map(tuple),
+    tags=st.lists(st.sampled_from(["a", "b", "new", 'it\'s "new", {a}\\']), unique=True).map(tuple),
 )
 _prices = st.integers(1, 12).map(lambda cents: Decimal(cents) / 100)
 _variants = st.lists(_prices, min_size=1, max_size=3)
 _step = st.tuples(st.integers(0, 5), _details, _variants, st.booleans())
 _bounds = st.none() | _prices
+examples = settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+@dataclass
+class Empty:
+    """Gives a read model that has nothing, again and again."""
+
+    database: Database | None = None
+
+    async def __call__(self) -> ports.ReadModel[bytes]:
+        if self.database is None:
+            return testing.ReadModel[bytes]()
+        await self.database.execute("TRUNCATE products, listings, listing_tags, sections")
+        await self.database.execute("UPDATE comparison SET form = '', due_at = '-infinity', after = NULL")
+        return SharedReadModel(self.database)
+
+
+@pytest.fixture(params=["memory", pytest.param("postgres", marks=pytest.mark.stack)])
+def empty(request: pytest.FixtureRequest) -> Empty:
+    """What gives an empty read model, of each kind."""
+    return Empty(request.getfixturevalue("database") if request.param == "postgres" else None)
 
 
 @st.composite
@@ -67,19 +97,18 @@ def filters(draw: st.DrawFn) -> Filters:
     )
 
 
-def model_of(versions: Iterable[Product]) -> ReadModel[Product]:
-    """A model that was given these versions of products, in this order."""
-    model = ReadModel[Product]()
-    for product in versions:
-        if product.deleted_at is None:
-            model.put(Listing.of(product, product))
-        else:
-            model.take_off(product.product_id, product.version)
-    return model
+def listing(product: Product) -> Listing[bytes]:
+    """What the read model has of a product; its view is good enough to be told from others."""
+    return Listing.of(product, repr((product.product_id, product.version)).encode())
+
+
+async def put(model: ports.ReadModel[bytes], versions: Iterable[Product]) -> None:
+    for version in versions:
+        await model.put([listing(version)])
 
 
 def on_sale(versions: Iterable[Product]) -> list[Product]:
-    """The documents that all these changes leave, newest first."""
+    """The products that all these changes leave, newest first."""
     last = {product.product_id: product for product in versions}
     left = [product for product in last.values() if product.deleted_at is None]
     return sorted(left, key=lambda product: product.product_id, reverse=True)
@@ -98,15 +127,20 @@ def passes(product: Product, wanted: Filters) -> bool:
     )
 
 
-def walk(model: ReadModel[Product], wanted: Filters, size: int) -> list[Product]:
+async def walk(model: ports.ReadModel[bytes], wanted: Filters, size: int) -> list[UUID]:
     """All pages of a list."""
-    seen: list[Product] = []
+    seen: list[UUID] = []
     before: UUID | None = None
-    while page := model.page(wanted, before, size):
+    while page := await model.page(wanted, before, size):
         assert len(page) <= size
-        seen += [listing.view for listing in page]
+        assert all(entry.on_sale for entry in page)
+        seen += [entry.product_id for entry in page]
         before = page[-1].product_id
     return seen
+
+
+def ids(products: Iterable[Product]) -> list[UUID]:
+    return [product.product_id for product in products]
 
 
 def shelves(products: Sequence[Product]) -> list[Category]:
@@ -118,47 +152,60 @@ def shelves(products: Sequence[Product]) -> list[Category]:
     return found
 
 
-@given(histories(), st.randoms(use_true_random=False))
-def test_the_model_is_what_the_documents_are_in_whatever_order_their_versions_come(
-    history: list[Product], chance: Random
+async def check(model: ports.ReadModel[bytes], history: Sequence[Product]) -> None:
+    """The model is what all these changes leave."""
+    last = {product.product_id: listing(product) for product in history}
+    expected = on_sale(history)
+    assert await walk(model, Filters(), 2) == ids(expected)
+    assert await model.categories() == shelves(expected)
+    assert await model.listings(last) == last
+    assert await model.listings_between(None, None, 100) == last
+    assert {each.product_id: each for each in await model.get(last)} == {
+        product_id: each.entry for product_id, each in last.items()
+    }
+    for product_id, each in last.items():
+        for variant_id in each.entry.variant_ids:
+            assert [found.product_id for found in await model.with_variants([variant_id])] == [product_id]
+    old = {variant.variant_id for product in history for variant in product.variants}
+    now = {variant_id for each in last.values() for variant_id in each.entry.variant_ids}
+    assert await model.with_variants(old - now) == []
+
+
+@examples
+@given(history=histories(), chance=st.randoms(use_true_random=False))
+async def test_it_is_what_the_documents_are_in_whatever_order_their_revisions_come(
+    empty: Empty, history: list[Product], chance: Random
 ) -> None:
+    await put(model := await empty(), history)
+    await check(model, history)
     shuffled = [*history, *history[::2]]
     chance.shuffle(shuffled)
-    expected = on_sale(history)
-    in_order, in_disorder = model_of(history), model_of(shuffled)
-    for model in (in_order, in_disorder):
-        assert walk(model, Filters(), 2) == expected
-        assert model.categories() == shelves(expected)
-        assert len(model) == len(expected)
-        for product in expected:
-            assert model.get(product.product_id) == Listing.of(product, product)
-            for variant in product.variants:
-                assert model.with_variant(variant.variant_id) == model.get(product.product_id)
-    assert in_order.differences(in_disorder) == []
-    assert in_order.differences(model_of(on_sale(history))) == []
-    gone = {product.product_id for product in history} - {product.product_id for product in expected}
-    assert all(in_disorder.is_gone(product_id) for product_id in gone)
-    old_variants = {variant.variant_id for product in history for variant in product.variants}
-    new_variants = {variant.variant_id for product in expected for variant in product.variants}
-    assert not any(in_disorder.with_variant(variant) for variant in old_variants - new_variants)
+    await put(model := await empty(), shuffled)
+    await check(model, history)
 
 
-@given(histories(), filters(), st.integers(1, 4))
-def test_a_list_has_what_a_look_at_every_product_finds(
-    history: list[Product], wanted: Filters, size: int
+@examples
+@given(history=histories(), wanted=filters(), size=st.integers(1, 4))
+async def test_a_list_has_what_a_look_at_every_product_finds(
+    empty: Empty, history: list[Product], wanted: Filters, size: int
 ) -> None:
-    expected = [product for product in on_sale(history) if passes(product, wanted)]
-    assert walk(model_of(history), wanted, size) == expected
+    await put(model := await empty(), history)
+    assert await walk(model, wanted, size) == ids(
+        product for product in on_sale(history) if passes(product, wanted)
+    )
 
 
-@given(histories())
-def test_nothing_is_left_of_what_is_forgotten(history: list[Product]) -> None:
-    model = model_of(product for product in history if product.deleted_at is None)
-    for product in history:
-        model.forget(product.product_id)
-    assert model.categories() == []
-    assert walk(model, Filters(), 10) == []
-    assert vars(model) == vars(ReadModel[Product]()) | {"_categories": []}
+@examples
+@given(history=histories(), size=st.integers(1, 10))
+async def test_many_at_once_are_as_one_after_the_other(
+    empty: Empty, history: list[Product], size: int
+) -> None:
+    model = await empty()
+    for start in range(0, len(history), size):
+        products = history[start : start + size]
+        last = {product.product_id: product for product in products}
+        await model.put([listing(product) for product in last.values()])
+    await check(model, history)
 
 
 def a_product(*prices: str, **details: Any) -> Product:
@@ -166,8 +213,10 @@ def a_product(*prices: str, **details: Any) -> Product:
     return Product.create(Details(**{"name": "Lamp", "category": "home", **details}), drafts, NOW)
 
 
-def listed(*products: Product) -> ReadModel[Product]:
-    return model_of(products)
+@pytest.fixture
+async def model(empty: Empty) -> ports.ReadModel[bytes]:
+    """An empty read model, of each kind."""
+    return await empty()
 
 
 @pytest.mark.parametrize(
@@ -185,76 +234,206 @@ def listed(*products: Product) -> ReadModel[Product]:
         (None, "4.99", False),
     ],
 )
-def test_a_variant_must_cost_something_within_both_bounds_which_are_included(
-    low: str | None, high: str | None, found: bool
+async def test_a_variant_must_cost_something_within_both_bounds_which_are_included(
+    model: ports.ReadModel[bytes], low: str | None, high: str | None, found: bool
 ) -> None:
-    product = a_product("9", "5")
+    await put(model, [product := a_product("9", "5")])
     bounds = Filters(min_price=low and Decimal(low), max_price=high and Decimal(high))  # type: ignore[arg-type]
-    assert walk(listed(product), bounds, 1) == [product] * found
+    assert await walk(model, bounds, 1) == [product.product_id] * found
 
 
-def test_what_is_free_is_found_without_bounds_and_from_nothing_on() -> None:
-    product = a_product("0")
-    assert walk(listed(product), Filters(max_price=Decimal(0)), 1) == [product]
-    assert walk(listed(product), Filters(min_price=Decimal(0)), 1) == [product]
+async def test_what_is_free_is_found_without_bounds_and_from_nothing_on(
+    model: ports.ReadModel[bytes],
+) -> None:
+    await put(model, [product := a_product("0")])
+    for wanted in (Filters(), Filters(max_price=Decimal(0)), Filters(min_price=Decimal(0))):
+        assert await walk(model, wanted, 1) == [product.product_id]
 
 
-def test_a_tag_a_brand_and_a_category_of_the_same_name_are_told_apart() -> None:
+async def test_a_tag_a_brand_and_a_category_of_the_same_name_are_told_apart(
+    model: ports.ReadModel[bytes],
+) -> None:
     tagged, branded = a_product("1", tags=("lux",)), a_product("1", brand="lux")
     in_part, in_category = a_product("1", subcategory="lux"), a_product("1", category="lux")
-    model = listed(tagged, branded, in_part, in_category)
+    await put(model, [tagged, branded, in_part, in_category])
     for wanted, product in [
         (Filters(tag="lux"), tagged),
         (Filters(brand="lux"), branded),
         (Filters(subcategory="lux"), in_part),
         (Filters(category="lux"), in_category),
     ]:
-        assert walk(model, wanted, 5) == [product]
+        assert await walk(model, wanted, 5) == [product.product_id]
 
 
-def test_all_that_narrows_a_list_has_to_be_met() -> None:
-    both, one = a_product("1", brand="lux", tags=("new",)), a_product("1", brand="lux")
-    assert walk(listed(both, one), Filters(brand="lux", tag="new"), 5) == [both]
-    assert walk(listed(both, one), Filters(brand="lux"), 5) == [one, both]
-    assert walk(listed(both, one), Filters(brand="none"), 5) == []
+async def test_texts_with_signs_that_mean_something_to_the_store_are_kept(
+    model: ports.ReadModel[bytes],
+) -> None:
+    odd = 'a"b\\c,{d} %(e)s \u2603 \U0001f600'
+    product = a_product("1", name=odd, category=odd, subcategory=odd, brand=odd, tags=(odd, "NULL", " x "))
+    await put(model, [product])
+    assert await model.listings([product.product_id]) == {product.product_id: listing(product)}
+    assert await walk(model, Filters(odd, odd, odd, odd), 5) == [product.product_id]
+    assert await walk(model, Filters(tag="NULL"), 5) == [product.product_id]
 
 
-def test_a_version_is_known_while_a_product_is_on_sale_and_after() -> None:
-    product = a_product("1")
-    model = listed(product)
-    assert model.version(product.product_id) == 1
-    model.take_off(product.product_id, 5)
-    assert (model.version(product.product_id), model.is_gone(product.product_id)) == (5, True)
-    model.put(Listing.of(replace(product, version=9), product))
-    assert model.get(product.product_id) is None
-    assert model.version(a_product("1").product_id) == 0
+async def test_what_no_store_can_hold_is_replaced(model: ports.ReadModel[bytes]) -> None:
+    product = a_product("1", name="a\0b", brand="\0")
+    await put(model, [product])
+    assert await model.listings([product.product_id]) == {product.product_id: listing(product)}
 
 
-def test_an_older_version_is_passed_over_and_the_same_taken_again() -> None:
-    old = a_product("1")
-    new = replace(old, version=3, details=replace(old.details, name="New"))
-    model = listed(new, old)
-    assert walk(model, Filters(), 5) == [new]
-    again = replace(new, details=replace(new.details, name="Newer"))
-    model.put(Listing.of(again, again))
-    assert walk(model, Filters(), 5) == [again]
-    assert model.categories() == [Category("home", 1, ())]
+async def test_a_revision_that_was_found_to_be_wrong_counts_for_nothing(
+    model: ports.ReadModel[bytes],
+) -> None:
+    product, other = a_product("1"), a_product("2")
+    right = listing(product)
+    wrong = replace(right, entry=replace(right.entry, view=b"wrong", revision=right.revision + 5))
+    await model.put([wrong, listing(other)])
+    await model.put([right])
+    await model.put([right], {product.product_id: right.revision})
+    assert await model.listings([product.product_id]) == {product.product_id: wrong}, (
+        "it is not what was seen"
+    )
+    await model.put([right], {product.product_id: wrong.revision})
+    assert await model.listings([product.product_id]) == {product.product_id: right}
+    assert await walk(model, Filters(), 5) == ids([other, product])
 
 
-def test_two_models_differ_in_what_one_of_them_has_or_has_otherwise() -> None:
-    same, mine, others, changed = sorted((a_product("1") for _ in range(4)), key=lambda p: p.product_id)
-    newer = replace(changed, version=2)
-    one, other = listed(same, mine, changed), listed(same, others, newer)
-    assert one.differences(other) == [mine.product_id, others.product_id, changed.product_id]
-    assert [listing.view for listing in one] == [same, mine, changed]
+async def test_what_has_no_document_is_dropped_if_it_is_as_seen(model: ports.ReadModel[bytes]) -> None:
+    product, other = a_product("1", tags=("a",)), a_product("2", tags=("a",))
+    await put(model, [product, other])
+    await model.drop({product.product_id: 1, new_id(): 1})
+    assert len(await model.get([product.product_id])) == 1
+    await model.drop({product.product_id: product.revision})
+    assert await model.get([product.product_id]) == []
+    assert await walk(model, Filters(tag="a"), 5) == [other.product_id]
+    assert await model.categories() == [Category("home", 1, ())]
+    await put(model, [product])
+    assert await model.categories() == [Category("home", 2, ())]
 
 
-def test_categories_are_counted_anew_after_each_change() -> None:
-    lamp, spade = a_product("1", subcategory="light"), a_product("1", category="garden")
-    model = listed(lamp)
-    assert model.categories() == [Category("home", 1, ("light",))]
-    model.put(Listing.of(spade, spade))
-    assert model.categories() == [Category("garden", 1, ()), Category("home", 1, ("light",))]
-    model.take_off(lamp.product_id, 2)
-    assert model.categories() == [Category("garden", 1, ())]
-    assert model.categories() is model.categories(), "counted once"
+async def test_a_range_of_ids_has_its_lower_bound_outside_and_its_upper_inside(
+    model: ports.ReadModel[bytes],
+) -> None:
+    products = [a_product("1") for _ in range(4)]
+    await put(model, products)
+    first, second, third, fourth = ids(products)
+    for after, upto, expected in (
+        (None, second, [first, second]),
+        (first, third, [second, third]),
+        (third, None, [fourth]),
+        (fourth, None, []),
+    ):
+        assert list(await model.listings_between(after, upto, 9)) == expected
+        assert list(await model.listings_between(after, upto, 1)) == expected[:1]
+
+
+async def test_it_says_in_which_form_it_is_complete(model: ports.ReadModel[bytes]) -> None:
+    assert await model.form() == ""
+    await model.has_form("one")
+    await model.has_form("two")
+    assert await model.form() == "two"
+
+
+async def test_one_has_a_turn_at_a_time_and_goes_on_where_the_last_one_was(
+    model: ports.ReadModel[bytes],
+) -> None:
+    assert await model.take_turn(0) == (None,)
+    await model.compared(last := new_id())
+    turns = await asyncio.gather(*(model.take_turn(60) for _ in range(3)))
+    assert sorted(turns, key=str) == [(last,), None, None]
+    assert await model.take_turn(60) is None
+
+
+async def test_who_is_alone_keeps_others_out(model: ports.ReadModel[bytes]) -> None:
+    inside: list[int] = []
+
+    async def enter(number: int) -> None:
+        async with model.alone():
+            inside.append(number)
+            await asyncio.sleep(0.02)
+            assert inside[-1] == number
+
+    await asyncio.gather(*map(enter, range(3)))
+    with suppress(LookupError):
+        async with model.alone():
+            raise LookupError
+    await asyncio.wait_for(enter(3), 5)
+
+
+# ------------------------------------------------------------------------------------ PostgreSQL on its own
+
+
+@pytest.fixture
+async def shared(database: Database) -> SharedReadModel:
+    model = await Empty(database)()
+    assert isinstance(model, SharedReadModel)
+    return model
+
+
+@pytest.mark.stack
+async def test_writers_at_the_same_moment_count_each_product_once(shared: SharedReadModel) -> None:
+    products = [a_product("1", category=f"shelf {number % 3}") for number in range(12)]
+    history = list(products)
+    for _ in range(5):
+        for at, product in enumerate(products):
+            moved = replace(product.details, category=f"shelf {(len(history) + at) % 3}")
+            newer = replace(product, version=product.version + 1, details=moved)
+            products[at] = newer
+            history.append(newer)
+    chance = Random(3)
+    writes = []
+    for _ in range(40):
+        some = {product.product_id: product for product in chance.sample(history, 8)}
+        writes.append(shared.put([listing(product) for product in some.values()]))
+    await asyncio.gather(*writes, *(shared.put([listing(product)]) for product in history))
+    await check(shared, history)
+
+
+@pytest.fixture
+async def told(shared: SharedReadModel) -> AsyncIterator[list[UUID | None]]:
+    """What a process is told of: products, or None if it may be anything."""
+    changes: list[UUID | None] = []
+    following = asyncio.create_task(shared.follow(changes.append, lambda: changes.append(None)))
+    await eventually(lambda: changes == [None])
+    changes.clear()
+    yield changes
+    following.cancel()
+
+
+@pytest.mark.stack
+async def test_every_change_is_told_and_nothing_else(
+    shared: SharedReadModel, told: list[UUID | None]
+) -> None:
+    one, two = a_product("1"), a_product("2")
+    await put(shared, [one, one, two])
+    gone = replace(one, version=2, deleted_at=NOW)
+    await put(shared, [gone, one])
+    await shared.drop({two.product_id: two.revision})
+    await shared.drop({two.product_id: two.revision})
+    expected = [one.product_id, two.product_id, one.product_id, two.product_id]
+    await eventually(lambda: told == expected)
+
+
+@pytest.mark.stack
+async def test_of_very_many_changes_is_told_that_there_were_many(
+    shared: SharedReadModel, told: list[UUID | None]
+) -> None:
+    await shared.put([listing(a_product("1")) for _ in range(101)])
+    await eventually(lambda: told == [None])
+
+
+@pytest.mark.stack
+async def test_a_product_costs_one_statement_to_read(shared: SharedReadModel, database: Database) -> None:
+    product = a_product("1", tags=("a",))
+    await put(shared, [product])
+    reads: list[Callable[[], Any]] = [
+        lambda: shared.get([product.product_id]),
+        lambda: shared.with_variants([product.variants[0].variant_id]),
+        lambda: shared.page(Filters("home", tag="a", max_price=Decimal(3)), None, 20),
+        shared.categories,
+    ]
+    for read in reads:
+        before = database.statements
+        assert await read()
+        assert database.statements == before + 1

@@ -13,10 +13,11 @@ from pymongo.asynchronous.collection import AsyncCollection
 
 from stoa_catalog import ports
 from stoa_catalog.model import Details, Product, ProductNotFound, Rating, SkuTaken, Variant
-from stoa_catalog.repository import open_products
+from stoa_catalog.repository import bring_up_to_date, open_products
 from stoa_chassis.ids import new_id
 from stoa_chassis.mongo import PENDING, Document, MongoOutbox
 from stoa_chassis.testing import eventually
+from stoa_events import ProductRated
 
 from .conftest import NOW, Catalog, Store, a_full_product, as_drafts, details, draft
 
@@ -228,17 +229,41 @@ async def test_no_sku_of_another_product_keeps_one_from_being_deleted(store: Sto
         await added(store, Product.create(details(), [draft(sku=other.variants[0].sku)], NOW))
 
 
-async def test_an_update_leaves_the_rating_as_it_is(store: Store) -> None:
-    product = await added(store, replace(a_full_product(), deleted_at=None))
-
+async def rate(store: Store, product_id: UUID, *change: int) -> None:
     async def work(tx: ports.Tx) -> None:
-        found = await tx.products.get(product.product_id)
-        found.rating = Rating()
-        found.update(details("New"), as_drafts(found), found.etag, LATER)
+        found = await tx.products.get(product_id)
+        found.rate(*change)
         await tx.products.save(found)
 
     await store.uow.run(work)
-    assert (await get(store, product.product_id)).rating == Rating(4.5, 2)
+
+
+async def test_a_rating_is_kept_and_published_with_its_version_and_leaves_the_etag_as_it_is(
+    store: Store,
+) -> None:
+    product = await added(store)
+    await rate(store, product.product_id, 9, 2, 3)
+    rated = await get(store, product.product_id)
+    assert (rated.rating, rated.etag) == (Rating(4.5, 2, 3), product.etag)
+    assert rated.revision > product.revision
+    assert (await store.published(product.product_id))[-1] == ProductRated(
+        product_id=product.product_id, average=4.5, count=2, version=3
+    )
+
+
+async def test_an_update_and_a_change_of_the_rating_at_once_both_stay(store: Store) -> None:
+    product = await added(store)
+
+    async def update(tx: ports.Tx) -> None:
+        found = await tx.products.get(product.product_id)
+        if found.rating == Rating():
+            await rate(store, product.product_id, 9, 2, 3)
+        found.update(details("New"), as_drafts(found), found.etag, LATER)
+        await tx.products.save(found)
+
+    await store.uow.run(update)
+    both = await get(store, product.product_id)
+    assert (both.details.name, both.rating) == ("New", Rating(4.5, 2, 3))
 
 
 async def test_a_unit_of_work_writes_one_product(store: Store) -> None:
@@ -256,16 +281,14 @@ async def test_a_unit_of_work_writes_one_product(store: Store) -> None:
 # -------------------------------------------------------------------------------- what the read model reads
 
 
-async def test_what_is_on_sale_is_read_oldest_first(store: Store) -> None:
+async def test_what_there_is_is_walked_through_oldest_first_also_from_the_middle(store: Store) -> None:
     products = [await added(store) for _ in range(4)]
-    gone = await delete(store, products.pop(1).product_id)
-    ids = {product.product_id for product in (*products, gone)}
-    found = [product async for product in store.reader.on_sale() if product.product_id in ids]
-    assert found == products
-    versions = await store.reader.versions()
-    assert {key: version for key, version in versions.items() if key in ids} == {
-        product.product_id: 1 for product in products
-    }
+    products[1] = await delete(store, products[1].product_id)
+    ids = {product.product_id for product in products}
+    assert [product async for product in store.reader.walk() if product.product_id in ids] == products
+    assert [product async for product in store.reader.walk(products[1].product_id)] == products[2:]
+    assert [product async for product in store.reader.walk(products[0].product_id, 2)] == products[1:3]
+    assert [product async for product in store.reader.walk(products[3].product_id)] == []
 
 
 async def test_what_is_asked_for_is_read_on_sale_or_not(store: Store) -> None:
@@ -284,6 +307,7 @@ async def test_what_is_asked_for_is_read_on_sale_or_not(store: Store) -> None:
 
 async def as_older_versions_wrote(collection: AsyncCollection[Document], *products: Product) -> None:
     """Leave documents as they were before SKUs were compared without case."""
+    await collection.database["upgrades"].delete_many({})
     for product in products:
         document = await collection.find_one({"_id": product.product_id})
         assert document is not None
@@ -330,6 +354,27 @@ async def test_skus_that_an_older_version_let_differ_in_case_alone_stay(
     await delete(in_mongo, upper.product_id)
     await delete(in_mongo, lower.product_id)
     await added(in_mongo, Product.create(details(), [draft(sku=sku)], NOW))
+
+
+@pytest.mark.stack
+async def test_products_are_looked_through_until_a_day_after_an_upgrade(
+    in_mongo: Store, collection: AsyncCollection[Document]
+) -> None:
+    database = collection.database
+
+    async def is_mended(at: timedelta) -> bool:
+        product = await added(in_mongo)
+        note = await database["upgrades"].find_one({})
+        await as_older_versions_wrote(collection, product)
+        if note is not None:
+            await database["upgrades"].insert_one(note)
+        await bring_up_to_date(database, NOW + at)
+        document = await collection.find_one({"_id": product.product_id})
+        return document is not None and "sku_keys" in document
+
+    await database["upgrades"].delete_many({})
+    hours = [0, 1, 23, 25, 26]
+    assert [await is_mended(timedelta(hours=hour)) for hour in hours] == [True, True, True, True, False]
 
 
 @pytest.mark.stack

@@ -7,17 +7,20 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from stoa_catalog.model import Filters, Product, ProductNotFound, SkuTaken, Withdrawn
-from stoa_chassis.errors import InvalidArgument
+from stoa_catalog.model import Category, Filters, Product, ProductNotFound, Rating, SkuTaken, Withdrawn
+from stoa_chassis.avro import Event, new_event
+from stoa_chassis.clock import SystemClock
+from stoa_chassis.errors import InvalidArgument, Unavailable
 from stoa_chassis.ids import new_id
 from stoa_contracts.money import Money
-from stoa_events import ProductCreated, ProductDeleted, ProductUpdated
+from stoa_events import ProductCreated, ProductDeleted, ProductRated, ProductUpdated, ReviewRatingChanged
 
 from .conftest import Catalog, as_drafts, as_it_is, details, draft
 
 
 async def names(catalog: Catalog[Product], **filters: Any) -> list[str]:
-    return [listing.view.details.name for listing in catalog.browsing.page(Filters(**filters), None, 100)]
+    found = await catalog.browsing.page(Filters(**filters), None, 100)
+    return [entry.view.details.name for entry in found]
 
 
 async def test_a_product_is_read_back_as_it_was_written(catalog: Catalog[Product]) -> None:
@@ -181,7 +184,7 @@ async def test_pages_follow_each_other_without_gap_or_repetition(catalog: Catalo
     written = [await catalog.assortment.create(details(str(n), shelf), [draft()]) for n in range(7)]
     seen: list[UUID] = []
     before: UUID | None = None
-    while page := catalog.browsing.page(Filters(category=shelf), before, 3):
+    while page := await catalog.browsing.page(Filters(category=shelf), before, 3):
         seen += [product.product_id for product in page]
         before = seen[-1]
         # What comes in meanwhile is newer than all that is yet to be shown.
@@ -212,13 +215,97 @@ async def test_batches_keep_the_order_asked_for_and_leave_out_what_is_not_there(
 async def test_categories_count_what_is_on_sale(catalog: Catalog[Product]) -> None:
     shelf = uuid4().hex
 
-    def counted() -> Any:
-        found = [each for each in catalog.browsing.categories() if each.name == shelf]
+    async def counted() -> Any:
+        found = [each for each in await catalog.browsing.categories() if each.name == shelf]
         return [(each.product_count, each.subcategories) for each in found]
 
-    assert counted() == []
+    assert await counted() == []
     for part in ("x", "", "w", "x"):
         product = await catalog.assortment.create(details("a", shelf, subcategory=part), [draft()])
-    assert counted() == [(4, ("w", "x"))]
+    assert await counted() == [(4, ("w", "x"))]
     await catalog.assortment.delete(product.product_id)
-    assert counted() == [(3, ("w", "x"))]
+    assert await counted() == [(3, ("w", "x"))]
+
+
+async def test_what_was_asked_for_is_answered_from_memory_until_it_changes(catalog: Catalog[Product]) -> None:
+    product = await catalog.assortment.create(details(), [draft()])
+    (variant,) = product.variants
+
+    async def read() -> list[Any]:
+        return [
+            await catalog.browsing.get(product.product_id, None),
+            await catalog.browsing.batch([product.product_id]),
+            await catalog.browsing.with_variants([variant.variant_id]),
+            [entry.view for entry in await catalog.browsing.page(Filters(category="home"), None, 5)],
+            await catalog.browsing.categories(),
+        ]
+
+    first = await read()
+    asked = catalog.read_model.reads
+    assert await read() == first
+    assert catalog.read_model.reads == asked
+    other = catalog.another_process()
+    changed = await other.assortment.update(
+        product.product_id, details("New", "garden"), as_drafts(product), product.etag
+    )
+    new = as_it_is(changed)
+    assert await read() == [
+        new, [new], ([(variant.variant_id, new)], []), [], [Category("garden", 1, ())],
+    ]  # fmt: skip
+
+
+async def test_while_the_read_model_is_down_products_come_from_the_documents(
+    catalog: Catalog[Product],
+) -> None:
+    held, cold = [await catalog.assortment.create(details(), [draft()]) for _ in range(2)]
+    await catalog.browsing.get(held.product_id, None)
+    catalog.read_model.down = True
+    other = catalog.another_process()
+    gone = await catalog.assortment.create(details("Gone"), [draft()])
+    await catalog.assortment.delete(gone.product_id)
+    added = await catalog.assortment.create(details("Added"), [draft()])
+    for process in (catalog, other):
+        for product in (held, cold, added):
+            assert await process.browsing.get(product.product_id, None) == as_it_is(product)
+        found, withdrawn = await process.browsing.with_variants(
+            [each.variants[0].variant_id for each in (cold, gone)]
+        )
+        assert [view for _, view in found] == [as_it_is(cold)]
+        assert [each.product_name for each in withdrawn] == ["Gone"]
+        with pytest.raises(ProductNotFound):
+            await process.browsing.get(gone.product_id, None)
+        with pytest.raises(Unavailable):
+            await process.browsing.page(Filters(), None, 5)
+        with pytest.raises(Unavailable):
+            await process.browsing.categories()
+
+
+async def test_a_list_that_is_held_is_shown_while_the_read_model_is_down(catalog: Catalog[Product]) -> None:
+    product = await catalog.assortment.create(details(), [draft()])
+    assert await names(catalog) == ["Lamp"]
+    catalog.read_model.down = True
+    assert await names(catalog) == ["Lamp"]
+    assert (await catalog.browsing.batch([product.product_id])) == [as_it_is(product)]
+
+
+async def test_readers_see_the_rating_that_buyers_have_given_whichever_order_its_changes_come_in(
+    catalog: Catalog[Product],
+) -> None:
+    product = await catalog.assortment.create(details(), [draft()])
+    for total, count, version in ((5, 1, 1), (12, 3, 4), (9, 2, 3), (12, 3, 4)):
+        await catalog.assortment.on_rating_changed(
+            rating_changed(product.product_id, total=total, count=count, version=version)
+        )
+    shown = await catalog.browsing.get(product.product_id, None)
+    assert (shown.rating, shown.etag) == (Rating(4.0, 3, 4), product.etag)
+    published = await catalog.store.published(product.product_id)
+    assert [event.version for event in published if isinstance(event, ProductRated)] == [1, 4]
+
+
+async def test_a_rating_of_a_product_that_is_not_there_is_passed_over(catalog: Catalog[Product]) -> None:
+    await catalog.assortment.on_rating_changed(rating_changed(new_id(), total=5, count=1, version=1))
+
+
+def rating_changed(product_id: UUID, **change: int) -> Event[ReviewRatingChanged]:
+    payload = ReviewRatingChanged(product_id=product_id, **change)
+    return new_event(payload, SystemClock(), str(new_id()))

@@ -1,14 +1,16 @@
-"""Accounts, address books, sessions and sign-in attempts, and the rules they keep."""
+"""Accounts, guests, address books, sessions, mailed tokens and tries to sign in, and the rules they keep."""
 
 import hashlib
 import hmac
 import math
+import re
 from base64 import urlsafe_b64encode
+from collections.abc import Collection
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from ipaddress import IPv6Address, ip_address
-from typing import Self
+from typing import Any, Self
 from uuid import UUID
 
 from stoa_chassis.emails import email_key, valid_email
@@ -18,12 +20,23 @@ from stoa_chassis.errors import (
     FieldViolation,
     InvalidArgument,
     NotFound,
+    PermissionDenied,
     ResourceExhausted,
     Unauthenticated,
 )
 from stoa_chassis.ids import new_id
 from stoa_contracts.roles import ADMIN, STAFF, is_admitted
-from stoa_events import UserProfileUpdated, UserRegistered
+from stoa_events import (
+    UserEmailChangeRequested,
+    UserEmailVerificationRequested,
+    UserEmailVerified,
+    UserErased,
+    UserGuestMerged,
+    UserPasswordChanged,
+    UserPasswordResetRequested,
+    UserProfileUpdated,
+    UserRegistered,
+)
 
 MAX_ADDRESSES = 50
 
@@ -42,6 +55,30 @@ class UserNotFound(NotFound):
     """There is no such account."""
 
     reason = "USER_NOT_FOUND"
+
+
+class SessionNotFound(NotFound):
+    """The account has no such session."""
+
+    reason = "SESSION_NOT_FOUND"
+
+
+class StaffProtected(PermissionDenied):
+    """Whoever could change how staff signs in could become it: only an admin may, and the owner."""
+
+    reason = "STAFF_PROTECTED"
+
+    def __init__(self) -> None:
+        super().__init__("only an admin may change the account of staff")
+
+
+class LastAdmin(FailedPrecondition):
+    """Without an admin nobody could make one."""
+
+    reason = "LAST_ADMIN"
+
+    def __init__(self) -> None:
+        super().__init__("this is the last admin; please make another account one first")
 
 
 class AddressNotFound(NotFound):
@@ -77,11 +114,50 @@ class SignInBusy(ResourceExhausted):
     reason = "SIGN_IN_BUSY"
 
 
+class TooManyRequests(ResourceExhausted):
+    """The same was asked for too often, by one account or from one origin."""
+
+    reason = "TOO_MANY_REQUESTS"
+
+
+class InvalidMailedToken(InvalidArgument):
+    """The token of a mail is unknown, used, expired or superseded. Never says which."""
+
+    def __init__(self) -> None:
+        super().__init__("token", "is not good any more; please ask for another mail")
+
+
+class InvalidGuestToken(InvalidArgument):
+    """The guest's token is none of a guest, or is not good any more."""
+
+    def __init__(self) -> None:
+        super().__init__("guest_token", "is not that of a guest, or has expired")
+
+
+class GuestMerged(FailedPrecondition):
+    """What the guest had is another account's already."""
+
+    reason = "GUEST_MERGED"
+
+    def __init__(self) -> None:
+        merged = "is of a guest who has another account already"
+        super().__init__(f"guest_token: {merged}", violations=(FieldViolation("guest_token", merged),))
+
+
 class CurrentPasswordNeeded(InvalidArgument):
     """Only who knows the password may change how an account is signed in to."""
 
     def __init__(self) -> None:
         super().__init__("current_password", "is needed to change the email address")
+
+
+class EmailVerified(FailedPrecondition):
+    """There is no address to be confirmed."""
+
+    reason = "EMAIL_VERIFIED"
+
+    def __init__(self) -> None:
+        super().__init__("the email address is confirmed already")
 
 
 class CurrentPasswordWrong(InvalidArgument):
@@ -107,21 +183,40 @@ class ProfileChange:
     email: str | None = None
     first_name: str | None = None
     last_name: str | None = None
+    locale: str | None = None
+
+
+UserEvent = (
+    UserRegistered
+    | UserProfileUpdated
+    | UserEmailChangeRequested
+    | UserEmailVerified
+    | UserPasswordChanged
+    | UserErased
+)
 
 
 @dataclass(slots=True, kw_only=True)
 class User:
-    """An account."""
+    """An account.
+
+    `verified_email` is the address at which its owner was shown to read mail; it was another once, if it is
+    not `email`. `pending_email` takes the place of `email` when it is confirmed; "" if none waits.
+    """
 
     user_id: UUID
     email: str
     password_hash: str = field(repr=False)
     first_name: str
     last_name: str
+    locale: str = "en"
+    verified_email: str = ""
+    pending_email: str = ""
     roles: frozenset[str]
     created_at: datetime
     updated_at: datetime
-    events: list[UserRegistered | UserProfileUpdated] = field(default_factory=list, compare=False)
+    erased_at: datetime | None = None
+    events: list[UserEvent] = field(default_factory=list, compare=False)
 
     @classmethod
     def register(
@@ -131,6 +226,7 @@ class User:
         password_hash: str,
         first_name: str,
         last_name: str,
+        locale: str = "en",
         now: datetime,
         roles: frozenset[str] = frozenset(),
     ) -> Self:
@@ -141,6 +237,7 @@ class User:
             password_hash=password_hash,
             first_name=first_name,
             last_name=last_name,
+            locale=locale,
             roles=roles,
             created_at=now,
             updated_at=now,
@@ -151,9 +248,15 @@ class User:
                 email=user.email,
                 first_name=user.first_name,
                 last_name=user.last_name,
+                locale=user.locale,
             )
         )
         return user
+
+    @property
+    def email_verified(self) -> bool:
+        """Tell whether its owner was shown to read mail at the address that it has."""
+        return bool(self.verified_email) and email_key(self.verified_email) == email_key(self.email)
 
     def moves_to(self, email: str | None) -> bool:
         """Tell whether this would be another email address; None, or the own in other capitals, is not."""
@@ -162,15 +265,53 @@ class User:
     def change_profile(self, change: ProfileChange, now: datetime) -> None:
         """Take the new values. A change that changes nothing leaves no trace.
 
+        Another email waits until it is confirmed, and the owner is told at the one of now; naming the one of
+        now takes that back.
+
         Raises InvalidArgument if the email is none.
         """
         new = {f.name: value for f in fields(change) if (value := getattr(change, f.name)) is not None}
         if "email" in new:
             new["email"] = valid_email(new["email"])
+            if self.moves_to(new["email"]):
+                self._wait_for(new.pop("email"), now)
+            elif self.pending_email:
+                self.pending_email, self.updated_at = "", now
         if all(getattr(self, name) == value for name, value in new.items()):
             return
         for name, value in new.items():
             setattr(self, name, value)
+        self._updated(now)
+
+    def confirm_email(self, email: str, now: datetime) -> bool:
+        """Take note that mail to an address reaches the owner; True if it has become the account's.
+
+        Raises InvalidMailedToken if it is neither that of the account nor the one that waits.
+        """
+        key = email_key(email)
+        moves = bool(self.pending_email) and key == email_key(self.pending_email)
+        if moves:
+            self.email, self.pending_email = self.pending_email, ""
+            self._updated(now)
+        elif key != email_key(self.email):
+            raise InvalidMailedToken
+        if not self.email_verified:
+            self.verified_email = self.email
+            self.updated_at = now
+            self.events.append(UserEmailVerified(user_id=self.user_id, email=self.email))
+        return moves
+
+    def _wait_for(self, email: str, now: datetime) -> None:
+        if email == self.pending_email:
+            return
+        self.pending_email, self.updated_at = email, now
+        self.events.append(
+            UserEmailChangeRequested(
+                user_id=self.user_id, email=self.email, first_name=self.first_name, locale=self.locale
+            )
+        )
+
+    def _updated(self, now: datetime) -> None:
         self.updated_at = now
         self.events.append(
             UserProfileUpdated(
@@ -178,23 +319,69 @@ class User:
                 email=self.email,
                 first_name=self.first_name,
                 last_name=self.last_name,
+                locale=self.locale,
             )
         )
+
+    @property
+    def is_staff(self) -> bool:
+        """Tell whether it is the account of staff, of whatever kind."""
+        return STAFF in self.roles
 
     @property
     def is_admin(self) -> bool:
         """Tell whether it may do all that any staff may."""
         return is_admitted(self.roles, frozenset({ADMIN}))
 
-    def make_admin(self, now: datetime) -> None:
-        """Let the account do all that any staff may."""
-        self.roles |= {STAFF, ADMIN}
+    def set_roles(self, roles: Collection[str], now: datetime) -> None:
+        """Let the account do as staff what these roles say, and nothing else; none: it is a customer's."""
+        self.roles = frozenset({STAFF, *roles}) if roles else frozenset()
         self.updated_at = now
 
     def change_password(self, password_hash: str, now: datetime) -> None:
-        """Take the hash of a new password."""
+        """Take the hash of a new password, and tell the owner."""
         self.password_hash = password_hash
         self.updated_at = now
+        self.events.append(
+            UserPasswordChanged(
+                user_id=self.user_id, email=self.email, first_name=self.first_name, locale=self.locale
+            )
+        )
+
+    def has_changed_password_since(self, then: "User") -> bool:
+        """Tell whether its password is another than it was; a stronger hash of the same is none."""
+        return self.password_hash != then.password_hash and self.updated_at != then.updated_at
+
+    def recover(self, password_hash: str, email: str, now: datetime) -> None:
+        """Take the hash of a new password from somebody who was shown to read mail at an address.
+
+        Another address that waited is forgotten: whoever knew the old password may have named it.
+        """
+        self.pending_email = ""
+        self.confirm_email(email, now)
+        self.change_password(password_hash, now)
+
+    def erase(self, now: datetime) -> None:
+        """Forget the person. What is left says that there was an account, and since when."""
+        self.email = f"erased:{self.user_id}"  # no address, so nobody can have or take it
+        self.password_hash = self.first_name = self.last_name = self.verified_email = self.pending_email = ""
+        self.locale = "en"
+        self.roles = frozenset()
+        self.updated_at = self.erased_at = now
+        self.events.append(UserErased(user_id=self.user_id))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoleChange:
+    """That an account got other roles as staff: what auditors ask for. `changed_by` is None if the shop's
+    settings named it as the admin."""
+
+    user_id: UUID
+    changed_by: UUID | None
+    before: frozenset[str]
+    after: frozenset[str]
+    reason: str
+    at: datetime
 
 
 class AddressKind(StrEnum):
@@ -315,7 +502,7 @@ class AddressBook:
 
 
 def digest(secret: str) -> bytes:
-    """Return the SHA-256 of a refresh token: what is stored, so that a stolen table opens no session.
+    """Return the SHA-256 of a token: what is stored, so that a stolen table opens nothing.
 
     A plain hash is enough because a token has 256 random bits; a password has not (see `passwords.py`).
     """
@@ -328,6 +515,8 @@ class SessionPolicy:
 
     idle: timedelta = timedelta(days=30)
     longest: timedelta = timedelta(days=90)
+    guest: timedelta = timedelta(days=30)
+    """How long a guest is one."""
     grace: timedelta = timedelta(seconds=10)
     """How long after its first use a refresh token is answered once more, by the same successor: two tabs
     refresh at the same moment, or an answer is lost on the way."""
@@ -353,19 +542,93 @@ def successor(secret: str, salt: bytes) -> str:
     return urlsafe_b64encode(hmac.digest(secret.encode(), salt, "sha256")).rstrip(b"=").decode()
 
 
+@dataclass(frozen=True, slots=True)
+class Client:
+    """What somebody signs in with: from which network address, and what the program says of itself."""
+
+    address: str = ""
+    user_agent: str = ""
+
+    @property
+    def device(self) -> str:
+        """What its owner would call it: `Firefox on Linux`. "" if nothing is known."""
+        program = next((name for name, mark in _PROGRAMS if mark in self.user_agent), "")
+        if not program and (word := _WORD.match(self.user_agent)):
+            program = word[0]
+        system = next((name for name, mark in _SYSTEMS if mark in self.user_agent), "")
+        return f"{program} on {system}" if program and system else program or system
+
+    @property
+    def network(self) -> str:
+        """The part of the network, without the last part of the address. "" if it is not known."""
+        try:
+            ip = ip_address(self.address)
+        except ValueError:
+            return ""
+        if isinstance(ip, IPv6Address):
+            if ip.ipv4_mapped is None:
+                return f"{IPv6Address(int(ip) >> 80 << 80)}/48"
+            ip = ip.ipv4_mapped
+        return f"{str(ip).rpartition('.')[0]}.x"
+
+
+# In the order in which they are looked for: browsers claim to be those that came before them.
+_PROGRAMS = (
+    ("Edge", "Edg"),
+    ("Opera", "OPR/"),
+    ("Samsung Internet", "SamsungBrowser/"),
+    ("Firefox", "Firefox/"),
+    ("Firefox", "FxiOS/"),
+    ("Chrome", "Chrome/"),
+    ("Chrome", "CriOS/"),
+    ("Safari", "Safari/"),
+)
+_SYSTEMS = (
+    ("Android", "Android"),
+    ("iPhone", "iPhone"),
+    ("iPad", "iPad"),
+    ("Windows", "Windows"),
+    ("macOS", "Mac OS X"),
+    ("ChromeOS", "CrOS"),
+    ("Linux", "Linux"),
+)
+_WORD = re.compile(r"[A-Za-z][\w.-]{0,39}", re.ASCII)
+
+
 @dataclass(slots=True)
 class Session:
-    """A family of refresh tokens: what began with one sign-in and ends for all of them at once."""
+    """A family of refresh tokens: what began with one sign-in and ends for all of them at once.
+
+    A guest's has the guest's id as `user_id`. When it began, and with what, is not known of the oldest.
+    """
 
     session_id: UUID
     user_id: UUID
     expires_at: datetime
     revoked_at: datetime | None = None
+    is_guest: bool = False
+    created_at: datetime | None = None
+    last_used_at: datetime | None = None
+    device: str = ""
+    network: str = ""
 
     @classmethod
-    def start(cls, user_id: UUID, policy: SessionPolicy, now: datetime) -> Self:
+    def start(cls, user_id: UUID, policy: SessionPolicy, now: datetime, client: Client = Client()) -> Self:
         """Begin a session at a sign-in."""
-        return cls(new_id(), user_id, now + policy.longest)
+        return cls(
+            new_id(),
+            user_id,
+            now + policy.longest,
+            created_at=now,
+            last_used_at=now,
+            device=client.device,
+            network=client.network,
+        )
+
+    @classmethod
+    def start_guest(cls, policy: SessionPolicy, now: datetime) -> Self:
+        """Begin the session of a new guest, of whom nothing else is kept."""
+        return cls(new_id(), new_id(), now + policy.guest, is_guest=True, created_at=now, last_used_at=now)
 
     def issue(self, secret: str, policy: SessionPolicy, now: datetime) -> RefreshToken:
         """Add a token to the family. It never outlives the session."""
@@ -385,11 +648,145 @@ class Session:
             return False
         if token.used_at is None:
             token.used_at, token.successor_salt = now, salt
+        self.last_used_at = now
         return True
 
+    def is_proven_by(self, token: RefreshToken | None, policy: SessionPolicy, now: datetime) -> bool:
+        """Tell whether a token shows that its bearer is signed in; None: an access token has done so."""
+        if self.revoked_at is not None or now >= self.expires_at:
+            return False
+        if token is None:
+            return True
+        return now < token.expires_at and (token.used_at is None or now - token.used_at <= policy.grace)
+
     def revoke(self, now: datetime) -> None:
-        """End the session."""
+        """End the session. Where it was is of no use any more."""
         self.revoked_at = self.revoked_at or now
+        self.device = self.network = ""
+
+
+@dataclass(slots=True)
+class GuestMerge:
+    """That a guest has become the owner of an account: what was the guest's is theirs, once and for all."""
+
+    guest_id: UUID
+    user_id: UUID
+    merged_at: datetime
+    events: list[UserGuestMerged] = field(default_factory=list, compare=False)
+
+    @classmethod
+    def into(cls, user_id: UUID, guest_id: UUID, now: datetime) -> Self:
+        """Let an account have what a guest had."""
+        merge = cls(guest_id, user_id, now)
+        merge.events.append(UserGuestMerged(user_id=user_id, guest_id=guest_id))
+        return merge
+
+
+class Purpose(StrEnum):
+    """What a mailed token is good for."""
+
+    RESET_PASSWORD = "reset_password"
+    CONFIRM_EMAIL = "confirm_email"
+
+
+@dataclass(frozen=True, slots=True)
+class MailPolicy:
+    """How long mailed tokens are good, and how many that are good an account may have.
+
+    While it has that many nobody gets another mail sent: her mailbox holds links that work. So whoever asks
+    in her name can neither fill the mailbox nor keep her from a link.
+    """
+
+    reset: timedelta = timedelta(minutes=30)
+    confirm: timedelta = timedelta(days=3)
+    resets: int = 3
+    confirmations: int = 10
+
+    def lifetime(self, purpose: Purpose) -> timedelta:
+        """How long a token for this is good."""
+        return self.reset if purpose is Purpose.RESET_PASSWORD else self.confirm
+
+    def live(self, purpose: Purpose) -> int:
+        """How many for this may be good at a time."""
+        return self.resets if purpose is Purpose.RESET_PASSWORD else self.confirmations
+
+
+@dataclass(slots=True)
+class MailedToken:
+    """What shows, once, that somebody reads the mail of an address. Kept as a digest until it is used.
+
+    `session_id` is the session in which it was asked for, None if in none of the account.
+    """
+
+    digest: bytes = field(repr=False)
+    user_id: UUID
+    purpose: Purpose
+    email: str
+    session_id: UUID | None
+    expires_at: datetime
+    events: list[UserPasswordResetRequested | UserEmailVerificationRequested] = field(
+        default_factory=list, compare=False
+    )
+
+    @classmethod
+    def issue(
+        cls,
+        secret: str,
+        purpose: Purpose,
+        user: User,
+        policy: MailPolicy,
+        now: datetime,
+        session_id: UUID | None = None,
+    ) -> Self:
+        """Make one for an account, and have it mailed: to the address that it has, or waits for."""
+        is_reset = purpose is Purpose.RESET_PASSWORD
+        email = user.email if is_reset else user.pending_email or user.email
+        expires_at = now + policy.lifetime(purpose)
+        token = cls(digest(secret), user.user_id, purpose, email, session_id, expires_at)
+        mail: dict[str, Any] = {
+            "user_id": user.user_id,
+            "email": email,
+            "first_name": user.first_name,
+            "locale": user.locale,
+            "token": secret,
+            "expires_at": expires_at,
+        }
+        token.events.append(
+            UserPasswordResetRequested(**mail) if is_reset else UserEmailVerificationRequested(**mail)
+        )
+        return token
+
+
+class Limited(StrEnum):
+    """What is counted by the origin that asks for it."""
+
+    GUEST = "guest"
+    PASSWORD_RESET = "password_reset"
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """How often something may be asked for from one origin."""
+
+    most: int
+    within: timedelta = timedelta(hours=1)
+
+
+@dataclass(slots=True)
+class Requests:
+    """How often something was asked for from one origin since a time."""
+
+    since: datetime
+    count: int = 0
+
+    def add(self, quota: Quota, now: datetime) -> None:
+        """Count a request. Raises TooManyRequests if there were enough."""
+        if now - self.since >= quota.within:
+            self.since, self.count = now, 0
+        if self.count >= quota.most:
+            wait = timedelta(seconds=math.ceil((self.since + quota.within - now).total_seconds()))
+            raise TooManyRequests("that was asked for too often; please try again later", retry_after=wait)
+        self.count += 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,14 @@ from stoa_user.model import (
     Address,
     AddressBook,
     AttemptsKey,
+    GuestMerge,
+    Limited,
+    MailedToken,
     PublicKey,
+    Purpose,
     RefreshToken,
+    Requests,
+    RoleChange,
     Session,
     SignInAttempts,
     User,
@@ -21,10 +27,18 @@ from stoa_user.model import (
 
 
 class Users(Protocol):
-    """The accounts."""
+    """The accounts. One that is erased is not found any more."""
 
     async def get(self, user_id: UUID) -> User:
         """Read an account. Raises UserNotFound."""
+        ...
+
+    async def staff(self, after: UUID | None, limit: int) -> Sequence[User]:
+        """Read accounts of staff, the newest first, that come after an id."""
+        ...
+
+    async def lock_admins(self) -> Sequence[User]:
+        """Read the accounts of admins, and let nobody make them more or fewer until the transaction ends."""
         ...
 
     async def lock(self, user_id: UUID) -> User:
@@ -67,6 +81,10 @@ class Addresses(Protocol):
         """Store what changed in a book."""
         ...
 
+    async def clear(self, user_id: UUID) -> None:
+        """Drop a whole book."""
+        ...
+
 
 class Sessions(Protocol):
     """The sessions and their refresh tokens, which are found by their digest."""
@@ -79,10 +97,18 @@ class Sessions(Protocol):
         """Find a token and its session, and let nobody else use either until the transaction ends."""
         ...
 
+    async def lock_session(self, session_id: UUID) -> Session | None:
+        """Find a session, and let nobody else use it until the transaction ends."""
+        ...
+
+    async def page(self, user_id: UUID, now: datetime, after: UUID | None, limit: int) -> Sequence[Session]:
+        """Read the sessions in which one is signed in now, the newest first, that come after an id."""
+        ...
+
     async def rotate(
         self, session: Session, used: RefreshToken, issued: RefreshToken, *, graceless_before: datetime
     ) -> None:
-        """Store that a token was used and which one takes its place.
+        """Store that a token was used, and with it its session, and which one takes its place.
 
         Tokens of the session that were used before `graceless_before` lose the salts of their successors.
         """
@@ -96,8 +122,88 @@ class Sessions(Protocol):
         """End all sessions of an account, except one if its id is given."""
         ...
 
+    async def drop_all(self, user_id: UUID) -> None:
+        """Drop all sessions of an account, and their tokens."""
+        ...
+
+    async def prune(self, before: datetime, limit: int) -> int:
+        """Drop up to so many sessions that expired before a time, and their tokens; tell how many."""
+        ...
+
+
+class Guests(Protocol):
+    """Which guests have become the owner of which account."""
+
+    async def merged_into(self, guest_id: UUID) -> UUID | None:
+        """Return whose a guest's things are now; None if they are the guest's."""
+        ...
+
+    async def merged_by(self, user_id: UUID) -> Sequence[UUID]:
+        """Return which guests the owner of an account was."""
+        ...
+
+    async def add(self, merge: GuestMerge) -> None:
+        """Store that a guest has become the owner of an account, and publish it."""
+        ...
+
+    async def drop_all(self, user_id: UUID) -> None:
+        """Forget which guests the owner of an account was."""
+        ...
+
     async def prune(self, before: datetime) -> None:
-        """Drop sessions that expired before a time, and their tokens."""
+        """Forget merges before a time."""
+        ...
+
+
+class MailedTokens(Protocol):
+    """The tokens that were mailed, which are found by their digest."""
+
+    async def add(self, token: MailedToken) -> None:
+        """Store a token, and publish it for the mail."""
+        ...
+
+    async def get(self, digest: bytes, purpose: Purpose, now: datetime) -> MailedToken | None:
+        """Find a token that is still good for this."""
+        ...
+
+    async def live(self, user_id: UUID, purpose: Purpose, now: datetime) -> Sequence[datetime]:
+        """Return until when the tokens are good that an account has for this, the first to expire first."""
+        ...
+
+    async def drop_all(self, user_id: UUID, purpose: Purpose | None = None) -> None:
+        """Drop the tokens of an account, those for one purpose or all."""
+        ...
+
+    async def prune(self, before: datetime) -> None:
+        """Drop tokens that expired before a time."""
+        ...
+
+
+class RoleChanges(Protocol):
+    """Who has changed what accounts may do as staff."""
+
+    async def add(self, change: RoleChange) -> None:
+        """Store a change."""
+        ...
+
+    async def newest(self, user_id: UUID, limit: int) -> Sequence[RoleChange]:
+        """Read the changes of an account, the newest first."""
+        ...
+
+
+class OriginRequests(Protocol):
+    """How often something was asked for from one origin."""
+
+    async def lock(self, subject: Limited, origin: bytes, now: datetime) -> Requests:
+        """Read how often, and let nobody else count until the transaction ends."""
+        ...
+
+    async def save(self, subject: Limited, origin: bytes, requests: Requests) -> None:
+        """Store how often."""
+        ...
+
+    async def prune(self, before: datetime) -> None:
+        """Drop what began before a time."""
         ...
 
 
@@ -124,6 +230,14 @@ class Attempts(Protocol):
         """Drop failures that happened before a time, and origins where nobody signed in since another."""
         ...
 
+    async def lift(self, account: bytes) -> None:
+        """Forget all failures of an account, wherever they came from."""
+        ...
+
+    async def drop_all(self, account: bytes) -> None:
+        """Forget all that is known of an account."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Tx:
@@ -133,6 +247,10 @@ class Tx:
     addresses: Addresses
     sessions: Sessions
     attempts: Attempts
+    guests: Guests
+    mailed: MailedTokens
+    role_changes: RoleChanges
+    requests: OriginRequests
 
 
 class PasswordVerdict(Enum):
@@ -185,4 +303,12 @@ class TokenIssuer(Protocol):
 
     def issue(self, user: User, session_id: UUID, now: datetime) -> str:
         """Return a token that proves who the user is, in which session, and what roles they have."""
+        ...
+
+    def issue_to_guest(self, guest_id: UUID, session_id: UUID, now: datetime) -> str:
+        """Return a token that proves which guest somebody is, in which session."""
+        ...
+
+    def session_of_guest(self, token: str, now: datetime) -> UUID | None:
+        """Return the session that a guest's token belongs to; None if it is no such token, or has expired."""
         ...

@@ -1,11 +1,12 @@
 """Settings of the user service."""
 
+from collections.abc import Mapping
 from datetime import timedelta
 
 from pydantic import Field
 
 from stoa_chassis.settings import PostgresSettings
-from stoa_user.model import LockoutPolicy, SessionPolicy, SignInPolicy
+from stoa_user.model import Limited, LockoutPolicy, MailPolicy, Quota, SessionPolicy, SignInPolicy
 
 
 class Settings(PostgresSettings):
@@ -23,6 +24,8 @@ class Settings(PostgresSettings):
     access_token_seconds: int = Field(default=900, ge=1)
     refresh_token_days: int = Field(default=30, ge=1)
     session_days: int = Field(default=90, ge=1)
+    # For so long a guest is one: fills a cart, orders, and takes it all along into an account.
+    guest_days: int = Field(default=30, ge=1)
     # How long after its first use a refresh token is answered by the same successor; 0 is never.
     refresh_grace_seconds: int = Field(default=10, ge=0, le=60)
 
@@ -36,6 +39,20 @@ class Settings(PostgresSettings):
     stranger_longest_seconds: int = Field(default=60, ge=1)
     # For so long an address is known from which an owner signed in.
     origin_days: int = Field(default=90, ge=1)
+
+    # For so long the link of a mail sets a new password, or confirms an address.
+    reset_minutes: int = Field(default=30, ge=1)
+    confirm_days: int = Field(default=3, ge=1)
+    # How many such mails are sent while as many of their links are good.
+    live_resets: int = Field(default=3, ge=1)
+    live_confirmations: int = Field(default=10, ge=1)
+    # Whoever asks for a new password is answered after this, whether or not there is such an account.
+    reset_answer_milliseconds: int = Field(default=250, ge=0, le=5000)
+
+    # How often in an hour one network address may ask for a new password, or become a guest.
+    rate_limits: bool = True
+    resets_per_address: int = Field(default=20, ge=1)
+    guests_per_address: int = Field(default=300, ge=1)
 
     # argon2id as OWASP's Password Storage Cheat Sheet has it.
     argon2_memory_kib: int = Field(default=19_456, ge=8)
@@ -51,8 +68,34 @@ class Settings(PostgresSettings):
         return SessionPolicy(
             timedelta(days=self.refresh_token_days),
             timedelta(days=self.session_days),
+            timedelta(days=self.guest_days),
             timedelta(seconds=self.refresh_grace_seconds),
         )
+
+    @property
+    def mails(self) -> MailPolicy:
+        """How long the links of mails are good."""
+        return MailPolicy(
+            timedelta(minutes=self.reset_minutes),
+            timedelta(days=self.confirm_days),
+            self.live_resets,
+            self.live_confirmations,
+        )
+
+    @property
+    def reset_answer_after(self) -> timedelta:
+        """When whoever asks for a new password is answered."""
+        return timedelta(milliseconds=self.reset_answer_milliseconds)
+
+    @property
+    def quotas(self) -> Mapping[Limited, Quota]:
+        """How often something may be asked for from one origin; nothing is bounded without rate limits."""
+        if not self.rate_limits:
+            return {}
+        return {
+            Limited.GUEST: Quota(self.guests_per_address),
+            Limited.PASSWORD_RESET: Quota(self.resets_per_address),
+        }
 
     @property
     def sign_in(self) -> SignInPolicy:

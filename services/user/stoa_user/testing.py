@@ -22,7 +22,13 @@ from stoa_user.model import (
     AttemptsKey,
     EmailTaken,
     Failures,
+    GuestMerge,
+    Limited,
+    MailedToken,
+    Purpose,
     RefreshToken,
+    Requests,
+    RoleChange,
     Session,
     SignInAttempts,
     User,
@@ -45,6 +51,10 @@ class Rows:
     tokens: Mapping[bytes, tuple[UUID, RefreshToken]] = field(default_factory=dict)
     strangers: Mapping[bytes, Failures] = field(default_factory=dict)
     origins: Mapping[tuple[bytes, bytes], tuple[Failures, datetime | None]] = field(default_factory=dict)
+    merges: Mapping[UUID, GuestMerge] = field(default_factory=dict)
+    mailed: Mapping[bytes, MailedToken] = field(default_factory=dict)
+    role_changes: tuple[RoleChange, ...] = ()
+    requests: Mapping[tuple[Limited, bytes], Requests] = field(default_factory=dict)
 
 
 # Where a repository finds its rows: the view of a transaction, or the store for a statement outside of one.
@@ -52,7 +62,7 @@ Open = Callable[[], MemoryStore[Rows]]
 
 
 class Users:
-    """The accounts."""
+    """The accounts. One that is erased is not found any more."""
 
     def __init__(self, store: Open, outbox: Outbox | None = None) -> None:
         self._store = store
@@ -61,9 +71,19 @@ class Users:
     async def get(self, user_id: UUID) -> User:
         """Read an account. Raises UserNotFound."""
         user = self._store().rows.users.get(user_id)
-        if user is None:
+        if user is None or user.erased_at is not None:
             raise UserNotFound("there is no such account")
         return _copy(user)
+
+    async def staff(self, after: UUID | None, limit: int) -> Sequence[User]:
+        """Read accounts of staff, the newest first, that come after an id."""
+        users = self._store().rows.users
+        ids = sorted((key for key, user in users.items() if user.roles), reverse=True)
+        return [_copy(users[key]) for key in ids if after is None or key < after][:limit]
+
+    async def lock_admins(self) -> Sequence[User]:
+        """Read the accounts of admins, and let nobody make them more or fewer until the transaction ends."""
+        return [_copy(user) for user in self._store().rows.users.values() if user.is_admin]
 
     async def lock(self, user_id: UUID) -> User:
         """Read an account that nobody else may change until the transaction ends. Raises UserNotFound."""
@@ -72,7 +92,7 @@ class Users:
     async def by_email(self, email: str) -> User | None:
         """Find the account with an email, however it is written (`email_key`)."""
         for user in self._store().rows.users.values():
-            if email_key(user.email) == email_key(email):
+            if email_key(user.email) == email_key(email) and user.erased_at is None:
                 return _copy(user)
         return None
 
@@ -136,6 +156,12 @@ class Addresses:
         book.changed.clear()
         book.removed.clear()
 
+    async def clear(self, user_id: UUID) -> None:
+        """Drop a whole book."""
+        store = self._store()
+        kept = {key: row for key, row in store.rows.addresses.items() if row[0] != user_id}
+        store.rows = replace(store.rows, addresses=kept)
+
     def _of(self, user_id: UUID) -> list[Address]:
         return [each for owner, each in self._store().rows.addresses.values() if owner == user_id]
 
@@ -150,7 +176,6 @@ class Sessions:
         """Store a new session and its first token."""
         store = self._store()
         store.check(session.session_id not in store.rows.sessions, "sessions_pkey")
-        store.check(session.user_id in store.rows.users, "sessions_user_id_fkey")
         _put_session(store, replace(session, revoked_at=None))
         _add_token(store, session, replace(token, used_at=None, successor_salt=None))
 
@@ -162,10 +187,28 @@ class Sessions:
         session_id, token = rows.tokens[digest]
         return replace(rows.sessions[session_id]), replace(token)
 
+    async def lock_session(self, session_id: UUID) -> Session | None:
+        """Find a session, and let nobody else use it until the transaction ends."""
+        session = self._store().rows.sessions.get(session_id)
+        return session and replace(session)
+
+    async def page(self, user_id: UUID, now: datetime, after: UUID | None, limit: int) -> Sequence[Session]:
+        """Read the sessions in which one is signed in now, the newest first, that come after an id."""
+        rows = self._store().rows
+        live = {
+            session_id
+            for session_id, token in rows.tokens.values()
+            if token.used_at is None and token.expires_at > now
+        }
+        found = [each for key, each in rows.sessions.items() if key in live and each.user_id == user_id]
+        found = [each for each in found if after is None or each.session_id < after]
+        found.sort(key=lambda each: each.session_id, reverse=True)
+        return [replace(each) for each in found if each.revoked_at is None][:limit]
+
     async def rotate(
         self, session: Session, used: RefreshToken, issued: RefreshToken, *, graceless_before: datetime
     ) -> None:
-        """Store that a token was used and which one takes its place.
+        """Store that a token was used, and with it its session, and which one takes its place.
 
         Tokens of the session that were used before `graceless_before` lose the salts of their successors.
         """
@@ -179,26 +222,175 @@ class Sessions:
             tokens[key] = (owner, token)
         store.rows = replace(store.rows, tokens=tokens)
         _add_token(store, session, replace(issued, used_at=None, successor_salt=None))
+        stored = store.rows.sessions[session.session_id]
+        _put_session(store, replace(stored, last_used_at=used.used_at))
 
     async def save(self, session: Session) -> None:
         """Store that a session was revoked."""
         store = self._store()
         stored = store.rows.sessions[session.session_id]
-        _put_session(store, replace(stored, revoked_at=session.revoked_at))
+        _put_session(
+            store,
+            replace(stored, revoked_at=session.revoked_at, device=session.device, network=session.network),
+        )
 
     async def revoke_all(self, user_id: UUID, now: datetime, *, but: UUID | None = None) -> None:
         """End all sessions of an account, except one if its id is given."""
         store = self._store()
         for session in store.rows.sessions.values():
             if session.user_id == user_id and session.revoked_at is None and session.session_id != but:
-                _put_session(store, replace(session, revoked_at=now))
+                _put_session(store, replace(session, revoked_at=now, device="", network=""))
 
-    async def prune(self, before: datetime) -> None:
-        """Drop sessions that expired before a time, and their tokens."""
+    async def drop_all(self, user_id: UUID) -> None:
+        """Drop all sessions of an account, and their tokens."""
+        self._drop({key for key, each in self._store().rows.sessions.items() if each.user_id == user_id})
+
+    async def prune(self, before: datetime, limit: int) -> int:
+        """Drop up to so many sessions that expired before a time, and their tokens; tell how many."""
+        expired = [key for key, each in self._store().rows.sessions.items() if each.expires_at < before]
+        self._drop(set(expired[:limit]))
+        return len(expired[:limit])
+
+    def _drop(self, ids: set[UUID]) -> None:
         store = self._store()
-        sessions = {key: each for key, each in store.rows.sessions.items() if each.expires_at >= before}
+        sessions = {key: each for key, each in store.rows.sessions.items() if key not in ids}
         tokens = {key: row for key, row in store.rows.tokens.items() if row[0] in sessions}
         store.rows = replace(store.rows, sessions=sessions, tokens=tokens)
+
+
+class Guests:
+    """Which guests have become the owner of which account."""
+
+    def __init__(self, store: Open, outbox: Outbox) -> None:
+        self._store = store
+        self._outbox = outbox
+
+    async def merged_into(self, guest_id: UUID) -> UUID | None:
+        """Return whose a guest's things are now; None if they are the guest's."""
+        merge = self._store().rows.merges.get(guest_id)
+        return merge.user_id if merge is not None else None
+
+    async def merged_by(self, user_id: UUID) -> Sequence[UUID]:
+        """Return which guests the owner of an account was."""
+        merges = self._store().rows.merges.values()
+        return sorted(merge.guest_id for merge in merges if merge.user_id == user_id)
+
+    async def add(self, merge: GuestMerge) -> None:
+        """Store that a guest has become the owner of an account, and publish it."""
+        store = self._store()
+        store.check(merge.guest_id not in store.rows.merges, "guest_merges_pkey")
+        store.check(merge.user_id in store.rows.users, "guest_merges_user_id_fkey")
+        store.rows = replace(
+            store.rows, merges={**store.rows.merges, merge.guest_id: replace(merge, events=[])}
+        )
+        self._outbox.collect(merge)
+
+    async def drop_all(self, user_id: UUID) -> None:
+        """Forget which guests the owner of an account was."""
+        self._keep(lambda merge: merge.user_id != user_id)
+
+    async def prune(self, before: datetime) -> None:
+        """Forget merges before a time."""
+        self._keep(lambda merge: merge.merged_at >= before)
+
+    def _keep(self, wanted: Callable[[GuestMerge], bool]) -> None:
+        store = self._store()
+        kept = {key: merge for key, merge in store.rows.merges.items() if wanted(merge)}
+        store.rows = replace(store.rows, merges=kept)
+
+
+class MailedTokens:
+    """The tokens that were mailed, which are found by their digest."""
+
+    def __init__(self, store: Open, outbox: Outbox | None = None) -> None:
+        self._store = store
+        self._outbox = outbox
+
+    async def add(self, token: MailedToken) -> None:
+        """Store a token, and publish it for the mail."""
+        assert self._outbox is not None, "a token is added in a transaction"
+        store = self._store()
+        store.check(len(token.digest) == 32, "mailed_tokens_digest_check")
+        store.check(token.digest not in store.rows.mailed, "mailed_tokens_pkey")
+        store.check(token.user_id in store.rows.users, "mailed_tokens_user_id_fkey")
+        store.rows = replace(
+            store.rows, mailed={**store.rows.mailed, token.digest: replace(token, events=[])}
+        )
+        self._outbox.collect(token)
+
+    async def get(self, digest: bytes, purpose: Purpose, now: datetime) -> MailedToken | None:
+        """Find a token that is still good for this."""
+        token = self._store().rows.mailed.get(digest)
+        if token is None or token.purpose != purpose or token.expires_at <= now:
+            return None
+        return replace(token, events=[])
+
+    async def live(self, user_id: UUID, purpose: Purpose, now: datetime) -> Sequence[datetime]:
+        """Return until when the tokens are good that an account has for this, the first to expire first."""
+        tokens = self._store().rows.mailed.values()
+        return sorted(
+            each.expires_at
+            for each in tokens
+            if each.user_id == user_id and each.purpose == purpose and each.expires_at > now
+        )
+
+    async def drop_all(self, user_id: UUID, purpose: Purpose | None = None) -> None:
+        """Drop the tokens of an account, those for one purpose or all."""
+        self._keep(lambda token: token.user_id != user_id or purpose not in (None, token.purpose))
+
+    async def prune(self, before: datetime) -> None:
+        """Drop tokens that expired before a time."""
+        self._keep(lambda token: token.expires_at >= before)
+
+    def _keep(self, wanted: Callable[[MailedToken], bool]) -> None:
+        store = self._store()
+        kept = {key: token for key, token in store.rows.mailed.items() if wanted(token)}
+        store.rows = replace(store.rows, mailed=kept)
+
+
+class RoleChanges:
+    """Who has changed what accounts may do as staff."""
+
+    def __init__(self, store: Open) -> None:
+        self._store = store
+
+    async def add(self, change: RoleChange) -> None:
+        """Store a change."""
+        store = self._store()
+        store.check(change.user_id in store.rows.users, "role_changes_user_id_fkey")
+        store.rows = replace(store.rows, role_changes=(*store.rows.role_changes, change))
+
+    async def newest(self, user_id: UUID, limit: int) -> Sequence[RoleChange]:
+        """Read the changes of an account, the newest first."""
+        changes = self._store().rows.role_changes[::-1]
+        return [change for change in changes if change.user_id == user_id][:limit]
+
+
+class OriginRequests:
+    """How often something was asked for from one origin."""
+
+    def __init__(self, store: Open) -> None:
+        self._store = store
+
+    async def lock(self, subject: Limited, origin: bytes, now: datetime) -> Requests:
+        """Read how often, and let nobody else count until the transaction ends."""
+        store = self._store()
+        store.check(len(origin) == 32, "origin_requests_origin_digest_check")
+        requests = store.rows.requests.get((subject, origin), Requests(now))
+        await self.save(subject, origin, requests)
+        return replace(requests)
+
+    async def save(self, subject: Limited, origin: bytes, requests: Requests) -> None:
+        """Store how often."""
+        store = self._store()
+        counted = {**store.rows.requests, (subject, origin): replace(requests)}
+        store.rows = replace(store.rows, requests=counted)
+
+    async def prune(self, before: datetime) -> None:
+        """Drop what began before a time."""
+        store = self._store()
+        kept = {key: each for key, each in store.rows.requests.items() if each.since >= before}
+        store.rows = replace(store.rows, requests=kept)
 
 
 class Attempts:
@@ -255,6 +447,23 @@ class Attempts:
         }
         store.rows = replace(store.rows, strangers=strangers, origins=origins)
 
+    async def lift(self, account: bytes) -> None:
+        """Forget all failures of an account, wherever they came from."""
+        store = self._store()
+        strangers = {key: each for key, each in store.rows.strangers.items() if key != account}
+        origins = {
+            key: (Failures(), signed_in_at) if key[0] == account else (here, signed_in_at)
+            for key, (here, signed_in_at) in store.rows.origins.items()
+        }
+        store.rows = replace(store.rows, strangers=strangers, origins=origins)
+
+    async def drop_all(self, account: bytes) -> None:
+        """Forget all that is known of an account."""
+        store = self._store()
+        strangers = {key: each for key, each in store.rows.strangers.items() if key != account}
+        origins = {key: each for key, each in store.rows.origins.items() if key[0] != account}
+        store.rows = replace(store.rows, strangers=strangers, origins=origins)
+
 
 def open_tx(view: MemoryStore[Rows], outbox: Outbox) -> ports.Tx:
     """Put the repositories on the view of a transaction."""
@@ -263,6 +472,10 @@ def open_tx(view: MemoryStore[Rows], outbox: Outbox) -> ports.Tx:
         Addresses(lambda: view),
         Sessions(lambda: view),
         Attempts(lambda: view),
+        Guests(lambda: view, outbox),
+        MailedTokens(lambda: view, outbox),
+        RoleChanges(lambda: view),
+        OriginRequests(lambda: view),
     )
 
 

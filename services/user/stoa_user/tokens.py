@@ -50,26 +50,51 @@ class JwtIssuer:
         """
         self._key = _load_private_key(signing_key)
         self._kid = public_key(self._key.public_key()).kid
+        previous = map(_load_public_key, _PUBLIC_KEY.findall(previous_public_keys))
         self._issuer = issuer
         self._audience = audience
         self.lifetime = lifetime
-        keys = [self._key.public_key(), *map(_load_public_key, _PUBLIC_KEY.findall(previous_public_keys))]
         # By id, because after a rotation half done the new key may be among the previous ones.
-        self.public_keys = tuple({key.kid: key for key in map(public_key, keys)}.values())
+        self._keys = {public_key(key).kid: key for key in (self._key.public_key(), *previous)}
+        self.public_keys = tuple(map(public_key, self._keys.values()))
 
     def issue(self, user: User, session_id: UUID, now: datetime) -> str:
         """Return a token that proves who the user is, in which session, and what roles they have."""
-        claims = {
+        return self._sign(user.user_id, session_id, now, {"roles": sorted(user.roles)})
+
+    def issue_to_guest(self, guest_id: UUID, session_id: UUID, now: datetime) -> str:
+        """Return a token that proves which guest somebody is, in which session."""
+        return self._sign(guest_id, session_id, now, {"roles": [], "guest": True})
+
+    def session_of_guest(self, token: str, now: datetime) -> UUID | None:
+        """Return the session that a guest's token belongs to; None if it is no such token, or has expired."""
+        try:
+            key = self._keys[jwt.get_unverified_header(token).get("kid", "")]
+            claims = jwt.decode(
+                token,
+                key,
+                algorithms=[_ALGORITHM],
+                issuer=self._issuer,
+                audience=self._audience,
+                options={"verify_exp": False, "verify_iat": False},  # by our clock, below
+            )
+            if not claims.get("guest") or claims["exp"] <= now.timestamp():
+                return None
+            return UUID(claims["sid"])
+        except (jwt.PyJWTError, KeyError, TypeError, ValueError):
+            return None
+
+    def _sign(self, subject: UUID, session_id: UUID, now: datetime, claims: dict[str, Any]) -> str:
+        every = {
             "iss": self._issuer,
             "aud": self._audience,
-            "sub": str(user.user_id),
+            "sub": str(subject),
             "sid": str(session_id),
-            "roles": sorted(user.roles),
             "iat": int(now.timestamp()),
             "exp": int((now + self.lifetime).timestamp()),
             "jti": str(new_id()),
         }
-        return jwt.encode(claims, self._key, _ALGORITHM, headers={"kid": self._kid})
+        return jwt.encode(every | claims, self._key, _ALGORITHM, headers={"kid": self._kid})
 
 
 def public_key(key: EllipticCurvePublicKey) -> PublicKey:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
 import jwt
@@ -21,19 +21,37 @@ from stoa_chassis.testing import SettableClock
 from stoa_chassis.uow import UnitOfWork
 from stoa_contracts.events import Payload
 from stoa_contracts.roles import STAFF
+from stoa_events import UserEmailVerificationRequested, UserPasswordResetRequested
 from stoa_user import ports, repository, testing
 from stoa_user.model import (
     Address,
     AddressKind,
     InvalidCredentials,
+    Limited,
+    MailPolicy,
     PostalAddress,
     ProfileChange,
+    Purpose,
+    Quota,
     SessionPolicy,
     SignInPolicy,
     User,
 )
 from stoa_user.passwords import Argon2Passwords
-from stoa_user.service import Accounts, AddressBooks, Authenticator, Requester, Sessions, SignedIn
+from stoa_user.service import (
+    Accounts,
+    AddressBooks,
+    Authenticator,
+    Guests,
+    Mailing,
+    OriginLimits,
+    Privacy,
+    Recovery,
+    Requester,
+    Sessions,
+    SignedIn,
+    StaffRoles,
+)
 from stoa_user.tokens import JwtIssuer
 
 PASSWORD = "correct horse battery"
@@ -41,6 +59,11 @@ NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
 SOMEWHERE = PostalAddress(
     recipient="Ann Lee", line1="1 Elm Street", city="Boston", postal_code="02108", country="US"
 )
+QUOTAS = {Limited.GUEST: Quota(5), Limited.PASSWORD_RESET: Quota(5)}
+_MAILED: dict[Purpose, type[UserPasswordResetRequested] | type[UserEmailVerificationRequested]] = {
+    Purpose.RESET_PASSWORD: UserPasswordResetRequested,
+    Purpose.CONFIRM_EMAIL: UserEmailVerificationRequested,
+}
 T = TypeVar("T")
 
 
@@ -52,6 +75,8 @@ class Store:
     users: ports.Users
     addresses: ports.Addresses
     attempts: ports.Attempts
+    sessions: ports.Sessions
+    mailed: ports.MailedTokens
     published: Callable[[UUID], Awaitable[list[Event[Payload]]]]
     """What was published of an account, oldest first."""
 
@@ -70,13 +95,59 @@ class UserService:
         self.authenticator = Authenticator(
             store.uow, store.users, store.attempts, self.passwords, self.clock, SignInPolicy()
         )
-        self.accounts = Accounts(store.uow, store.users, self.passwords, self.authenticator, self.clock)
+        self.limits = OriginLimits(self.clock, QUOTAS)
+        self.mailing = Mailing(self.clock, MailPolicy())
+        self.guests = Guests(store.uow, self.issuer, self.clock, SessionPolicy(), self.limits)
+        self.accounts = Accounts(
+            store.uow,
+            store.users,
+            self.passwords,
+            self.authenticator,
+            self.guests,
+            self.mailing,
+            self.clock,
+        )
         self.books = AddressBooks(store.uow, store.addresses, self.clock)
-        self.sessions = Sessions(store.uow, self.authenticator, self.issuer, self.clock, SessionPolicy())
+        self.sessions = Sessions(
+            store.uow,
+            store.sessions,
+            self.authenticator,
+            self.guests,
+            self.issuer,
+            self.clock,
+            SessionPolicy(),
+        )
+        self.recovery = Recovery(
+            store.uow,
+            store.mailed,
+            self.passwords,
+            self.authenticator,
+            self.mailing,
+            self.limits,
+            self.clock,
+            timedelta(),
+        )
+        self.roles = StaffRoles(store.uow, store.users, self.clock)
+        self.privacy = Privacy(store.uow, self.authenticator, self.clock)
 
     async def register(self, email: str = "") -> User:
         """Open an account with an email of its own."""
         return await self.accounts.register(email or new_email(), PASSWORD, "Ann", "Lee")
+
+    async def staff(self, *roles: str) -> User:
+        """Open an account of staff with these roles."""
+        user = await self.register()
+        return (await self.roles.set(user.user_id, frozenset(roles), "hired", uuid4()))[0]
+
+    async def mailed(self, user_id: UUID, purpose: Purpose) -> list[str]:
+        """The tokens that were mailed to the owner of an account for this, oldest first."""
+        type_ = _MAILED[purpose]
+        events = await self.store.published(user_id)
+        return [event.payload.token for event in events if isinstance(event.payload, type_)]
+
+    async def confirm_email(self, user_id: UUID) -> None:
+        """Do what the newest mail asks for that is to confirm an address."""
+        await self.accounts.confirm_email((await self.mailed(user_id, Purpose.CONFIRM_EMAIL))[-1])
 
     async def fail(self, email: str, times: int, address: str = "") -> None:
         """Try to sign in with a wrong password, which is found to be wrong each time."""
@@ -94,9 +165,15 @@ class UserService:
         session_id: UUID | None = None,
         address: str = "",
     ) -> User:
-        """Change the email of an account, by its owner if nobody else is named."""
+        """Name another email for an account, by its owner if nobody else is named."""
         requester = Requester(by or user_id, session_id, address)
         return await self.accounts.change_profile(user_id, ProfileChange(email=email), requester, password)
+
+    async def move(self, user_id: UUID, email: str, **by: Any) -> User:
+        """Change the email of an account, and confirm it."""
+        await self.change_email(user_id, email, **by)
+        await self.confirm_email(user_id)
+        return await self.accounts.get(user_id)
 
 
 def new_email() -> str:
@@ -133,7 +210,10 @@ def a_user() -> User:
         password_hash="$argon2id$v=19$hash",
         first_name="Ann",
         last_name="Lee",
-        roles=frozenset({STAFF}),
+        locale="de",
+        verified_email="ann@before.example",
+        pending_email="ann@later.example",
+        roles=frozenset({STAFF, "support"}),
         created_at=NOW,
         updated_at=NOW + timedelta(days=1),
     )
@@ -177,6 +257,8 @@ def in_memory(memory: MemoryStore[testing.Rows]) -> Store:
         testing.Users(lambda: memory),
         testing.Addresses(lambda: memory),
         testing.Attempts(lambda: memory),
+        testing.Sessions(lambda: memory),
+        testing.MailedTokens(lambda: memory),
         published,
     )
 
@@ -196,6 +278,8 @@ def in_postgres(database: Database, codec: EventCodec) -> Store:
         repository.Users(database),
         repository.Addresses(database),
         repository.Attempts(database),
+        repository.Sessions(database),
+        repository.MailedTokens(database),
         published,
     )
 

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from dataclasses import fields as fields_of
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import grpc
 import jwt
@@ -17,7 +17,7 @@ from stoa_chassis.memory import MemoryStore
 from stoa_chassis.testing import InProcessServer, serve_in_process
 from stoa_chassis.timestamps import to_timestamp
 from stoa_user.api import AuthServicer, UserServicer
-from stoa_user.model import Address, PostalAddress, User
+from stoa_user.model import Address, PostalAddress, Purpose, User
 from stoa_user.testing import Rows
 
 from .conftest import PASSWORD, UserService, a_user, an_address, new_email
@@ -37,8 +37,13 @@ async def server(service: UserService) -> AsyncIterator[InProcessServer]:
     """The user service as it is served."""
 
     def add(_: object, to: grpc.aio.Server) -> None:
-        user_pb2_grpc.add_UserServiceServicer_to_server(UserServicer(service.accounts, service.books), to)
-        user_pb2_grpc.add_AuthServiceServicer_to_server(AuthServicer(service.sessions), to)
+        user_pb2_grpc.add_UserServiceServicer_to_server(
+            UserServicer(service.accounts, service.books, service.sessions, service.roles, service.privacy),
+            to,
+        )
+        user_pb2_grpc.add_AuthServiceServicer_to_server(
+            AuthServicer(service.accounts, service.sessions, service.guests, service.recovery), to
+        )
 
     async with serve_in_process(add, None, name="user") as running:
         yield running
@@ -188,7 +193,7 @@ async def test_only_what_is_sent_is_changed(server: InProcessServer) -> None:
 
 
 async def test_another_email_needs_the_password_and_keeps_the_session_that_asks(
-    server: InProcessServer,
+    server: InProcessServer, service: UserService
 ) -> None:
     made = await register(server)
     login = user_pb2.LoginRequest(email=made.email, password=PASSWORD)
@@ -205,7 +210,12 @@ async def test_another_email_needs_the_password_and_keeps_the_session_that_asks(
         assert error.message == f"current_password: {why}"
     change.user.current_password = PASSWORD
     change.update_mask.paths.extend(["email", "current_password"])
-    assert (await me.UpdateUser(change)).user.email == new
+    changed = (await me.UpdateUser(change)).user
+    assert (changed.email, changed.pending_email, changed.email_verified) == (made.email, new, False)
+    (_, token) = await service.mailed(UUID(made.user_id), Purpose.CONFIRM_EMAIL)
+    await auth(server).ConfirmEmail(user_pb2.ConfirmEmailRequest(token=token))
+    moved = (await me.GetUser(user_pb2.GetUserRequest(user_id=made.user_id))).user
+    assert (moved.email, moved.pending_email, moved.email_verified) == (new, "", True)
     await auth(server).Refresh(user_pb2.RefreshRequest(refresh_token=here.refresh_token))
     error = await refusal(
         auth(server).Refresh(user_pb2.RefreshRequest(refresh_token=elsewhere.refresh_token))
@@ -387,16 +397,21 @@ async def test_an_answer_carries_every_field_of_an_account_but_its_secrets(
     server: InProcessServer, memory: MemoryStore[Rows]
 ) -> None:
     user = a_user()
+    user.verified_email = user.email
     memory.rows = Rows(users={user.user_id: user})
     me = users(server, as_user=user.user_id)
     answer = (await me.GetUser(user_pb2.GetUserRequest(user_id=str(user.user_id)))).user
-    shown = {each.name for each in fields_of(User)} - {"password_hash", "roles", "events"}
-    assert names(answer) == shown
+    shown = {each.name for each in fields_of(User)} - {"password_hash", "events", "erased_at"}
+    assert names(answer) == shown - {"verified_email"} | {"email_verified"}
     assert values(answer) == {
         "user_id": str(user.user_id),
         "email": user.email,
         "first_name": user.first_name,
         "last_name": user.last_name,
+        "locale": user.locale,
+        "email_verified": True,
+        "pending_email": user.pending_email,
+        "roles": ["support"],
         "created_at": to_timestamp(user.created_at),
         "updated_at": to_timestamp(user.updated_at),
     }

@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 
 from stoa_chassis.emails import email_key, valid_email
 from stoa_chassis.errors import Code, InvalidArgument
-from stoa_events import UserProfileUpdated, UserRegistered
+from stoa_events import (
+    UserEmailChangeRequested,
+    UserEmailVerified,
+    UserErased,
+    UserPasswordChanged,
+    UserProfileUpdated,
+    UserRegistered,
+)
 from stoa_user.model import (
     MAX_ADDRESSES,
     Address,
@@ -20,21 +27,29 @@ from stoa_user.model import (
     AddressKind,
     AddressNotFound,
     AttemptsKey,
+    Client,
     CurrentPasswordNeeded,
     CurrentPasswordWrong,
     EmailTaken,
     Failures,
     InvalidCredentials,
+    InvalidMailedToken,
     InvalidRefreshToken,
     LockoutPolicy,
+    MailedToken,
+    MailPolicy,
     PostalAddress,
     ProfileChange,
+    Purpose,
+    Quota,
+    Requests,
     Session,
     SessionPolicy,
     SignInAttempts,
     SignInBusy,
     SignInLocked,
     SignInPolicy,
+    TooManyRequests,
     User,
     UserNotFound,
     digest,
@@ -82,7 +97,9 @@ def defaults(book: AddressBook) -> set[UUID]:
 def test_registering_is_announced_once_without_the_password() -> None:
     user = a_user()
     assert user.events == [
-        UserRegistered(user_id=user.user_id, email="Ann@Example.com", first_name="Ann", last_name="Lee")
+        UserRegistered(
+            user_id=user.user_id, email="Ann@Example.com", first_name="Ann", last_name="Lee", locale="en"
+        )
     ]
     assert "hash" not in repr(user)
 
@@ -92,13 +109,250 @@ def test_an_account_begins_without_roles_at_one_moment() -> None:
     assert (user.roles, user.created_at, user.updated_at) == (frozenset(), NOW, NOW)
 
 
-def test_roles_are_added_and_a_password_is_replaced_at_their_time() -> None:
+def test_an_account_has_the_roles_that_were_said_last_and_staff_is_who_has_any() -> None:
     user = a_user()
-    user.make_admin(NOW + timedelta(days=2))
+    assert (user.is_staff, user.is_admin) == (False, False)
+    user.set_roles({"warehouse", "support"}, NOW + timedelta(days=1))
+    assert user.roles == {"staff", "warehouse", "support"}
+    assert (user.is_staff, user.is_admin) == (True, False)
+    user.set_roles({"admin"}, NOW + timedelta(days=2))
     assert (user.roles, user.updated_at) == (frozenset({"staff", "admin"}), NOW + timedelta(days=2))
+    assert (user.is_staff, user.is_admin) == (True, True)
+    user.set_roles((), NOW + timedelta(days=3))
+    assert (user.roles, user.is_staff) == (frozenset(), False)
+    assert len(user.events) == 1
+
+
+def test_a_password_is_replaced_at_its_time_and_the_owner_is_told() -> None:
+    user = a_user()
     user.change_password("another", NOW + timedelta(days=3))
     assert (user.password_hash, user.updated_at) == ("another", NOW + timedelta(days=3))
-    assert len(user.events) == 1
+    assert user.events[1:] == [
+        UserPasswordChanged(user_id=user.user_id, email="Ann@Example.com", first_name="Ann", locale="en")
+    ]
+
+
+def test_a_password_is_another_if_the_hash_is_and_the_account_was_changed() -> None:
+    user = a_user()
+    then = replace(user)
+    assert not user.has_changed_password_since(then)
+    user.password_hash = "a stronger one of the same"
+    assert not user.has_changed_password_since(then)
+    user.change_password("another", NOW + timedelta(days=1))
+    assert user.has_changed_password_since(then)
+
+
+# -------------------------------------------------------------------------------------- addresses of mails
+
+
+def test_another_email_waits_to_be_confirmed_and_the_owner_is_told_at_the_one_of_now() -> None:
+    user = a_user()
+    user.change_profile(ProfileChange(email="Bo@example.com", first_name="Bo"), NOW + timedelta(days=1))
+    assert (user.email, user.pending_email, user.first_name) == ("Ann@Example.com", "Bo@example.com", "Bo")
+    assert user.updated_at == NOW + timedelta(days=1)
+    told = UserEmailChangeRequested(
+        user_id=user.user_id, email="Ann@Example.com", first_name="Ann", locale="en"
+    )
+    assert user.events[1] == told
+    assert [type(event) for event in user.events[2:]] == [UserProfileUpdated]
+    user.change_profile(ProfileChange(email="Bo@example.com"), NOW + timedelta(days=2))
+    assert (len(user.events), user.updated_at) == (3, NOW + timedelta(days=1))
+
+
+def test_naming_the_email_of_now_takes_another_back() -> None:
+    user = a_user()
+    user.change_profile(ProfileChange(email="bo@example.com"), NOW)
+    user.change_profile(ProfileChange(email="Ann@Example.com"), NOW + timedelta(days=1))
+    assert (user.email, user.pending_email) == ("Ann@Example.com", "")
+    with pytest.raises(InvalidMailedToken):
+        user.confirm_email("bo@example.com", NOW)
+
+
+def test_the_email_of_now_is_confirmed_once() -> None:
+    user = a_user()
+    assert not user.email_verified
+    assert not user.confirm_email("ann@example.com", NOW + timedelta(days=1))
+    assert user.email_verified
+    assert user.events[1:] == [UserEmailVerified(user_id=user.user_id, email="Ann@Example.com")]
+    user.confirm_email("Ann@Example.com", NOW + timedelta(days=2))
+    assert (len(user.events), user.updated_at) == (2, NOW + timedelta(days=1))
+
+
+def test_an_email_that_waits_becomes_the_one_of_the_account_when_it_is_confirmed() -> None:
+    user = a_user()
+    user.confirm_email("Ann@Example.com", NOW)
+    user.change_profile(ProfileChange(email="Bo@B\u00fccher.example"), NOW)
+    assert user.email_verified
+    before = len(user.events)
+    assert user.confirm_email("bo@xn--bcher-kva.example", NOW + timedelta(days=1))
+    assert (user.email, user.pending_email) == ("Bo@B\u00fccher.example", "")
+    assert user.email_verified
+    assert [type(event) for event in user.events[before:]] == [UserProfileUpdated, UserEmailVerified]
+    with pytest.raises(InvalidMailedToken):
+        user.confirm_email("Ann@Example.com", NOW)
+
+
+def test_an_email_that_an_older_process_put_in_place_is_not_confirmed() -> None:
+    user = a_user()
+    user.confirm_email("Ann@Example.com", NOW)
+    user.email = "bo@example.com"
+    assert not user.email_verified
+
+
+def test_who_gets_back_in_by_mail_has_a_confirmed_email_and_none_that_waits() -> None:
+    user = a_user()
+    user.change_profile(ProfileChange(email="thief@example.com"), NOW)
+    user.recover("another", "ann@example.com", NOW)
+    assert (user.password_hash, user.email_verified, user.pending_email) == ("another", True, "")
+    with pytest.raises(InvalidMailedToken):
+        user.recover("yet another", "thief@example.com", NOW)
+
+
+def test_nothing_is_left_of_a_person_who_is_erased() -> None:
+    user = a_user()
+    user.set_roles({"support"}, NOW)
+    user.confirm_email(user.email, NOW)
+    user.change_profile(ProfileChange(email="bo@example.com"), NOW)
+    user.events.clear()
+    user.erase(NOW + timedelta(days=1))
+    left = {each.name: getattr(user, each.name) for each in fields(User)}
+    assert left == {
+        "user_id": user.user_id,
+        "email": f"erased:{user.user_id}",
+        "password_hash": "",
+        "first_name": "",
+        "last_name": "",
+        "locale": "en",
+        "verified_email": "",
+        "pending_email": "",
+        "roles": frozenset(),
+        "created_at": NOW,
+        "updated_at": NOW + timedelta(days=1),
+        "erased_at": NOW + timedelta(days=1),
+        "events": [UserErased(user_id=user.user_id)],
+    }
+    assert not user.email_verified
+    with pytest.raises(InvalidArgument):
+        valid_email(user.email)
+
+
+# ------------------------------------------------------------------------------------------------- clients
+
+
+@pytest.mark.parametrize(
+    ("user_agent", "device"),
+    [
+        ("", ""),
+        ("-", ""),
+        ("Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0", "Firefox on Linux"),
+        (
+            "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) "
+            "Chrome/141.0.0.0 Safari/537.36 Edg/141.0.0.0",
+            "Edge on Windows",
+        ),
+        (
+            "Mozilla/5.0 (iPhone; CPU iPhone OS 18_6 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) "
+            "Version/18.6 Mobile/15E148 Safari/604.1",
+            "Safari on iPhone",
+        ),
+        (
+            "Mozilla/5.0 (Linux; Android 10; K) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/141.0.0.0 "
+            "Mobile Safari/537.36",
+            "Chrome on Android",
+        ),
+        ("curl/8.14.1", "curl"),
+        ("python-httpx/0.28.1", "python-httpx"),
+        ("okhttp/4.12.0 (Android)", "okhttp on Android"),
+        ("<b>x</b>", ""),
+        ("x" * 300, "x" * 40),
+    ],
+)
+def test_a_device_is_called_as_its_owner_would(user_agent: str, device: str) -> None:
+    assert Client("", user_agent).device == device
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("", ""),
+        ("nowhere", ""),
+        ("203.0.113.77", "203.0.113.x"),
+        ("::ffff:203.0.113.77", "203.0.113.x"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1::/48"),
+    ],
+)
+def test_of_an_address_only_the_network_is_kept(address: str, network: str) -> None:
+    assert Client(address).network == network
+
+
+# -------------------------------------------------------------------------------------------------- guests
+
+
+def test_a_guest_has_a_session_for_a_while_of_whom_nothing_else_is_known() -> None:
+    policy = SessionPolicy(guest=timedelta(days=3))
+    session = Session.start_guest(policy, NOW)
+    assert session.is_guest
+    assert (session.expires_at, session.device, session.network) == (NOW + timedelta(days=3), "", "")
+    assert session.user_id != Session.start_guest(policy, NOW).user_id
+    token = session.issue("secret", policy, NOW)
+    assert token.expires_at == session.expires_at
+
+
+def test_a_guest_is_proven_by_a_token_that_is_good_and_by_a_session_that_goes_on() -> None:
+    policy = SessionPolicy(idle=timedelta(days=2), guest=timedelta(days=3), grace=timedelta(seconds=10))
+    session = Session.start_guest(policy, NOW)
+    token = session.issue("secret", policy, NOW)
+    assert session.is_proven_by(token, policy, NOW)
+    assert not session.is_proven_by(token, policy, token.expires_at)
+    assert session.is_proven_by(None, policy, token.expires_at)
+    assert not session.is_proven_by(None, policy, session.expires_at)
+    token.used_at = NOW
+    assert session.is_proven_by(token, policy, NOW + timedelta(seconds=10))
+    assert not session.is_proven_by(token, policy, NOW + timedelta(seconds=11))
+    session.revoke(NOW)
+    assert not session.is_proven_by(None, policy, NOW)
+
+
+def test_where_one_was_signed_in_is_forgotten_when_the_session_ends() -> None:
+    session = Session.start(uuid4(), SessionPolicy(), NOW, Client("203.0.113.77", "curl/8"))
+    assert (session.device, session.network) == ("curl", "203.0.113.x")
+    session.revoke(NOW)
+    assert (session.device, session.network) == ("", "")
+
+
+# --------------------------------------------------------------------------------------------------- mails
+
+
+@pytest.mark.parametrize(
+    ("purpose", "lifetime"),
+    [(Purpose.RESET_PASSWORD, timedelta(minutes=30)), (Purpose.CONFIRM_EMAIL, timedelta(days=3))],
+)
+def test_what_is_mailed_is_the_secret_and_what_is_kept_is_not(purpose: Purpose, lifetime: timedelta) -> None:
+    user = a_user()
+    token = MailedToken.issue("the secret", purpose, user, MailPolicy(), NOW)
+    (event,) = token.events
+    assert (event.token, event.email, event.expires_at) == ("the secret", "Ann@Example.com", NOW + lifetime)
+    assert (event.user_id, event.first_name, event.locale) == (user.user_id, "Ann", "en")
+    assert token.digest == digest("the secret")
+    assert "the secret" not in repr(token)
+
+
+def test_what_confirms_an_email_goes_to_the_one_that_waits_and_a_new_password_to_the_one_of_now() -> None:
+    user = a_user()
+    user.change_profile(ProfileChange(email="bo@example.com"), NOW)
+    emails = [MailedToken.issue("x", purpose, user, MailPolicy(), NOW).email for purpose in Purpose]
+    assert emails == ["Ann@Example.com", "bo@example.com"]
+
+
+def test_an_origin_asks_so_often_in_a_time_and_is_told_how_long_to_wait() -> None:
+    requests, quota = Requests(NOW), Quota(2, timedelta(minutes=10))
+    requests.add(quota, NOW)
+    requests.add(quota, NOW + timedelta(minutes=1))
+    with pytest.raises(TooManyRequests) as refused:
+        requests.add(quota, NOW + timedelta(minutes=4))
+    assert refused.value.retry_after == timedelta(minutes=6)
+    requests.add(quota, NOW + timedelta(minutes=10))
+    assert requests == Requests(NOW + timedelta(minutes=10), 1)
 
 
 @pytest.mark.parametrize(
@@ -192,7 +446,11 @@ def test_a_changed_profile_is_announced_with_all_its_values() -> None:
     assert user.updated_at == NOW + timedelta(days=1)
     assert user.events[1:] == [
         UserProfileUpdated(
-            user_id=user.user_id, email="Ann@Example.com", first_name="Ann", last_name="Lee-Smith"
+            user_id=user.user_id,
+            email="Ann@Example.com",
+            first_name="Ann",
+            last_name="Lee-Smith",
+            locale="en",
         )
     ]
 
@@ -203,6 +461,7 @@ def test_what_is_announced_carries_every_field_of_the_account() -> None:
     user.change_profile(ProfileChange(last_name="Lee"), NOW)
     announced = {each.name for each in fields(User)}
     announced -= {"password_hash", "roles", "created_at", "updated_at", "events"}
+    announced -= {"verified_email", "pending_email", "erased_at"}
     for event in (user.events[0], user.events[-1]):
         assert {each.name for each in fields(event)} == announced
         assert all(getattr(event, name) == getattr(user, name) != "" for name in announced)

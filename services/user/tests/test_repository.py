@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from dataclasses import fields, replace
 from datetime import datetime, timedelta
+from functools import partial
+from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -11,7 +13,7 @@ import pytest
 from stoa_chassis.ids import new_id
 from stoa_chassis.memory import ConstraintViolated
 from stoa_chassis.postgres import Database
-from stoa_events import UserProfileUpdated
+from stoa_events import UserGuestMerged, UserPasswordResetRequested, UserProfileUpdated
 from stoa_user import ports
 from stoa_user.model import (
     Address,
@@ -19,11 +21,19 @@ from stoa_user.model import (
     AddressKind,
     AddressNotFound,
     AttemptsKey,
+    Client,
     EmailTaken,
     Failures,
+    GuestMerge,
+    Limited,
+    MailedToken,
+    MailPolicy,
     PostalAddress,
     ProfileChange,
+    Purpose,
     RefreshToken,
+    Requests,
+    RoleChange,
     Session,
     SessionPolicy,
     SignInAttempts,
@@ -38,6 +48,7 @@ REFUSED = (ConstraintViolated, asyncpg.IntegrityConstraintViolationError)
 POLICY = SessionPolicy()
 SHIPPING = AddressKind.SHIPPING
 SALT = b"salt" * 8
+PURPOSES = RESET, CONFIRM = Purpose.RESET_PASSWORD, Purpose.CONFIRM_EMAIL
 
 
 async def added(store: Store, user: User | None = None) -> User:
@@ -65,10 +76,22 @@ async def changed(store: Store, user_id: UUID, change: Callable[[AddressBook], o
 
 async def started(store: Store, user_id: UUID) -> tuple[Session, RefreshToken]:
     """A session with one token, stored."""
-    session = Session.start(user_id, POLICY, NOW)
+    session = Session.start(user_id, POLICY, NOW, Client("192.0.2.1", "curl/8"))
     token = session.issue(str(uuid4()), POLICY, NOW)
     await store.uow.run(lambda tx: tx.sessions.add(session, token))
     return session, token
+
+
+async def add_session(tx: ports.Tx, session: Session, token: RefreshToken) -> None:
+    await tx.sessions.add(session, token)
+
+
+async def add_merge(tx: ports.Tx, merge: GuestMerge) -> None:
+    await tx.guests.add(merge)
+
+
+async def add_change(tx: ports.Tx, change: RoleChange) -> None:
+    await tx.role_changes.add(change)
 
 
 async def rotated(
@@ -93,7 +116,8 @@ async def locked(store: Store, digest: bytes) -> tuple[Session, RefreshToken] | 
 
 async def test_an_account_is_read_as_it_was_stored_in_every_field(store: Store) -> None:
     user = await added(store)
-    assert all(getattr(user, each.name) for each in fields(user) if each.name != "events")
+    unset = {"events", "erased_at"}
+    assert all(getattr(user, each.name) for each in fields(user) if each.name not in unset)
     assert await store.users.get(user.user_id) == user
     assert await store.uow.run(lambda tx: tx.users.lock(user.user_id)) == user
     assert await store.users.by_email(user.email) == user
@@ -184,7 +208,7 @@ async def test_accounts_publish_their_events_once(store: Store) -> None:
     published = await store.published(user.user_id)
     assert [event.topic for event in published] == ["user.registered", "user.profile_updated"]
     assert published[1].payload == UserProfileUpdated(
-        user_id=user.user_id, email=user.email, first_name="Anne", last_name="Lee"
+        user_id=user.user_id, email=user.email, first_name="Anne", last_name="Lee", locale="en"
     )
 
 
@@ -320,8 +344,12 @@ async def test_what_belongs_to_no_account_is_not_stored(store: Store) -> None:
     address, nobody = an_address(), uuid4()
     with pytest.raises(REFUSED, match="user_addresses_user_id_fkey"):
         await kept(store, nobody, address)
-    with pytest.raises(REFUSED, match="sessions_user_id_fkey"):
-        await started(store, nobody)
+    with pytest.raises(REFUSED, match="guest_merges_user_id_fkey"):
+        await store.uow.run(lambda tx: tx.guests.add(GuestMerge(uuid4(), nobody, NOW)))
+    with pytest.raises(REFUSED, match="mailed_tokens_user_id_fkey"):
+        await store.uow.run(lambda tx: tx.mailed.add(a_mailed_token(nobody)))
+    with pytest.raises(REFUSED, match="role_changes_user_id_fkey"):
+        await store.uow.run(lambda tx: tx.role_changes.add(a_role_change(nobody)))
 
 
 # ------------------------------------------------------------------------------------------------ sessions
@@ -383,8 +411,10 @@ async def test_all_sessions_of_an_account_end_and_no_others(store: Store) -> Non
     await store.uow.run(lambda tx: tx.sessions.revoke_all(user.user_id, later, but=left.session_id))
     assert await locked(store, mine.digest) == (left, mine)
     await store.uow.run(lambda tx: tx.sessions.revoke_all(user.user_id, later + timedelta(days=1)))
-    assert await locked(store, mine.digest) == (replace(left, revoked_at=later + timedelta(days=1)), mine)
-    assert await locked(store, token.digest) == (replace(open_, revoked_at=later), token)
+    open_.revoke(later)
+    left.revoke(later + timedelta(days=1))
+    assert await locked(store, mine.digest) == (left, mine)
+    assert await locked(store, token.digest) == (open_, token)
     assert await locked(store, old.digest) == (ended, old)
     assert await locked(store, foreign.digest) == (others, foreign)
 
@@ -392,10 +422,298 @@ async def test_all_sessions_of_an_account_end_and_no_others(store: Store) -> Non
 async def test_expired_sessions_are_dropped_with_their_tokens(store: Store) -> None:
     user = await added(store)
     session, token = await started(store, user.user_id)
-    await store.uow.run(lambda tx: tx.sessions.prune(session.expires_at))
+    await store.uow.run(lambda tx: tx.sessions.prune(session.expires_at, 1000))
     assert await locked(store, token.digest) == (session, token)
-    await store.uow.run(lambda tx: tx.sessions.prune(session.expires_at + timedelta(seconds=1)))
+    await store.uow.run(lambda tx: tx.sessions.prune(session.expires_at + timedelta(seconds=1), 1000))
     assert await locked(store, token.digest) is None
+
+
+async def test_no_more_expired_sessions_are_dropped_at_once_than_is_said(store: Store) -> None:
+    user = await added(store)
+    old = NOW - timedelta(days=4000)
+    for _ in range(3):
+        session = Session.start(user.user_id, POLICY, old)
+        token = session.issue(str(uuid4()), POLICY, old)
+        await store.uow.run(partial(add_session, session=session, token=token))
+    before = NOW - timedelta(days=3000)
+    dropped = [await store.uow.run(lambda tx: tx.sessions.prune(before, 2)) for _ in range(3)]
+    assert dropped == [2, 1, 0]
+
+
+async def test_one_is_signed_in_where_a_session_has_a_good_token_and_did_not_end(store: Store) -> None:
+    user = await added(store)
+    started_ = [await started(store, user.user_id) for _ in range(4)]
+    await started(store, (await added(store)).user_id)
+    (first, _), (second, token), (revoked, _), (idle, _) = started_
+    revoked.revoke(NOW)
+    await store.uow.run(lambda tx: tx.sessions.save(revoked))
+    second.use(token, SALT, POLICY, NOW + timedelta(days=29))
+    issued = second.issue(str(uuid4()), POLICY, NOW + timedelta(days=29))
+    await rotated(store, second, token, issued)
+
+    async def page(after: UUID | None, limit: int, days: int) -> list[UUID]:
+        found = await store.sessions.page(user.user_id, NOW + timedelta(days=days), after, limit)
+        return [session.session_id for session in found]
+
+    assert await page(None, 10, 0) == [idle.session_id, second.session_id, first.session_id]
+    assert await page(idle.session_id, 1, 0) == [second.session_id]
+    assert await page(None, 10, 40) == [second.session_id]
+    (shown,) = await store.sessions.page(user.user_id, NOW + timedelta(days=40), None, 10)
+    assert shown == second
+    assert shown.last_used_at == NOW + timedelta(days=29)
+
+
+async def test_where_a_session_was_is_forgotten_when_it_is_ended_alone_or_with_others(store: Store) -> None:
+    user = await added(store)
+    (one, one_token), (other, other_token) = [await started(store, user.user_id) for _ in range(2)]
+    assert (one.device, one.network) == ("curl", "192.0.2.x")
+    one.revoke(NOW)
+    await store.uow.run(lambda tx: tx.sessions.save(one))
+    await store.uow.run(lambda tx: tx.sessions.revoke_all(user.user_id, NOW))
+    other.revoke(NOW)
+    assert await locked(store, one_token.digest) == (one, one_token)
+    assert await locked(store, other_token.digest) == (other, other_token)
+
+
+async def test_all_sessions_of_an_account_are_dropped_and_no_others(store: Store) -> None:
+    user, another = await added(store), await added(store)
+    (_, token), (kept_, kept_token) = [await started(store, each.user_id) for each in (user, another)]
+    await store.uow.run(lambda tx: tx.sessions.drop_all(user.user_id))
+    assert await locked(store, token.digest) is None
+    assert await locked(store, kept_token.digest) == (kept_, kept_token)
+
+
+# -------------------------------------------------------------------------------------------------- guests
+
+
+async def test_the_session_of_a_guest_is_found_and_belongs_to_no_account(store: Store) -> None:
+    session = Session.start_guest(POLICY, NOW)
+    token = session.issue(str(uuid4()), POLICY, NOW)
+    await store.uow.run(lambda tx: tx.sessions.add(session, token))
+    assert await locked(store, token.digest) == (session, token)
+    assert await store.uow.run(lambda tx: tx.sessions.lock_session(session.session_id)) == session
+    assert await store.uow.run(lambda tx: tx.sessions.lock_session(uuid4())) is None
+
+
+async def test_a_guest_becomes_the_owner_of_one_account_which_is_published(store: Store) -> None:
+    user = await added(store)
+    guests = sorted(uuid4() for _ in range(2))
+    for guest_id in reversed(guests):
+        merge = GuestMerge.into(user.user_id, guest_id, NOW)
+        await store.uow.run(partial(add_merge, merge=merge))
+    assert await store.uow.run(lambda tx: tx.guests.merged_into(guests[0])) == user.user_id
+    assert await store.uow.run(lambda tx: tx.guests.merged_into(uuid4())) is None
+    assert await store.uow.run(lambda tx: tx.guests.merged_by(user.user_id)) == guests
+    published = await store.published(user.user_id)
+    assert [event.payload for event in published] == [
+        UserGuestMerged(user_id=user.user_id, guest_id=guest_id) for guest_id in reversed(guests)
+    ]
+    with pytest.raises(REFUSED, match="guest_merges_pkey"):
+        await store.uow.run(lambda tx: tx.guests.add(GuestMerge(guests[0], user.user_id, NOW)))
+
+
+async def test_merges_are_forgotten_with_the_account_and_when_they_are_old(store: Store) -> None:
+    user, another = await added(store), await added(store)
+    one, other, old = (uuid4() for _ in range(3))
+    long_ago = NOW - timedelta(days=4000)
+    for merge in (
+        GuestMerge(one, user.user_id, NOW),
+        GuestMerge(other, another.user_id, NOW),
+        GuestMerge(old, user.user_id, long_ago),
+    ):
+        await store.uow.run(partial(add_merge, merge=merge))
+    await store.uow.run(lambda tx: tx.guests.prune(long_ago + timedelta(seconds=1)))
+    assert await store.uow.run(lambda tx: tx.guests.merged_by(user.user_id)) == [one]
+    await store.uow.run(lambda tx: tx.guests.drop_all(user.user_id))
+    assert await store.uow.run(lambda tx: tx.guests.merged_into(one)) is None
+    assert await store.uow.run(lambda tx: tx.guests.merged_into(other)) == another.user_id
+
+
+# --------------------------------------------------------------------------------------------------- mails
+
+
+def a_mailed_token(user_id: UUID, purpose: Purpose = RESET, **changes: Any) -> MailedToken:
+    """A mailed token of which every field has a value of its own."""
+    token = MailedToken(
+        digest(str(uuid4())), user_id, purpose, "ann@x.example", uuid4(), NOW + timedelta(hours=1)
+    )
+    return replace(token, **changes)
+
+
+async def mailed(store: Store, token: MailedToken) -> MailedToken:
+    await store.uow.run(lambda tx: tx.mailed.add(token))
+    return token
+
+
+async def test_a_mailed_token_is_read_as_it_was_stored_until_it_expires_and_for_its_purpose(
+    store: Store,
+) -> None:
+    user = await added(store)
+    token = await mailed(store, a_mailed_token(user.user_id))
+    assert await store.mailed.get(token.digest, RESET, NOW) == token
+    assert await store.uow.run(lambda tx: tx.mailed.get(token.digest, RESET, NOW)) == token
+    assert await store.mailed.get(token.digest, CONFIRM, NOW) is None
+    assert await store.mailed.get(token.digest, RESET, token.expires_at) is None
+    assert await store.mailed.get(digest("another"), RESET, NOW) is None
+    unasked = await mailed(store, a_mailed_token(user.user_id, session_id=None))
+    assert await store.mailed.get(unasked.digest, RESET, NOW) == unasked
+
+
+async def test_a_mailed_token_is_published_with_its_secret(store: Store) -> None:
+    user = await added(store)
+    token = MailedToken.issue("the secret", RESET, user, MailPolicy(), NOW)
+    await mailed(store, replace(token, digest=digest(str(uuid4()))))
+    (event,) = await store.published(user.user_id)
+    assert isinstance(event.payload, UserPasswordResetRequested)
+    assert event.payload.token == "the secret"
+
+
+async def test_the_tokens_of_an_account_are_counted_while_they_are_good(store: Store) -> None:
+    user = await added(store)
+    later = NOW + timedelta(hours=2)
+    for token in (
+        a_mailed_token(user.user_id, expires_at=later),
+        a_mailed_token(user.user_id),
+        a_mailed_token(user.user_id, CONFIRM),
+        a_mailed_token((await added(store)).user_id),
+    ):
+        await mailed(store, token)
+
+    async def live(now: datetime) -> list[datetime]:
+        return list(await store.uow.run(lambda tx: tx.mailed.live(user.user_id, RESET, now)))
+
+    assert await live(NOW) == [NOW + timedelta(hours=1), later]
+    assert await live(NOW + timedelta(hours=1)) == [later]
+
+
+async def test_the_tokens_of_an_account_are_dropped_for_one_purpose_or_all(store: Store) -> None:
+    user = await added(store)
+    reset, confirm = [await mailed(store, a_mailed_token(user.user_id, purpose)) for purpose in PURPOSES]
+    others = await mailed(store, a_mailed_token((await added(store)).user_id))
+    await store.uow.run(lambda tx: tx.mailed.drop_all(user.user_id, RESET))
+    assert await store.mailed.get(reset.digest, RESET, NOW) is None
+    assert await store.mailed.get(confirm.digest, CONFIRM, NOW) == confirm
+    await store.uow.run(lambda tx: tx.mailed.drop_all(user.user_id))
+    assert await store.mailed.get(confirm.digest, CONFIRM, NOW) is None
+    assert await store.mailed.get(others.digest, RESET, NOW) == others
+
+
+async def test_expired_tokens_are_pruned(store: Store) -> None:
+    user, long_ago = await added(store), NOW - timedelta(days=4000)
+    old = await mailed(store, a_mailed_token(user.user_id, expires_at=long_ago))
+    await store.uow.run(lambda tx: tx.mailed.prune(long_ago))
+    assert await store.mailed.get(old.digest, RESET, long_ago - timedelta(days=1)) == old
+    await store.uow.run(lambda tx: tx.mailed.prune(long_ago + timedelta(seconds=1)))
+    assert await store.mailed.get(old.digest, RESET, long_ago - timedelta(days=1)) is None
+
+
+async def test_a_mailed_token_that_breaks_a_rule_is_not_stored(store: Store) -> None:
+    user = await added(store)
+    token = await mailed(store, a_mailed_token(user.user_id))
+    with pytest.raises(REFUSED, match="mailed_tokens_pkey"):
+        await mailed(store, token)
+    with pytest.raises(REFUSED, match="mailed_tokens_digest_check"):
+        await mailed(store, replace(token, digest=b"short"))
+
+
+# --------------------------------------------------------------------------------------------------- staff
+
+
+def a_role_change(user_id: UUID, **changes: Any) -> RoleChange:
+    """A change of which every field has a value of its own."""
+    change = RoleChange(
+        user_id=user_id,
+        changed_by=uuid4(),
+        before=frozenset({"staff", "support"}),
+        after=frozenset({"admin", "staff"}),
+        reason="promoted",
+        at=NOW,
+    )
+    return replace(change, **changes)
+
+
+async def test_changes_of_roles_are_read_as_they_were_stored_the_newest_first(store: Store) -> None:
+    user = await added(store)
+    first, second = a_role_change(user.user_id), a_role_change(user.user_id, changed_by=None)
+    for change in (first, second, a_role_change((await added(store)).user_id)):
+        await store.uow.run(partial(add_change, change=change))
+    newest = await store.uow.run(lambda tx: tx.role_changes.newest(user.user_id, 10))
+    assert newest == [second, first]
+    assert await store.uow.run(lambda tx: tx.role_changes.newest(user.user_id, 1)) == [second]
+
+
+async def test_staff_is_listed_the_newest_first_and_admins_are_those_of_it_who_are(store: Store) -> None:
+    customer, support, admin = [
+        await added(store, replace(a_user(), roles=frozenset(roles), user_id=new_id()))
+        for roles in ((), ("staff", "support"), ("staff", "admin"))
+    ]
+    found = [user.user_id for user in await store.users.staff(None, 1000)]
+    assert found == sorted(found, reverse=True)
+    assert {support.user_id, admin.user_id} <= {*found}
+    assert customer.user_id not in found
+    (after,) = await store.users.staff(admin.user_id, 1)
+    assert after == support
+    admins = await store.uow.run(lambda tx: tx.users.lock_admins())
+    assert admin in admins
+    assert support not in admins
+
+
+async def test_an_account_that_is_erased_is_not_found_and_its_email_is_free(store: Store) -> None:
+    user = await added(store, replace(a_user(), roles=frozenset({"staff", "admin"})))
+    gone = replace(user)
+    gone.erase(NOW)
+    await store.uow.run(lambda tx: tx.users.save(gone))
+    with pytest.raises(UserNotFound):
+        await store.users.get(user.user_id)
+    with pytest.raises(UserNotFound):
+        await store.uow.run(lambda tx: tx.users.lock(user.user_id))
+    for email in (user.email, gone.email):
+        assert await store.users.by_email(email) is None
+    assert user.user_id not in {each.user_id for each in await store.users.staff(None, 1000)}
+    await added(store, replace(a_user(), email=user.email))
+
+
+async def test_a_whole_address_book_is_cleared_and_no_other(store: Store) -> None:
+    user, another = await added(store), await added(store)
+    for each in (user, another):
+        await kept(store, each.user_id, an_address())
+    await store.uow.run(lambda tx: tx.addresses.clear(user.user_id))
+    assert await store.addresses.page(user.user_id, None, 10) == []
+    assert len(await store.addresses.page(another.user_id, None, 10)) == 1
+
+
+# ----------------------------------------------------------------------------------- requests of an origin
+
+
+async def test_requests_are_counted_by_what_is_asked_for_and_by_the_origin(store: Store) -> None:
+    origin, now = digest(str(uuid4())), NOW
+
+    async def lock(subject: Limited, of: bytes, at: datetime) -> Requests:
+        return await store.uow.run(lambda tx: tx.requests.lock(subject, of, at))
+
+    assert await lock(Limited.GUEST, origin, now) == Requests(now)
+    counted = Requests(now + timedelta(hours=1), 3)
+    await store.uow.run(lambda tx: tx.requests.save(Limited.GUEST, origin, counted))
+    assert await lock(Limited.GUEST, origin, now) == counted
+    assert await lock(Limited.PASSWORD_RESET, origin, now) == Requests(now)
+    assert await lock(Limited.GUEST, digest(str(uuid4())), now) == Requests(now)
+    with pytest.raises(REFUSED, match="origin_requests_origin_digest_check"):
+        await lock(Limited.GUEST, b"short", now)
+
+
+async def test_old_requests_are_pruned(store: Store) -> None:
+    origin, long_ago = digest(str(uuid4())), NOW - timedelta(days=4000)
+    counted = Requests(long_ago, 3)
+
+    async def count(tx: ports.Tx) -> None:
+        await tx.requests.lock(Limited.GUEST, origin, long_ago)
+        await tx.requests.save(Limited.GUEST, origin, counted)
+
+    await store.uow.run(count)
+    await store.uow.run(lambda tx: tx.requests.prune(long_ago))
+    assert await store.uow.run(lambda tx: tx.requests.lock(Limited.GUEST, origin, NOW)) == counted
+    await store.uow.run(lambda tx: tx.requests.prune(long_ago + timedelta(seconds=1)))
+    assert await store.uow.run(lambda tx: tx.requests.lock(Limited.GUEST, origin, NOW)) == Requests(NOW)
 
 
 async def test_a_token_that_breaks_a_rule_is_not_stored(store: Store) -> None:

@@ -16,7 +16,7 @@ from stoa_chassis.errors import DomainError, InvalidArgument
 from stoa_chassis.memory import MemoryStore
 from stoa_chassis.postgres import Database
 from stoa_chassis.testing import SettableClock
-from stoa_events import UserProfileUpdated, UserRegistered
+from stoa_events import UserEmailVerificationRequested, UserProfileUpdated, UserRegistered
 from stoa_user.model import (
     AddressKind,
     AddressNotFound,
@@ -106,21 +106,22 @@ async def test_registering_and_changing_are_published_with_the_request_they_go_b
         await service.accounts.change_profile(
             user.user_id, ProfileChange(first_name="Anne"), Requester(user.user_id)
         )
-    registered, changed = await service.store.published(user.user_id)
+    registered, asked, changed = await service.store.published(user.user_id)
     assert registered.payload == UserRegistered(
-        user_id=user.user_id, email=user.email, first_name="Ann", last_name="Lee"
+        user_id=user.user_id, email=user.email, first_name="Ann", last_name="Lee", locale="en"
     )
+    assert isinstance(asked.payload, UserEmailVerificationRequested)
     assert changed.payload == UserProfileUpdated(
-        user_id=user.user_id, email=user.email, first_name="Anne", last_name="Lee"
+        user_id=user.user_id, email=user.email, first_name="Anne", last_name="Lee", locale="en"
     )
-    assert {registered.correlation_id, changed.correlation_id} == {"request-1"}
+    assert {event.correlation_id for event in (registered, asked, changed)} == {"request-1"}
 
 
 async def test_a_registration_that_fails_publishes_nothing(service: UserService, memory: Memory) -> None:
     user = await service.register()
     with pytest.raises(EmailTaken):
         await service.register(user.email)
-    assert len(memory.published) == 1
+    assert len(memory.published) == 2
 
 
 async def test_a_registration_that_lost_a_race_is_stored_and_published_once(
@@ -128,20 +129,32 @@ async def test_a_registration_that_lost_a_race_is_stored_and_published_once(
 ) -> None:
     clock = OvertakenClock(memory)
     accounts = Accounts(
-        service.store.uow, service.store.users, service.passwords, service.authenticator, clock
+        service.store.uow,
+        service.store.users,
+        service.passwords,
+        service.authenticator,
+        service.guests,
+        service.mailing,
+        clock,
     )
     user = await accounts.register(new_email(), PASSWORD, "Ann", "Lee")
     assert clock.readings == 2
     assert await service.accounts.get(user.user_id) == user
-    assert [event.topic for event in await service.store.published(user.user_id)] == ["user.registered"]
+    topics = [event.topic for event in await service.store.published(user.user_id)]
+    assert topics == ["user.registered", "user.email_verification_requested"]
 
 
-async def test_a_changed_email_is_what_one_signs_in_with(service: UserService) -> None:
+async def test_one_signs_in_with_a_changed_email_when_it_is_confirmed(service: UserService) -> None:
     user, other = await service.register(), await service.register()
     with pytest.raises(EmailTaken):
         await service.change_email(user.user_id, other.email.upper())
     new = new_email()
-    await service.change_email(user.user_id, new)
+    changed = await service.change_email(user.user_id, new)
+    assert (changed.email, changed.pending_email) == (user.email, new)
+    await service.sessions.sign_in(user.email, PASSWORD)
+    with pytest.raises(InvalidCredentials):
+        await service.sessions.sign_in(new, PASSWORD)
+    await service.confirm_email(user.user_id)
     await service.sessions.sign_in(new.upper(), PASSWORD)
     with pytest.raises(InvalidCredentials):
         await service.sessions.sign_in(user.email, PASSWORD)
@@ -178,6 +191,8 @@ async def test_another_email_ends_all_sessions_but_the_one_that_asked_for_it(ser
         for email in (user.email, user.email, (await service.register()).email)
     ]
     await service.change_email(user.user_id, new_email(), session_id=session_of(here))
+    elsewhere = await service.sessions.refresh(elsewhere.refresh_token)
+    await service.confirm_email(user.user_id)
     await service.sessions.refresh(here.refresh_token)
     await service.sessions.refresh(others.refresh_token)
     with pytest.raises(InvalidRefreshToken):
@@ -193,7 +208,7 @@ async def test_staff_changes_an_email_with_its_own_password_and_ends_all_session
     by, new = staff.user_id, new_email()
     with pytest.raises(CurrentPasswordWrong):
         await service.change_email(user.user_id, new, by=by, session_id=uuid4())
-    await service.change_email(user.user_id, new, by=by, session_id=uuid4(), password="the password of staff")
+    await service.move(user.user_id, new, by=by, session_id=uuid4(), password="the password of staff")
     assert (await service.accounts.get(user.user_id)).email == new
     with pytest.raises(InvalidRefreshToken):
         await service.sessions.refresh(token)
@@ -648,6 +663,9 @@ async def test_signing_in_strengthens_a_hash_of_older_parameters(service: UserSe
 
 async def test_what_has_no_effect_any_more_is_pruned(service: UserService, memory: Memory) -> None:
     user = await service.register()
+    guest = await service.guests.welcome(HERE)
+    await service.sessions.sign_in(user.email, PASSWORD, guest_token=guest.refresh_token)
+    await service.recovery.request(user.email, HERE)
     token = (await service.sessions.sign_in(user.email, PASSWORD)).refresh_token
     await service.fail(user.email, 1, THERE)
     await service.sessions.prune()
@@ -660,6 +678,8 @@ async def test_what_has_no_effect_any_more_is_pruned(service: UserService, memor
     service.clock.at += timedelta(days=91)
     await service.sessions.prune()
     await service.authenticator.prune()
+    await service.guests.prune()
+    await service.recovery.prune()
     assert memory.rows == Rows(users=memory.rows.users)
 
 
@@ -703,7 +723,7 @@ async def test_use_cases_take_few_statements(
         return counted[-1] - counted[-2]
 
     user = await real.register()
-    assert statements() <= 2
+    assert statements() <= 4
     await real.accounts.change_profile(
         user.user_id, ProfileChange(first_name="Anne"), Requester(user.user_id)
     )
@@ -711,8 +731,8 @@ async def test_use_cases_take_few_statements(
     await real.books.add(user.user_id, SHIPPING, SOMEWHERE, as_default=True)
     assert statements() <= 4
     await real.sessions.sign_in(user.email, PASSWORD)
-    assert statements() <= 4
+    assert statements() <= 5
     token = (await real.sessions.sign_in(user.email, PASSWORD)).refresh_token
-    assert statements() <= 3
+    assert statements() <= 4
     await real.sessions.refresh(token)
     assert statements() <= 3

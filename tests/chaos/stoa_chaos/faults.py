@@ -19,14 +19,12 @@ from stoa_chaos.fault_injection import FaultInjector, NotRunning
 from stoa_contracts.declarations import Store
 from stoa_services import SERVICES
 from stoa_stack.companies import COMPANIES, PAYMENT_GATEWAY
-from stoa_stack.stores import STORES, store_of
+from stoa_stack.stores import STORES, stores_of
 
 Injection = Callable[[FaultInjector, str], AbstractAsyncContextManager[None]]
 
 _ALL = tuple(SERVICES)
-_STORES = tuple(
-    dict.fromkeys(store.part for service in SERVICES.values() if (store := store_of(service)) is not None)
-)
+_STORES = tuple(dict.fromkeys(store.part for service in SERVICES.values() for store in stores_of(service)))
 _COMPANIES = tuple(
     dict.fromkeys(COMPANIES[name].part for service in SERVICES.values() for name in service.companies)
 )

@@ -15,7 +15,7 @@ from stoa_rest import GET_PRODUCT, OPERATIONS, Operation
 from stoa_services import SERVICES
 from stoa_stack.rest import ApiError
 from stoa_stack.shopping import Item, NotSettled, open_account
-from stoa_stack.stores import store_of
+from stoa_stack.stores import STORES
 
 _TIMEOUT = 180.0  # seconds
 _LOOK_EVERY = 0.2
@@ -77,8 +77,11 @@ def request_for(part: str, user_id: str, item: Item) -> tuple[Operation, str]:
     A service is asked for something of its own, a store by way of a service that keeps its data there.
     """
     known = {"user_id": user_id, "product_id": item.product_id, "variant_id": item.variant_id}
-    stores = {name: store_of(service) for name, service in SERVICES.items()}
-    services = [name for name, store in stores.items() if name == part or (store and store.part == part)]
+    services = [
+        service.name
+        for service in SERVICES.values()
+        if part == service.name or (service.store is not None and STORES[service.store].part == part)
+    ]
     for operation in OPERATIONS:
         names = operation.parameters
         if operation.method == "GET" and operation.tag.lower() in services and names and {*names} <= {*known}:

@@ -31,12 +31,13 @@ def command(console: Console, names: Sequence[str], seconds: float, file: Path |
     chosen = [known[name] for name in names] or list(SCENARIOS)
     with measured_instance(console) as at:
         path = file or at.folder("bench") / "bench.jsonl"
-        return uvloop.run(_play(at, console, chosen, seconds, path))
+        return uvloop.run(play(at, console, chosen, seconds, path))
 
 
-async def _play(
+async def play(
     at: Instance, console: Console, scenarios: Sequence[Scenario], seconds: float, file: Path
 ) -> int:
+    """Play scenarios, show what they cost, and add it to a file. Returns 1 if a request failed."""
     meter = Meter(at)
     console.print(f"The stack is quiet for {_QUIET:.0f} s, to learn what it takes when nobody comes.")
     before = await meter.read()

@@ -25,13 +25,18 @@ def bench(
         float, typer.Option(min=1, help="how long a scenario, or one of its steps, lasts")
     ] = 10,
     json: Annotated[Path | None, typer.Option(help="the file to which results are added")] = None,
+    million: Annotated[bool, typer.Option("--million", help="in a shop of a million products")] = False,
+    products: Annotated[int, typer.Option(min=1, help="with --million: so many instead")] = 1_000_000,
 ) -> None:
     """Measure requests and what they cost, on the shop that runs without rate limits or on one of its own."""
     from stoa_load import command
 
-    raise typer.Exit(
-        command.command(console(), [name for name in scenario.split(",") if name], seconds, json)
-    )
+    names = [name for name in scenario.split(",") if name]
+    if million:
+        from stoa_load import million as big
+
+        raise typer.Exit(big.command(console(), names, seconds, json, products))
+    raise typer.Exit(command.command(console(), names, seconds, json))
 
 
 @app.command()

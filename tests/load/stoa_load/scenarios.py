@@ -21,7 +21,7 @@ from stoa_load.baseline import METHOD, PATH, baseline
 from stoa_load.cost import Cost, Idle, Meter
 from stoa_load.load import Act, BadAnswer, Http, Outcome, closed_loop, open_loop
 from stoa_load.shop import Shop
-from stoa_rest import GET_PRODUCT, LIST_PRODUCTS, LIST_USER_ORDERS
+from stoa_rest import GET_PRODUCT, LIST_PRODUCT_REVIEWS, LIST_PRODUCTS, LIST_USER_ORDERS
 from stoa_stack.percentile import percentile
 
 _WARM_UP = 0.25  # of the time that is measured
@@ -108,11 +108,20 @@ def getting_products(count: int) -> Actors:
     return _getting(find)
 
 
+def getting_reviews(count: int) -> Actors:
+    """Send GETs of the most helpful reviews of a product that has so many."""
+
+    async def find(bench: Bench) -> list[str]:
+        return [LIST_PRODUCT_REVIEWS.target(await bench.shop.reviewed(count))]
+
+    return _getting(find)
+
+
 def _getting(find: Callable[[Bench], Awaitable[list[str]]]) -> Actors:
     @asynccontextmanager
     async def actors(bench: Bench, count: int) -> AsyncIterator[list[Act]]:
         paths = await find(bench)
-        async with _clients(bench.shop.at.edge_url, count) as clients:
+        async with connected(bench.shop.at.edge_url, count) as clients:
             yield [_reader(client, paths) for client in clients]
 
     return actors
@@ -123,7 +132,7 @@ async def empty_behind_edge(bench: Bench, count: int) -> AsyncIterator[list[Act]
     """Call the empty service through an edge."""
     async with (
         baseline(bench.shop.at, bench.meter) as at,
-        _clients(at.edge_url, count) as clients,
+        connected(at.edge_url, count) as clients,
     ):
         yield [_reader(client, [PATH]) for client in clients]
 
@@ -187,7 +196,8 @@ async def _buyers(bench: Bench, count: int, different: int, *, wait: bool) -> li
 
 
 @asynccontextmanager
-async def _clients(url: str, count: int) -> AsyncIterator[list[Http]]:
+async def connected(url: str, count: int) -> AsyncIterator[list[Http]]:
+    """So many clients of the edge, closed when the block ends."""
     clients = [Http(url) for _ in range(count)]
     try:
         yield clients
@@ -312,7 +322,7 @@ async def overload(bench: Bench) -> Result:
     """Send far more requests at once than a service takes; then see whether it is as quick as before."""
     (shopper,) = await bench.shop.shoppers(1)
     path = LIST_USER_ORDERS.target(shopper.user_id)
-    async with _clients(bench.shop.at.edge_url, _CROWD) as clients:
+    async with connected(bench.shop.at.edge_url, _CROWD) as clients:
         for client in clients:
             client.headers = shopper.http.headers
         acts = [_reader(client, [path]) for client in clients]
@@ -354,6 +364,7 @@ SCENARIOS: tuple[Scenario, ...] = (
             8,
         ),
     ),
+    Scenario("reviews", "GET 20 of 40 reviews of a product", loop(getting_reviews(40), 8)),
     Scenario("cart", "put something into the cart", loop(adding_to_cart, 8, drain=_DRAIN)),
     Scenario("order", "a whole order: cart, place, confirmed", loop(buying(10), 8, drain=_DRAIN)),
     Scenario("hot", "whole orders of one variant", loop(buying(1), 16, drain=_DRAIN)),

@@ -14,8 +14,9 @@ import httpx
 from stoa_load.load import Http
 from stoa_rest import Order, Product
 from stoa_stack import shopping
+from stoa_stack.deliveries import deliver_to
 from stoa_stack.instance import Instance
-from stoa_stack.rest import Client
+from stoa_stack.rest import ApiError, Client
 from stoa_stack.servers import postgres
 from stoa_stack.shopping import ADDRESS, Item, new_product, open_account, put_on_sale
 
@@ -23,6 +24,7 @@ _AT_ONCE = 4
 _PLENTY = 1_000_000
 _LOOK_EVERY = 0.2  # seconds, from the moment the order was placed
 _SETTLED_WITHIN = 60.0
+_REVIEW = "It stands where it should and does what it is for. " * 6
 
 
 @dataclass
@@ -99,6 +101,15 @@ class Shop:
         self._products.append(item.product_id)
         return item
 
+    async def reviewed(self, count: int) -> str:
+        """A new product that so many shoppers have received and reviewed."""
+        item = await self.item(0)
+        reviewers = await self.shoppers(count)
+        await deliver_to(self.at, [reviewer.user_id for reviewer in reviewers], item)
+        for number, reviewer in enumerate(reviewers):
+            await self._review(reviewer.client, item.product_id, 1 + number % 5)
+        return item.product_id
+
     async def products(self, count: int) -> list[Product]:
         """Products of the demo catalogue."""
         return (await self.staff.list_products(page_size=count))["products"]
@@ -149,6 +160,18 @@ class Shop:
         """Take the products out of the catalogue."""
         for product_id in self._products:
             await self.staff.delete_product(product_id)
+
+    async def _review(self, reviewer: Client, product_id: str, rating: int) -> None:
+        """Review a product, as soon as it is known that it was delivered. Raises ApiError if it never is."""
+        for pause in (*[_LOOK_EVERY] * int(_SETTLED_WITHIN / _LOOK_EVERY), 0.0):
+            try:
+                await reviewer.create_review(product_id, rating=rating, title="A lamp", review=_REVIEW)
+            except ApiError as error:
+                if error.reason != "NOT_A_BUYER" or not pause:
+                    raise
+                await asyncio.sleep(pause)
+            else:
+                return
 
     async def _join(self) -> Shopper:
         client = await open_account(Client(self.http), "bench")

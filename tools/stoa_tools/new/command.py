@@ -116,7 +116,7 @@ def _places(name: str, store: Store) -> Mapping[str, Path]:
 def _refusal(name: str, checkout: Path) -> str:
     """Why there can't be a service of that name, nothing if there can."""
     if not _NAME.match(name):
-        return "A service's name is one English noun in small letters, such as review."
+        return "A service's name is one English noun in small letters, such as coupon."
     taken = [
         path
         for path in (f"services/{name}/pyproject.toml", f"proto/stoa/{name}", f"events/{name}.created.avsc")

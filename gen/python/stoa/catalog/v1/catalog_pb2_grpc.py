@@ -77,11 +77,6 @@ class CatalogServiceStub:
                 request_serializer=stoa_dot_catalog_dot_v1_dot_catalog__pb2.DeleteProductRequest.SerializeToString,
                 response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
                 _registered_method=True)
-        self.RebuildReadModel = channel.unary_unary(
-                '/stoa.catalog.v1.CatalogService/RebuildReadModel',
-                request_serializer=stoa_dot_catalog_dot_v1_dot_catalog__pb2.RebuildReadModelRequest.SerializeToString,
-                response_deserializer=stoa_dot_catalog_dot_v1_dot_catalog__pb2.RebuildReadModelResponse.FromString,
-                _registered_method=True)
 
 
 class CatalogServiceServicer:
@@ -145,13 +140,6 @@ class CatalogServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def RebuildReadModel(self, request, context):
-        """Rebuilds what one process of the service answers reads from, while it goes on answering.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
 
 def add_CatalogServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -194,11 +182,6 @@ def add_CatalogServiceServicer_to_server(servicer, server):
                     servicer.DeleteProduct,
                     request_deserializer=stoa_dot_catalog_dot_v1_dot_catalog__pb2.DeleteProductRequest.FromString,
                     response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
-            ),
-            'RebuildReadModel': grpc.unary_unary_rpc_method_handler(
-                    servicer.RebuildReadModel,
-                    request_deserializer=stoa_dot_catalog_dot_v1_dot_catalog__pb2.RebuildReadModelRequest.FromString,
-                    response_serializer=stoa_dot_catalog_dot_v1_dot_catalog__pb2.RebuildReadModelResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -418,33 +401,6 @@ class CatalogService:
             '/stoa.catalog.v1.CatalogService/DeleteProduct',
             stoa_dot_catalog_dot_v1_dot_catalog__pb2.DeleteProductRequest.SerializeToString,
             google_dot_protobuf_dot_empty__pb2.Empty.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def RebuildReadModel(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/stoa.catalog.v1.CatalogService/RebuildReadModel',
-            stoa_dot_catalog_dot_v1_dot_catalog__pb2.RebuildReadModelRequest.SerializeToString,
-            stoa_dot_catalog_dot_v1_dot_catalog__pb2.RebuildReadModelResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -35,8 +35,6 @@ class CatalogServiceStub:
     """
     DeleteProduct: _aio.UnaryUnaryMultiCallable[_catalog_pb2.DeleteProductRequest, _empty_pb2.Empty]
     """Removes a product from sale."""
-    RebuildReadModel: _aio.UnaryUnaryMultiCallable[_catalog_pb2.RebuildReadModelRequest, _catalog_pb2.RebuildReadModelResponse]
-    """Rebuilds what one process of the service answers reads from, while it goes on answering."""
 
 class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
     """The products of the shop. Staff writes them, everyone reads them."""
@@ -106,13 +104,5 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_catalog_pb2.DeleteProductRequest, _abc.Awaitable[_empty_pb2.Empty]],
     ) -> _abc.Awaitable[_empty_pb2.Empty]:
         """Removes a product from sale."""
-
-    @_abc_1.abstractmethod
-    def RebuildReadModel(
-        self,
-        request: _catalog_pb2.RebuildReadModelRequest,
-        context: _aio.ServicerContext[_catalog_pb2.RebuildReadModelRequest, _abc.Awaitable[_catalog_pb2.RebuildReadModelResponse]],
-    ) -> _abc.Awaitable[_catalog_pb2.RebuildReadModelResponse]:
-        """Rebuilds what one process of the service answers reads from, while it goes on answering."""
 
 def add_CatalogServiceServicer_to_server(servicer: CatalogServiceServicer, server: _aio.Server) -> None: ...

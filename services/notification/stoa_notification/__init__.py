@@ -1,0 +1,1 @@
+"""Tells users by mail, SMS and push what happens to their accounts and orders."""

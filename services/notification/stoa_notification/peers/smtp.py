@@ -1,0 +1,146 @@
+"""Mail by SMTP (RFC 5321), to whatever server takes it.
+
+A server that took a mail and died before it said so gets it again. It has the same Message-ID then: mail
+systems that know duplicates (Cyrus, Dovecot's `duplicate`, Gmail) show it once.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from email.errors import HeaderParseError
+from email.headerregistry import Address
+from email.message import EmailMessage
+from email.policy import SMTP
+from email.utils import format_datetime
+from typing import Self
+from urllib.parse import urlsplit
+
+import aiosmtplib
+import idna
+
+from stoa_notification.peers.sender import Sender
+from stoa_notification.ports import Message, NotTaken, OutcomeUnknown, Refused
+
+_IDLE = 4  # connections that are kept
+_PERMANENT = range(500, 600)
+
+
+class Smtp:
+    """A mail server."""
+
+    name = "smtp"
+    repeatable = True
+
+    def __init__(self, url: str, username: str, password: str, sender: Sender, attempt: timedelta) -> None:
+        """`url` is smtp://host:port, or smtps:// for TLS from the first byte.
+
+        By smtp:// TLS is begun if the server offers it (STARTTLS).
+        """
+        self._url = urlsplit(url)
+        self._username = username
+        self._password = password
+        self._sender = sender
+        self._timeout = attempt.total_seconds()
+        self._idle: list[aiosmtplib.SMTP] = []
+
+    @classmethod
+    @asynccontextmanager
+    async def connect(
+        cls, url: str, username: str, password: str, sender: Sender, attempt: timedelta
+    ) -> AsyncIterator[Self]:
+        """Keep connections to a server; an attempt may take up to `attempt`."""
+        server = cls(url, username, password, sender, attempt)
+        try:
+            yield server
+        finally:
+            for connection in server._idle:
+                connection.close()
+
+    async def send(self, message: Message) -> None:
+        """Give a mail to the server. Raises Refused, NotTaken, OutcomeUnknown."""
+        mail = _mail(message, self._sender)
+        connection = await self._connection()
+        try:
+            # The errors' texts are the server's, and name addresses: only codes and types go on from here.
+            await connection.send_message(
+                mail,
+                sender=self._sender.address,
+                recipients=["@".join(_address(message.address))],
+                timeout=self._timeout,
+            )
+        except aiosmtplib.SMTPRecipientsRefused as error:
+            self._keep(connection)
+            raise _refusal(error.recipients[0].code) from None
+        except aiosmtplib.SMTPDataError as error:
+            self._keep(connection)
+            raise _refusal(error.code) from None
+        except aiosmtplib.SMTPNotSupported:
+            self._keep(connection)
+            raise Refused("SMTPUTF8") from None
+        except aiosmtplib.SMTPResponseException as error:  # before the recipient was named
+            connection.close()
+            raise NotTaken(str(error.code)) from None
+        except (aiosmtplib.SMTPException, OSError) as error:
+            connection.close()
+            raise OutcomeUnknown(type(error).__name__) from None
+        except BaseException:
+            connection.close()
+            raise
+        self._keep(connection)
+
+    async def _connection(self) -> aiosmtplib.SMTP:
+        """Return a connection that is kept and still open, or a new one. Raises NotTaken."""
+        while self._idle:
+            kept = self._idle.pop()
+            if kept.is_connected:
+                return kept
+        connection = aiosmtplib.SMTP(
+            hostname=self._url.hostname,
+            port=self._url.port,
+            username=self._username or None,
+            password=self._password or None,
+            use_tls=self._url.scheme == "smtps",
+            timeout=self._timeout,
+        )
+        try:
+            await connection.connect()
+        except (aiosmtplib.SMTPException, OSError) as error:
+            connection.close()
+            raise NotTaken(type(error).__name__) from None
+        return connection
+
+    def _keep(self, connection: aiosmtplib.SMTP) -> None:
+        if len(self._idle) < _IDLE:
+            self._idle.append(connection)
+        else:
+            connection.close()
+
+
+def _refusal(code: int) -> Exception:
+    """What a reply of the server means: 5xx is for good, 4xx for now (RFC 5321, 4.2.1)."""
+    return Refused(str(code)) if code in _PERMANENT else NotTaken(str(code))
+
+
+def _address(email: str) -> tuple[str, str]:
+    """Return the mailbox and the domain, which is in ASCII (IDNA). Raises ValueError if it is no address."""
+    mailbox, _, domain = email.rpartition("@")
+    if not mailbox or not domain or not email.isprintable() or " " in email:
+        raise ValueError("no address")
+    return mailbox, domain if domain.isascii() else idna.encode(domain, uts46=True).decode()
+
+
+def _mail(message: Message, sender: Sender) -> EmailMessage:
+    """Write a mail. Raises Refused if nobody can have the address."""
+    mail = EmailMessage(policy=SMTP)
+    mail["From"] = Address(sender.name, addr_spec=sender.address)
+    try:
+        mail["To"] = Address(message.name, *_address(message.address))
+    except (HeaderParseError, ValueError):
+        raise Refused("malformed address") from None
+    mail["Subject"] = message.content.subject
+    mail["Date"] = format_datetime(message.created_at)
+    mail["Message-ID"] = sender.message_id(message.notification_id)
+    mail["Auto-Submitted"] = "auto-generated"  # RFC 3834: nobody's holiday notice answers it
+    mail.set_content(message.content.text)
+    mail.add_alternative(message.content.html, subtype="html")
+    return mail

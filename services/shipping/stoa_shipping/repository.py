@@ -1,0 +1,224 @@
+"""Shipments and weights in PostgreSQL."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+from pydantic import TypeAdapter
+
+from stoa_chassis.due import Backoff
+from stoa_chassis.outbox import Outbox
+from stoa_chassis.postgres import Database, Queries
+from stoa_chassis.postgres_due import DueTable
+from stoa_chassis.postgres_table import Table
+from stoa_contracts.money import Money
+from stoa_shipping import ports
+from stoa_shipping.model import (
+    Address,
+    Booking,
+    Label,
+    Method,
+    Parcel,
+    Shipment,
+    ShipmentNotFound,
+    Status,
+    TrackingEvent,
+)
+
+_SHIPMENTS = Table("shipments", key="shipment_id")
+_DUE = DueTable("shipments", key="shipment_id")
+_ADDRESS = TypeAdapter(Address)
+_BOOKINGS = TypeAdapter(tuple[Booking, ...])
+_HISTORY = TypeAdapter(tuple[TrackingEvent, ...])
+
+_LIST = """
+SELECT * FROM shipments
+WHERE status <> 'waiting' AND shipping_method IS NOT NULL
+    AND ($1::text IS NULL OR status = $1) AND ($2::uuid IS NULL OR shipment_id < $2)
+ORDER BY shipment_id DESC LIMIT $3
+"""
+# In the order of their ids, so that two who learn of the same variants wait for each other and don't
+# deadlock.
+_LEARN = """
+INSERT INTO variant_weights (variant_id, weight_grams, version)
+SELECT variant_id, weight_grams, $3 FROM unnest($1::uuid[], $2::integer[]) AS told (variant_id, weight_grams)
+ORDER BY variant_id
+ON CONFLICT (variant_id) DO UPDATE SET weight_grams = excluded.weight_grams, version = excluded.version
+    WHERE variant_weights.version < excluded.version
+"""
+
+
+class Shipments:
+    """The shipments, in a transaction; one for an order."""
+
+    def __init__(self, queries: Queries, outbox: Outbox) -> None:
+        self._queries = queries
+        self._outbox = outbox
+
+    async def of_order(self, order_id: UUID) -> Shipment | None:
+        """Read an order's shipment, which nobody else may change until the transaction ends; None if it has
+        none.
+        """
+        return await _read(self._queries, "order_id = $1 FOR UPDATE", order_id)
+
+    async def lock(self, shipment_id: UUID) -> Shipment:
+        """Read a shipment that nobody else may change until the transaction ends. Raises ShipmentNotFound."""
+        shipment = await _read(self._queries, "shipment_id = $1 FOR UPDATE", shipment_id)
+        if shipment is None:
+            raise ShipmentNotFound("there is no such shipment")
+        return shipment
+
+    async def add(self, shipment: Shipment) -> bool:
+        """Store a new shipment unless its order has one; tell whether it was stored."""
+        return await _SHIPMENTS.insert_new(self._queries, _row(shipment), unique="(order_id)")
+
+    async def save(self, shipment: Shipment) -> None:
+        """Store a changed shipment, and publish its events."""
+        await _SHIPMENTS.update(self._queries, _row(shipment))
+        self._outbox.collect(shipment)
+
+
+class Weights:
+    """What variants weigh, as far as the catalogue has told."""
+
+    def __init__(self, queries: Queries) -> None:
+        self._queries = queries
+
+    async def of(self, variant_ids: Iterable[UUID]) -> Mapping[UUID, int]:
+        """Return the grams of those that were weighed."""
+        rows = await self._queries.fetch(
+            "SELECT variant_id, weight_grams FROM variant_weights"
+            " WHERE variant_id = ANY($1::uuid[]) AND weight_grams > 0",
+            list(variant_ids),
+        )
+        return {row["variant_id"]: row["weight_grams"] for row in rows}
+
+    async def learn(self, grams: Mapping[UUID, int], version: int) -> None:
+        """Keep what a product's variants weigh, unless a later version of the product was heard of."""
+        await self._queries.execute(_LEARN, list(grams), list(grams.values()), version)
+
+
+def open_tx(connection: asyncpg.Connection, outbox: Outbox) -> ports.Tx:
+    """Put the repositories on the connection of a transaction."""
+    return ports.Tx(Shipments(connection, outbox), Weights(connection))
+
+
+class ShipmentReader:
+    """The shipments, outside of a transaction."""
+
+    def __init__(self, queries: Queries) -> None:
+        self._queries = queries
+
+    async def get(self, shipment_id: UUID) -> Shipment | None:
+        """Read a shipment, if there is one of that id."""
+        return await _read(self._queries, "shipment_id = $1", shipment_id)
+
+    async def of_order(self, order_id: UUID) -> Shipment | None:
+        """Read an order's shipment, if it has one."""
+        return await _read(self._queries, "order_id = $1", order_id)
+
+    async def list(self, status: Status | None, before: UUID | None, limit: int) -> Sequence[Shipment]:
+        """Read shipments, the newest first; `before`: only older than this one.
+
+        Those that still wait for their order to be confirmed and paid are left out, and so is what was
+        stopped before it was.
+        """
+        return [_shipment(row) for row in await self._queries.fetch(_LIST, status, before, limit)]
+
+
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """Shipments for which something is to be done.
+
+    One that is taken up is left alone for `lease`, which is longer than an attempt may take.
+    """
+
+    database: Database
+    backoff: Backoff
+    lease: timedelta
+
+    async def claim_due(self, now: datetime, limit: int) -> Sequence[Shipment]:
+        """Take at most `limit` that are due, so that nobody else takes them meanwhile."""
+        return [
+            _shipment(row) for row in await _DUE.claim(self.database, now, limit, self.backoff, self.lease)
+        ]
+
+    async def next_due(self) -> datetime | None:
+        """Return when the next falls due; None if nothing is to be done."""
+        return await _DUE.next_due(self.database)
+
+    async def put_off(self, work: Shipment, until: datetime) -> None:
+        """Let one fall due at another time, unless it was finished meanwhile."""
+        await _DUE.put_off(self.database, work.shipment_id, until)
+
+
+async def _read(queries: Queries, condition: str, key: UUID) -> Shipment | None:
+    row = await queries.fetchrow(f"SELECT * FROM shipments WHERE {condition}", key)
+    return _shipment(row) if row else None
+
+
+def _row(shipment: Shipment) -> dict[str, Any]:
+    parcel, label = shipment.parcel, shipment.label
+    return {
+        "shipment_id": shipment.shipment_id,
+        "order_id": shipment.order_id,
+        "user_id": shipment.user_id,
+        "status": shipment.status,
+        "paid": shipment.paid,
+        "shipping_method": parcel and parcel.method,
+        "destination": parcel and _ADDRESS.dump_python(parcel.destination, mode="json"),
+        "weight_grams": parcel and parcel.weight_grams,
+        "currency": parcel and parcel.value.currency,
+        "value": parcel and parcel.value.amount,
+        "carrier": shipment.carrier or None,
+        "tracking_id": label and label.tracking_id,
+        "tracking_url": label and label.tracking_url,
+        "estimated_delivery": label and label.estimated_delivery,
+        "stopping": shipment.stopping,
+        "problem": shipment.problem,
+        "bookings": _BOOKINGS.dump_python(shipment.bookings, mode="json"),
+        "history": _HISTORY.dump_python(shipment.history, mode="json"),
+        "correlation_id": shipment.correlation_id,
+        "attempts": shipment.attempts,
+        "due_at": shipment.due_at,
+        "created_at": shipment.created_at,
+        "updated_at": shipment.updated_at,
+    }
+
+
+def _shipment(row: asyncpg.Record) -> Shipment:
+    return Shipment(
+        shipment_id=row["shipment_id"],
+        order_id=row["order_id"],
+        user_id=row["user_id"],
+        status=Status(row["status"]),
+        paid=row["paid"],
+        parcel=_parcel(row) if row["shipping_method"] else None,
+        carrier=row["carrier"] or "",
+        label=(
+            Label(row["tracking_id"], row["tracking_url"], row["estimated_delivery"])
+            if row["carrier"]
+            else None
+        ),
+        stopping=row["stopping"],
+        problem=row["problem"],
+        bookings=_BOOKINGS.validate_python(row["bookings"]),
+        history=_HISTORY.validate_python(row["history"]),
+        correlation_id=row["correlation_id"],
+        attempts=row["attempts"],
+        due_at=row["due_at"],
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+    )
+
+
+def _parcel(row: asyncpg.Record) -> Parcel:
+    return Parcel(
+        method=Method(row["shipping_method"]),
+        destination=_ADDRESS.validate_python(row["destination"]),
+        weight_grams=row["weight_grams"],
+        value=Money(row["value"], row["currency"]),
+    )

@@ -1,0 +1,380 @@
+"""The rules that shipments keep: when one is sent, by whom, and what a scan can make of it."""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from itertools import permutations
+from uuid import UUID, uuid4
+
+import pytest
+
+from stoa_events import ShipmentCreated, ShipmentStatusUpdated
+from stoa_shipping.model import (
+    SCANNED,
+    BookingStatus,
+    Label,
+    Shipment,
+    ShipmentUnderWay,
+    Status,
+    TrackingEvent,
+)
+
+from .conftest import CARRIERS, FIRST, NOW, RETRY, SECOND, THIRD, a_parcel, scan
+
+LABEL = Label("1Z1", "https://ups.example/1Z1", NOW + timedelta(days=4))
+OTHER_LABEL = Label("2", "https://fedex.example/2", NOW + timedelta(days=4))
+NEXT_LOOK = NOW + timedelta(minutes=1)
+USER = uuid4()
+
+
+def a_shipment() -> Shipment:
+    return Shipment.begin(uuid4(), "the request", NOW)
+
+
+def pending() -> Shipment:
+    shipment = a_shipment()
+    shipment.on_payment_successful(CARRIERS, NOW)
+    shipment.on_order_confirmed(USER, a_parcel(), CARRIERS, NOW)
+    return shipment
+
+
+def created() -> Shipment:
+    shipment = pending()
+    shipment.on_booked(FIRST, LABEL, RETRY, NOW)
+    shipment.on_confirmed(FIRST, NEXT_LOOK, NOW)
+    return shipment
+
+
+def scanned(*statuses: Status) -> Shipment:
+    shipment = created()
+    for minute, status in enumerate(statuses, 1):
+        shipment.on_scanned(FIRST, [scan(status, minute)], NEXT_LOOK, NOW)
+    return shipment
+
+
+def bookings(shipment: Shipment) -> dict[str, str]:
+    return {each.carrier: each.status for each in shipment.bookings}
+
+
+def state(shipment: Shipment) -> tuple[Status, bool, datetime | None]:
+    return shipment.status, shipment.stopping, shipment.due_at
+
+
+def told(shipment: Shipment) -> list[str]:
+    return [each.status if isinstance(each, ShipmentStatusUpdated) else "created" for each in shipment.events]
+
+
+def confirm(shipment: Shipment) -> None:
+    shipment.on_order_confirmed(USER, a_parcel(), CARRIERS, NOW)
+
+
+def pay(shipment: Shipment) -> None:
+    shipment.on_payment_successful(CARRIERS, NOW)
+
+
+def stop(shipment: Shipment) -> None:
+    shipment.stop(NOW)
+
+
+@pytest.mark.parametrize("order", list(permutations([confirm, pay])))
+def test_it_is_sent_when_its_order_is_confirmed_and_paid_in_either_order(
+    order: tuple[Callable[[Shipment], None], ...],
+) -> None:
+    shipment = a_shipment()
+    order[0](shipment)
+    assert (shipment.status, shipment.asking, shipment.due_at) == (Status.WAITING, None, None)
+    order[1](shipment)
+    assert (shipment.status, shipment.asking, shipment.due_at) == (Status.PENDING, FIRST, NOW)
+
+
+@pytest.mark.parametrize("order", list(permutations([confirm, pay, stop])))
+def test_what_is_stopped_is_not_sent_whenever_that_is_heard(
+    order: tuple[Callable[[Shipment], None], ...],
+) -> None:
+    shipment = a_shipment()
+    for each in order:
+        each(shipment)
+    assert shipment.status is Status.STOPPED
+    assert shipment.asking is None
+    assert not shipment.to_confirm
+    assert told(shipment) == []
+
+
+def test_hearing_again_changes_nothing() -> None:
+    shipment = pending()
+    before = shipment.bookings, shipment.parcel, shipment.user_id
+    shipment.on_order_confirmed(uuid4(), a_parcel(), (THIRD,), NOW)
+    shipment.on_payment_successful((THIRD,), NOW)
+    assert (shipment.bookings, shipment.parcel, shipment.user_id) == before
+
+
+def test_a_booking_is_told_once_and_then_confirmed() -> None:
+    shipment = pending()
+    shipment.on_booked(FIRST, LABEL, RETRY, NOW)
+    shipment.on_booked(FIRST, LABEL, RETRY, NOW)
+    assert shipment.to_confirm
+    assert not shipment.is_followed
+    assert shipment.due_at == NOW + RETRY.lease
+    assert shipment.events == [
+        ShipmentCreated(
+            shipment_id=shipment.shipment_id,
+            order_id=shipment.order_id,
+            user_id=USER,
+            carrier=FIRST,
+            tracking_id=LABEL.tracking_id,
+            tracking_url=LABEL.tracking_url,
+            shipping_method="standard",
+            estimated_delivery=LABEL.estimated_delivery,
+        )
+    ]
+    shipment.on_confirmed(FIRST, NEXT_LOOK, NOW)
+    shipment.on_confirmed(FIRST, NEXT_LOOK, NOW)
+    assert not shipment.to_confirm
+    assert shipment.is_followed
+    assert (bookings(shipment), shipment.due_at) == ({FIRST: "confirmed"}, NEXT_LOOK)
+
+
+def test_a_carrier_that_does_not_book_in_time_shares_the_work_with_the_next() -> None:
+    shipment = pending()
+    later = NOW + RETRY.takeover
+    assert not shipment.is_overdue(RETRY, later)
+    shipment.attempts = 3
+    assert not shipment.is_overdue(RETRY, later - timedelta(seconds=1))
+    assert shipment.is_overdue(RETRY, later)
+    asked = []
+    for _ in range(4):
+        shipment.ask_next(CARRIERS, later)
+        asked.append(shipment.asking)
+    assert asked == [SECOND, THIRD, FIRST, SECOND]
+    assert not shipment.is_overdue(RETRY, later)
+    assert set(bookings(shipment).values()) == {"asked"}
+
+
+@pytest.mark.parametrize("first", [FIRST, SECOND])
+def test_of_two_that_book_the_first_wins_and_the_other_is_voided(first: str) -> None:
+    shipment = pending()
+    shipment.ask_next(CARRIERS, NOW)
+    late = SECOND if first == FIRST else FIRST
+    shipment.on_booked(first, LABEL, RETRY, NOW)
+    assert shipment.to_void == [late]
+    shipment.on_voided(late, NOW)
+    assert shipment.to_void == []
+    # Its answer was on its way for long: there is a booking after all.
+    shipment.on_booked(late, OTHER_LABEL, RETRY, NOW)
+    assert (shipment.carrier, shipment.label) == (first, LABEL)
+    assert (shipment.to_void, shipment.due_at) == ([late], NOW)
+    shipment.on_voided(late, NOW)
+    assert bookings(shipment) == {first: "booked", late: "voided"}
+    assert told(shipment) == ["created"]
+
+
+def test_a_carrier_that_refuses_is_not_asked_again_while_another_may_carry_it() -> None:
+    shipment = pending()
+    shipment.on_refused(FIRST, "too far", CARRIERS, RETRY, NOW)
+    assert (shipment.asking, shipment.problem, shipment.due_at) == (SECOND, "ups: too far", NOW)
+    shipment.ask_next(CARRIERS, NOW)
+    shipment.ask_next(CARRIERS, NOW)
+    assert shipment.asking == SECOND
+    shipment.on_booked(SECOND, LABEL, RETRY, NOW)
+    assert shipment.problem == ""
+    assert shipment.to_void == [THIRD]
+
+
+def test_what_all_refuse_says_why_and_is_tried_again_after_a_while() -> None:
+    shipment = pending()
+    for carrier in CARRIERS:
+        shipment.on_refused(carrier, "too far", CARRIERS, RETRY, NOW)
+    assert (shipment.status, shipment.problem) == (Status.PENDING, "dhl: too far")
+    assert (shipment.asking, shipment.due_at) == (FIRST, NOW + RETRY.reconsider)
+    assert not shipment.is_overdue(RETRY, NOW + RETRY.reconsider)
+    # One that was asked before books now: nobody knew.
+    shipment.on_booked(THIRD, LABEL, RETRY, NOW)
+    assert (shipment.carrier, shipment.to_void) == (THIRD, [FIRST])
+
+
+def test_a_refusal_that_comes_late_changes_nothing() -> None:
+    shipment = created()
+    shipment.on_refused(FIRST, "too far", CARRIERS, RETRY, NOW)
+    assert (bookings(shipment), shipment.problem) == ({FIRST: "confirmed"}, "")
+
+
+def test_stopped_before_a_carrier_has_booked_it_voids_what_may_come() -> None:
+    shipment = pending()
+    shipment.ask_next(CARRIERS, NOW)
+    shipment.stop(NOW)
+    assert shipment.status is Status.STOPPED
+    assert shipment.to_void == [FIRST, SECOND]
+    assert shipment.due_at == NOW
+    for carrier in (FIRST, SECOND):
+        shipment.on_voided(carrier, NOW)
+    assert not shipment.to_void
+    assert shipment.due_at is None
+    assert told(shipment) == []
+
+
+def test_the_answer_to_a_booking_that_comes_after_the_stop_is_voided() -> None:
+    shipment = pending()
+    shipment.stop(NOW)
+    shipment.on_voided(FIRST, NOW)
+    shipment.on_booked(FIRST, LABEL, RETRY, NOW)
+    assert (shipment.status, shipment.carrier, shipment.to_void) == (Status.STOPPED, "", [FIRST])
+
+
+def test_stopping_a_booked_one_is_up_to_its_carrier() -> None:
+    shipment = created()
+    shipment.stop(NOW)
+    shipment.stop(NOW)
+    assert (shipment.status, shipment.stopping, shipment.to_void) == (Status.CREATED, True, [FIRST])
+    assert shipment.due_at == NOW
+    shipment.on_voided(FIRST, NOW)
+    shipment.on_voided(FIRST, NOW)
+    assert state(shipment) == (Status.STOPPED, False, None)
+    assert told(shipment) == ["created", "stopped"]
+    shipment.stop(NOW)
+    assert told(shipment) == ["created", "stopped"]
+
+
+def test_one_that_is_to_be_stopped_is_not_confirmed() -> None:
+    shipment = pending()
+    shipment.on_booked(FIRST, LABEL, RETRY, NOW)
+    shipment.stop(NOW)
+    assert not shipment.to_confirm
+    assert shipment.to_void == [FIRST]
+
+
+def test_when_the_carrier_has_it_it_is_not_stopped_and_followed_again() -> None:
+    shipment = created()
+    shipment.stop(NOW)
+    shipment.on_under_way(FIRST, NOW)
+    assert (shipment.status, shipment.stopping, shipment.due_at) == (Status.CREATED, False, NOW)
+    assert shipment.is_followed
+    shipment.on_scanned(FIRST, [scan(Status.IN_TRANSIT)], NEXT_LOOK, NOW)
+    with pytest.raises(ShipmentUnderWay):
+        shipment.stop(NOW)
+
+
+def test_a_scan_ends_the_wish_to_stop_it() -> None:
+    shipment = created()
+    shipment.stop(NOW)
+    assert shipment.on_scanned(FIRST, [scan(Status.IN_TRANSIT)], NEXT_LOOK, NOW)
+    assert (shipment.status, shipment.stopping, shipment.to_void) == (Status.IN_TRANSIT, False, [])
+
+
+def test_a_scan_shows_that_it_was_collected_whatever_became_of_the_confirmation() -> None:
+    shipment = pending()
+    shipment.on_booked(FIRST, LABEL, RETRY, NOW)
+    shipment.on_scanned(FIRST, [scan(Status.IN_TRANSIT)], NEXT_LOOK, NOW)
+    assert not shipment.to_confirm
+    assert bookings(shipment) == {FIRST: "confirmed"}
+
+
+JOURNEY = (Status.IN_TRANSIT, Status.OUT_FOR_DELIVERY, Status.DELIVERED)
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+def test_scans_in_any_order_give_the_same_end_and_never_turn_back(order: tuple[int, ...]) -> None:
+    shipment = created()
+    scans = [scan(status, minute) for minute, status in enumerate(JOURNEY, 1)]
+    seen = [shipment.status]
+    for at in (*order, *order):
+        shipment.on_scanned(FIRST, [scans[at]], NEXT_LOOK, NOW)
+        seen.append(shipment.status)
+    assert shipment.status is Status.DELIVERED
+    assert [each.status for each in shipment.history] == [Status.CREATED, *JOURNEY]
+    assert seen == sorted(seen, key=list(Status).index)
+    assert len(told(shipment)) == len(set(told(shipment)))
+    assert shipment.due_at is None
+
+
+def test_several_scans_at_once_are_told_one_by_one() -> None:
+    shipment = created()
+    scans = [scan(status, minute) for minute, status in enumerate(JOURNEY, 1)]
+    assert shipment.on_scanned(FIRST, reversed(scans), NEXT_LOOK, NOW)
+    assert told(shipment) == ["created", *JOURNEY]
+    assert not shipment.on_scanned(FIRST, scans, NEXT_LOOK, NOW)
+
+
+def test_scans_of_the_same_moment_are_taken_in_the_order_in_which_they_must_have_been() -> None:
+    shipment = created()
+    shipment.on_scanned(FIRST, [scan(status, 1) for status in reversed(JOURNEY)], NEXT_LOOK, NOW)
+    assert told(shipment) == ["created", *JOURNEY]
+
+
+def test_trouble_passes_unless_it_was_over_before_it_was_told() -> None:
+    shipment = scanned(Status.IN_TRANSIT, Status.EXCEPTION)
+    seen = [shipment.status]
+    for late in (
+        scan(Status.IN_TRANSIT, 0, "An old one"),
+        scan(Status.IN_TRANSIT, 5),
+        scan(Status.EXCEPTION, 4),
+    ):
+        shipment.on_scanned(FIRST, [late], NEXT_LOOK, NOW)
+        seen.append(shipment.status)
+    assert seen == [Status.EXCEPTION, Status.EXCEPTION, Status.IN_TRANSIT, Status.IN_TRANSIT]
+
+
+@pytest.mark.parametrize("end", [Status.DELIVERED, Status.RETURNED])
+@pytest.mark.parametrize("after", sorted(SCANNED))
+def test_after_the_end_nothing_changes_any_more(end: Status, after: Status) -> None:
+    shipment = scanned(Status.IN_TRANSIT, end)
+    before = told(shipment)
+    shipment.on_scanned(FIRST, [scan(after, 60)], NEXT_LOOK, NOW)
+    assert (shipment.status, told(shipment), shipment.due_at) == (end, before, None)
+
+
+def test_the_scans_of_another_carrier_are_not_its_own() -> None:
+    shipment = created()
+    assert not shipment.on_scanned(SECOND, [scan(Status.IN_TRANSIT)], NEXT_LOOK, NOW)
+    assert shipment.status is Status.CREATED
+
+
+def test_a_scan_of_what_was_stopped_is_not_believed() -> None:
+    shipment = created()
+    shipment.stop(NOW)
+    shipment.on_voided(FIRST, NOW)
+    assert not shipment.on_scanned(FIRST, [scan(Status.IN_TRANSIT)], NEXT_LOOK, NOW)
+    assert shipment.status is Status.STOPPED
+
+
+def test_the_work_for_others_goes_on_when_it_is_delivered() -> None:
+    shipment = pending()
+    shipment.ask_next(CARRIERS, NOW)
+    shipment.on_booked(SECOND, LABEL, RETRY, NOW)
+    shipment.on_scanned(SECOND, [scan(Status.DELIVERED)], NEXT_LOOK, NOW)
+    assert (shipment.to_void, shipment.due_at) == ([FIRST], NOW)
+    shipment.on_voided(FIRST, NOW)
+    assert shipment.due_at is None
+
+
+def test_a_status_is_published_with_all_that_is_known_of_it() -> None:
+    shipment = created()
+    happened = TrackingEvent(Status.IN_TRANSIT, "Picked up", "Austin", NOW)
+    shipment.on_scanned(FIRST, [happened], NEXT_LOOK, NOW)
+    assert shipment.events[-1] == ShipmentStatusUpdated(
+        shipment_id=shipment.shipment_id,
+        order_id=shipment.order_id,
+        user_id=USER,
+        carrier=FIRST,
+        tracking_id=LABEL.tracking_id,
+        status="in_transit",
+        description="Picked up",
+        location="Austin",
+        at=NOW,
+    )
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_guests_parcel_becomes_the_accounts(before: bool) -> None:
+    shipment, account = a_shipment(), UUID(int=7)
+    if before:
+        shipment.on_buyer_changed(account, NOW)
+    pay(shipment)
+    confirm(shipment)
+    if not before:
+        shipment.on_buyer_changed(account, NOW)
+    assert shipment.user_id == account
+    shipment.on_booked(FIRST, LABEL, RETRY, NOW)
+    assert shipment.events[0].user_id == account
+
+
+def test_every_status_of_a_booking_is_one_of_these() -> None:
+    assert [*BookingStatus] == ["asked", "booked", "confirmed", "refused", "unwanted", "voided"]
