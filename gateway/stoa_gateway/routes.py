@@ -58,6 +58,17 @@ class EdgeRoute:
         """Whether its body is a JSON object."""
         return bool(self.route.body) and self._body_type().full_name != _RAW
 
+    @property
+    def unwrap(self) -> str:
+        """The field of the response that is the answer and that Envoy does not take out itself; else ""."""
+        return "" if self.answers_file else self.route.response_body
+
+    @property
+    def answers_file(self) -> bool:
+        """Whether what is answered is passed on byte for byte."""
+        field = self.rpc.response.fields_by_name.get(self.route.response_body)
+        return field is not None and field.message_type is not None and field.message_type.full_name == _RAW
+
     def query_fields(self) -> list[FieldDescriptor]:
         """The fields that query parameters may set: single values of the request itself."""
         if self.route.body == "*":
@@ -92,11 +103,20 @@ def edge_routes(contracts: Contracts) -> list[EdgeRoute]:
 
 
 def transcodable(descriptors: Path) -> bytes:
-    """Return the descriptor set without `response_body`: Envoy refuses it, so the Lua filter does it."""
+    """Return the descriptor set without `response_body`: Envoy refuses it, so the Lua filter does it.
+
+    Only a file Envoy takes out of the response itself, and passes it on as it is.
+    """
     files = FileDescriptorSet.FromString(descriptors.read_bytes())
+    with_file = {
+        f".{file.package}.{message.name}"
+        for file in files.file
+        for message in file.message_type
+        if any(field.type_name == f".{_RAW}" for field in message.field)
+    }
     for file in files.file:
         for service in file.service:
             for method in service.method:
-                if method.options.HasExtension(annotations_pb2.http):
+                if method.options.HasExtension(annotations_pb2.http) and method.output_type not in with_file:
                     method.options.Extensions[annotations_pb2.http].ClearField("response_body")
     return files.SerializeToString(deterministic=True)

@@ -7,11 +7,13 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import code_pb2, error_details_pb2
 
 from stoa.catalog.v1 import catalog_pb2
 from stoa.inventory.v1 import inventory_pb2
+from stoa.shipping.v1 import shipping_pb2
 from stoa_chassis.testing import eventually
 from stoa_gateway import Limit, RateLimits
 
@@ -20,6 +22,7 @@ from .conftest import SERVICES, Edge, ServiceError, knows_the_keys, reason, runn
 GET_ORDER = "stoa.order.v1.OrderService/GetOrder"
 PLACE_ORDER = "stoa.order.v1.OrderService/PlaceOrder"
 GET_INVENTORY = "stoa.inventory.v1.InventoryService/GetInventory"
+GET_LABEL = "stoa.shipping.v1.ShippingService/GetShipmentLabel"
 LIST_PRODUCTS = "stoa.catalog.v1.CatalogService/ListProducts"
 CREATE_USER = "stoa.user.v1.UserService/CreateUser"
 ORIGIN = "http://localhost:5173"
@@ -50,6 +53,25 @@ async def test_an_error_of_a_service_keeps_its_details(code: int, status: int, e
     assert (answer.status_code, reason(answer)) == (status, "BECAUSE")
     assert answer.json()["code"] == code
     assert answer.json()["message"] == "it is so – because"
+
+
+async def test_a_file_is_answered_byte_for_byte(edge: Edge) -> None:
+    pdf = b"%PDF-1.4\n\x00\xff" * 3
+    label = HttpBody(content_type="application/pdf", data=pdf)
+    with edge.answering(GET_LABEL, shipping_pb2.GetShipmentLabelResponse(label=label)):
+        answer = await edge.client.get(f"/api/v1/shipments/{uuid4()}/label", headers=edge.bearer())
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/pdf")
+    assert answer.content == pdf
+
+
+async def test_a_file_that_can_not_be_had_is_an_error_as_any(edge: Edge) -> None:
+    def refuse(_: object) -> None:
+        raise ServiceError(code_pb2.NOT_FOUND, "the order has no shipment", "SHIPMENT_NOT_FOUND")
+
+    with edge.answering(GET_LABEL, refuse):
+        answer = await edge.client.get(f"/api/v1/shipments/{uuid4()}/label", headers=edge.bearer())
+    assert (answer.status_code, reason(answer)) == (404, "SHIPMENT_NOT_FOUND")
+    assert answer.headers["content-type"] == "application/json"
 
 
 async def test_what_fails_for_a_moment_is_asked_again_if_that_is_safe(edge: Edge) -> None:

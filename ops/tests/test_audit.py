@@ -16,7 +16,7 @@ from stoa_catalog import audit as catalog
 from stoa_inventory import audit as inventory
 from stoa_inventory.audit import Count, Reservation
 from stoa_ops.audit import command
-from stoa_ops.audit.books import Backlog, Charge, ShopBooks
+from stoa_ops.audit.books import Backlog, Charge, Parcel, ShopBooks
 from stoa_ops.audit.event_log import EventBooks, Garbage, Seen, Written
 from stoa_ops.audit.invariants import findings
 from stoa_ops.settings import OperatorSettings
@@ -26,8 +26,15 @@ from stoa_order.audit import Order, Return
 from stoa_payment import audit as payment
 from stoa_payment.audit import OrderRefund, Payment
 from stoa_review import audit as review
+from stoa_shipping import audit as shipping
+from stoa_shipping.audit import Shipment
 
+<<<<<<< HEAD
 BOUGHT, CANCELLED, RETURNED, LAMP = uuid4(), uuid4(), uuid4(), uuid4()
+=======
+BOUGHT, CANCELLED, LAMP = uuid4(), uuid4(), uuid4()
+SENT, STOPPED = uuid4(), uuid4()
+>>>>>>> main
 PRICE = Decimal("21.59")
 BACK = Return(uuid4(), "refunded", {LAMP: 1}, PRICE)
 PLACED, RESERVED = uuid4(), uuid4()
@@ -66,6 +73,8 @@ class Told(ShopBooks):
     refunds: list[OrderRefund]
     reviewed: dict[UUID, review.Rating]
     shown: dict[UUID, catalog.Rating]
+    shipments: list[Shipment]
+    parcels: list[Parcel]
     backlogs: dict[str, Backlog]
     dead_letters: dict[str, int]
 
@@ -77,6 +86,10 @@ def books() -> Told:
             Charge("ch_1", str(BOUGHT), PRICE, Decimal(0), "succeeded"),
             Charge("ch_2", str(CANCELLED), PRICE, PRICE, "succeeded"),
             Charge("ch_4", str(RETURNED), PRICE, PRICE, "succeeded"),
+        ],
+        parcels=[
+            Parcel("ups", str(SENT), "1Z1", "confirmed"),
+            Parcel("ups", str(STOPPED), "1Z2", "voided"),
         ],
         backlogs={"order": Backlog(3, timedelta(seconds=1))},
         dead_letters={"order.dlq": 0},
@@ -102,6 +115,10 @@ def books() -> Told:
     told.reservations = [Reservation(BOUGHT, LAMP, 1, "held"), Reservation(CANCELLED, LAMP, 2, "released")]
     told.claims = []
     told.reviewed, told.shown = {LAMP: review.Rating(2, 9)}, {LAMP: catalog.Rating(2, 9)}
+    told.shipments = [
+        Shipment(SENT, BOUGHT, "created", "ups", "1Z1", bookings={"ups": "confirmed"}),
+        Shipment(STOPPED, CANCELLED, "stopped", "ups", "1Z2", bookings={"ups": "voided"}),
+    ]
     told.services = {
         "order": order.Books(told.orders),
         "payment": payment.Books(told.payments, told.refunds),
@@ -113,6 +130,7 @@ def books() -> Told:
             told.reviewed,
             told.reviewed,
         ),
+        "shipping": shipping.Books(told.shipments),
     }
     return told
 
@@ -275,6 +293,42 @@ def a_rating_that_is_not_what_the_reviews_say(books: Told) -> None:
     books.shown[LAMP] = catalog.Rating(3, 14)
 
 
+def a_confirmed_order_that_is_never_sent(books: Told) -> None:
+    del books.shipments[0], books.parcels[0]
+
+
+def a_parcel_of_an_order_that_was_cancelled(books: Told) -> None:
+    books.orders[BOUGHT] = replace(books.orders[BOUGHT], status="cancelled")
+
+
+def a_parcel_that_arrived_without_its_order_knowing(books: Told) -> None:
+    books.shipments[0] = replace(books.shipments[0], status="delivered")
+
+
+def an_order_that_was_shipped_without_a_parcel(books: Told) -> None:
+    books.orders[BOUGHT] = replace(books.orders[BOUGHT], status="shipped")
+
+
+def a_parcel_without_an_order(books: Told) -> None:
+    del books.orders[BOUGHT]
+
+
+def a_parcel_that_a_second_carrier_sends_too(books: Told) -> None:
+    books.parcels.append(Parcel("fedex", str(SENT), "123", "confirmed"))
+
+
+def a_label_that_was_not_voided(books: Told) -> None:
+    books.parcels[1] = replace(books.parcels[1], status="booked")
+
+
+def a_parcel_that_its_carrier_does_not_know(books: Told) -> None:
+    del books.parcels[0]
+
+
+def a_parcel_that_only_its_carrier_knows(books: Told) -> None:
+    books.parcels.append(Parcel("dhl", str(uuid4()), "123", "confirmed"))
+
+
 RULES: dict[Callable[[Told], None], str] = {
     a_stock_row_changed_by_hand: "stock is the sum of its movements",
     a_reserved_count_changed_by_hand: "what is reserved is promised to orders",
@@ -300,6 +354,15 @@ RULES: dict[Callable[[Told], None], str] = {
     a_rating_that_the_catalogue_does_not_show: "the catalogue shows the rating that reviews make",
     a_rating_that_only_the_catalogue_shows: "the catalogue shows the rating that reviews make",
     a_rating_that_is_not_what_the_reviews_say: "a product's rating is that of its published reviews",
+    a_confirmed_order_that_is_never_sent: "an order is as far as its parcel",
+    a_parcel_of_an_order_that_was_cancelled: "an order is as far as its parcel",
+    a_parcel_that_arrived_without_its_order_knowing: "an order is as far as its parcel",
+    an_order_that_was_shipped_without_a_parcel: "an order is as far as its parcel",
+    a_parcel_without_an_order: "no parcel without an order",
+    a_parcel_that_a_second_carrier_sends_too: "the carriers' ledger agrees",
+    a_label_that_was_not_voided: "the carriers' ledger agrees",
+    a_parcel_that_its_carrier_does_not_know: "the carriers' ledger agrees",
+    a_parcel_that_only_its_carrier_knows: "the carriers' ledger agrees",
     an_order_that_never_ends: "every order is settled",
     a_saga_that_never_ends: "every order is settled",
     a_payment_that_never_ends: "every payment is settled",

@@ -1,4 +1,4 @@
-"""The books of the whole shop: what each service reads of its own, the gateway's ledger, and events."""
+"""The books of the whole shop: what each service reads of its own, the ledgers of companies, and events."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from stoa_ops.settings import OperatorSettings
 from stoa_order import audit as order
 from stoa_payment import audit as payment
 from stoa_review import audit as review
+from stoa_shipping import audit as shipping
 
 T = TypeVar("T")
 
@@ -50,6 +51,20 @@ class Mail:
 
 
 @dataclass(frozen=True, slots=True)
+class Parcel:
+    """A parcel as its carrier has it: booked, confirmed or voided; `scans` is how often it was scanned.
+
+    `shipment_id` is what we told the carrier when we booked it.
+    """
+
+    carrier: str
+    shipment_id: str
+    tracking_id: str
+    status: str
+    scans: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Backlog:
     """Events that a service has recorded and not published."""
 
@@ -61,14 +76,15 @@ class Backlog:
 class ShopBooks:
     """Everything that was read. The stores were read at about the same time, not at one moment.
 
-    `services` has what each service's `audit.read` returned, by its name, and `charges` the gateway's ledger.
-    `mails` is what the mail server got, None if it does not show that.
+    `services` has what each service's `audit.read` returned, by its name, `charges` is the gateway's ledger,
+    `parcels` that of the carriers. `mails` is what the mail server got, None if it does not show that.
     `backlogs` are by service, `dead_letters` the open ones by topic.
     """
 
     services: Mapping[str, Any] = field(default_factory=dict)
     charges: Sequence[Charge] = ()
     mails: Sequence[Mail] | None = None
+    parcels: Sequence[Parcel] = ()
     backlogs: Mapping[str, Backlog] = field(default_factory=dict)
     dead_letters: Mapping[str, int] = field(default_factory=dict)
     events: EventBooks = field(default_factory=EventBooks)
@@ -108,6 +124,11 @@ class ShopBooks:
         """The notification service's."""
         return self._of("notification", notification.Books([], self.events.began))
 
+    @property
+    def shipping(self) -> shipping.Books:
+        """The shipping service's."""
+        return self._of("shipping", shipping.Books([]))
+
     def _of(self, service: str, nothing: T) -> T:
         found: T = self.services.get(service, nothing)
         return found
@@ -116,8 +137,9 @@ class ShopBooks:
 async def read(settings: OperatorSettings, log: EventLog) -> ShopBooks:
     """Read the books of a shop; raises OSError or an error of a client if a store is down."""
     reading = [audit for audit in audits() if audit.read is not None]
-    charges, mails, waiting, *of_services = await asyncio.gather(
-        _ledger(settings),
+    charges, parcels, mails, waiting, *of_services = await asyncio.gather(
+        _charges(settings),
+        _parcels(settings),
         _mails(settings),
         outboxes.states(settings),
         *(_own(settings, audit) for audit in reading),
@@ -127,6 +149,7 @@ async def read(settings: OperatorSettings, log: EventLog) -> ShopBooks:
         services={audit.service.name: books for audit, books in zip(reading, of_services, strict=True)},
         charges=charges,
         mails=mails,
+        parcels=parcels,
         backlogs={outbox.service: Backlog(outbox.events, outbox.oldest) for outbox in waiting},
         dead_letters=Counter(letter.topic for letter in log.letters if letter.fate is Fate.OPEN),
         events=events,
@@ -139,10 +162,10 @@ async def _own(settings: OperatorSettings, audit: ServiceAudit) -> Any:
         return await audit.read(store)
 
 
-async def _ledger(settings: OperatorSettings) -> Sequence[Charge]:
+async def _charges(settings: OperatorSettings) -> Sequence[Charge]:
     charges: dict[str, Any] = {}
     refunded: Counter[str] = Counter()
-    async for entry in _entries(settings):
+    async for entry in _ledger(settings.payment_gateway_url, settings.payment_gateway_api_key):
         if entry["kind"] == "charge":
             charges[entry["id"]] = entry
         elif entry["status"] == "succeeded":
@@ -159,16 +182,27 @@ async def _ledger(settings: OperatorSettings) -> Sequence[Charge]:
     ]
 
 
-async def _entries(settings: OperatorSettings) -> AsyncIterator[dict[str, Any]]:
+async def _parcels(settings: OperatorSettings) -> Sequence[Parcel]:
+    return [
+        Parcel(
+            entry["carrier"],
+            entry["reference"],
+            entry["tracking_id"] or "",
+            entry["status"],
+            entry["scans"],
+        )
+        async for entry in _ledger(settings.carriers_url, settings.carriers_api_key)
+    ]
+
+
+async def _ledger(url: str, api_key: str) -> AsyncIterator[dict[str, Any]]:
+    """Read all entries of a company's ledger, oldest first."""
     async with httpx.AsyncClient(
-        base_url=settings.payment_gateway_url,
-        headers={"authorization": f"Bearer {settings.payment_gateway_api_key}"},
-        timeout=30,
-        trust_env=False,
-    ) as gateway:
+        base_url=url, headers={"authorization": f"Bearer {api_key}"}, timeout=30, trust_env=False
+    ) as company:
         after, more = "", True
         while more:
-            answer = await gateway.get("/v1/ledger", params={"after": after, "limit": _PAGE})
+            answer = await company.get("/v1/ledger", params={"after": after, "limit": _PAGE})
             page = answer.raise_for_status().json()
             for entry in page["data"]:
                 after = entry["id"]

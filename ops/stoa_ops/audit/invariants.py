@@ -14,17 +14,31 @@ from uuid import UUID
 from stoa_chassis.audit import Finding
 from stoa_notification import audit as notification
 from stoa_ops.audit import event_rules
-from stoa_ops.audit.books import Charge, ShopBooks
+from stoa_ops.audit.books import Charge, Parcel, ShopBooks
 from stoa_ops.audit.event_log import LOOK_BACK
 from stoa_ops.services import audits
 from stoa_payment.audit import Payment
+from stoa_shipping.audit import Shipment
 
 _HOLDING = ("pending", "confirmed")  # an order that may have stock promised to it
 _PAID = ("confirmed", "shipped", "delivered", "returned")
 # A claim that holds something, and of which orders it may be: an open one lapses when its cart is used next.
 _HELD_FOR = {"open": ("pending", "unknown"), "placed": ("pending",)}
+<<<<<<< HEAD
 # The keys of the refunds that the order service asks for, beside the ids of returns.
 _OF_CANCELLED, _OF_REST = "cancel-", "-rest"
+=======
+# How far the parcel of an order may be that is so far itself; None: nothing was heard of it.
+_NOT_SENT = (None, "waiting", "stopped")
+_PARCELS = {
+    "pending": _NOT_SENT,
+    "cancelled": _NOT_SENT,
+    "confirmed": ("pending", "created"),
+    "shipped": ("in_transit", "out_for_delivery", "exception", "returned"),
+    "delivered": ("delivered",),
+    "returned": ("delivered", "returned"),
+}
+>>>>>>> main
 _PUBLISHED_WITHIN = timedelta(seconds=30)
 
 
@@ -36,7 +50,12 @@ def findings(books: ShopBooks) -> Iterator[Finding]:
     yield from _money_moved_as_orders_say(books)
     yield from _the_gateway_agrees(books)
     yield from _promises_match_orders(books)
+<<<<<<< HEAD
     yield from _returns_are_refunded_and_restocked(books)
+=======
+    yield from _parcels_match_orders(books)
+    yield from _the_carriers_agree(books)
+>>>>>>> main
     yield from _claims_end_with_their_orders(books)
     yield from _ratings_follow_reviews(books)
     yield from _events_are_told_of(books)
@@ -139,6 +158,7 @@ def _promises_match_orders(books: ShopBooks) -> Iterator[Finding]:
             yield Finding(rule, f"order {order.order_id}", detail, look)
 
 
+<<<<<<< HEAD
 def _returns_are_refunded_and_restocked(books: ShopBooks) -> Iterator[Finding]:
     """What came back is given back once, and is on the shelf again; what did not come is neither."""
     look = "GET /api/v1/orders/{}/returns and the payment's refunds, as staff"
@@ -161,6 +181,44 @@ def _returns_are_refunded_and_restocked(books: ShopBooks) -> Iterator[Finding]:
     for (order_id, return_id), amount in given.items():
         detail = f"{amount} was given back for the return {return_id}, of which nothing is known"
         yield Finding("what came back is given back", f"order {order_id}", detail, look.format(order_id))
+=======
+def _parcels_match_orders(books: ShopBooks) -> Iterator[Finding]:
+    """What is confirmed is sent, what is cancelled is not, and an order is as far as its parcel."""
+    look = "GET /api/v1/shipments/{order_id}/tracking as staff"
+    shipments = {shipment.order_id: shipment for shipment in books.shipping.shipments}
+    for order_id, shipment in shipments.items():
+        if order_id not in books.order.orders and shipment.status not in _NOT_SENT:
+            yield Finding("no parcel without an order", f"order {order_id}", shipment.status, look)
+    for order in books.order.orders.values():
+        sent = shipments.get(order.order_id)
+        if (status := sent.status if sent else None) not in _PARCELS.get(order.status, (status,)):
+            detail = f"{order.status}, but its parcel is {status or 'not heard of'}"
+            yield Finding("an order is as far as its parcel", f"order {order.order_id}", detail, look)
+
+
+def _the_carriers_agree(books: ShopBooks) -> Iterator[Finding]:
+    """A carrier has what we say that it has, and nothing else is under way."""
+    rule, look = "the carriers' ledger agrees", "the table shipments against GET /v1/ledger of the carriers"
+    theirs: dict[str, list[Parcel]] = defaultdict(list)
+    for parcel in books.parcels:
+        if parcel.status != "voided":
+            theirs[parcel.shipment_id].append(parcel)
+    ours = {str(shipment.shipment_id): shipment for shipment in books.shipping.shipments}
+    for shipment_id in ours.keys() | theirs.keys():
+        shipment = ours.get(shipment_id)
+        there = sorted((each.carrier, each.tracking_id, each.status) for each in theirs[shipment_id])
+        here = _sent(shipment)
+        if there != here:
+            of_order = f" of order {shipment.order_id}" if shipment else ""
+            detail = f"{there or 'nothing'} there, {here or 'nothing'} here"
+            yield Finding(rule, f"shipment {shipment_id}{of_order}", detail, look)
+
+
+def _sent(shipment: Shipment | None) -> list[tuple[str, str, str]]:
+    if shipment is None or not shipment.carrier or shipment.status == "stopped":
+        return []
+    return [(shipment.carrier, shipment.tracking_id, shipment.bookings.get(shipment.carrier, ""))]
+>>>>>>> main
 
 
 def _claims_end_with_their_orders(books: ShopBooks) -> Iterator[Finding]:

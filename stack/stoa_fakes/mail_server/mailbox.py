@@ -10,10 +10,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from email import message_from_bytes
 from email.message import EmailMessage
+from email.parser import BytesHeaderParser
 from email.policy import default
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+_HEADERS = BytesHeaderParser(policy=default)
 _SCHEMA = """
 create table if not exists mails (
   id integer primary key autoincrement,
@@ -67,7 +69,7 @@ class Mailbox:
 
     def add(self, sender: str, recipients: Sequence[str], content: bytes) -> None:
         """Keep a mail, or count it if it is there. Raises sqlite3.OperationalError if there is no room."""
-        mail = _parsed(content)
+        mail = _HEADERS.parsebytes(content, headersonly=True)
         self._database.execute(
             "insert into mails (message_id, sender, recipients, subject, content, received)"
             " values (?, ?, ?, ?, ?, ?)"

@@ -20,7 +20,7 @@ import httpx
 import psutil  # type: ignore[import-untyped]  # no types
 
 from stoa_services import SERVICES
-from stoa_stack.companies import PAYMENT_GATEWAY
+from stoa_stack.companies import Company
 from stoa_stack.instance import Instance
 from stoa_stack.processes import MARKER
 from stoa_stack.services import environment
@@ -138,25 +138,25 @@ class FaultInjector:
             await process.wait()
 
     @asynccontextmanager
-    async def gateway_with(self, **faults: float) -> AsyncIterator[None]:
-        """Switch the payment gateway's own faults on, and off again."""
-        api_key = PAYMENT_GATEWAY.secret(self.at, PAYMENT_GATEWAY.api_key)
+    async def company_with(self, company: Company, faults: Mapping[str, object]) -> AsyncIterator[None]:
+        """Switch the own faults of a company's fake on, and off again."""
+        api_key = company.secret(self.at, company.api_key) if company.api_key else ""
         async with httpx.AsyncClient(
-            base_url=f"http://{self.at.address('gateway')}",
-            headers={"authorization": f"Bearer {api_key}"},
+            base_url=company.page_url(self.at),
+            headers={"authorization": f"Bearer {api_key}"} if api_key else {},
             timeout=3,
             trust_env=False,
-        ) as gateway:
+        ) as fake:
             try:
-                (await gateway.post("/admin/faults", json=faults)).raise_for_status()
+                (await fake.post("/admin/faults", json=faults)).raise_for_status()
             except httpx.HTTPError as error:
-                raise NotRunning(f"the gateway can't be reached: {error!r}") from error
+                raise NotRunning(f"the {company.part} can't be reached: {error!r}") from error
             try:
                 yield
             finally:
                 # If nobody answers it is being started, and starts without faults.
                 with contextlib.suppress(httpx.HTTPError):
-                    await gateway.post("/admin/faults", json={})
+                    await fake.post("/admin/faults", json={})
 
 
 def _signal(process: psutil.Process, what: signal.Signals) -> None:

@@ -18,7 +18,7 @@ from confluent_kafka import TopicPartition
 from stoa_chaos.fault_injection import FaultInjector, NotRunning
 from stoa_contracts.declarations import Store
 from stoa_services import SERVICES
-from stoa_stack.companies import COMPANIES, PAYMENT_GATEWAY
+from stoa_stack.companies import CARRIERS, COMPANIES, MAIL_SERVER, PAYMENT_GATEWAY, Company
 from stoa_stack.stores import STORES, stores_of
 
 Injection = Callable[[FaultInjector, str], AbstractAsyncContextManager[None]]
@@ -135,9 +135,15 @@ def _join_and_leave(bootstrap: str, group: str, topics: list[str]) -> None:
         member.close()
 
 
-def gateway(**faults: float) -> Injection:
-    """Make the payment gateway misbehave in one of its own ways."""
-    return lambda injector, _: injector.gateway_with(**faults)
+def company(company: Company, **faults: float) -> Injection:
+    """Make the fake of a company outside misbehave in one of its own ways."""
+    return lambda injector, _: injector.company_with(company, faults)
+
+
+def carriers(*names: str, **faults: float) -> Injection:
+    """Make some carriers misbehave in one of their own ways; all of them if none is named."""
+    every = dict.fromkeys(names or ("fedex", "ups", "dhl"), faults)
+    return lambda injector, _: injector.company_with(CARRIERS, every)
 
 
 def second_process(*, crash: bool = False, **settings: str) -> Injection:
@@ -170,11 +176,37 @@ FAULTS = (
         (10, 20),
     ),
     Fault("out of disk space", (*_WRITING_FILES, "kafka", *_COMPANIES), without_space, (4, 8)),
-    Fault("slow", (PAYMENT_GATEWAY.part,), gateway(latency_ms=6000), (8, 16)),
-    Fault("failing", (PAYMENT_GATEWAY.part,), gateway(error_rate=0.7), (8, 16)),
-    Fault("losing its answers", (PAYMENT_GATEWAY.part,), gateway(lost_answer_rate=0.7), (8, 16)),
-    Fault("repeating its notices", (PAYMENT_GATEWAY.part,), gateway(duplicate_webhooks=3), (8, 16)),
-    Fault("sending its notices late", (PAYMENT_GATEWAY.part,), gateway(delay_webhooks_ms=12_000), (8, 16)),
+    Fault("slow", (PAYMENT_GATEWAY.part,), company(PAYMENT_GATEWAY, latency_ms=6000), (8, 16)),
+    Fault("failing", (PAYMENT_GATEWAY.part,), company(PAYMENT_GATEWAY, error_rate=0.7), (8, 16)),
+    Fault(
+        "losing its answers", (PAYMENT_GATEWAY.part,), company(PAYMENT_GATEWAY, lost_answer_rate=0.7), (8, 16)
+    ),
+    Fault(
+        "repeating its notices",
+        (PAYMENT_GATEWAY.part,),
+        company(PAYMENT_GATEWAY, duplicate_webhooks=3),
+        (8, 16),
+    ),
+    Fault(
+        "sending its notices late",
+        (PAYMENT_GATEWAY.part,),
+        company(PAYMENT_GATEWAY, delay_webhooks_ms=12_000),
+        (8, 16),
+    ),
+    Fault("slow to take mail", (MAIL_SERVER.part,), company(MAIL_SERVER, latency_ms=12_000), (8, 16)),
+    Fault("refusing mail for now", (MAIL_SERVER.part,), company(MAIL_SERVER, error_rate=0.7), (8, 16)),
+    Fault(
+        "losing its answers about mail",
+        (MAIL_SERVER.part,),
+        company(MAIL_SERVER, lost_answer_rate=0.7),
+        (8, 16),
+    ),
+    Fault("slow", (CARRIERS.part,), carriers(latency_ms=4000), (8, 16)),
+    Fault("failing", (CARRIERS.part,), carriers(error_rate=0.7), (8, 16)),
+    Fault("losing its answers", (CARRIERS.part,), carriers(lost_answer_rate=0.7), (8, 16)),
+    Fault("without one of the carriers", (CARRIERS.part,), carriers("ups", lost_answer_rate=1), (16, 32)),
+    Fault("repeating its notices", (CARRIERS.part,), carriers(duplicate_webhooks=3), (8, 16)),
+    Fault("sending its notices late", (CARRIERS.part,), carriers(delay_webhooks_ms=12_000), (8, 16)),
 )
 
 

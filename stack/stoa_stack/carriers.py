@@ -1,0 +1,45 @@
+"""The mock carriers, for whoever does not want to wait for a parcel: tests, and the tour through the shop."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+import httpx
+
+from stoa_stack.companies import CARRIERS
+from stoa_stack.instance import Instance
+
+
+class Carriers:
+    """What an operator of the mock carriers can do. An asynchronous context manager."""
+
+    def __init__(self, at: Instance) -> None:
+        key = CARRIERS.secret(at, CARRIERS.api_key)
+        self._client = httpx.AsyncClient(
+            base_url=CARRIERS.url(at),
+            headers={"authorization": f"Bearer {key}"},
+            timeout=10,
+            trust_env=False,
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._client.aclose()
+
+    async def advance(self, tracking_id: str, scans: int = 1) -> int:
+        """Let so many of a parcel's next scans happen now; return how many there were left.
+
+        Raises httpx.HTTPStatusError (404) if the parcel is not on its way.
+        """
+        answer = await self._client.post("/admin/advance", json={"tracking_id": tracking_id, "scans": scans})
+        happened: int = answer.raise_for_status().json()["scans"]
+        return happened
+
+    async def disturb(self, **faults: dict[str, float]) -> None:
+        """Let things go wrong with carriers, by their names; with the others nothing does."""
+        (await self._client.post("/admin/faults", json=faults)).raise_for_status()
