@@ -29,12 +29,8 @@ from stoa_review import audit as review
 from stoa_shipping import audit as shipping
 from stoa_shipping.audit import Shipment
 
-<<<<<<< HEAD
 BOUGHT, CANCELLED, RETURNED, LAMP = uuid4(), uuid4(), uuid4(), uuid4()
-=======
-BOUGHT, CANCELLED, LAMP = uuid4(), uuid4(), uuid4()
-SENT, STOPPED = uuid4(), uuid4()
->>>>>>> main
+SENT, STOPPED, DELIVERED = uuid4(), uuid4(), uuid4()
 PRICE = Decimal("21.59")
 BACK = Return(uuid4(), "refunded", {LAMP: 1}, PRICE)
 PLACED, RESERVED = uuid4(), uuid4()
@@ -90,6 +86,7 @@ def books() -> Told:
         parcels=[
             Parcel("ups", str(SENT), "1Z1", "confirmed"),
             Parcel("ups", str(STOPPED), "1Z2", "voided"),
+            Parcel("ups", str(DELIVERED), "1Z3", "confirmed"),
         ],
         backlogs={"order": Backlog(3, timedelta(seconds=1))},
         dead_letters={"order.dlq": 0},
@@ -118,6 +115,7 @@ def books() -> Told:
     told.shipments = [
         Shipment(SENT, BOUGHT, "created", "ups", "1Z1", bookings={"ups": "confirmed"}),
         Shipment(STOPPED, CANCELLED, "stopped", "ups", "1Z2", bookings={"ups": "voided"}),
+        Shipment(DELIVERED, RETURNED, "delivered", "ups", "1Z3", bookings={"ups": "confirmed"}),
     ]
     told.services = {
         "order": order.Books(told.orders),

@@ -17,6 +17,7 @@ from stoa_order.returns import CAME_BACK, ReturnStatus, quantities
 from stoa_payment import audit as payment_audit
 from stoa_payment.model import ChargeStatus, PaymentStatus
 from stoa_payment.testing import payment_of, refund_of
+from stoa_shipping import audit as shipping_audit
 from tests.model.services import USER, CartState, OrderState, PaymentState, StockState
 
 
@@ -164,6 +165,9 @@ def broken_at_rest(
         services={
             "order": order_audit.Books(in_order),
             "payment": payment_audit.Books(payments, refunds),
+            "shipping": shipping_audit.Books(
+                [shipment for order_id, state, _ in orders for shipment in _shipments(order_id, state)]
+            ),
             "inventory": inventory_audit.Books(
                 {key: inventory_audit.Count(*stock.rows.counts(key)) for key, _ in stock.rows.stocks},
                 {key: inventory_audit.Count(*counts) for key, counts in stock.rows.moved},
@@ -206,6 +210,15 @@ def _parcel_at_rest(state: OrderState) -> str:
     if order.status is Status.CONFIRMED and not parcel.status:
         return "nothing is sent for a confirmed order"
     return ""
+
+
+def _shipments(order_id: UUID, state: OrderState) -> Iterator[shipping_audit.Shipment]:
+    """The parcel as shipping has it; where it is none of the scenario's concern, it is where it should be."""
+    order, parcel = state.order, state.parcel
+    if order is not None and order.status is Status.CONFIRMED and not parcel.exists:
+        yield shipping_audit.Shipment(order_id, order_id, ShipmentStatus.CREATED.value)
+    elif parcel.status:
+        yield shipping_audit.Shipment(order_id, order_id, parcel.status)
 
 
 def _restocked(stock: StockState) -> Mapping[UUID, Mapping[UUID, int]]:

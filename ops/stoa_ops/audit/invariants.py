@@ -24,10 +24,8 @@ _HOLDING = ("pending", "confirmed")  # an order that may have stock promised to 
 _PAID = ("confirmed", "shipped", "delivered", "returned")
 # A claim that holds something, and of which orders it may be: an open one lapses when its cart is used next.
 _HELD_FOR = {"open": ("pending", "unknown"), "placed": ("pending",)}
-<<<<<<< HEAD
 # The keys of the refunds that the order service asks for, beside the ids of returns.
 _OF_CANCELLED, _OF_REST = "cancel-", "-rest"
-=======
 # How far the parcel of an order may be that is so far itself; None: nothing was heard of it.
 _NOT_SENT = (None, "waiting", "stopped")
 _PARCELS = {
@@ -38,7 +36,6 @@ _PARCELS = {
     "delivered": ("delivered",),
     "returned": ("delivered", "returned"),
 }
->>>>>>> main
 _PUBLISHED_WITHIN = timedelta(seconds=30)
 
 
@@ -50,12 +47,9 @@ def findings(books: ShopBooks) -> Iterator[Finding]:
     yield from _money_moved_as_orders_say(books)
     yield from _the_gateway_agrees(books)
     yield from _promises_match_orders(books)
-<<<<<<< HEAD
     yield from _returns_are_refunded_and_restocked(books)
-=======
     yield from _parcels_match_orders(books)
     yield from _the_carriers_agree(books)
->>>>>>> main
     yield from _claims_end_with_their_orders(books)
     yield from _ratings_follow_reviews(books)
     yield from _events_are_told_of(books)
@@ -158,7 +152,6 @@ def _promises_match_orders(books: ShopBooks) -> Iterator[Finding]:
             yield Finding(rule, f"order {order.order_id}", detail, look)
 
 
-<<<<<<< HEAD
 def _returns_are_refunded_and_restocked(books: ShopBooks) -> Iterator[Finding]:
     """What came back is given back once, and is on the shelf again; what did not come is neither."""
     look = "GET /api/v1/orders/{}/returns and the payment's refunds, as staff"
@@ -181,7 +174,8 @@ def _returns_are_refunded_and_restocked(books: ShopBooks) -> Iterator[Finding]:
     for (order_id, return_id), amount in given.items():
         detail = f"{amount} was given back for the return {return_id}, of which nothing is known"
         yield Finding("what came back is given back", f"order {order_id}", detail, look.format(order_id))
-=======
+
+
 def _parcels_match_orders(books: ShopBooks) -> Iterator[Finding]:
     """What is confirmed is sent, what is cancelled is not, and an order is as far as its parcel."""
     look = "GET /api/v1/shipments/{order_id}/tracking as staff"
@@ -218,7 +212,6 @@ def _sent(shipment: Shipment | None) -> list[tuple[str, str, str]]:
     if shipment is None or not shipment.carrier or shipment.status == "stopped":
         return []
     return [(shipment.carrier, shipment.tracking_id, shipment.bookings.get(shipment.carrier, ""))]
->>>>>>> main
 
 
 def _claims_end_with_their_orders(books: ShopBooks) -> Iterator[Finding]:
