@@ -1,5 +1,5 @@
-"""`stoa demo`: a shopper buys, is declined, changes their mind, receives a parcel and sends it back, over REST,
-while you watch.
+"""`stoa demo`: a shopper buys, is declined, changes their mind, receives a parcel and sends it back, while
+you watch, over REST.
 
 Read the scenes from top to bottom to learn the API: each call is there as a client would send it. The demo
 checks all that it shows, so it is also the quickest answer to "does the shop work?".
