@@ -158,10 +158,10 @@ async def test_a_guest_follows_her_order_by_a_link_and_takes_it_into_an_account(
     email = f"guest-{uuid4().hex}@stoa.example"
     order = await guest.place_order(**{**order_body(), "email": email, "locale": "de"})
     assert order["email"] == email
-    found = await shop.nobody().get_guest_order(order["access_token"])
+    found = await shop.nobody().get_guest_order(access_token=order["access_token"])
     assert found["order_id"] == order["order_id"]
     with pytest.raises(ApiError) as made_up:
-        await shop.nobody().get_guest_order(order["access_token"][:-4] + "AAAA")
+        await shop.nobody().get_guest_order(access_token=order["access_token"][:-4] + "AAAA")
     assert made_up.value.status == 404
 
     await guest.settled(order)
