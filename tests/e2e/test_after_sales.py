@@ -156,7 +156,9 @@ async def test_a_guest_follows_her_order_by_a_link_and_takes_it_into_an_account(
         await guest.place_order(**order_body())
     assert list(refused.value.violations) == ["email"]
     email = f"guest-{uuid4().hex}@stoa.example"
-    order = await guest.place_order(**{**order_body(), "email": email, "locale": "de"})
+    body = order_body()
+    body["email"], body["locale"] = email, "de"
+    order = await guest.place_order(**body)
     assert order["email"] == email
     found = await shop.nobody().get_guest_order(access_token=order["access_token"])
     assert found["order_id"] == order["order_id"]
