@@ -148,8 +148,8 @@ def broken_at_rest(
     orders = list(orders)
     if cart is not None and (lost := _cart_at_rest([(key, state) for key, state, _ in orders], cart)):
         return lost
-    for _, state, _ in orders:
-        if lost := _parcel_at_rest(state):
+    for _, state, payment in orders:
+        if lost := _parcel_at_rest(state) or _refunds_at_rest(state, payment):
             return lost
     in_order: dict[UUID, order_audit.Order] = {}
     payments: list[payment_audit.Payment] = []
@@ -210,6 +210,17 @@ def _parcel_at_rest(state: OrderState) -> str:
     if order.status is Status.CONFIRMED and not parcel.status:
         return "nothing is sent for a confirmed order"
     return ""
+
+
+def _refunds_at_rest(state: OrderState, payment: PaymentState) -> str:
+    """Less than is owed for what came back is given back only where no more is left."""
+    if (order := state.order) is None:
+        return ""
+    back = [each for each in order.returns if each.status is ReturnStatus.REFUNDED]
+    owed = order.purchase.owed(quantities(item for each in back for item in each.items)).amount
+    given = sum((each.refund.amount for each in back), Decimal(0))
+    left = [made.amount - made.refunded - made.refunding for made in map(payment_of, payment.rows.payments)]
+    return f"{given} is given back of {owed}, and {left} is left" if given < owed and any(left) else ""
 
 
 def _shipments(order_id: UUID, state: OrderState) -> Iterator[shipping_audit.Shipment]:
