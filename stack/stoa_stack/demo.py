@@ -264,7 +264,7 @@ async def _receive(stage: Stage, shopper: ShownClient, lamp: Item, at: Instance)
         payment_token="tok_mastercard",
     )
     packed = await stage.watch(
-        shopper, placed, lambda order: bool(order["shipment"]), "a carrier has booked the parcel"
+        shopper, placed, lambda order: bool(order.get("shipment")), "a carrier has booked the parcel"
     )
     shipment = packed["shipment"]
     stage.say(f"{shipment['carrier']} {shipment['tracking_id']}")

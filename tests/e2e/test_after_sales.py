@@ -33,7 +33,7 @@ async def packed(buyer: Customer, item: Item, quantity: int = 1) -> Order:
     """Buy something, and wait until it has its parcel."""
     await buyer.add(item, quantity)
     order = await buyer.settled(await buyer.order())
-    return await until(buyer, order, lambda found: found["shipment"])
+    return await until(buyer, order, lambda found: found.get("shipment"))
 
 
 async def carried(carriers: Carriers, buyer: Customer, order: Order, scans: int, status: str) -> Order:

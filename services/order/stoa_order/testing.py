@@ -298,7 +298,7 @@ class FakePeers:
     """The cart, catalog, user, shipping and payment services, as far as an order needs them.
 
     `asked_for` has the correlation id and the deadline under which payment or shipping was asked each time;
-    while payment is `down` it answers nothing, and nor does shipping while it is `shipping_down`. Everybody has
+    while payment is `down` it answers nothing, and nor does shipping while it is `shipping_down`. All have
     the same `cart`, which stays as full as it is; `claims` has the order for which each request of a user has
     claimed it. Shipping quotes nothing unless it has a `quoted` amount; parcels `under_way` can't be stopped.
     """
