@@ -66,7 +66,7 @@ DELETE_REVIEW = Operation("deleteReview", "DELETE", "/api/v1/reviews/{review_id}
 ERASE_USER = Operation("eraseUser", "DELETE", "/api/v1/users/{user_id}", "User")
 EXPORT_USER = Operation("exportUser", "GET", "/api/v1/users/{user_id}/export", "User")
 GET_CART = Operation("getCart", "GET", "/api/v1/cart/{user_id}", "Cart")
-GET_GUEST_ORDER = Operation("getGuestOrder", "GET", "/api/v1/guest-orders/{access_token}", "Order")
+GET_GUEST_ORDER = Operation("getGuestOrder", "GET", "/api/v1/guest-orders", "Order")
 GET_INVENTORY = Operation("getInventory", "GET", "/api/v1/inventory/{variant_id}", "Inventory")
 GET_JWKS = Operation("getJwks", "GET", "/api/v1/auth/jwks", "Auth")
 GET_NOTIFICATION_PREFERENCES = Operation("getNotificationPreferences", "GET", "/api/v1/users/{user_id}/notification-preferences", "Notification")
@@ -821,7 +821,7 @@ class Order(TypedDict, total=False):
     """A cancellation was asked for, and it is not known yet whether the parcel could be stopped."""
 
     access_token: str
-    """The secret of the link by which anybody who has it may read the order, if a guest placed it (`GET /api/v1/guest-orders/{access_token}`). Not told to who reads the order by it."""
+    """The secret of the link by which anybody who has it may read the order, if a guest placed it (`GET /api/v1/guest-orders?access_token=…`). Not told to who reads the order by it."""
 
 
 class OrderItem(TypedDict, total=False):
@@ -881,6 +881,9 @@ class Payment(TypedDict, total=False):
 
     updated_at: str
     """When it last changed."""
+
+    captured: bool
+    """Whether the money is taken. Of a payment that has succeeded without, the amount is held until the order is sent."""
 
 
 class PaymentSummary(TypedDict, total=False):
@@ -1693,9 +1696,9 @@ class Operations(ABC):
         target = GET_CART.target(user_id)
         return cast(Cart, await self.call(GET_CART, target))
 
-    async def get_guest_order(self, access_token: str, /) -> Order:
-        """Reads a guest's order with the secret of the link that she was sent; nobody has to be signed in."""
-        target = GET_GUEST_ORDER.target(access_token)
+    async def get_guest_order(self, *, access_token: str | None = None) -> Order:
+        """Reads a guest's order with the secret of the link that she was sent; nobody has to be signed in. The secret is a"""
+        target = GET_GUEST_ORDER.target(access_token=access_token)
         return cast(Order, await self.call(GET_GUEST_ORDER, target))
 
     async def get_inventory(self, variant_id: str, /) -> Inventory:
@@ -1859,7 +1862,7 @@ class Operations(ABC):
         return cast(Tokens, await self.call(REFRESH, target, body))
 
     async def refund_payment(self, payment_id: str, /, **body: Unpack[RefundPaymentBody]) -> Refund:
-        """Gives money back: all that is left of a payment, or a part. The same `request_id` refunds once; with another amount"""
+        """Gives money back: all that is left of a payment, or a part. What is only held can be given back as a whole"""
         target = REFUND_PAYMENT.target(payment_id)
         return cast(Refund, await self.call(REFUND_PAYMENT, target, body))
 
