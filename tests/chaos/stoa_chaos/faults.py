@@ -29,6 +29,7 @@ _STORES = tuple(dict.fromkeys(store.part for service in SERVICES.values() for st
 _COMPANIES = tuple(
     dict.fromkeys(COMPANIES[name].part for service in SERVICES.values() for name in service.companies)
 )
+_EVERY_PART = (*_ALL, *_STORES, "kafka", "registry", "edge", fork_server.NAME, *_COMPANIES)
 _CONSUMERS = tuple(name for name, service in SERVICES.items() if service.consumes)
 # Those between which something is under way: a second process takes part in it, at whatever point it is.
 _INVOLVED = tuple(name for name, service in SERVICES.items() if service.consumes or service.companies)
