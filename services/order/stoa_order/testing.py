@@ -23,6 +23,7 @@ from stoa_events import (
     InventoryOutOfStock,
     InventoryOutOfStockItem,
     InventoryReserved,
+    PaymentCaptured,
     PaymentFailed,
     PaymentRefunded,
     PaymentSuccessful,
@@ -297,10 +298,10 @@ GUEST = Contact("Ann@Example.com", "de")
 class FakePeers:
     """The cart, catalog, user, shipping and payment services, as far as an order needs them.
 
-    `asked_for` has the correlation id and the deadline under which payment was asked each time; while payment
-    is `down` it answers nothing, and nor does shipping while it is `shipping_down`. Everybody has the same
-    `cart`, which stays as full as it is; `claims` has the order for which each request of a user has claimed
-    it. Shipping quotes nothing unless it has a `quoted` amount; parcels `under_way` can't be stopped.
+    `asked_for` has the correlation id and the deadline under which payment or shipping was asked each time;
+    while payment is `down` it answers nothing, and nor does shipping while it is `shipping_down`. All have
+    the same `cart`, which stays as full as it is; `claims` has the order for which each request of a user has
+    claimed it. Shipping quotes nothing unless it has a `quoted` amount; parcels `under_way` can't be stopped.
     """
 
     cart: Sequence[CartLine] = ()
@@ -309,6 +310,7 @@ class FakePeers:
     ttl: timedelta = timedelta(minutes=1)
     charged: list[tuple[UUID, str]] = field(default_factory=list)
     refunded: list[UUID] = field(default_factory=list)
+    captured: list[UUID] = field(default_factory=list)
     asked_for: list[tuple[str, float | None]] = field(default_factory=list)
     down: bool = False
     quoted: Money | None = None
@@ -340,6 +342,7 @@ class FakePeers:
     async def stop(self, order: Order) -> ShipmentStopped | ShipmentUnderWay:
         """Take note of a stop. Raises Unavailable while shipping is down."""
         self.stopped.append(order.order_id)
+        self.asked_for.append((correlation_id(), deadline()))
         if self.shipping_down:
             raise Unavailable("shipping is down")
         return ShipmentUnderWay() if order.order_id in self.under_way else ShipmentStopped()
@@ -353,6 +356,11 @@ class FakePeers:
     async def charge(self, order: Order, payment_token: str) -> None:
         """Take note of a charge. Raises Unavailable while payment is down."""
         self.charged.append((order.order_id, payment_token))
+        self._ask()
+
+    async def capture(self, order: Order) -> None:
+        """Take note of a capture. Raises Unavailable while payment is down."""
+        self.captured.append(order.order_id)
         self._ask()
 
     async def refund(self, order: Order) -> None:
@@ -423,8 +431,8 @@ def out_of_stock(order: Order | OrderView) -> InventoryOutOfStock:
     return InventoryOutOfStock(order_id=order.order_id, items=(item,))
 
 
-def paid(order: Order | OrderView) -> PaymentSuccessful:
-    """The card was charged."""
+def paid(order: Order | OrderView, *, captured: bool = True) -> PaymentSuccessful:
+    """The card was charged, or the amount is held."""
     return PaymentSuccessful(
         payment_id=new_id(),
         order_id=order.order_id,
@@ -432,6 +440,14 @@ def paid(order: Order | OrderView) -> PaymentSuccessful:
         amount=order.amounts.total,
         brand="visa",
         last4="4242",
+        captured=captured,
+    )
+
+
+def taken(order: Order | OrderView, payment_id: UUID) -> PaymentCaptured:
+    """What was held is taken."""
+    return PaymentCaptured(
+        payment_id=payment_id, order_id=order.order_id, user_id=order.user_id, amount=order.amounts.total
     )
 
 

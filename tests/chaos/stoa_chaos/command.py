@@ -27,6 +27,7 @@ from stoa_chaos.shopper import Shopper
 from stoa_ops.audit.command import audit
 from stoa_ops.settings import OperatorSettings
 from stoa_stack import shopping
+from stoa_stack.deliveries import deliver_to
 from stoa_stack.files import write_atomically
 from stoa_stack.instance import CHECKOUT, Instance
 from stoa_stack.shopping import Item, new_product, open_account, put_on_sale
@@ -37,6 +38,13 @@ from stoa_stack.up import is_running, status_file
 _STATE = CHECKOUT / ".stoa-chaos"  # the instance that is broken when none is named
 _SHOPPERS = 40  # at once
 _PROBES = 6
+# Parcels arrive while there still is trouble, and a carrier that is down is soon relieved.
+_SHORT_WAYS = {
+    "CARRIERS_FIRST_SCAN_SECONDS": "20",
+    "CARRIERS_DELIVERY_SECONDS": "40",
+    "STOA_SHIPPING__TAKEOVER_SECONDS": "10",
+    "STOA_SHIPPING__POLL_FIRST_SECONDS": "10",
+}
 _PLENTY, _SCARCE = (8, 5_000), (2, 25)  # products of five variants each, and the stock of a variant
 _STRIKE_TRIES = 40
 _BACK_WITHIN = 60.0  # seconds
@@ -87,7 +95,7 @@ def command(console: Console, plan: Plan, *, here: bool, report_file: Path | Non
             return 2
         return _break(at, console, plan, report_file)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # also then the stack is stopped
-    with throwaway(console, _STATE, SHORT_WAITS) as at:
+    with throwaway(console, _STATE, SHORT_WAITS | _SHORT_WAYS) as at:
         return _break(at, console, plan, report_file)
 
 
@@ -124,10 +132,13 @@ async def _run(at: Instance, console: Console, plan: Plan) -> Report:
     async with httpx.AsyncClient(base_url=at.edge_url, timeout=20, limits=limits) as http:
         sale = await _stock_up(at, http)
         shoppers: asyncio.Queue[Shopper] = asyncio.Queue()
+        user_ids = []
         for _ in range(min(_SHOPPERS, plan.checkouts)):
-            shoppers.put_nowait(
-                await open_account(Shopper(http, report.record, report.record.requests), "chaos")
-            )
+            shopper = await open_account(Shopper(http, report.record, report.record.requests), "chaos")
+            user_ids.append(shopper.user_id)
+            shoppers.put_nowait(shopper)
+        for item in {each.product_id: each for each in (*sale.plenty, *sale.scarce)}.values():
+            await deliver_to(at, user_ids, item)  # so that all of them may review it
         probes = await SteadyStateProbes.prepared(http, report.record, sale.plenty[0], _PROBES)
         report.record.requests.clear()  # accounts are opened before anything is broken
         began = time.monotonic()
