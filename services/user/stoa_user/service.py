@@ -191,10 +191,11 @@ class OriginLimits:
         self._quotas = quotas
 
     async def count(self, tx: Tx, subject: Limited, address: str) -> None:
-        """Count a request from a network address. Raises TooManyRequests."""
-        if (quota := self._quotas.get(subject)) is None:
+        """Count a request from a network address, if it is known. Raises TooManyRequests."""
+        quota, place = self._quotas.get(subject), origin_of(address)
+        if quota is None or not place:
             return
-        now, origin = self._clock.now(), digest(origin_of(address))
+        now, origin = self._clock.now(), digest(place)
         requests = await tx.requests.lock(subject, origin, now)
         requests.add(quota, now)
         await tx.requests.save(subject, origin, requests)

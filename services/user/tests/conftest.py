@@ -60,10 +60,6 @@ SOMEWHERE = PostalAddress(
     recipient="Ann Lee", line1="1 Elm Street", city="Boston", postal_code="02108", country="US"
 )
 QUOTAS = {Limited.GUEST: Quota(5), Limited.PASSWORD_RESET: Quota(5)}
-_MAILED: dict[Purpose, type[UserPasswordResetRequested] | type[UserEmailVerificationRequested]] = {
-    Purpose.RESET_PASSWORD: UserPasswordResetRequested,
-    Purpose.CONFIRM_EMAIL: UserEmailVerificationRequested,
-}
 T = TypeVar("T")
 
 
@@ -141,9 +137,10 @@ class UserService:
 
     async def mailed(self, user_id: UUID, purpose: Purpose) -> list[str]:
         """The tokens that were mailed to the owner of an account for this, oldest first."""
-        type_ = _MAILED[purpose]
-        events = await self.store.published(user_id)
-        return [event.payload.token for event in events if isinstance(event.payload, type_)]
+        payloads = [event.payload for event in await self.store.published(user_id)]
+        if purpose is Purpose.RESET_PASSWORD:
+            return [each.token for each in payloads if isinstance(each, UserPasswordResetRequested)]
+        return [each.token for each in payloads if isinstance(each, UserEmailVerificationRequested)]
 
     async def confirm_email(self, user_id: UUID) -> None:
         """Do what the newest mail asks for that is to confirm an address."""

@@ -2,6 +2,8 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import fields as fields_of
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -16,6 +18,7 @@ from stoa_chassis.errors import Code, RemoteError
 from stoa_chassis.memory import MemoryStore
 from stoa_chassis.testing import InProcessServer, serve_in_process
 from stoa_chassis.timestamps import to_timestamp
+from stoa_events import UserGuestMerged
 from stoa_user.api import AuthServicer, UserServicer
 from stoa_user.model import Address, PostalAddress, Purpose, User
 from stoa_user.testing import Rows
@@ -446,3 +449,255 @@ async def test_an_address_is_stored_with_every_field_that_was_sent(server: InPro
     made = (await me.CreateAddress(user_pb2.CreateAddressRequest(user_id=owner, address=sent))).address
     sent.address_id = made.address_id
     assert made == sent
+
+
+# ------------------------------------------------------------------------------------- guests and recovery
+
+
+def claims(tokens: user_pb2.Tokens) -> dict[str, Any]:
+    found: dict[str, Any] = jwt.decode(tokens.access_token, options={"verify_signature": False})
+    return found
+
+
+async def test_anyone_is_a_guest_and_keeps_what_was_the_guests_by_signing_in_or_registering(
+    server: InProcessServer, memory: MemoryStore[Rows]
+) -> None:
+    def merged() -> list[UserGuestMerged]:
+        return memory.payloads(UserGuestMerged)
+
+    made = await register(server)
+    guest, another = [
+        (await auth(server).CreateGuest(user_pb2.CreateGuestRequest())).tokens for _ in range(2)
+    ]
+    assert (guest.token_type, guest.expires_in, claims(guest)["guest"]) == ("Bearer", 900, True)
+    login = user_pb2.LoginRequest(email=made.email, password=PASSWORD, guest_token=guest.refresh_token)
+    await auth(server).Login(login)
+    registered = await register(server, guest_token=another.access_token)
+    assert [(str(each.user_id), str(each.guest_id)) for each in merged()] == [
+        (made.user_id, claims(guest)["sub"]),
+        (registered.user_id, claims(another)["sub"]),
+    ]
+    login.guest_token = another.refresh_token
+    error = await refusal(auth(server).Login(login))
+    assert (error.code, error.reason, fields(error)) == (
+        Code.FAILED_PRECONDITION,
+        "GUEST_MERGED",
+        {"guest_token"},
+    )
+    login.guest_token = "nothing"
+    error = await refusal(auth(server).Login(login))
+    assert (error.code, fields(error)) == (Code.INVALID_ARGUMENT, {"guest_token"})
+
+
+async def test_a_guest_may_not_do_what_needs_an_account(server: InProcessServer) -> None:
+    guest_id = str(uuid4())
+    guest = users(server, as_user=guest_id, guest=True)
+    for call in (
+        guest.GetUser(user_pb2.GetUserRequest(user_id=guest_id)),
+        guest.UpdateUser(user_pb2.UpdateUserRequest(user_id=guest_id, user=user_pb2.UserPatch())),
+        guest.ListAddresses(user_pb2.ListAddressesRequest(user_id=guest_id)),
+        guest.CreateAddress(user_pb2.CreateAddressRequest(user_id=guest_id)),
+        guest.ListSessions(user_pb2.ListSessionsRequest(user_id=guest_id)),
+        guest.ExportUser(user_pb2.ExportUserRequest(user_id=guest_id)),
+        guest.EraseUser(user_pb2.EraseUserRequest(user_id=guest_id, current_password=PASSWORD)),
+    ):
+        error = await refusal(call)
+        assert (error.code, error.reason) == (Code.PERMISSION_DENIED, "ACCOUNT_NEEDED")
+
+
+async def test_a_password_is_set_anew_by_mail(server: InProcessServer, service: UserService) -> None:
+    made = await register(server)
+    stub = auth(server)
+    ask = user_pb2.RequestPasswordResetRequest
+    known = await stub.RequestPasswordReset(ask(email=made.email.upper()))
+    assert known == await stub.RequestPasswordReset(ask(email=new_email()))
+    (token,) = await service.mailed(UUID(made.user_id), Purpose.RESET_PASSWORD)
+    confirm = user_pb2.ConfirmPasswordResetRequest(token=token, password="password")
+    error = await refusal(stub.ConfirmPasswordReset(confirm))
+    assert (error.code, fields(error)) == (Code.INVALID_ARGUMENT, {"password"})
+    confirm.password = "another good password"
+    await stub.ConfirmPasswordReset(confirm)
+    await stub.Login(user_pb2.LoginRequest(email=made.email, password=confirm.password))
+    error = await refusal(stub.ConfirmPasswordReset(confirm))
+    assert (error.code, fields(error)) == (Code.INVALID_ARGUMENT, {"token"})
+    for email in ("ann", "", "a" * 300):
+        error = await refusal(stub.RequestPasswordReset(ask(email=email)))
+        assert (error.code, fields(error)) == (Code.INVALID_ARGUMENT, {"email"})
+
+
+async def test_one_place_is_told_when_it_may_ask_again(server: InProcessServer) -> None:
+    stub = server.stub(user_pb2_grpc.AuthServiceStub, metadata=(("x-stoa-client-address", "192.0.2.99"),))
+    for _ in range(5):
+        await stub.CreateGuest(user_pb2.CreateGuestRequest())
+    error = await refusal(stub.CreateGuest(user_pb2.CreateGuestRequest()))
+    assert (error.code, error.reason) == (Code.RESOURCE_EXHAUSTED, "TOO_MANY_REQUESTS")
+    assert error.retry_after == timedelta(hours=1)
+
+
+async def test_an_address_is_confirmed_by_who_has_the_mail(
+    server: InProcessServer, service: UserService
+) -> None:
+    made = await register(server, locale="de")
+    me = users(server, as_user=made.user_id)
+    assert (made.locale, made.email_verified) == ("de", False)
+    again = user_pb2.RequestEmailVerificationRequest(user_id=made.user_id)
+    await me.RequestEmailVerification(again)
+    (_, token) = await service.mailed(UUID(made.user_id), Purpose.CONFIRM_EMAIL)
+    await auth(server).ConfirmEmail(user_pb2.ConfirmEmailRequest(token=token))
+    assert (await me.GetUser(user_pb2.GetUserRequest(user_id=made.user_id))).user.email_verified
+    error = await refusal(me.RequestEmailVerification(again))
+    assert (error.code, error.reason) == (Code.FAILED_PRECONDITION, "EMAIL_VERIFIED")
+    error = await refusal(auth(server).ConfirmEmail(user_pb2.ConfirmEmailRequest(token=token)))
+    assert (error.code, fields(error)) == (Code.INVALID_ARGUMENT, {"token"})
+
+
+@pytest.mark.parametrize("locale", ["fr", "EN", "de-DE"])
+async def test_a_language_that_nobody_writes_is_refused(server: InProcessServer, locale: str) -> None:
+    error = await refusal(register(server, locale=locale))
+    assert (error.code, fields(error)) == (Code.INVALID_ARGUMENT, {"locale"})
+    made = await register(server)
+    patch = user_pb2.UserPatch(locale=locale)
+    change = user_pb2.UpdateUserRequest(user_id=made.user_id, user=patch)
+    error = await refusal(users(server, as_user=made.user_id).UpdateUser(change))
+    assert (error.code, fields(error)) == (Code.INVALID_ARGUMENT, {"locale"})
+
+
+# --------------------------------------------------------------------------- sessions, export and erasure
+
+
+async def test_sessions_are_listed_with_every_field_and_ended(server: InProcessServer) -> None:
+    made = await register(server)
+    stub = server.stub(
+        user_pb2_grpc.AuthServiceStub,
+        metadata=(("x-stoa-client-address", "192.0.2.7"), ("x-stoa-user-agent", "curl/8")),
+    )
+    login = user_pb2.LoginRequest(email=made.email, password=PASSWORD)
+    here, elsewhere = [claims((await stub.Login(login)).tokens)["sid"] for _ in range(2)]
+    me = users(server, token=server.mint.token(made.user_id, sid=here))
+    listed = await me.ListSessions(user_pb2.ListSessionsRequest(user_id=made.user_id))
+    first, second = listed.sessions
+    assert (first.session_id, first.current) == (elsewhere, False)
+    assert names(second) == {each.name for each in user_pb2.Session.DESCRIPTOR.fields}
+    assert (second.session_id, second.device, second.network) == (here, "curl", "192.0.2.x")
+    page = await me.ListSessions(user_pb2.ListSessionsRequest(user_id=made.user_id, page_size=1))
+    rest = await me.ListSessions(
+        user_pb2.ListSessionsRequest(user_id=made.user_id, page_size=1, page_token=page.next_page_token)
+    )
+    assert [each.session_id for each in rest.sessions] == [here]
+    await me.RevokeSession(user_pb2.RevokeSessionRequest(user_id=made.user_id, session_id=elsewhere))
+    (left,) = (await me.ListSessions(user_pb2.ListSessionsRequest(user_id=made.user_id))).sessions
+    assert left.session_id == here
+    error = await refusal(
+        me.RevokeSession(user_pb2.RevokeSessionRequest(user_id=made.user_id, session_id=str(uuid4())))
+    )
+    assert (error.code, error.reason) == (Code.NOT_FOUND, "SESSION_NOT_FOUND")
+
+
+async def test_a_session_of_before_is_shown_without_what_is_not_known_of_it(
+    server: InProcessServer, memory: MemoryStore[Rows]
+) -> None:
+    made = await register(server)
+    await auth(server).Login(user_pb2.LoginRequest(email=made.email, password=PASSWORD))
+    (session,) = memory.rows.sessions.values()
+    old = replace(session, created_at=None, last_used_at=None, device="", network="")
+    memory.rows = replace(memory.rows, sessions={session.session_id: old})
+    me = users(server, as_user=made.user_id)
+    (shown,) = (await me.ListSessions(user_pb2.ListSessionsRequest(user_id=made.user_id))).sessions
+    assert set(values(shown)) == {"session_id", "expires_at"}
+
+
+async def test_an_export_has_what_is_kept_here_and_says_where_the_rest_is(server: InProcessServer) -> None:
+    guest = (await auth(server).CreateGuest(user_pb2.CreateGuestRequest())).tokens
+    made = await register(server, guest_token=guest.refresh_token)
+    await auth(server).Login(user_pb2.LoginRequest(email=made.email, password=PASSWORD))
+    me = users(server, as_user=made.user_id)
+    address = user_pb2.UserAddress(**ADDRESS)
+    await me.CreateAddress(user_pb2.CreateAddressRequest(user_id=made.user_id, address=address))
+    export = await me.ExportUser(user_pb2.ExportUserRequest(user_id=made.user_id))
+    assert export.user == (await me.GetUser(user_pb2.GetUserRequest(user_id=made.user_id))).user
+    assert [each.line1 for each in export.addresses] == [ADDRESS["line1"]]
+    assert len(export.sessions) == 1
+    assert list(export.guest_ids) == [claims(guest)["sub"]]
+    assert {f"/api/v1/users/{made.user_id}/orders", f"/api/v1/cart/{made.user_id}"} <= {*export.elsewhere}
+    assert not [path for path in export.elsewhere if "{" in path or path.endswith("/addresses")]
+
+
+async def test_an_account_is_erased_by_its_owner_with_the_password_or_by_support(
+    server: InProcessServer,
+) -> None:
+    made = await register(server)
+    me = users(server, as_user=made.user_id)
+    for password, field in (("", "current_password"), ("wrong", "current_password")):
+        request = user_pb2.EraseUserRequest(user_id=made.user_id, current_password=password)
+        error = await refusal(me.EraseUser(request))
+        assert (error.code, fields(error)) == (Code.INVALID_ARGUMENT, {field})
+    await me.EraseUser(user_pb2.EraseUserRequest(user_id=made.user_id, current_password=PASSWORD))
+    error = await refusal(me.GetUser(user_pb2.GetUserRequest(user_id=made.user_id)))
+    assert error.reason == "USER_NOT_FOUND"
+    again = await register(server, email=made.email)
+    support = await register(server)
+    by_support = users(server, as_user=support.user_id, staff_roles=("support",))
+    request = user_pb2.EraseUserRequest(user_id=again.user_id, current_password=PASSWORD)
+    for other in (
+        users(server, as_user=support.user_id),
+        users(server, as_user=support.user_id, staff_roles=("warehouse",)),
+    ):
+        assert (await refusal(other.EraseUser(request))).reason == "NOT_OWNER"
+    await by_support.EraseUser(request)
+    assert (await refusal(by_support.EraseUser(request))).reason == "USER_NOT_FOUND"
+
+
+# --------------------------------------------------------------------------------------------------- staff
+
+
+async def test_an_admin_says_who_is_staff_and_sees_who_said_so(server: InProcessServer) -> None:
+    made, boss = await register(server), str(uuid4())
+    admin = users(server, as_user=boss, staff=True)
+    change = user_pb2.SetUserRolesRequest(user_id=made.user_id, roles=["support"], reason=" hired ")
+    changed = (await admin.SetUserRoles(change)).roles
+    assert changed == (await admin.GetUserRoles(user_pb2.GetUserRolesRequest(user_id=made.user_id))).roles
+    assert (changed.user_id, list(changed.roles)) == (made.user_id, ["support"])
+    (noted,) = changed.changes
+    assert (noted.changed_by, list(noted.before), list(noted.after)) == (boss, [], ["support"])
+    assert (noted.reason, noted.HasField("at")) == ("hired", True)
+    (listed,) = (await admin.ListStaff(user_pb2.ListStaffRequest())).staff
+    assert (listed.user_id, list(listed.roles)) == (made.user_id, ["support"])
+    user = await users(server, as_user=made.user_id).GetUser(user_pb2.GetUserRequest(user_id=made.user_id))
+    assert user.user.roles == ["support"]
+
+
+async def test_roles_are_for_admins_alone(server: InProcessServer) -> None:
+    made = await register(server)
+    request = user_pb2.SetUserRolesRequest(user_id=made.user_id, roles=["admin"], reason="please")
+    for caller, reason in (
+        ({"as_user": made.user_id}, "STAFF_ONLY"),
+        ({"as_user": made.user_id, "guest": True}, "ACCOUNT_NEEDED"),
+        ({"as_user": made.user_id, "staff_roles": ("support", "warehouse", "catalogue")}, "ROLE_NEEDED"),
+    ):
+        error = await refusal(users(server, **caller).SetUserRoles(request))
+        assert (error.code, error.reason) == (Code.PERMISSION_DENIED, reason)
+    foreign = users(server, token=server.mint.token("auth0|boss", staff=True))
+    assert (await refusal(foreign.SetUserRoles(request))).reason == "SUBJECT_UNUSABLE"
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"roles": ["boss"]}, "roles[0]"),
+        ({"roles": ["staff"]}, "roles[0]"),
+        ({"roles": ["support", "support"]}, "roles"),
+        ({"roles": ["support", "admin", "warehouse", "catalogue", "boss"]}, "roles"),
+        ({"reason": ""}, "reason"),
+        ({"reason": " "}, "reason"),
+        ({"user_id": "me"}, "user_id"),
+    ],
+)
+async def test_roles_that_there_are_not_are_refused(
+    server: InProcessServer, changes: dict[str, Any], field: str
+) -> None:
+    made = await register(server)
+    asked = {"user_id": made.user_id, "roles": ["support"], "reason": "hired"} | changes
+    admin = users(server, as_user=uuid4(), staff=True)
+    error = await refusal(admin.SetUserRoles(user_pb2.SetUserRolesRequest(**asked)))
+    assert (error.code, field in fields(error)) == (Code.INVALID_ARGUMENT, True)
+    assert not (await admin.ListStaff(user_pb2.ListStaffRequest())).staff
