@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,8 +20,9 @@ import grpc
 from stoa_load.baseline import METHOD, PATH, baseline
 from stoa_load.cost import Cost, Idle, Meter
 from stoa_load.load import Act, BadAnswer, Http, Outcome, closed_loop, open_loop
+from stoa_load.relevance import AT, queries
 from stoa_load.shop import Shop
-from stoa_rest import GET_PRODUCT, LIST_PRODUCT_REVIEWS, LIST_PRODUCTS, LIST_USER_ORDERS
+from stoa_rest import GET_PRODUCT, LIST_PRODUCT_REVIEWS, LIST_PRODUCTS, LIST_USER_ORDERS, SEARCH, SUGGEST
 from stoa_stack.percentile import percentile
 
 _WARM_UP = 0.25  # of the time that is measured
@@ -31,6 +32,7 @@ _PRESSURE = 1.5  # times the rate that was sustained: what comes after saturatio
 _RUSH_BUYERS, _RUSH_STOCK = 200, 50
 _CROWD = 500
 _SETTLED_WITHIN = 90.0  # seconds
+_RELEVANT = 0.9  # NDCG@10: less is a failure
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,16 @@ def _getting(find: Callable[[Bench], Awaitable[list[str]]]) -> Actors:
             yield [_reader(client, paths) for client in clients]
 
     return actors
+
+
+def searching(*requests: Mapping[str, Any]) -> Actors:
+    """Send searches, in turn."""
+    return getting(*(SEARCH.target(**request) for request in requests))
+
+
+def suggesting(*texts: str) -> Actors:
+    """Ask for suggestions for what was typed, in turn."""
+    return getting(*(SUGGEST.target(q=text) for text in texts))
 
 
 @asynccontextmanager
@@ -274,6 +286,33 @@ async def _orders_at(bench: Bench, acts: list[Act], rate: float) -> dict[str, An
     }  # fmt: skip
 
 
+async def relevance(bench: Bench) -> Result:
+    """Judge what is found for each query of the set, each asked once."""
+    judged = queries(bench.shop.at.currency)
+    found: list[Sequence[str]] = []
+    async with connected(bench.shop.at.edge_url, 1) as (client,):
+        outcome = Outcome()
+        before = await bench.meter.read()
+        began = time.perf_counter()
+        for query in judged:
+            asked = time.perf_counter()
+            answer = await client.call(SEARCH, SEARCH.target(q=query.text, page_size=AT))
+            outcome.count(asked, None)
+            found.append([hit["name"] for hit in answer["hits"]])
+        outcome.seconds = time.perf_counter() - began
+        cost = Cost.between(before, await bench.meter.read(), bench.idle)
+    measured = {query.text: query.ndcg(names) for query, names in zip(judged, found, strict=True)}
+    worst = sorted(measured.items(), key=lambda each: each[1])[:8]
+    mean = sum(measured.values()) / len(measured)
+    facts = {
+        "queries": len(measured),
+        "ndcg_at_10": round(mean, 4),
+        "worst": {text: round(each, 2) for text, each in worst},
+        "exact": mean >= _RELEVANT,
+    }
+    return Result(outcome, cost.per(len(measured)), facts=facts)
+
+
 async def rush(bench: Bench) -> Result:
     """Let 200 buyers order the same thing at the same moment, of which there are 50."""
     item = await bench.shop.item(_RUSH_STOCK)
@@ -365,6 +404,24 @@ SCENARIOS: tuple[Scenario, ...] = (
         ),
     ),
     Scenario("reviews", "GET 20 of 40 reviews of a product", loop(getting_reviews(40), 8)),
+    Scenario(
+        "search",
+        "search with facets: words, and filters",
+        loop(
+            searching(
+                {"q": "desk lamp"},
+                {"q": "wool"},
+                {"q": "black", "category": "Lighting"},
+                {"q": "chair", "max_price": "300", "in_stock": True},
+                {"q": "notebook", "attribute": ["color:black"], "sort": "price_asc"},
+            ),
+            8,
+        ),
+    ),
+    Scenario(
+        "suggest", "suggestions while typing", loop(suggesting("d", "de", "des", "desk l", "sofa", "rain"), 8)
+    ),
+    Scenario("relevance", "what shoppers mean is found", relevance),
     Scenario("cart", "put something into the cart", loop(adding_to_cart, 8, drain=_DRAIN)),
     Scenario("order", "a whole order: cart, place, confirmed", loop(buying(10), 8, drain=_DRAIN)),
     Scenario("hot", "whole orders of one variant", loop(buying(1), 16, drain=_DRAIN)),
