@@ -18,6 +18,7 @@ from stoa_events.order_return_decided import OrderReturnDecided
 from stoa_events.order_return_requested import OrderReturnRequested
 from stoa_events.order_returned import OrderReturned
 from stoa_events.order_shipped import OrderShipped
+from stoa_events.payment_captured import PaymentCaptured
 from stoa_events.payment_failed import PaymentFailed
 from stoa_events.payment_refunded import PaymentRefunded
 from stoa_events.payment_successful import PaymentSuccessful
@@ -58,6 +59,7 @@ TOPICS: tuple[type[Payload], ...] = (
     OrderReturnRequested,
     OrderReturned,
     OrderShipped,
+    PaymentCaptured,
     PaymentFailed,
     PaymentRefunded,
     PaymentSuccessful,
@@ -108,6 +110,7 @@ __all__ = [
     "OrderReturnRequested",
     "OrderReturned",
     "OrderShipped",
+    "PaymentCaptured",
     "PaymentFailed",
     "PaymentRefunded",
     "PaymentSuccessful",

@@ -817,6 +817,9 @@ class Payment(TypedDict, total=False):
     updated_at: str
     """When it last changed."""
 
+    captured: bool
+    """Whether the money is taken. Of a payment that has succeeded without, the amount is held until the order is sent."""
+
 
 class PaymentSummary(TypedDict, total=False):
     """What the buyer may know of the payment."""
@@ -1755,7 +1758,7 @@ class Operations(ABC):
         return cast(Tokens, await self.call(REFRESH, target, body))
 
     async def refund_payment(self, payment_id: str, /, **body: Unpack[RefundPaymentBody]) -> Refund:
-        """Gives money back: all that is left of a payment, or a part. The same `request_id` refunds once; with another amount"""
+        """Gives money back: all that is left of a payment, or a part. What is only held can be given back as a whole"""
         target = REFUND_PAYMENT.target(payment_id)
         return cast(Refund, await self.call(REFUND_PAYMENT, target, body))
 

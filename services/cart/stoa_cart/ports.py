@@ -37,21 +37,30 @@ class CartReader(Protocol):
 
 
 class PriceBook(Protocol):
-    """What variants cost now: the catalogue's prices, as its events tell them.
+    """What variants cost now: the catalogue's prices, as its events tell them, of products that are watched.
 
-    It is kept by product, with the product's version, so that an event that comes late does not bring an old
-    price back, and neither does one that comes after the deletion.
+    Those are the ones in carts: there may be a million others. A price is kept by product, with the product's
+    version, so that an event that comes late does not bring an old price back, and neither does one that
+    comes after the deletion.
     """
+
+    async def watch(self, product_id: UUID) -> None:
+        """Watch a product that somebody wants, for an hour unless it is asked for by then."""
+        ...
 
     async def of(self, product_ids: Iterable[UUID]) -> Mapping[UUID, Mapping[UUID, Money]]:
         """Return what these products' variants that are on sale cost, by product and variant.
 
-        Products of which no event has come are left out.
+        They are in a cart, and watched for longer than that lives. Products of which no event has come since
+        they are watched are left out.
         """
         ...
 
     async def learn(self, product_id: UUID, version: int, prices: Mapping[UUID, Money]) -> None:
-        """Note the prices that a version of a product has, by variant, unless a later version is known."""
+        """Note the prices that a version of a product has, by variant, if the product is watched.
+
+        Nothing is noted if a later version is known.
+        """
         ...
 
 

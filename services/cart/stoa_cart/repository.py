@@ -2,14 +2,16 @@
 
 `cart:{user_id}` holds a cart as JSON for 30 days after its last use. A change is a compare-and-set, so that
 two tabs at once lose nothing, together with its events and the event that caused it
-(`stoa_chassis.redis_uow`). `cart:prices` holds what variants cost now.
+(`stoa_chassis.redis_uow`). `price:{product_id}` holds what the variants of a product cost now that is in a
+cart, or was some weeks ago: of the others the catalogue may have a million. Older versions kept all of them
+in `cart:prices`, which is kept current and not added to.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 
 import orjson
@@ -20,16 +22,34 @@ from stoa_cart.ports import Tx
 from stoa_chassis.redis_uow import RedisTransaction
 from stoa_contracts.money import Money
 
-_PRICES = "cart:prices"
+_ALL_PRICES = "cart:prices"
 _LIFETIME = timedelta(days=30)
+_WATCHED = timedelta(days=60)  # a product in a cart: longer than a cart lives that nobody looks at
+_WANTED = timedelta(hours=1)  # a product that may come into a cart
+_NOTHING_YET = b'{"version":0}'
 # Carts that are in use are read again and again, with the same ids and prices: most of the work of reading.
 _uuid = lru_cache(maxsize=10_000)(UUID)
 
+# What is asked for is watched from then on.
+_OF = """
+local all, lifetime, nothing = KEYS[1], ARGV[1], ARGV[2]
+local found = {}
+for at = 2, #KEYS do
+    local record = redis.call('GETEX', KEYS[at], 'EX', lifetime)
+    if not record then
+        record = redis.call('HGET', all, ARGV[at + 1]) or nothing
+        redis.call('SET', KEYS[at], record, 'EX', lifetime)
+    end
+    found[at - 1] = record
+end
+return found
+"""
 # Products are created, updated and deleted on three topics, whose events may overtake each other.
 _LEARN = """
-local known = redis.call('HGET', KEYS[1], ARGV[1])
-if known and cjson.decode(known).version >= tonumber(ARGV[2]) then return 0 end
-return redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
+local price, all, product, version, record = KEYS[1], KEYS[2], ARGV[1], tonumber(ARGV[2]), ARGV[3]
+local function is_older(known) return known and cjson.decode(known).version < version end
+if is_older(redis.call('GET', price)) then redis.call('SET', price, record, 'KEEPTTL') end
+if is_older(redis.call('HGET', all, product)) then redis.call('HSET', all, product, record) end
 """
 
 
@@ -71,46 +91,64 @@ class CartReader:
 
 
 class PriceBook:
-    """What variants cost now: the catalogue's prices, as its events tell them.
+    """What variants cost now: the catalogue's prices, as its events tell them, of products that are watched.
 
-    It is kept by product, with the product's version, so that an event that comes late does not bring an old
-    price back, and neither does one that comes after the deletion.
+    Those are the ones in carts: there may be a million others. A price is kept by product, with the product's
+    version, so that an event that comes late does not bring an old price back, and neither does one that
+    comes after the deletion.
     """
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
+        self._of = redis.register_script(_OF)
         self._learn = redis.register_script(_LEARN)
+
+    async def watch(self, product_id: UUID) -> None:
+        """Watch a product that somebody wants, for an hour unless it is asked for by then."""
+        await self._redis.set(_price_key(product_id), _NOTHING_YET, nx=True, ex=_WANTED)
 
     async def of(self, product_ids: Iterable[UUID]) -> Mapping[UUID, Mapping[UUID, Money]]:
         """Return what these products' variants that are on sale cost, by product and variant.
 
-        Products of which no event has come are left out.
+        They are in a cart, and watched for longer than that lives. Products of which no event has come since
+        they are watched are left out.
         """
         wanted = list(product_ids)
         if not wanted:
             return {}
-        keys = [str(product_id) for product_id in wanted]
-        stored = await cast(Awaitable[list[bytes | None]], self._redis.hmget(_PRICES, keys))
+        stored: list[bytes] = await self._of(
+            keys=[_ALL_PRICES, *map(_price_key, wanted)],
+            args=[int(_WATCHED.total_seconds()), _NOTHING_YET, *map(str, wanted)],
+        )
+        records = zip(wanted, map(orjson.loads, stored), strict=True)
         return {
             product_id: {
                 _uuid(variant_id): _money(price["amount"], price["currency_code"])
-                for variant_id, price in orjson.loads(record)["prices"].items()
+                for variant_id, price in record["prices"].items()
             }
-            for product_id, record in zip(wanted, stored, strict=True)
-            if record is not None
+            for product_id, record in records
+            if "prices" in record
         }
 
     async def learn(self, product_id: UUID, version: int, prices: Mapping[UUID, Money]) -> None:
-        """Note the prices that a version of a product has, by variant, unless a later version is known."""
+        """Note the prices that a version of a product has, by variant, if the product is watched.
+
+        Nothing is noted if a later version is known.
+        """
         record = {
             "version": version,
             "prices": {str(variant_id): _money_fields(price) for variant_id, price in prices.items()},
         }
-        await self._learn(keys=[_PRICES], args=[str(product_id), version, orjson.dumps(record)])
+        keys = [_price_key(product_id), _ALL_PRICES]
+        await self._learn(keys=keys, args=[str(product_id), version, orjson.dumps(record)])
 
 
 def _key(user_id: UUID) -> str:
     return f"cart:{user_id}"
+
+
+def _price_key(product_id: UUID) -> str:
+    return f"price:{product_id}"
 
 
 def _json(cart: Cart) -> bytes:

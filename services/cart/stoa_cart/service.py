@@ -101,6 +101,7 @@ class Carts:
             CartBusy: others kept changing the cart.
             RemoteError: the catalogue or the inventory can't be asked.
         """
+        await self._prices.watch(product_id)  # so that no change is missed from the offer on
         offer, available = await asyncio.gather(
             self._catalog.offer(variant_id), self._inventory.available(variant_id)
         )
@@ -112,7 +113,7 @@ class Carts:
 
     @transactional
     async def _put_in(self, tx: Tx, user_id: UUID, offer: Offer, quantity: int, available: int) -> Cart:
-        cart = await self._refreshed(tx, user_id)
+        cart = await self._refreshed(tx, user_id, offer.product_id)
         cart.add(offer, quantity, available, self._clock.now())
         await tx.carts.save(cart)
         return cart
@@ -233,8 +234,11 @@ class Carts:
         cart.lapse(self._clock.now())
         return cart
 
-    async def _refreshed(self, tx: Tx, user_id: UUID) -> Cart:
-        """Read a cart for its owner, who sees it at the prices of now on the occasion."""
+    async def _refreshed(self, tx: Tx, user_id: UUID, *coming: UUID) -> Cart:
+        """Read a cart for its owner, who sees it at the prices of now on the occasion.
+
+        What changes of its products is noted from now on, and of those that are coming into it.
+        """
         cart = await self._read(tx, user_id)
-        cart.refresh(await self._prices.of({item.product_id for item in cart.items}))
+        cart.refresh(await self._prices.of({*coming, *(item.product_id for item in cart.items)}))
         return cart

@@ -25,7 +25,7 @@ class Rows:
     """
 
     carts: Mapping[UUID, Cart] = field(default_factory=dict)
-    prices: Mapping[UUID, tuple[int, Mapping[UUID, Money]]] = field(default_factory=dict)
+    prices: Mapping[UUID, tuple[int, Mapping[UUID, Money] | None]] = field(default_factory=dict)
 
 
 # Where a repository finds its rows: the view of a transaction, or the store for a statement outside of one.
@@ -74,20 +74,29 @@ class CartReader:
 
 @dataclass(frozen=True)
 class PriceBook:
-    """What variants cost now."""
+    """What variants of watched products cost now. Time does not pass here: what is watched stays so."""
 
     store: Open
 
+    async def watch(self, product_id: UUID) -> None:
+        """Watch a product that somebody wants."""
+        store = self.store()
+        if product_id not in store.rows.prices:
+            store.rows = replace(store.rows, prices={**store.rows.prices, product_id: (0, None)})
+
     async def of(self, product_ids: Iterable[UUID]) -> Mapping[UUID, Mapping[UUID, Money]]:
         """Return what these products' variants that are on sale cost, by product and variant."""
-        known = self.store().rows.prices
-        return {product_id: known[product_id][1] for product_id in product_ids if product_id in known}
+        wanted = list(product_ids)
+        for product_id in wanted:
+            await self.watch(product_id)
+        known = ((product_id, self.store().rows.prices[product_id][1]) for product_id in wanted)
+        return {product_id: prices for product_id, prices in known if prices is not None}
 
     async def learn(self, product_id: UUID, version: int, prices: Mapping[UUID, Money]) -> None:
-        """Note the prices that a version of a product has, by variant, unless a later version is known."""
+        """Note the prices that a version of a product has, by variant, if the product is watched."""
         store = self.store()
         known = store.rows.prices.get(product_id)
-        if known is None or known[0] < version:
+        if known is not None and known[0] < version:
             changed = {**store.rows.prices, product_id: (version, dict(prices))}
             store.rows = replace(store.rows, prices=changed)
 

@@ -180,6 +180,7 @@ async def test_a_unit_of_work_changes_one_cart(store: Store) -> None:
 
 async def test_the_prices_of_a_product_are_those_of_its_latest_version(store: Store) -> None:
     product, lamp, other = new_id(), new_id(), new_id()
+    await store.prices.watch(product)
     for version, prices in (
         (2, {lamp: usd("10.00"), other: usd("1.10")}),
         (4, {lamp: usd("14.00")}),
@@ -188,6 +189,8 @@ async def test_the_prices_of_a_product_are_those_of_its_latest_version(store: St
     ):
         await store.prices.learn(product, version, prices)
     assert await store.prices.of([product]) == {product: {lamp: usd("14.00")}}
+    await store.prices.watch(product)
+    assert await store.prices.of([product]) == {product: {lamp: usd("14.00")}}, "it was watched already"
     await store.prices.learn(product, 6, {})
     await store.prices.learn(product, 5, {lamp: usd("15.00")})
     assert await store.prices.of([product]) == {product: {}}
@@ -196,9 +199,44 @@ async def test_the_prices_of_a_product_are_those_of_its_latest_version(store: St
 async def test_the_prices_of_several_products_are_read_at_once(store: Store) -> None:
     prices = {new_id(): {new_id(): usd(f"{n}.00"), new_id(): usd(f"{n}.50")} for n in (1, 2)}
     for product, of_product in prices.items():
+        await store.prices.watch(product)
         await store.prices.learn(product, 1, of_product)
     assert await store.prices.of([*prices, new_id()]) == prices
     assert await store.prices.of([]) == {}
+
+
+async def test_what_nobody_has_in_a_cart_is_not_noted(store: Store) -> None:
+    product, prices = new_id(), {new_id(): usd("1.00")}
+    await store.prices.learn(product, 1, prices)
+    assert await store.prices.of([product]) == {}
+    await store.prices.learn(product, 2, prices)
+    assert await store.prices.of([product]) == {product: prices}
+
+
+@pytest.mark.stack
+async def test_a_product_is_watched_longer_than_carts_live_once_it_is_in_one(redis: Redis) -> None:
+    prices, wanted, in_cart = repository.PriceBook(redis), new_id(), new_id()
+    hour, month = 3600, 30 * 24 * 3600
+    await prices.watch(wanted)
+    await prices.of([in_cart])
+    await prices.learn(in_cart, 1, {new_id(): usd("1.00")})
+    assert await redis.ttl(f"price:{wanted}") in range(hour - 60, hour + 1)
+    assert await redis.ttl(f"price:{in_cart}") > month
+    await prices.of([wanted])
+    assert await redis.ttl(f"price:{wanted}") > month
+
+
+@pytest.mark.stack
+async def test_the_prices_that_an_older_version_noted_are_known_and_kept_current(redis: Redis) -> None:
+    prices, (known, other, lamp) = repository.PriceBook(redis), (new_id(), new_id(), new_id())
+    record = {"version": 3, "prices": {str(lamp): {"amount": "1.00", "currency_code": "USD"}}}
+    for product in (known, other):
+        await redis.hset("cart:prices", str(product), json.dumps(record))
+    await prices.learn(other, 4, {lamp: usd("2.00")})
+    await prices.learn(other, 3, {lamp: usd("3.00")})
+    assert await prices.of([known, other]) == {known: {lamp: usd("1.00")}, other: {lamp: usd("2.00")}}
+    await prices.learn(new := new_id(), 1, {lamp: usd("1.00")})
+    assert not await redis.hexists("cart:prices", str(new))
 
 
 # ------------------------------------------------------------------------------------------ Redis on its own

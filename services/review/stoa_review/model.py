@@ -31,8 +31,8 @@ from stoa_events import ReviewCreated, ReviewRatingChanged, ReviewUpdated, Revie
 
 MAX_REPLIES = 200  # of a review: they are part of its document
 MAX_ORDERS = 50  # of a buyer for a product that are remembered, the latest
-VOTE_BUCKETS = 64  # of a review
-MAX_VOTES = 5_000  # of a bucket
+VOTE_BUCKETS = 16  # of a review
+MAX_VOTES = 10_000  # of a bucket
 LIST_BUCKET = 250  # reviews that a bucket should have: it gets some more when many are written at once
 
 _REVIEWS = UUID("6f0d3c4e-6c3f-4f0e-9d6e-3b1a8a0c7d51")

@@ -327,9 +327,8 @@ def test_a_vote_counts_once_can_be_taken_back_and_given_again() -> None:
 
 
 def test_the_votes_in_a_bucket_are_bounded_and_can_be_taken_back_when_it_is_full() -> None:
-    bucket, last = VoteBucket(new_id(), new_id(), 1, 0), new_id()
-    for _ in range(MAX_VOTES - 1):
-        bucket.vote(new_id(), True)
+    voters = frozenset(new_id() for _ in range(MAX_VOTES - 1))
+    bucket, last = VoteBucket(new_id(), new_id(), 1, 0, voters=voters), new_id()
     bucket.vote(last, True)
     with pytest.raises(VotesFull):
         bucket.vote(new_id(), True)

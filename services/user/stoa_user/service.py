@@ -359,8 +359,8 @@ class Accounts:
         """Change some fields of an account.
 
         Another email is another way in: it needs the password of whoever asks for it (the owner's own, or
-        that of staff), and waits until it is confirmed by what is mailed to it. Another password needs the old
-        one, and ends all sessions but the one in which it is set.
+        that of staff), and waits until it is confirmed by what is mailed to it. Another password needs the
+        old one, and ends all sessions but the one in which it is set.
 
         Raises UserNotFound, EmailTaken, StaffProtected, InvalidArgument, TooManyRequests, SignInLocked,
         SignInBusy.
@@ -599,9 +599,7 @@ class Recovery:
         found = await tx.users.by_email(email)
         if found is None:
             return
-        with suppress(
-            TooManyRequests, UserNotFound
-        ):  # the mailbox has links that work; it was erased just now
+        with suppress(TooManyRequests, UserNotFound):  # it has links that work, or is gone
             await self._mailing.send(tx, Purpose.RESET_PASSWORD, await tx.users.lock(found.user_id))
 
     @transactional

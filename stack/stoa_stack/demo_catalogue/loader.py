@@ -81,11 +81,12 @@ async def load(
         anyone = Client(http)
         staff = await Client(http).sign_in(staff_email, staff_password)
         products = demo_products(currency)
-        variant_ids = await _variant_ids(anyone)
+        brands = sorted({product.body["brand"] for product in products})
+        variant_ids = await _variant_ids(anyone, brands)
         missing = [product for product in products if not product.stock.keys() <= variant_ids.keys()]
         created = sum(await _each(lambda product: _create(staff, product, variant_ids), missing))
         if missing and not all(product.stock.keys() <= variant_ids.keys() for product in missing):
-            variant_ids = await _variant_ids(anyone)  # somebody else has created some meanwhile
+            variant_ids = await _variant_ids(anyone, brands)  # somebody else has created some meanwhile
         # A SKU can still be missing, if an older version of the catalogue offered other variants of it.
         deliveries = [
             (variant_ids[sku], sku, count)
@@ -98,15 +99,20 @@ async def load(
     return Summary(len(products), created, len(deliveries), time.monotonic() - began)
 
 
-async def _variant_ids(anyone: Client) -> dict[str, str]:
-    """Return the ids of all variants in the shop by their SKU."""
+async def _variant_ids(anyone: Client, brands: Iterable[str]) -> dict[str, str]:
+    """Return the ids of all variants of these brands by their SKU: the shop may have a million others."""
     found: dict[str, str] = {}
-    token = ""
-    while True:
-        page = await anyone.list_products(page_size=100, page_token=token)
-        found |= _skus(page["products"])
-        if not (token := page["next_page_token"]):
-            return found
+
+    async def look(brand: str) -> None:
+        token = ""
+        while True:
+            page = await anyone.list_products(brand=brand, page_size=100, page_token=token)
+            found.update(_skus(page["products"]))
+            if not (token := page["next_page_token"]):
+                return
+
+    await _each(look, brands)
+    return found
 
 
 def _skus(products: Iterable[Product]) -> dict[str, str]:

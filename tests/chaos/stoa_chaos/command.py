@@ -27,6 +27,7 @@ from stoa_chaos.shopper import Shopper
 from stoa_ops.audit.command import audit
 from stoa_ops.settings import OperatorSettings
 from stoa_stack import shopping
+from stoa_stack.deliveries import deliver_to
 from stoa_stack.files import write_atomically
 from stoa_stack.instance import CHECKOUT, Instance
 from stoa_stack.shopping import Item, new_product, open_account, put_on_sale
@@ -124,10 +125,13 @@ async def _run(at: Instance, console: Console, plan: Plan) -> Report:
     async with httpx.AsyncClient(base_url=at.edge_url, timeout=20, limits=limits) as http:
         sale = await _stock_up(at, http)
         shoppers: asyncio.Queue[Shopper] = asyncio.Queue()
+        user_ids = []
         for _ in range(min(_SHOPPERS, plan.checkouts)):
-            shoppers.put_nowait(
-                await open_account(Shopper(http, report.record, report.record.requests), "chaos")
-            )
+            shopper = await open_account(Shopper(http, report.record, report.record.requests), "chaos")
+            user_ids.append(shopper.user_id)
+            shoppers.put_nowait(shopper)
+        for item in {each.product_id: each for each in (*sale.plenty, *sale.scarce)}.values():
+            await deliver_to(at, user_ids, item)  # so that all of them may review it
         probes = await SteadyStateProbes.prepared(http, report.record, sale.plenty[0], _PROBES)
         report.record.requests.clear()  # accounts are opened before anything is broken
         began = time.monotonic()

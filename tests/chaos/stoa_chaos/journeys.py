@@ -53,12 +53,16 @@ _CARDS = {
 _GOOD_CARD, _REFUSED_CARD = "tok_visa", "tok_declined"
 _SCARCE = 0.15  # share of the journeys that are after what there is little of
 _MISTYPES = 0.12  # share of the journeys that begin with a wrong password
+_REVIEWS = 0.25  # share of the journeys that end with a review
 _CART_TAKEN = ("CART_EMPTY", "CART_CHANGED")  # said to the tab that came second
 
 
 @dataclass(frozen=True, slots=True)
 class Journey:
-    """One visit to the shop; `at` in seconds from the start of the load. `choice` picks what is bought."""
+    """One visit to the shop; `at` in seconds from the start of the load. `choice` picks what is bought.
+
+    With a `rating` it ends with a review of that, of which the shopper has received one before.
+    """
 
     at: float
     habit: Habit
@@ -69,11 +73,12 @@ class Journey:
     browses: int
     hesitates: float
     mistypes: bool
+    rating: int = 0
 
 
 def journeys(count: int, seconds: float, seed: int) -> list[Journey]:
     """Draw so many journeys, spread over so many seconds."""
-    dice = random.Random(f"{seed} journeys")
+    dice, opinions = random.Random(f"{seed} journeys"), random.Random(f"{seed} reviews")
     return [
         Journey(
             at=round(seconds * (number + dice.random()) / count, 2),
@@ -85,6 +90,7 @@ def journeys(count: int, seconds: float, seed: int) -> list[Journey]:
             browses=dice.choice((0, 1, 1, 2, 4)),
             hesitates=round(dice.uniform(0, 1.5), 2),
             mistypes=dice.random() < _MISTYPES,
+            rating=opinions.randint(1, 5) if opinions.random() < _REVIEWS else 0,
         )
         for number in range(count)
     ]
@@ -146,6 +152,8 @@ async def _play(journey: Journey, shopper: Shopper, item: Item) -> str:
         settled = [await shopper.settled(order)]
         await _left_in_cart(shopper, settled)
         outcome = f"{outcome}, then {settled[0]['status']}"
+    if journey.rating:
+        await shopper.review(item.product_id, journey.rating)
     return outcome
 
 

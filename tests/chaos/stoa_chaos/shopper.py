@@ -13,7 +13,7 @@ from uuid import uuid4
 import httpx
 
 from stoa_chaos.record import Record
-from stoa_rest import CANCEL_ORDER, GET_ORDER, LOGIN, PLACE_ORDER, Operation, Order
+from stoa_rest import CANCEL_ORDER, GET_ORDER, LOGIN, PLACE_ORDER, Operation, Order, Review
 from stoa_stack import shopping
 from stoa_stack.rest import Answer, ApiError, Client
 from stoa_stack.shopping import ADDRESS, Item
@@ -21,9 +21,10 @@ from stoa_stack.shopping import ADDRESS, Item
 _TIMEOUT = 120.0  # seconds that a shopper tries for before giving up
 _SETTLED_WITHIN = 180.0
 _TRY_AGAIN = (429, 503, 504)
-_BUSY = ("REQUEST_IN_PROGRESS", "CART_BUSY")
+_BUSY = ("REQUEST_IN_PROGRESS", "CART_BUSY", "CONCURRENT_CHANGES")
 _NO_ENTRY = ("INVALID_CREDENTIALS", "SIGN_IN_LOCKED")  # answers to a wrong password
 _CART_WITHIN = 60.0  # seconds from the end of an order to its cart, while anything may be down
+_DELIVERED_WITHIN = 180.0  # seconds until it is known who may review what
 _LOOK_EVERY = 0.2
 _KINDS = {429: "429 shed", 503: "503 unavailable", 504: "504 timed out"}
 _ANSWERED_WITH_AN_ORDER = (PLACE_ORDER, GET_ORDER, CANCEL_ORDER)
@@ -131,6 +132,38 @@ class Shopper(Client):
             if time.monotonic() > deadline:
                 return False
             await asyncio.sleep(_LOOK_EVERY)
+
+    async def review(self, product_id: str, rating: int) -> None:
+        """Review something, or change the review of it, and find helpful what others say, or no longer.
+
+        Raises ApiError, GaveUp.
+        """
+        try:
+            review = await self._review_when_delivered(product_id, rating)
+        except ApiError as error:
+            if error.reason != "ALREADY_REVIEWED":
+                raise
+            review = await self.get_review(error.metadata["review_id"])
+            await self.update_review(
+                review["review_id"], rating=rating, title=review["title"], etag=review["etag"]
+            )
+        shown = await self.get_review(review["review_id"])
+        if shown["rating"] != rating:
+            self.record.complain(f"review {review['review_id']} says {shown['rating']} instead of {rating}")
+        page = await self.list_product_reviews(product_id, page_size=3)
+        for other in page["reviews"]:
+            if other["user_id"] != self.user_id:
+                await self.vote_review(other["review_id"], helpful=rating > 2)
+
+    async def _review_when_delivered(self, product_id: str, rating: int) -> Review:
+        deadline = time.monotonic() + _DELIVERED_WITHIN
+        while True:
+            try:
+                return await self.create_review(product_id, rating=rating, title=f"{rating} of 5")
+            except ApiError as error:
+                if error.reason != "NOT_A_BUYER" or time.monotonic() > deadline:
+                    raise
+            await asyncio.sleep(self._pause)
 
     async def settled(self, order: Order) -> Order:
         """Look at an order until it is no longer pending. Raises NotSettled, GaveUp."""

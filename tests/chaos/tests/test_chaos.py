@@ -406,3 +406,52 @@ def test_the_report_says_for_each_kind_of_fault_how_soon_an_order_settled_again(
         ("killed", "a service"): Recovery(3, 1.5, 4.0, 2.0),
         ("killed", "kafka"): Recovery(1, 3.0, 3.0, 5.0),
     }
+
+
+class _Reviewed:
+    """A shop in a handler whose reviews a shopper writes: the delivery is known when it is asked again."""
+
+    def __init__(self, *, has_review: bool = False, forgets: bool = False) -> None:
+        self._forgets = forgets
+        self._review = {"review_id": "a-review", "user_id": "", "title": "4 of 5", "rating": 4, "etag": "1"}
+        self._has_review = has_review
+        self._asked = 0
+        self.votes: list[bool] = []
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        body = json.loads(request.content) if request.content else {}
+        match request.method, request.url.path.split("/")[-1]:
+            case "POST", "reviews":
+                self._asked += 1
+                if self._asked == 1:
+                    return _refused(403, "NOT_A_BUYER")
+                if self._has_review:
+                    return _refused(409, "ALREADY_REVIEWED", review_id="a-review")
+                self._review |= body
+            case "PUT", "a-review":
+                assert body["etag"] == "1"
+                self._review |= {} if self._forgets else body
+            case "GET", "reviews":
+                other = {"review_id": "another", "user_id": "another"}
+                return httpx.Response(200, json={"reviews": [self._review, other]})
+            case "POST", "votes":
+                self.votes.append(body["helpful"])
+        return httpx.Response(200, json=self._review)
+
+
+@pytest.mark.parametrize("has_review", [False, True])
+async def test_a_shopper_reviews_what_was_delivered_and_votes_for_others(has_review: bool) -> None:
+    shop = _Reviewed(has_review=has_review)
+    http = httpx.AsyncClient(base_url="http://shop", transport=httpx.MockTransport(shop))
+    shopper = Shopper(http, Record(), Counter(), pause=0.001)
+    await shopper.review("a-product", 2)
+    assert shopper.record.complaints == []
+    assert shop.votes == [False]
+
+
+async def test_a_review_that_does_not_say_what_was_sent_is_a_complaint() -> None:
+    shop = _Reviewed(has_review=True, forgets=True)
+    http = httpx.AsyncClient(base_url="http://shop", transport=httpx.MockTransport(shop))
+    shopper = Shopper(http, Record(), Counter(), pause=0.001)
+    await shopper.review("a-product", 2)
+    assert ["says 4 instead of 2" in complaint for complaint in shopper.record.complaints] == [True]
