@@ -22,16 +22,17 @@ from stoa_ops.audit.invariants import findings
 from stoa_ops.settings import OperatorSettings
 from stoa_ops.topics import Position
 from stoa_order import audit as order
-from stoa_order.audit import Order
+from stoa_order.audit import Order, Return
 from stoa_payment import audit as payment
-from stoa_payment.audit import Payment
+from stoa_payment.audit import OrderRefund, Payment
 from stoa_review import audit as review
 from stoa_shipping import audit as shipping
 from stoa_shipping.audit import Shipment
 
-BOUGHT, CANCELLED, LAMP = uuid4(), uuid4(), uuid4()
-SENT, STOPPED = uuid4(), uuid4()
+BOUGHT, CANCELLED, RETURNED, LAMP = uuid4(), uuid4(), uuid4(), uuid4()
+SENT, STOPPED, DELIVERED = uuid4(), uuid4(), uuid4()
 PRICE = Decimal("21.59")
+BACK = Return(uuid4(), "refunded", {LAMP: 1}, PRICE)
 PLACED, RESERVED = uuid4(), uuid4()
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 AT_ORDER_PLACED = Position("order.placed", 0)
@@ -64,6 +65,8 @@ class Told(ShopBooks):
     movements: dict[UUID, Count]
     reservations: list[Reservation]
     claims: list[Claim]
+    returned: dict[UUID, dict[UUID, int]]
+    refunds: list[OrderRefund]
     reviewed: dict[UUID, review.Rating]
     shown: dict[UUID, catalog.Rating]
     shipments: list[Shipment]
@@ -73,15 +76,17 @@ class Told(ShopBooks):
 
 
 def books() -> Told:
-    """A shop that sold one of five lamps, and one that was given back."""
+    """A shop that sold one of five lamps, one that was cancelled, and one that was sent back."""
     told = Told(
         charges=[
             Charge("ch_1", str(BOUGHT), PRICE, Decimal(0), "succeeded"),
             Charge("ch_2", str(CANCELLED), PRICE, PRICE, "succeeded"),
+            Charge("ch_4", str(RETURNED), PRICE, PRICE, "succeeded"),
         ],
         parcels=[
             Parcel("ups", str(SENT), "1Z1", "confirmed"),
             Parcel("ups", str(STOPPED), "1Z2", "voided"),
+            Parcel("ups", str(DELIVERED), "1Z3", "confirmed"),
         ],
         backlogs={"order": Backlog(3, timedelta(seconds=1))},
         dead_letters={"order.dlq": 0},
@@ -90,12 +95,19 @@ def books() -> Told:
     told.orders = {
         BOUGHT: Order(BOUGHT, "confirmed", PRICE, 4, 4, "", {LAMP: 1}),
         CANCELLED: Order(CANCELLED, "cancelled", PRICE, 6, 6, "", {LAMP: 2}),
+        RETURNED: Order(RETURNED, "returned", PRICE, 9, 9, "", {LAMP: 1}, [BACK]),
     }
     nothing = Decimal(0)
     told.payments = [
         Payment(uuid4(), BOUGHT, PRICE, nothing, nothing, "succeeded", "ch_1"),
         Payment(uuid4(), CANCELLED, PRICE, PRICE, nothing, "refunded", "ch_2", made=PRICE),
+        Payment(uuid4(), RETURNED, PRICE, PRICE, nothing, "refunded", "ch_4", made=PRICE),
     ]
+    told.refunds = [
+        OrderRefund(CANCELLED, f"cancel-{CANCELLED}", PRICE, "succeeded"),
+        OrderRefund(RETURNED, str(BACK.return_id), PRICE, "succeeded"),
+    ]
+    told.returned = {RETURNED: {LAMP: 1}}
     told.counts, told.movements = {LAMP: Count(5, 1)}, {LAMP: Count(5, 1)}
     told.reservations = [Reservation(BOUGHT, LAMP, 1, "held"), Reservation(CANCELLED, LAMP, 2, "released")]
     told.claims = []
@@ -103,11 +115,12 @@ def books() -> Told:
     told.shipments = [
         Shipment(SENT, BOUGHT, "created", "ups", "1Z1", bookings={"ups": "confirmed"}),
         Shipment(STOPPED, CANCELLED, "stopped", "ups", "1Z2", bookings={"ups": "voided"}),
+        Shipment(DELIVERED, RETURNED, "delivered", "ups", "1Z3", bookings={"ups": "confirmed"}),
     ]
     told.services = {
         "order": order.Books(told.orders),
-        "payment": payment.Books(told.payments),
-        "inventory": inventory.Books(told.counts, told.movements, told.reservations),
+        "payment": payment.Books(told.payments, told.refunds),
+        "inventory": inventory.Books(told.counts, told.movements, told.reservations, told.returned),
         "cart": cart.Books(told.claims),
         "catalog": catalog.Books(told.shown),
         "review": review.Books(
@@ -242,6 +255,29 @@ def a_cart_that_holds_again_what_was_ordered(books: Told) -> None:
     books.claims.append(Claim(uuid4(), CANCELLED, "lapsed"))
 
 
+def a_return_that_was_refunded_in_part(books: Told) -> None:
+    books.refunds[1] = replace(books.refunds[1], amount=PRICE / 2)
+
+
+def a_return_that_was_refunded_twice(books: Told) -> None:
+    books.refunds.append(replace(books.refunds[1], request_id=f"{BACK.return_id}-rest"))
+
+
+def a_refund_of_a_return_that_never_came(books: Told) -> None:
+    books.orders[RETURNED] = replace(
+        books.orders[RETURNED], status="delivered", returns=[replace(BACK, status="approved")]
+    )
+    books.returned.clear()
+
+
+def a_refund_of_an_unknown_return(books: Told) -> None:
+    books.refunds.append(OrderRefund(BOUGHT, str(uuid4()), PRICE, "succeeded"))
+
+
+def a_return_that_is_not_on_the_shelf(books: Told) -> None:
+    books.returned.clear()
+
+
 def a_rating_that_the_catalogue_does_not_show(books: Told) -> None:
     books.shown[LAMP] = catalog.Rating(1, 4)
 
@@ -308,6 +344,11 @@ RULES: dict[Callable[[Told], None], str] = {
     a_claim_that_outlives_its_order: "a cart holds what its order under way is of, and no longer",
     a_claim_that_is_kept_for_no_order: "a cart holds what its order under way is of, and no longer",
     a_cart_that_holds_again_what_was_ordered: "a cart holds what its order under way is of, and no longer",
+    a_return_that_was_refunded_in_part: "what came back is given back",
+    a_return_that_was_refunded_twice: "what came back is given back",
+    a_refund_of_a_return_that_never_came: "what came back is given back",
+    a_refund_of_an_unknown_return: "what came back is given back",
+    a_return_that_is_not_on_the_shelf: "what came back is on the shelf",
     a_rating_that_the_catalogue_does_not_show: "the catalogue shows the rating that reviews make",
     a_rating_that_only_the_catalogue_shows: "the catalogue shows the rating that reviews make",
     a_rating_that_is_not_what_the_reviews_say: "a product's rating is that of its published reviews",
@@ -394,6 +435,15 @@ def a_charge_unknown_here_that_was_given_back_at_the_gateway(books: Told) -> Non
     books.charges.append(Charge("ch_3", str(uuid4()), PRICE, PRICE, "succeeded"))
 
 
+def a_return_of_which_only_the_rest_was_left(books: Told) -> None:
+    books.refunds[1] = replace(books.refunds[1], request_id=f"{BACK.return_id}-rest")
+
+
+def a_return_that_is_being_refunded(books: Told) -> None:
+    books.refunds[1] = replace(books.refunds[1], status="pending")
+    books.orders[RETURNED] = replace(books.orders[RETURNED], returns=[replace(BACK, refund=Decimal(0))])
+
+
 FINE: list[Callable[[Told], None]] = [
     claims_of_orders_under_way_and_of_those_that_are_over,
     an_event_that_is_not_consumed_yet,
@@ -405,6 +455,8 @@ FINE: list[Callable[[Told], None]] = [
     an_event_published_while_the_audit_reads,
     events_published_twice,
     a_charge_unknown_here_that_was_given_back_at_the_gateway,
+    a_return_of_which_only_the_rest_was_left,
+    a_return_that_is_being_refunded,
 ]
 
 

@@ -1,4 +1,5 @@
-"""`stoa demo`: a shopper buys, is declined and changes their mind, over REST, while you watch.
+"""`stoa demo`: a shopper buys, is declined, changes their mind, receives a parcel and sends it back, while
+you watch, over REST.
 
 Read the scenes from top to bottom to learn the API: each call is there as a client would send it. The demo
 checks all that it shows, so it is also the quickest answer to "does the shop work?".
@@ -10,7 +11,7 @@ import asyncio
 import copy
 import json
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, TypeVar
@@ -22,12 +23,27 @@ from rich.table import Table
 from rich.text import Text
 
 from stoa_rest import Inventory, Money, Operation, Order, PlaceOrderRequest, Product
+from stoa_stack.carriers import Carriers
 from stoa_stack.instance import Instance
+from stoa_stack.mail import Mail, Mailbox, Wanted
 from stoa_stack.rest import Answer, ApiError, Client
 from stoa_stack.shopping import ADDRESS, Item, access
 
 _SETTLED_WITHIN = 30.0  # seconds
 _LOOK_EVERY = 0.1  # seconds
+_ALL_SCANS = 9  # more than a parcel has
+# What the shopper is written to about, in the words of the subjects.
+_SUBJECTS = (
+    "Welcome",
+    "is confirmed",
+    "could not be paid",
+    "is cancelled",
+    "is on its way",
+    "is there",
+    "You can send it back",
+    "What you sent back",
+    "on its way back to you",
+)
 _SECRET = {"password", "payment_token", "access_token", "refresh_token"}
 T = TypeVar("T")
 
@@ -45,7 +61,7 @@ def command(at: Instance, console: Console) -> int:
         return 1
     stage = Stage(console)
     try:
-        asyncio.run(_play(stage, edge_url))
+        asyncio.run(_play(stage, edge_url, at))
     except (NotAsItShould, ApiError) as failure:
         stage.summary()
         console.print(Text(f"Not as it should be: {failure}", style="bold red"), soft_wrap=True)
@@ -61,7 +77,7 @@ def command(at: Instance, console: Console) -> int:
     return 0
 
 
-async def _play(stage: Stage, edge_url: str) -> None:
+async def _play(stage: Stage, edge_url: str, at: Instance) -> None:
     async with httpx.AsyncClient(base_url=edge_url, timeout=30) as http:
         anyone = ShownClient(http, stage)
 
@@ -69,7 +85,7 @@ async def _play(stage: Stage, edge_url: str) -> None:
         lamp, chair = await _browse(stage, anyone)
 
         stage.scene("Opening an account and signing in")
-        shopper = await _open_account(stage, anyone)
+        shopper, email = await _open_account(stage, anyone)
 
         stage.scene("Filling the cart")
         await _fill_cart(stage, shopper, {lamp: 2, chair: 1})
@@ -82,6 +98,16 @@ async def _play(stage: Stage, edge_url: str) -> None:
 
         stage.scene("Changing one's mind: the confirmed order is cancelled and refunded")
         await _cancel(stage, shopper, bought, lamp)
+
+        stage.scene("Receiving a parcel: the carrier's scans are told to happen now")
+        delivered = await _receive(stage, shopper, lamp, at)
+
+        stage.scene("Sending it back: staff approve, the warehouse has it again, the money goes back")
+        staff = await ShownClient(http, stage).sign_in(**access(at)["staff"])
+        await _send_back(stage, shopper, staff, delivered, lamp)
+
+        stage.scene("Reading the mails that the shop has sent")
+        await _read_mails(stage, Mailbox(at), email)
 
 
 # ------------------------------------------------------------------------------------------------ the scenes
@@ -115,7 +141,7 @@ async def _in_stock(anyone: ShownClient, products: list[Product]) -> Item:
     raise NotAsItShould(f"nothing of {products[0]['subcategory'] if products else 'a shelf'} is in stock")
 
 
-async def _open_account(stage: Stage, anyone: ShownClient) -> ShownClient:
+async def _open_account(stage: Stage, anyone: ShownClient) -> tuple[ShownClient, str]:
     email, password = f"shopper-{uuid4().hex[:12]}@stoa.example", uuid4().hex
     await anyone.create_user(email=email, password=password, first_name="Robin", last_name="Shopper")
 
@@ -125,7 +151,7 @@ async def _open_account(stage: Stage, anyone: ShownClient) -> ShownClient:
     # From here on each request carries the header `authorization: Bearer <access token>`.
     shopper = ShownClient(anyone.http, stage)
     shopper.use(tokens)
-    return shopper
+    return shopper, email
 
 
 async def _fill_cart(stage: Stage, shopper: ShownClient, wanted: Mapping[Item, int]) -> None:
@@ -224,6 +250,82 @@ async def _cancel(stage: Stage, shopper: ShownClient, order: Order, lamp: Item) 
     await _until_for_sale(stage, shopper, lamp, before["available"] + 2)
 
 
+async def _receive(stage: Stage, shopper: ShownClient, lamp: Item, at: Instance) -> Order:
+    quotes = await shopper.quote_shipping(
+        items=[{"variant_id": lamp.variant_id, "quantity": 3}], address=ADDRESS
+    )
+    for quote in quotes["quotes"]:
+        stage.say(f"{_price(quote['amount']):>12}  {quote['shipping_method']} with {quote['carrier']}")
+
+    placed = await shopper.place_order(
+        request_id=str(uuid4()),
+        shipping_address=ADDRESS,
+        shipping_method="express",
+        payment_token="tok_mastercard",
+    )
+    packed = await stage.watch(
+        shopper, placed, lambda order: bool(order.get("shipment")), "a carrier has booked the parcel"
+    )
+    shipment = packed["shipment"]
+    stage.say(f"{shipment['carrier']} {shipment['tracking_id']}")
+
+    async with Carriers(at) as carriers:
+
+        async def scanned() -> bool:
+            try:
+                return bool(await carriers.advance(shipment["tracking_id"], _ALL_SCANS))
+            except httpx.HTTPStatusError:  # the carrier is yet to be told that it may collect it
+                return False
+
+        await stage.until(scanned, bool, "the carrier has brought it", "the carrier's own page")
+    delivered = await stage.watch(
+        shopper, packed, lambda order: order["status"] == "delivered", "the order is delivered"
+    )
+    tracking = await shopper.get_tracking(delivered["order_id"])
+    for event in tracking["events"]:
+        stage.say(f"{event['status']:>18}  {event['description']}")
+    return delivered
+
+
+async def _send_back(
+    stage: Stage, shopper: ShownClient, staff: ShownClient, order: Order, lamp: Item
+) -> None:
+    before = await _stock(stage, shopper, lamp)
+    bought = sum(item["quantity"] for item in order["items"])
+    wanted = await shopper.create_return(
+        order["order_id"],
+        request_id=str(uuid4()),
+        items=[{"variant_id": item["variant_id"], "quantity": item["quantity"]} for item in order["items"]],
+        reason="too bright after all",
+    )
+    stage.expect(wanted["status"] == "requested", "the return is asked for")
+    approved = await staff.approve_return(order["order_id"], wanted["return_id"], reason="of course")
+    stage.expect(approved["status"] == "approved", "staff let it come")
+    received = await staff.receive_return(order["order_id"], wanted["return_id"])
+    stage.say(f"{_price(received['refund_amount'])} is owed for {bought} lamps")
+
+    back = await stage.watch(
+        shopper, order, lambda order: order["payment"]["status"] == "refunded", "the payment is refunded"
+    )
+    stage.expect(back["status"] == "returned", "the order is returned")
+    stage.expect(received["refund_amount"] == order["total_amount"], "all of the money is given back")
+    await _until_for_sale(stage, shopper, lamp, before["available"] + bought)
+
+
+async def _read_mails(stage: Stage, mailbox: Mailbox, email: str) -> None:
+    async def look() -> Sequence[Mail]:
+        return await asyncio.to_thread(mailbox.list, Wanted(to=email))
+
+    def has_come(mails: Sequence[Mail]) -> bool:
+        return all(any(words in mail["subject"] for mail in mails) for words in _SUBJECTS)
+
+    mails = await stage.until(look, has_come, "a mail about each of it has come", "the mail server")
+    for mail in reversed(mails):
+        stage.say(f"{mail['received'][11:19]}  {mail['subject']}")
+    stage.expect(all(mail["deliveries"] == 1 for mail in mails), "each was sent once")
+    stage.say(f"In a browser: {mailbox.url}")
+
+
 async def _until_for_sale(stage: Stage, caller: ShownClient, variant: Item, count: int) -> None:
     """Wait until inventory has released what a cancelled order had reserved."""
     quiet = caller.quietly()
@@ -311,17 +413,19 @@ class Stage:
         quiet = shopper.quietly()
         return await self.until(lambda: quiet.get_order(order["order_id"]), look, what)
 
-    async def until(self, look: Callable[[], Awaitable[T]], done: Callable[[T], bool], what: str) -> T:
+    async def until(
+        self, look: Callable[[], Awaitable[T]], done: Callable[[T], bool], what: str, where: str = ""
+    ) -> T:
         """Look at something until it is as it should be: services learn of each other by events, later.
 
-        Raises NotAsItShould if that takes too long.
+        Without saying `where`, it is the shop's API. Raises NotAsItShould if that takes too long.
         """
         began, looks = time.monotonic(), 0
         while True:
             found = await look()
             looks += 1
             if looks == 1:
-                line = Text.assemble((self.last_look, "cyan"), (f"  until {what}", "dim"))
+                line = Text.assemble((where or self.last_look, "cyan"), (f"  until {what}", "dim"))
                 self._console.print(line, soft_wrap=True)
             elapsed = time.monotonic() - began
             if done(found):

@@ -1,7 +1,7 @@
 """What must hold: at every moment, and in the books of a shop at rest."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
 from decimal import Decimal
 from uuid import UUID
@@ -12,16 +12,50 @@ from stoa_inventory.model import HoldStatus
 from stoa_ops.audit.books import Backlog, Charge, ShopBooks
 from stoa_ops.audit.invariants import findings
 from stoa_order import audit as order_audit
-from stoa_order.model import Order, Status
+from stoa_order.model import Order, ShipmentStatus, Status
+from stoa_order.returns import CAME_BACK, ReturnStatus, quantities
 from stoa_payment import audit as payment_audit
 from stoa_payment.model import ChargeStatus, PaymentStatus
 from stoa_payment.testing import payment_of, refund_of
+from stoa_shipping import audit as shipping_audit
 from tests.model.services import USER, CartState, OrderState, PaymentState, StockState
 
 
 def broken_now(order_id: UUID, state: OrderState, payment: PaymentState, stock: StockState) -> str:
     """Say what is wrong about an order, its money and the stock, whatever is under way; "" if nothing is."""
-    return _stock(stock) or _money(payment) or _confirmed(order_id, state, payment, stock)
+    return (
+        _stock(stock)
+        or _money(payment)
+        or _confirmed(order_id, state, payment, stock)
+        or _parcel(state)
+        or _returns(state)
+    )
+
+
+def _parcel(state: OrderState) -> str:
+    if (order := state.order) is None or not state.parcel.exists:
+        return ""
+    was_confirmed = any(change.status is Status.CONFIRMED for change in order.history)
+    if order.status is Status.CANCELLED and was_confirmed and not state.parcel.stopped:
+        return "an order was cancelled though its parcel may still leave"
+    if state.parcel.has_left and state.parcel.stopped:
+        return "a parcel left that was stopped"
+    return ""
+
+
+def _returns(state: OrderState) -> str:
+    if (order := state.order) is None:
+        return ""
+    bought = order.purchase.quantities
+    coming = quantities(
+        item for each in order.returns if each.status is not ReturnStatus.REJECTED for item in each.items
+    )
+    if any(quantity > bought[key] for key, quantity in coming.items()):
+        return f"{coming} are sent back of {bought}"
+    owed = [each.refund for each in order.returns if each.status in CAME_BACK]
+    if sum((amount.amount for amount in owed), Decimal(0)) > order.amounts.total.amount:
+        return "more is given back for returns than was paid"
+    return ""
 
 
 def _stock(stock: StockState) -> str:
@@ -114,18 +148,26 @@ def broken_at_rest(
     orders = list(orders)
     if cart is not None and (lost := _cart_at_rest([(key, state) for key, state, _ in orders], cart)):
         return lost
+    for _, state, payment in orders:
+        if lost := _parcel_at_rest(state) or _refunds_at_rest(state, payment):
+            return lost
     in_order: dict[UUID, order_audit.Order] = {}
     payments: list[payment_audit.Payment] = []
+    refunds: list[payment_audit.OrderRefund] = []
     charges: list[Charge] = []
     for order_id, state, payment in orders:
         if (order := _order(order_id, state)) is not None:
             in_order[order_id] = _audited(order, state)
         payments += _payments(order_id, payment)
+        refunds += _refunds(order_id, payment)
         charges += _charges(payment)
     books = ShopBooks(
         services={
             "order": order_audit.Books(in_order),
-            "payment": payment_audit.Books(payments),
+            "payment": payment_audit.Books(payments, refunds),
+            "shipping": shipping_audit.Books(
+                [shipment for order_id, state, _ in orders for shipment in _shipments(order_id, state)]
+            ),
             "inventory": inventory_audit.Books(
                 {key: inventory_audit.Count(*stock.rows.counts(key)) for key, _ in stock.rows.stocks},
                 {key: inventory_audit.Count(*counts) for key, counts in stock.rows.moved},
@@ -133,6 +175,7 @@ def broken_at_rest(
                     inventory_audit.Reservation(*key, quantity, status.value)
                     for key, (quantity, status) in stock.rows.reservations
                 ],
+                _restocked(stock),
             ),
             "cart": cart_audit.Books(
                 [
@@ -145,6 +188,63 @@ def broken_at_rest(
         backlogs={"order": Backlog(0, timedelta(0))},
     )
     return "; ".join(f"{found.rule}: {found.detail}" for found in findings(books))
+
+
+def _parcel_at_rest(state: OrderState) -> str:
+    """Where the parcel is, the order must know it to be."""
+    order, parcel = state.order, state.parcel
+    if order is None:
+        return ""
+    if order.cancellation is not None:
+        return "nobody finds out whether an order is cancelled"
+    if not parcel.exists:
+        return ""
+    knows = {
+        ShipmentStatus.IN_TRANSIT: (Status.SHIPPED,),
+        ShipmentStatus.DELIVERED: (Status.DELIVERED, Status.RETURNED),
+        ShipmentStatus.CREATED: (Status.CONFIRMED,),
+        ShipmentStatus.STOPPED: (Status.CANCELLED,),
+    }
+    if parcel.status and order.status not in knows[ShipmentStatus(parcel.status)]:
+        return f"the parcel is {parcel.status}, and its order {order.status}"
+    if order.status is Status.CONFIRMED and not parcel.status:
+        return "nothing is sent for a confirmed order"
+    return ""
+
+
+def _refunds_at_rest(state: OrderState, payment: PaymentState) -> str:
+    """Less than is owed for what came back is given back only where no more is left."""
+    if (order := state.order) is None:
+        return ""
+    back = [each for each in order.returns if each.status is ReturnStatus.REFUNDED]
+    owed = order.purchase.owed(quantities(item for each in back for item in each.items)).amount
+    given = sum((each.refund.amount for each in back), Decimal(0))
+    left = [made.amount - made.refunded - made.refunding for made in map(payment_of, payment.rows.payments)]
+    return f"{given} is given back of {owed}, and {left} is left" if given < owed and any(left) else ""
+
+
+def _shipments(order_id: UUID, state: OrderState) -> Iterator[shipping_audit.Shipment]:
+    """The parcel as shipping has it; where it is none of the scenario's concern, it is where it should be."""
+    order, parcel = state.order, state.parcel
+    if order is not None and order.status is Status.CONFIRMED and not parcel.exists:
+        yield shipping_audit.Shipment(order_id, order_id, ShipmentStatus.CREATED.value)
+    elif parcel.status:
+        yield shipping_audit.Shipment(order_id, order_id, parcel.status)
+
+
+def _restocked(stock: StockState) -> Mapping[UUID, Mapping[UUID, int]]:
+    returned: dict[UUID, dict[UUID, int]] = {}
+    for (order_id, variant_id), quantity in stock.rows.returned:
+        returned.setdefault(order_id, {})[variant_id] = quantity
+    return returned
+
+
+def _refunds(order_id: UUID, payment: PaymentState) -> Iterator[payment_audit.OrderRefund]:
+    for refund in map(refund_of, payment.rows.refunds):
+        if refund.key.namespace == "service:order":
+            yield payment_audit.OrderRefund(
+                order_id, refund.key.request_id, refund.amount.amount, refund.status.value
+            )
 
 
 def outcome(order_id: UUID, state: OrderState) -> str:
@@ -180,6 +280,10 @@ def _audited(order: Order, state: OrderState) -> order_audit.Order:
         len(state.rows.facts),
         next((saga.step for saga in state.rows.sagas), ""),
         Counter({line.variant_id: line.quantity for line in order.lines}),
+        [
+            order_audit.Return(each.return_id, each.status.value, quantities(each.items), each.refund.amount)
+            for each in order.returns
+        ],
     )
 
 

@@ -3,7 +3,7 @@
 Nothing of a service is modelled: its use cases, its engine, its entities and its mapping to messages run as
 they are, on its own stores in memory, which one suite of tests holds to what the real stores do. What stands
 in for the wiring around them is small: a stub that takes calls, and a store of due work that hands out what
-was claimed.
+was claimed. Shipping is what its contract says (tests/model/parcel.py): its carriers are another world.
 
 All that is asked of an order is asked under one correlation id, its own. So it is simple to say what every
 event must carry, whatever took how long: late work is not told which it is.
@@ -26,6 +26,7 @@ from google.protobuf.message import Message
 
 from stoa.cart.v1 import cart_pb2
 from stoa.payment.v1 import payment_pb2
+from stoa.shipping.v1 import shipping_pb2
 from stoa_cart import events as cart_events
 from stoa_cart import model as cart_model
 from stoa_cart import testing as cart_memory
@@ -36,10 +37,10 @@ from stoa_chassis.auth import Principal, acting_as
 from stoa_chassis.avro import Event
 from stoa_chassis.context import bound, correlation_id
 from stoa_chassis.due import Backoff, DueStore, Unfinished
-from stoa_chassis.errors import DomainError, Unavailable
+from stoa_chassis.errors import Code, DomainError, RemoteError, Unavailable
 from stoa_chassis.inbox import AlreadyProcessed
 from stoa_chassis.memory import MemoryStore, memory_unit_of_work
-from stoa_chassis.money_proto import to_proto
+from stoa_chassis.money_proto import from_proto, to_proto
 from stoa_chassis.outbox import Outbox
 from stoa_chassis.validation import RequestCheck
 from stoa_contracts.events import Payload
@@ -50,31 +51,46 @@ from stoa_events import (
     OrderCancelled,
     OrderConfirmed,
     OrderPlaced,
+    OrderReturned,
+    OrderShipped,
     PaymentFailed,
     PaymentRefunded,
     PaymentSuccessful,
+    ShipmentCreated,
+    ShipmentStatusUpdated,
 )
 from stoa_inventory import events as inventory_events
 from stoa_inventory import testing as inventory_memory
 from stoa_inventory.service import Inventory
 from stoa_order import events as order_events
 from stoa_order import model as order_model
-from stoa_order import peers
+from stoa_order import peers, ports
 from stoa_order import service as order_service
 from stoa_order import testing as order_memory
 from stoa_order.engine import SagaEngine
-from stoa_order.model import Address, CartClaim, CartLine, Checkout, Offer, Saga, Tariff
+from stoa_order.links import GuestLinks
+from stoa_order.model import Address, CartClaim, CartLine, Checkout, Offer, Order, Saga, Tariff
+from stoa_order.returns import ReturnItem, ReturnRequest
 from stoa_order.saga import Timeouts
 from stoa_order.service import Orders, PlaceOrder
 from stoa_payment import model as payment_model
 from stoa_payment import testing as payment_memory
 from stoa_payment.api import PaymentServicer
-from stoa_payment.model import Charge, GatewayRefund, Payment, Refund, RetryPolicy
+from stoa_payment.model import (
+    Charge,
+    GatewayRefund,
+    Payment,
+    Refund,
+    RefundTerms,
+    RequestKey,
+    RetryPolicy,
+)
 from stoa_payment.ports import Tx as PaymentTx
 from stoa_payment.service import Payments
 from stoa_payment.testing import Bank, Fate
 from tests.model import levelled
 from tests.model.levelled import LONGEST_WAIT, NOW
+from tests.model.parcel import NO_PARCEL, Parcel, Stopped
 from tests.model.stepwise import STORE, Gateway, Run, Suspended
 
 W = TypeVar("W", bound=Unfinished)
@@ -98,10 +114,21 @@ _BACKOFF = Backoff(timedelta(seconds=1), LONGEST_WAIT / 2)
 _TIMEOUTS = Timeouts(stock=LONGEST_WAIT * 2, payment=LONGEST_WAIT * 4, retry=_BACKOFF)
 _RETRY = RetryPolicy(lease=timedelta(seconds=11), give_up_after=timedelta(hours=24))
 
-TO_ORDER = (InventoryReserved, InventoryOutOfStock, PaymentSuccessful, PaymentFailed, PaymentRefunded)
-TO_INVENTORY = (OrderPlaced, OrderCancelled)
+TO_ORDER = (
+    InventoryReserved,
+    InventoryOutOfStock,
+    PaymentSuccessful,
+    PaymentFailed,
+    PaymentRefunded,
+    ShipmentCreated,
+    ShipmentStatusUpdated,
+)
+TO_INVENTORY = (OrderPlaced, OrderCancelled, OrderShipped, OrderReturned)
 TO_CART = (OrderPlaced, OrderConfirmed, OrderCancelled)
+TO_SHIPPING = (OrderConfirmed, PaymentSuccessful, OrderCancelled)
 TOPICS: tuple[type[Payload], ...] = (*TO_INVENTORY, *TO_ORDER, OrderConfirmed)
+_LINKS = GuestLinks("a key", timedelta(days=1))
+_RETURN_WINDOW = timedelta(days=30)
 
 
 def variant(number: int) -> UUID:
@@ -132,14 +159,37 @@ class PaymentStub:
     """Takes the calls that order makes to payment. One that breaks the contract would never be answered."""
 
     correlation_id: str
+    known: "PaymentState | None" = None
     asked: list[Question] = field(default_factory=list)
     refused: str = ""
 
     async def ProcessPayment(self, request: payment_pb2.ProcessPaymentRequest, **_: object) -> None:
         self._take("charge", request)
 
-    async def RefundPayment(self, request: payment_pb2.RefundPaymentRequest, **_: object) -> None:
+    async def RefundPayment(
+        self, request: payment_pb2.RefundPaymentRequest, **_: object
+    ) -> payment_pb2.RefundPaymentResponse:
+        """Answer what payment knows of a refund, or what it says of one that can't be; else take the call.
+
+        What comes of that is known when it is asked again.
+        """
+        key = RequestKey("service:order", request.request_id)
+        rows = self.known.rows if self.known is not None else payment_memory.Rows()
+        for refund in map(payment_memory.refund_of, rows.refunds):
+            if refund.key == key:
+                told = payment_pb2.Refund(amount=to_proto(refund.amount), status=refund.status.value)
+                return payment_pb2.RefundPaymentResponse(refund=told)
+        for payment in map(payment_memory.payment_of, rows.payments):
+            amount = from_proto(request.amount, "amount") if request.HasField("amount") else None
+            try:
+                terms = RefundTerms(amount, request.reason)
+                payment.refund(terms, key=key, correlation_id="", retry=_RETRY, now=NOW)
+            except DomainError as refused:
+                raise RemoteError(
+                    "payment", "RefundPayment", Code.FAILED_PRECONDITION, refused.reason, ""
+                ) from refused
         self._take("refund", request)
+        raise Unavailable("no answer yet")
 
     def _take(self, kind: str, request: Message) -> None:
         try:
@@ -151,9 +201,31 @@ class PaymentStub:
         self.asked.append(Question(kind, request.SerializeToString(deterministic=True)))
 
 
+@dataclass
+class ShippingStub:
+    """Takes the calls that order makes to shipping. Without a parcel whatever is asked for is granted."""
+
+    parcel: Parcel
+    fate: Fate
+    events: tuple[Payload, ...] = ()
+
+    async def StopShipment(self, request: shipping_pb2.StopShipmentRequest, **_: object) -> None:
+        _CHECKS[type(request)](request)
+        if self.parcel is NO_PARCEL:
+            return
+        if self.fate is Fate.UNREACHED:
+            raise Unavailable("shipping is down")
+        stopped, self.parcel, self.events = self.parcel.stop(UUID(request.order_id), USER)
+        if self.fate is not Fate.ANSWERED:
+            raise Unavailable("the answer is lost")
+        if stopped is Stopped.UNDER_WAY:
+            raise RemoteError("shipping", "StopShipment", Code.FAILED_PRECONDITION, stopped.value, "")
+
+
 _CHECKS: dict[type[Message], RequestCheck] = {
     request: RequestCheck(request)
     for request in (
+        shipping_pb2.StopShipmentRequest,
         payment_pb2.ProcessPaymentRequest,
         payment_pb2.RefundPaymentRequest,
         cart_pb2.GetCartForCheckoutRequest,
@@ -294,13 +366,20 @@ _STEPS = ("read the cart", CLAIM, STORE)
 class OrderState:
     """What the order service keeps of one order, and its saga if an instance has claimed it.
 
-    `placing` is the request that leads to it, if that is under way.
+    `placing` is the request that leads to it, if that is under way; `parcel` what shipping has of it.
     """
 
     rows: order_memory.Rows = field(default_factory=order_memory.Rows)
     inbox: frozenset[UUID] = frozenset()
     claimed: Claim | None = None
     placing: Placing | None = None
+    parcel: Parcel = NO_PARCEL
+
+    @property
+    def order(self) -> Order | None:
+        """The order; None if it was not placed."""
+        facts = [recorded for _, recorded in self.rows.facts]
+        return Order.replay(self.rows.facts[0][0], facts) if facts else None
 
 
 @dataclass(frozen=True)
@@ -320,6 +399,9 @@ class Peers:
 
     async def address(self, user_id: UUID, address_id: UUID) -> Address:
         return _ADDRESS
+
+    async def quote(self, lines: Sequence[CartLine], address: Address, shipping_method: str) -> Money | None:
+        return None
 
 
 Act = Callable[[Orders, SagaEngine], Awaitable[object]]
@@ -389,19 +471,57 @@ class OrderService:
             return state
         return replace(state, placing=replace(state.placing, late=True))
 
-    def cancel(self, state: OrderState) -> Outcome[OrderState]:
-        """The buyer cancels."""
+    def cancel(self, state: OrderState, fate: Fate = Fate.ANSWERED) -> Outcome[OrderState]:
+        """The buyer cancels; `fate` is what becomes of the question to shipping, if there is one."""
         buyer = Principal(str(USER))
-        return self._do(state, lambda orders, _: orders.cancel(self.order_id, CHANGED_MY_MIND, buyer))
+        return self._do(
+            state, lambda orders, _: orders.cancel(self.order_id, CHANGED_MY_MIND, buyer), fate=fate
+        )
 
-    def handle(self, state: OrderState, payload: Payload, position: int) -> Outcome[OrderState]:
+    def send_back(self, state: OrderState) -> Outcome[OrderState]:
+        """The buyer wants to send one of the first line back."""
+        order = state.order
+        assert order is not None
+        request = ReturnRequest((ReturnItem(order.lines[0].variant_id, 1),), "")
+        number = len(order.returns)
+        with _ids_from(self._first_id + 0x9000 + number):
+            return self._do(
+                state,
+                lambda orders, _: orders.request_return(
+                    self.order_id, f"return-{number}", request, Principal(str(USER))
+                ),
+            )
+
+    def decide(
+        self, state: OrderState, return_id: UUID, decision: str, payment: "PaymentState"
+    ) -> Outcome[OrderState]:
+        """Staff approve, reject or receive a return."""
+        return self._do(
+            state,
+            lambda orders, _: getattr(orders, f"{decision}_return")(self.order_id, return_id, ""),
+            payment=payment,
+        )
+
+    def ship(self, state: OrderState, payload: Payload) -> Outcome[OrderState]:
+        """An event comes to shipping."""
+        parcel, events = state.parcel.handle(payload, self.order_id, USER)
+        return Outcome(replace(state, parcel=parcel), events)
+
+    def scan(self, state: OrderState) -> Outcome[OrderState]:
+        """The carrier scans the parcel: first when it takes it, then when it delivers it."""
+        parcel, events = state.parcel.scan(self.order_id, USER)
+        return Outcome(replace(state, parcel=parcel), events)
+
+    def handle(
+        self, state: OrderState, payload: Payload, position: int, payment: "PaymentState | None" = None
+    ) -> Outcome[OrderState]:
         """An event comes."""
 
         def handle(orders: Orders, _: SagaEngine) -> Awaitable[object]:
             handler = order_events.handlers(orders).get(type(payload))
             return handler(_event(payload, position)) if handler else asyncio.sleep(0)
 
-        return self._do(state, handle)
+        return self._do(state, handle, payment=payment)
 
     def claims(self, state: OrderState) -> Sequence[Claim]:
         """Say what an instance may claim: the saga to be asked again, or because its deadline has passed."""
@@ -412,10 +532,21 @@ class OrderService:
         """An instance claims the saga."""
         return Outcome(replace(state, claimed=claim))
 
-    def take_up(self, state: OrderState) -> Outcome[OrderState]:
-        """The engine takes up what was claimed."""
+    def take_up(
+        self,
+        state: OrderState,
+        payment: "PaymentState | None" = None,
+        fate: Fate = Fate.ANSWERED,
+    ) -> Outcome[OrderState]:
+        """The engine takes up what was claimed; `fate` is what becomes of a question to shipping."""
         assert state.claimed is not None
-        return self._do(replace(state, claimed=None), lambda _, engine: engine.due.work_off(), state.claimed)
+        return self._do(
+            replace(state, claimed=None),
+            lambda _, engine: engine.due.work_off(),
+            state.claimed,
+            payment=payment,
+            fate=fate,
+        )
 
     def drop_claim(self, state: OrderState) -> Outcome[OrderState]:
         """The instance dies with what it claimed."""
@@ -428,7 +559,13 @@ class OrderService:
             yield Claim(replace(levelled.saga(saga), due=NOW), at)
 
     def _do(
-        self, state: OrderState, act: Act, claimed: Claim | None = None, till: "Till | None" = None
+        self,
+        state: OrderState,
+        act: Act,
+        claimed: Claim | None = None,
+        till: "Till | None" = None,
+        payment: "PaymentState | None" = None,
+        fate: Fate = Fate.ANSWERED,
     ) -> Outcome[OrderState]:
         store = MemoryStore(state.rows, state.inbox if self._remembers else frozenset())
         clock = till or Clock(claimed.at if claimed else NOW)
@@ -439,13 +576,16 @@ class OrderService:
         if claimed:
             sagas = Claimed(claimed.saga, sagas)
         correlation = f"request {self._first_id >> _IDS_OF_AN_ORDER}"
-        stub = PaymentStub(correlation)
+        stub, shipping = PaymentStub(correlation, payment), ShippingStub(state.parcel, fate)
         its_calls: Any = stub  # it has those that order makes
-        engine = SagaEngine(uow, sagas, peers.Payments(its_calls), clock, _TIMEOUTS)
+        its_stops: Any = shipping
+        asked = ports.Peers(peers.Payments(its_calls), peers.Shipping(its_stops))
+        engine = SagaEngine(uow, sagas, asked, clock, _TIMEOUTS)
         views = order_memory.OrderViews((lambda: till.read(store)) if till else (lambda: store))
         its_carts: Any = till  # it has the calls that order makes
         carts = peers.Carts(its_carts) if till else self._peers
-        orders = Orders(uow, views, engine, clock, _TARIFF, _TIMEOUTS, carts, self._peers, self._peers)
+        placed_with = (carts, self._peers, self._peers, self._peers)
+        orders = Orders(uow, views, engine, clock, _TARIFF, _TIMEOUTS, _LINKS, _RETURN_WINDOW, *placed_with)
 
         async def go() -> None:
             with bound("" if claimed else correlation):
@@ -462,8 +602,8 @@ class OrderService:
         problem = stub.refused or _problem("order", store, correlation, error)
         inbox = store.inbox if self._remembers else frozenset()
         rows = state.rows if store.rows is state.rows else levelled.orders(store.rows)
-        after = OrderState(rows, inbox, state.claimed, state.placing)
-        return Outcome(after, _payloads(store), tuple(stub.asked), problem)
+        after = OrderState(rows, inbox, state.claimed, state.placing, shipping.parcel)
+        return Outcome(after, (*_payloads(store), *shipping.events), tuple(stub.asked), problem)
 
 
 # ----------------------------------------------------------------------------------------------------- cart

@@ -7,6 +7,7 @@ is remembered, so that the real code runs once for each case and a further state
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 from stoa_cart.model import ClaimState
@@ -14,10 +15,13 @@ from stoa_cart.service import Carts
 from stoa_contracts.events import Payload
 from stoa_inventory.service import Inventory
 from stoa_order import testing as order_memory
+from stoa_order.model import ShipmentStatus, Status
+from stoa_order.returns import ReturnStatus
 from stoa_payment import testing as payment_memory
 from stoa_payment.model import ChargeStatus, PaymentStatus
 from stoa_payment.service import Payments
 from stoa_payment.testing import Bank, Fate
+from tests.model.parcel import NO_PARCEL, Parcel
 from tests.model.rules import broken_at_rest, broken_now, cancelled_for_nothing, ordered_twice, outcome
 from tests.model.services import (
     BRING_ON,
@@ -27,6 +31,7 @@ from tests.model.services import (
     TO_CART,
     TO_INVENTORY,
     TO_ORDER,
+    TO_SHIPPING,
     CartService,
     CartState,
     Claim,
@@ -50,14 +55,11 @@ State = tuple[int, ...]
 _SHARES = 3  # numbers that each order has in a state: itself, its payment, its messages
 _STOCK, _CART = -1, -2  # where in a state what all orders share is
 # Who reads which topic. A topic that two read is two logs.
-_TOPICS = (*TO_INVENTORY, *TO_ORDER, *TO_CART)
-_TO_INVENTORY, _TO_ORDER, _TO_CART = (
+_READERS: tuple[tuple[type[Payload], ...], ...] = (TO_INVENTORY, TO_ORDER, TO_CART, TO_SHIPPING)
+_TOPICS = tuple(topic for topics in _READERS for topic in topics)
+_TO_INVENTORY, _TO_ORDER, _TO_CART, _TO_SHIPPING = (
     tuple(range(first, first + len(topics)))
-    for first, topics in (
-        (0, TO_INVENTORY),
-        (len(TO_INVENTORY), TO_ORDER),
-        (len(TO_INVENTORY) + len(TO_ORDER), TO_CART),
-    )
+    for first, topics in zip(accumulate(map(len, _READERS), initial=0), _READERS, strict=False)
 )
 
 
@@ -81,6 +83,10 @@ class Scenario:
     With `one_cart` all orders are of one shopper, who orders what is in one cart in as many tabs, and puts in
     one more of the first variant up to `adds` times: the basket of the first buyer is what is in it. Claims
     lapse up to `lapses` times, since a cart is another whenever one has.
+
+    With `ships` a carrier takes and delivers parcels, unless they are stopped, and the buyer wants to send
+    one of the first variant back up to `returns` times. What is before the order comes to `begins` is left
+    out.
     """
 
     stock: tuple[int, ...]
@@ -93,6 +99,9 @@ class Scenario:
     adds: int = 0
     lapses: int = 2
     payment_answers: bool = True
+    ships: bool = False
+    returns: int = 0
+    begins: Status | None = None
 
     def hindrances(self, buyer: Buyer) -> tuple[str, ...]:
         """How the reasons begin for which a buyer's order may be cancelled.
@@ -218,14 +227,28 @@ class Shop:
         self._inventory = InventoryService(self.inventory, scenario.remembers)
         self._cart = CartService(self.carts, scenario.remembers)
         # Of each topic, the logs that its events go to.
-        read = [log for log in range(len(_TOPICS)) if scenario.one_cart or log not in _TO_CART]
+        unread = {*(() if scenario.one_cart else _TO_CART), *(() if scenario.ships else _TO_SHIPPING)}
+        read = [log for log in range(len(_TOPICS)) if log not in unread]
         self._logs: dict[type[Payload], list[int]] = {
             topic: [log for log in read if _TOPICS[log] is topic] for topic in _TOPICS
         }
         basket = [(variant(i), quantity) for i, quantity in enumerate(scenario.buyers[0].basket) if quantity]
         cart = self._number(filled(basket))
-        each = (self._number(OrderState()), self._number(PaymentState()), self._number(Messages()))
-        self.start: State = (*each * len(scenario.buyers), cart, self._number(stocked(scenario.stock)))
+        new = OrderState(parcel=Parcel() if scenario.ships else NO_PARCEL)
+        each = (self._number(new), self._number(PaymentState()), self._number(Messages()))
+        start: State = (*each * len(scenario.buyers), cart, self._number(stocked(scenario.stock)))
+        self.start = self._begun(start) if scenario.begins else start
+
+    def _begun(self, state: State) -> State:
+        """Let the one buyer order, and her parcel be carried, until the order stands where it begins."""
+        step: Step | None = next(move for move in self.moves(state) if move[0] == _ORDERS)
+        while step is not None:
+            state = step[1]
+            while (step := self.onward(state)) is not None:
+                state = step[1]
+            if self.outcome(state) != (self.scenario.begins,):
+                step = next(move for move in self.moves(state) if move[0].startswith(_SCAN))
+        return state
 
     def close(self) -> None:
         """Let go of what the services hold."""
@@ -418,6 +441,10 @@ class Shop:
     ) -> Iterator[Move]:
         order, faults, whose = self._orders[number], self.scenario.faults, self._whose(number)
         state: OrderState = self._things[order_number]
+        paid: PaymentState = self._things[payment]
+        # What payment has of an order makes a difference only to the refunds of returns.
+        with_payment = (payment,) if self.scenario.returns else ()
+        fates = (Fate.ANSWERED, Fate.LOST, Fate.UNREACHED) if self.scenario.ships and faults else ()
 
         def move(
             label: str,
@@ -433,20 +460,32 @@ class Shop:
         def handle(position: int, payload_number: int, messages: Messages, again: str) -> Move:
             payload = self._things[payload_number]
             label = f"order handles {payload.TOPIC}{again}"
-            act = lambda: order.handle(state, payload, position)  # noqa: E731
-            return move(label, act, payload_number, position, messages=messages, due=not again)
+            act = lambda: order.handle(state, payload, position, paid)  # noqa: E731
+            key = (payload_number, position, *with_payment)
+            return move(label, act, *key, messages=messages, due=not again)
 
         for topic, position, payload in messages.waiting(_TO_ORDER):
             yield handle(position, payload, messages.next_handled(topic), "")
         if state.claimed:
             label = f"the engine takes up the saga, {_what_for(state.claimed)}"
-            yield move(label, lambda: order.take_up(state), due=True)
+            stops = state.claimed.saga.step == _STOP
+            for fate in (fates if stops else ()) or (Fate.ANSWERED,):
+                act = lambda fate=fate: order.take_up(state, paid, fate)  # noqa: E731
+                answered = fate is Fate.ANSWERED
+                told = label if answered else f"{label}: {fate}"
+                yield move(told, act, *with_payment, due=answered)
             if faults:
                 yield move("the instance that claimed the saga dies", lambda: order.drop_claim(state))
         if not self.scenario.one_cart:
-            yield move("the buyer orders", lambda: order.place(state))
+            yield move(_ORDERS, lambda: order.place(state))
         if state.rows.facts:
             yield move("the buyer cancels", lambda: order.cancel(state))
+            for fate in fates[1:]:
+                label = f"the buyer cancels, and asks shipping: {fate}"
+                act = lambda fate=fate: order.cancel(state, fate)  # noqa: E731
+                yield move(label, act)
+        if self.scenario.returns:
+            yield from self._moves_of_returns(order, state, paid, move, *with_payment)
         if not state.claimed:
             if order_number not in self._claims:
                 self._claims[order_number] = order.claims(state)
@@ -456,6 +495,48 @@ class Shop:
         if faults:
             for _, position, payload in messages.over(_TO_ORDER):
                 yield handle(position, payload, messages, " again")
+        if self.scenario.ships:
+            yield from self._moves_of_parcel(order, state, messages, move)
+
+    def _moves_of_parcel(
+        self, order: OrderService, state: OrderState, messages: Messages, move: Callable[..., Move]
+    ) -> Iterator[Move]:
+        """Shipping hears of the order, and the carrier scans its parcel."""
+
+        def handle(payload_number: int, messages: Messages, again: str) -> Move:
+            payload = self._things[payload_number]
+            label = f"shipping handles {payload.TOPIC}{again}"
+            act = lambda: order.ship(state, payload)  # noqa: E731
+            return move(label, act, payload_number, messages=messages, due=not again)
+
+        for topic, _, payload in messages.waiting(_TO_SHIPPING):
+            yield handle(payload, messages.next_handled(topic), "")
+        if self.scenario.faults:
+            for _, _, payload in messages.over(_TO_SHIPPING):
+                yield handle(payload, messages, " again")
+        if state.parcel.status in (ShipmentStatus.CREATED, ShipmentStatus.IN_TRANSIT):
+            yield move(f"{_SCAN} that is {state.parcel.status}", lambda: order.scan(state))
+
+    def _moves_of_returns(
+        self,
+        order: OrderService,
+        state: OrderState,
+        paid: PaymentState,
+        move: Callable[..., Move],
+        *with_payment: int,
+    ) -> Iterator[Move]:
+        """The buyer sends back, and staff decide."""
+        known = state.order
+        if known is None or known.delivered_at is None:
+            return
+        if len(known.returns) < self.scenario.returns:
+            yield move("the buyer wants to send one back", lambda: order.send_back(state))
+        for number, made in enumerate(known.returns):
+            for decision in _DECISIONS.get(made.status, ()):
+                act = lambda made=made, decision=decision: order.decide(  # noqa: E731
+                    state, made.return_id, decision, paid
+                )
+                yield move(f"staff {decision} return {number + 1}", act, *with_payment)
 
     def _moves_of_payment(
         self, number: int, order: int, payment_number: int, messages: Messages
@@ -635,6 +716,14 @@ class Shop:
         return cancelled_for_nothing(self._orders[number].order_id, order, hindrances)
 
 
+_ORDERS = "the buyer orders"
+_SCAN = "the carrier scans the parcel"
+_STOP = "stop shipment"
+# What staff may decide about a return.
+_DECISIONS = {
+    ReturnStatus.REQUESTED: ("approve", "reject"),
+    ReturnStatus.APPROVED: ("receive", "reject"),
+}
 _CLAIM = "an instance claims the saga "
 _OVERDUE = f"{_CLAIM}to give up: "
 _NOTICE = "the gateway sends payment a notice: "

@@ -9,6 +9,7 @@ from uuid import UUID
 
 import pytest
 
+from stoa.payment.v1 import payment_pb2
 from stoa_cart.model import Cart, ClaimState
 from stoa_cart.model import Claim as CartClaim
 from stoa_cart.service import Carts
@@ -17,13 +18,23 @@ from stoa_chassis.auth import Principal
 from stoa_chassis.avro import Event
 from stoa_chassis.due import DueWork
 from stoa_chassis.uow import transactional
-from stoa_events import InventoryReserved, OrderCancelled, OrderPlaced, PaymentRefunded, PaymentSuccessful
+from stoa_contracts.money import Money
+from stoa_events import (
+    InventoryReserved,
+    OrderCancelled,
+    OrderPlaced,
+    PaymentRefunded,
+    PaymentSuccessful,
+    ShipmentStatusUpdated,
+)
 from stoa_inventory.model import NotReserved
 from stoa_inventory.ports import Tx as InventoryTx
 from stoa_inventory.service import Inventory
 from stoa_order import engine, saga, service
 from stoa_order.engine import SagaEngine
-from stoa_order.model import Checkout, Order, Saga, Status
+from stoa_order.model import Checkout, Order, ReturnRefundMade, Saga, ShipmentUnderWay, Status
+from stoa_order.peers import Payments
+from stoa_order.returns import Purchase, Return
 from stoa_order.saga import SAGA, Step, plan
 from stoa_order.service import Orders
 from stoa_payment import model as payment_model
@@ -37,7 +48,9 @@ from tests.model.stepwise import Gateway
 _STATES = 60_000
 GOOD, SLOW = Scenario((1,), (Buyer((1,)),)), Scenario((1,), (Buyer((1,), "tok_timeout"),))
 TABS = Scenario((1,), (Buyer((1,)), Buyer((1,))), one_cart=True)
-RESERVE, CHARGE = SAGA
+RESERVE, CHARGE, SHIP, REFUND_RETURN = SAGA
+TO_STOP = replace(GOOD, ships=True, begins=Status.CONFIRMED)
+TO_SEND_BACK = Scenario((2,), (Buyer((2,)),), ships=True, begins=Status.DELIVERED, returns=2, faults=False)
 
 
 @pytest.fixture
@@ -53,7 +66,8 @@ def broken(shop: Callable[..., Shop]) -> Callable[..., Report]:
 
 
 def use(monkeypatch: pytest.MonkeyPatch, *table: Step) -> None:
-    monkeypatch.setattr(saga, "SAGA", table)
+    """Begin the table with these steps."""
+    monkeypatch.setattr(saga, "SAGA", (*table, *SAGA[len(table) :]))
 
 
 def use_plan(monkeypatch: pytest.MonkeyPatch, change: Callable[[Saga], Saga]) -> None:
@@ -420,6 +434,110 @@ def test_an_order_that_goes_on_when_all_its_money_was_given_back_is_found(
     report = broken(replace(GOOD, staff=(StaffRefund.PART, StaffRefund.ALL)))
     assert "an order that is refunded in full is cancelled" in report.wrong
     assert any(StaffRefund.ALL in step for step in report.trace), report
+
+
+def test_an_order_that_is_cancelled_before_its_parcel_is_stopped_is_found(
+    monkeypatch: pytest.MonkeyPatch, broken: Callable[..., Report]
+) -> None:
+    monkeypatch.setattr(Order, "_begin_to_cancel", Order._cancel)
+    report = broken(TO_STOP)
+    assert report.wrong == "an order was cancelled though its parcel may still leave"
+    assert len(report.trace) == 1, report
+
+
+def test_an_order_that_does_not_heed_that_the_carrier_has_its_parcel_is_found(
+    monkeypatch: pytest.MonkeyPatch, broken: Callable[..., Report]
+) -> None:
+    assert isinstance(SHIP.compensation, Step)
+    answers = {**SHIP.compensation.answers, ShipmentUnderWay: Order.on_shipment_stopped}
+    use(
+        monkeypatch,
+        RESERVE,
+        CHARGE,
+        replace(SHIP, compensation=replace(SHIP.compensation, answers=answers)),
+    )
+    report = broken(TO_STOP)
+    assert report.wrong == "an order was cancelled though its parcel may still leave"
+    assert [step for step in report.trace if "scans" in step], report
+
+
+def test_a_parcel_that_nobody_stops_leaves_a_cancellation_open(
+    monkeypatch: pytest.MonkeyPatch, broken: Callable[..., Report]
+) -> None:
+    use(monkeypatch, RESERVE, CHARGE, replace(SHIP, compensation=None))
+    assert broken(TO_STOP).wrong == "at rest, nobody finds out whether an order is cancelled"
+
+
+def test_an_order_that_does_not_hear_of_scans_is_found(
+    monkeypatch: pytest.MonkeyPatch, broken: Callable[..., Report]
+) -> None:
+    def deaf(order: Order, event: ShipmentStatusUpdated, now: datetime) -> None:
+        pass
+
+    use(monkeypatch, RESERVE, CHARGE, replace(SHIP, answers={**SHIP.answers, ShipmentStatusUpdated: deaf}))
+    assert broken(TO_STOP).wrong == "at rest, the parcel is in_transit, and its order confirmed"
+
+
+def test_returns_that_are_not_counted_while_they_are_open_are_more_than_was_bought(
+    monkeypatch: pytest.MonkeyPatch, broken: Callable[..., Report]
+) -> None:
+    monkeypatch.setattr(Purchase, "check", lambda purchase, items, returned: None)
+    assert "are sent back of" in broken(replace(TO_SEND_BACK, returns=3)).wrong
+
+
+def test_a_refund_that_gives_all_back_for_a_part_is_found(
+    monkeypatch: pytest.MonkeyPatch, broken: Callable[..., Report]
+) -> None:
+    monkeypatch.setattr(Purchase, "refund", lambda purchase, _, __: purchase.owed(purchase.quantities))
+    assert broken(TO_SEND_BACK).wrong == "more is given back for returns than was paid"
+
+
+def test_returns_that_share_a_key_are_refunded_once_for_all(
+    monkeypatch: pytest.MonkeyPatch, broken: Callable[..., Report]
+) -> None:
+    async def refund(payments: Payments, order: Order, return_: Return) -> ReturnRefundMade | None:
+        made = await real(payments, order, replace(return_, return_id=order.order_id))
+        return made and replace(made, return_id=return_.return_id)
+
+    real = Payments.refund_return
+    monkeypatch.setattr(Payments, "refund_return", refund)
+    assert "what came back is given back" in broken(TO_SEND_BACK).wrong
+
+
+def test_a_return_that_is_not_published_is_not_on_the_shelf(
+    monkeypatch: pytest.MonkeyPatch, broken: Callable[..., Report]
+) -> None:
+    def receive(order: Order, return_id: UUID, reason: str, now: datetime) -> Return:
+        made = real(order, return_id, reason, now)
+        order.events.clear()
+        return made
+
+    real = Order.receive_return
+    monkeypatch.setattr(Order, "receive_return", receive)
+    assert "what came back is on the shelf" in broken(TO_SEND_BACK).wrong
+
+
+def test_a_saga_that_does_not_refund_what_came_back_is_found(
+    monkeypatch: pytest.MonkeyPatch, broken: Callable[..., Report]
+) -> None:
+    monkeypatch.setattr(saga, "SAGA", (RESERVE, CHARGE, SHIP))
+    assert "every return is refunded" in broken(TO_SEND_BACK).wrong
+
+
+def test_a_refund_that_does_not_mind_what_staff_gave_back_is_never_made(
+    monkeypatch: pytest.MonkeyPatch, broken: Callable[..., Report]
+) -> None:
+    async def whole(
+        payments: Payments, order: Order, return_: Return, amount: Money | None
+    ) -> payment_pb2.Refund | None:
+        return await real(payments, order, return_, return_.refund)
+
+    real = Payments._refund_part
+    monkeypatch.setattr(Payments, "_refund_part", whole)
+    to_send_back = replace(GOOD, ships=True, begins=Status.DELIVERED, returns=1, faults=False)
+    report = broken(replace(to_send_back, staff=(StaffRefund.PART,)))
+    assert "is given back of" in report.wrong
+    assert any(StaffRefund.PART in step for step in report.trace), report
 
 
 def test_a_trace_reads_as_a_story(monkeypatch: pytest.MonkeyPatch, broken: Callable[..., Report]) -> None:

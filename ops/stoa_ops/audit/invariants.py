@@ -24,6 +24,8 @@ _HOLDING = ("pending", "confirmed")  # an order that may have stock promised to 
 _PAID = ("confirmed", "shipped", "delivered", "returned")
 # A claim that holds something, and of which orders it may be: an open one lapses when its cart is used next.
 _HELD_FOR = {"open": ("pending", "unknown"), "placed": ("pending",)}
+# The keys of the refunds that the order service asks for, beside the ids of returns.
+_OF_CANCELLED, _OF_REST = "cancel-", "-rest"
 # How far the parcel of an order may be that is so far itself; None: nothing was heard of it.
 _NOT_SENT = (None, "waiting", "stopped")
 _PARCELS = {
@@ -45,12 +47,14 @@ def findings(books: ShopBooks) -> Iterator[Finding]:
     yield from _money_moved_as_orders_say(books)
     yield from _the_gateway_agrees(books)
     yield from _promises_match_orders(books)
+    yield from _returns_are_refunded_and_restocked(books)
     yield from _parcels_match_orders(books)
     yield from _the_carriers_agree(books)
     yield from _claims_end_with_their_orders(books)
     yield from _ratings_follow_reviews(books)
     yield from _events_are_told_of(books)
     yield from _mails_are_of_notifications(books)
+    yield from _what_is_sold_is_found(books)
     yield from _events_are_published(books)
     yield from _nothing_is_parked(books)
     yield from event_rules.findings(books.events)
@@ -147,6 +151,30 @@ def _promises_match_orders(books: ShopBooks) -> Iterator[Finding]:
                 f"confirmed, but promised {dict(held.get(order.order_id, {}))} of {dict(order.quantities)}"
             )
             yield Finding(rule, f"order {order.order_id}", detail, look)
+
+
+def _returns_are_refunded_and_restocked(books: ShopBooks) -> Iterator[Finding]:
+    """What came back is given back once, and is on the shelf again; what did not come is neither."""
+    look = "GET /api/v1/orders/{}/returns and the payment's refunds, as staff"
+    given: dict[tuple[UUID, str], Decimal] = defaultdict(Decimal)
+    for refund in books.payment.for_orders:
+        if refund.status == "succeeded" and not refund.request_id.startswith(_OF_CANCELLED):
+            given[refund.order_id, refund.request_id.removesuffix(_OF_REST)] += refund.amount
+    for order in books.order.orders.values():
+        subject = f"order {order.order_id}"
+        for each in order.returns:
+            back = given.pop((order.order_id, str(each.return_id)), Decimal(0))
+            owed = {"refunded": each.refund, "received": back}.get(each.status, Decimal(0))
+            if back != owed:
+                detail = f"return {each.return_id} is {each.status}, {back} was given back of {owed}"
+                yield Finding("what came back is given back", subject, detail, look.format(order.order_id))
+        restocked = books.inventory.returned.get(order.order_id, {})
+        if dict(order.came_back) != dict(restocked):
+            detail = f"{dict(order.came_back)} came back, {dict(restocked)} is on the shelf again"
+            yield Finding("what came back is on the shelf", subject, detail, "the table stock_movements")
+    for (order_id, return_id), amount in given.items():
+        detail = f"{amount} was given back for the return {return_id}, of which nothing is known"
+        yield Finding("what came back is given back", f"order {order_id}", detail, look.format(order_id))
 
 
 def _parcels_match_orders(books: ShopBooks) -> Iterator[Finding]:
@@ -253,6 +281,28 @@ def _mails_are_of_notifications(books: ShopBooks) -> Iterator[Finding]:
             status = mailed[notification_id].status if notification_id in mailed else "unknown"
             detail = f"it arrived, but its notification is {status}"
             yield Finding(rule, f"mail {notification_id}", detail, look)
+
+
+def _what_is_sold_is_found(books: ShopBooks) -> Iterator[Finding]:
+    """The index has what the catalogue sells, as it is now, with its rating, and what can be bought of it."""
+    rule, look = "what is sold is found, and nothing else", "stoa logs search; stoa reindex"
+    sold, shown = books.catalog.products, books.search.products
+    in_stock = frozenset(books.inventory.in_stock)
+    for product_id in sold.keys() | shown.keys():
+        product, found = sold.get(product_id), shown.get(product_id)
+        if product is None:
+            detail = "is found, and not sold"
+        elif found is None:
+            detail = "is sold, and not found"
+        elif product.version != found.version:
+            detail = f"is found as of version {found.version}, and sold as of {product.version}"
+        elif product.rating != found.rating:
+            detail = f"is found with a rating of {found.rating}, and has {product.rating}"
+        elif found.in_stock != in_stock.intersection(product.variants):
+            detail = "is found with other variants in stock than the warehouse has"
+        else:
+            continue
+        yield Finding(rule, f"product {product_id}", detail, look)
 
 
 def _events_are_published(books: ShopBooks) -> Iterator[Finding]:

@@ -298,10 +298,10 @@ GUEST = Contact("Ann@Example.com", "de")
 class FakePeers:
     """The cart, catalog, user, shipping and payment services, as far as an order needs them.
 
-    `asked_for` has the correlation id and the deadline under which payment was asked each time; while payment
-    is `down` it answers nothing, and nor does shipping while it is `shipping_down`. Everybody has the same
-    `cart`, which stays as full as it is; `claims` has the order for which each request of a user has claimed
-    it. Shipping quotes nothing unless it has a `quoted` amount; parcels `under_way` can't be stopped.
+    `asked_for` has the correlation id and the deadline under which payment or shipping was asked each time;
+    while payment is `down` it answers nothing, and nor does shipping while it is `shipping_down`. All have
+    the same `cart`, which stays as full as it is; `claims` has the order for which each request of a user has
+    claimed it. Shipping quotes nothing unless it has a `quoted` amount; parcels `under_way` can't be stopped.
     """
 
     cart: Sequence[CartLine] = ()
@@ -342,6 +342,7 @@ class FakePeers:
     async def stop(self, order: Order) -> ShipmentStopped | ShipmentUnderWay:
         """Take note of a stop. Raises Unavailable while shipping is down."""
         self.stopped.append(order.order_id)
+        self.asked_for.append((correlation_id(), deadline()))
         if self.shipping_down:
             raise Unavailable("shipping is down")
         return ShipmentUnderWay() if order.order_id in self.under_way else ShipmentStopped()

@@ -13,7 +13,8 @@ from stoa_chassis.postgres import Database
 from stoa_chassis.postgres_uow import postgres_unit_of_work
 from stoa_order import audit, repository
 from stoa_order.ports import Tx
-from stoa_order.testing import a_confirmed_order
+from stoa_order.returns import ReturnItem, ReturnRequest
+from stoa_order.testing import NOW, WINDOW, a_confirmed_order, a_delivered_order
 
 SETTLED = audit.Order(new_id(), "confirmed", Decimal("9.90"), 4, 4, "", {new_id(): 2})
 
@@ -45,15 +46,40 @@ def test_a_projection_that_lags_behind_is_found() -> None:
     ]
 
 
+BACK = audit.Return(new_id(), "refunded", SETTLED.quantities, SETTLED.total)
+
+
+def test_what_came_back_of_an_order_is_in_order() -> None:
+    assert rules(replace(SETTLED, status="returned", returns=[BACK])) == []
+    for status in ("requested", "approved", "rejected"):
+        open_ = replace(BACK, return_id=new_id(), status=status)
+        assert rules(replace(SETTLED, status="delivered", returns=[BACK, open_])) == []
+
+
+def test_a_return_that_is_owed_or_more_than_was_bought_is_found() -> None:
+    assert rules(replace(SETTLED, returns=[replace(BACK, status="received")])) == [
+        ("every return is refunded", f"9.90 is owed for return {BACK.return_id}")
+    ]
+    twice = [BACK, replace(BACK, return_id=new_id())]
+    assert [rule for rule, _ in rules(replace(SETTLED, returns=twice))] == [
+        "no more comes back than was bought",
+        "no more is given back than was paid",
+    ]
+
+
 @pytest.mark.stack
 async def test_the_books_are_read_as_the_service_wrote_them(
     database: Database, database_url: str, codec: EventCodec
 ) -> None:
     order, lost = a_confirmed_order(), a_confirmed_order()
+    back = a_delivered_order()
+    item = ReturnItem(back.lines[0].variant_id, 1)
+    made = back.request_return("r", ReturnRequest((item,), ""), WINDOW, NOW)
 
     async def save(tx: Tx) -> None:
         await tx.orders.save(order, None)
         await tx.orders.save(lost, None)
+        await tx.orders.save(back, None)
 
     await postgres_unit_of_work(database, codec, repository.open_tx, SystemClock()).run(save)
     for table in ("order_items", "order_status_history", "orders"):
@@ -64,6 +90,9 @@ async def test_the_books_are_read_as_the_service_wrote_them(
     finally:
         await connection.close()
     quantities = {line.variant_id: line.quantity for line in order.lines}
+    assert books.orders.pop(back.order_id).returns == [
+        audit.Return(made.return_id, "requested", {item.variant_id: 1}, made.refund.amount)
+    ]
     assert books.orders == {
         order.order_id: audit.Order(
             order.order_id, "confirmed", order.amounts.total.amount, 4, 4, "", quantities

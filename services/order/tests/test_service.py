@@ -437,7 +437,7 @@ async def test_what_is_asked_carries_the_correlation_id_of_its_order_but_no_dead
         await shop.orders.cancel(order.order_id, "no", as_buyer(order))
     await shop.engine.asked()
     await shop.pass_time(minutes=1)
-    assert shop.peers.asked_for == [("the buyer's request", None)] * 2 + [("the cancellation", None)] * 2
+    assert shop.peers.asked_for == [("the buyer's request", None)] * 2 + [("the cancellation", None)] * 3
 
 
 async def test_a_saga_without_a_correlation_id_is_taken_up_under_a_new_one(shop: ShopInMemory) -> None:

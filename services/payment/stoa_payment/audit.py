@@ -20,6 +20,10 @@ FROM payments LEFT JOIN (
     FROM refunds GROUP BY payment_id
 ) refunds USING (payment_id)
 """
+_FOR_ORDERS = """
+SELECT order_id, request_id, r.amount, r.status FROM refunds r JOIN payments USING (payment_id)
+WHERE key_namespace = 'service:order'
+"""
 _UNSETTLED = """
 SELECT order_id, 'the gateway: ' || CASE status WHEN 'pending' THEN 'charge' ELSE 'capture' END AS waits_for,
     created_at AS since, attempts, next_check_at AS next_ask
@@ -47,15 +51,30 @@ class Payment:
 
 
 @dataclass(frozen=True, slots=True)
+class OrderRefund:
+    """A refund that the order service asked for, with the key that it gave it."""
+
+    order_id: UUID
+    request_id: str
+    amount: Decimal
+    status: str
+
+
+@dataclass(frozen=True, slots=True)
 class Books:
-    """All payments."""
+    """All payments, and the refunds that the order service asked for."""
 
     payments: Sequence[Payment]
+    for_orders: Sequence[OrderRefund] = ()
 
 
 async def read(connection: asyncpg.Connection) -> Books:
     """Read the books as they are at one moment. A connection that may only read is enough."""
-    return Books([Payment(*row.values()) for row in await connection.fetch(_PAYMENTS)])
+    async with connection.transaction(isolation="repeatable_read", readonly=True):
+        payments, refunds = await connection.fetch(_PAYMENTS), await connection.fetch(_FOR_ORDERS)
+    return Books(
+        [Payment(*row.values()) for row in payments], [OrderRefund(*row.values()) for row in refunds]
+    )
 
 
 def findings(books: Books) -> Iterator[Finding]:

@@ -170,9 +170,13 @@ class Shopper(Client):
         return await shopping.settled(self, order, within=_SETTLED_WITHIN, every=0.1, slower=1.3)
 
     async def cancel(self, order: Order) -> None:
-        """Cancel an order."""
+        """Cancel an order, unless trouble took so long that the carrier has its parcel."""
         self.record.cancelled(order["order_id"])
-        await self.cancel_order(order["order_id"], reason="changed my mind")
+        try:
+            await self.cancel_order(order["order_id"], reason="changed my mind")
+        except ApiError as error:
+            if error.reason != "ORDER_NOT_CANCELLABLE":
+                raise
 
 
 def _kind(status: int) -> str:

@@ -58,7 +58,7 @@ class Order(_message.Message):
     """A cancellation was asked for, and it is not known yet whether the parcel could be stopped."""
     access_token: _builtins.str
     """The secret of the link by which anybody who has it may read the order, if a guest placed it
-    (`GET /api/v1/guest-orders/{access_token}`). Not told to who reads the order by it.
+    (`GET /api/v1/guest-orders?access_token=…`). Not told to who reads the order by it.
     """
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___OrderItem]:

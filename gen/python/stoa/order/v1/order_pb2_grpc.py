@@ -133,7 +133,8 @@ class OrderServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetGuestOrder(self, request, context):
-        """Reads a guest's order with the secret of the link that she was sent; nobody has to be signed in.
+        """Reads a guest's order with the secret of the link that she was sent; nobody has to be signed in. The secret is a
+        query parameter, since paths are logged.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -28,7 +28,9 @@ class OrderServiceStub:
     ListOrders: _aio.UnaryUnaryMultiCallable[_order_pb2.ListOrdersRequest, _order_pb2.ListOrdersResponse]
     """Lists all orders, newest first."""
     GetGuestOrder: _aio.UnaryUnaryMultiCallable[_order_pb2.GetGuestOrderRequest, _order_pb2.GetGuestOrderResponse]
-    """Reads a guest's order with the secret of the link that she was sent; nobody has to be signed in."""
+    """Reads a guest's order with the secret of the link that she was sent; nobody has to be signed in. The secret is a
+    query parameter, since paths are logged.
+    """
     CancelOrder: _aio.UnaryUnaryMultiCallable[_order_pb2.CancelOrderRequest, _order_pb2.CancelOrderResponse]
     """Cancels an order that is not on its way, and refunds what was paid. A parcel that is packed already is stopped
     first: the answer is the cancelled order or, while it is not known whether it could be stopped, an order with
@@ -93,7 +95,9 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _order_pb2.GetGuestOrderRequest,
         context: _aio.ServicerContext[_order_pb2.GetGuestOrderRequest, _abc.Awaitable[_order_pb2.GetGuestOrderResponse]],
     ) -> _abc.Awaitable[_order_pb2.GetGuestOrderResponse]:
-        """Reads a guest's order with the secret of the link that she was sent; nobody has to be signed in."""
+        """Reads a guest's order with the secret of the link that she was sent; nobody has to be signed in. The secret is a
+        query parameter, since paths are logged.
+        """
 
     @_abc_1.abstractmethod
     def CancelOrder(
