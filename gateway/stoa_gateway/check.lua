@@ -10,7 +10,7 @@ local MAX_PATH = 16384 -- bytes, with the query
 -- applications on the domain, ends here: gRPC refuses a call with more than 8 KiB of them, and names them.
 local FORWARDED = {
   [":authority"] = true, authorization = true, ["content-length"] = true, ["content-type"] = true,
-  ["x-request-id"] = true, traceparent = true, ["x-gateway-signature"] = true,
+  ["x-request-id"] = true, traceparent = true, ["x-gateway-signature"] = true, ["stripe-signature"] = true,
   ["fdx-signature"] = true, ["x-ups-signature"] = true, ["dhl-signature"] = true,
 }
 local MAX_FORWARDED = 7000 -- bytes, counted as HTTP/2 does

@@ -38,11 +38,17 @@ class EventReader:
         self._registry = SchemaRegistryClient({"url": registry_url, "timeout": _SECONDS})
         self._schemas: dict[int, Any] = {}
         self._envelopes: dict[int, Any] = {}
+        self._secrets: dict[int, tuple[str, ...]] = {}
 
     def read(self, value: bytes | None) -> Mapping[str, Any]:
-        """Return the whole event. Raises Unreadable, or ConnectionError if the registry does not answer."""
+        """Return the whole event, but for what its contract calls a secret, such as the token of a mail.
+
+        Raises Unreadable, or ConnectionError if the registry does not answer.
+        """
         schema_id, body = self._split(value)
-        return self._decode(schema_id, body, None)
+        event = self._decode(schema_id, body, None)
+        hidden = dict.fromkeys(self._secrets[schema_id], "(a secret)")
+        return {**event, "payload": event["payload"] | hidden} if hidden else event
 
     def envelope(self, value: bytes | None) -> Envelope:
         """Return the envelope without the payload, which is quicker. Raises as `read`."""
@@ -82,5 +88,13 @@ class EventReader:
         wanted = [field for field in schema.get("fields", ()) if field["name"] in ("event_id", "timestamp")]
         if len(wanted) != 2:
             raise Unreadable(f"schema {schema_id} is not of an event")
+        self._secrets[schema_id] = _secrets(schema)
         self._schemas[schema_id] = fastavro.parse_schema(schema)
         self._envelopes[schema_id] = fastavro.parse_schema({**schema, "fields": wanted})
+
+
+def _secrets(schema: Mapping[str, Any]) -> tuple[str, ...]:
+    """The fields of a payload whose values nobody may see but who they are for."""
+    payload = next((field["type"] for field in schema["fields"] if field["name"] == "payload"), None)
+    fields = payload.get("fields", ()) if isinstance(payload, Mapping) else ()
+    return tuple(field["name"] for field in fields if field.get("stoa.secret"))

@@ -7,10 +7,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncpg
+from opensearchpy import AsyncOpenSearch
 from pymongo import AsyncMongoClient
 from pymongo.asynchronous.database import AsyncDatabase
 from redis.asyncio import Redis
 
+from stoa_chassis.opensearch import connect
 from stoa_contracts.declarations import Service, Store
 from stoa_ops.settings import OperatorSettings
 
@@ -32,6 +34,9 @@ async def opened(settings: OperatorSettings, service: Service) -> AsyncIterator[
             yield database
     elif service.store is Store.REDIS:
         async with redis(settings, service.name) as client:
+            yield client
+    elif service.store is Store.OPENSEARCH:
+        async with opensearch(settings, service.name) as client:
             yield client
     else:
         raise ValueError(f"{service.name}: nothing here reads the store {service.store}")
@@ -60,4 +65,11 @@ async def mongo(settings: OperatorSettings, service: str) -> AsyncIterator[Async
 async def redis(settings: OperatorSettings, service: str) -> AsyncIterator[Redis]:
     """A client of a service's Redis; what uses it raises an error of redis."""
     async with Redis.from_url(settings.store_url(service), socket_timeout=_SECONDS) as client:
+        yield client
+
+
+@asynccontextmanager
+async def opensearch(settings: OperatorSettings, service: str) -> AsyncIterator[AsyncOpenSearch]:
+    """A client of a service's search engine; what uses it raises an error of the client, or Unavailable."""
+    async with connect(settings.store_url(service), connect_timeout=0) as client:
         yield client

@@ -173,6 +173,14 @@ def replay(service: Annotated[str, typer.Argument(help="a service with projectio
 
 
 @app.command()
+def reindex() -> None:
+    """Make the search index anew from the catalogue, while the shop runs and searches go on."""
+    from stoa_stack import replay
+
+    raise typer.Exit(replay.command(_instance(), "search", console()))
+
+
+@app.command()
 def demo() -> None:
     """Play a shopper: buy, be declined, cancel."""
     from stoa_stack import demo

@@ -323,6 +323,7 @@ async def _read_mails(stage: Stage, mailbox: Mailbox, email: str) -> None:
     for mail in reversed(mails):
         stage.say(f"{mail['received'][11:19]}  {mail['subject']}")
     stage.expect(all(mail["deliveries"] == 1 for mail in mails), "each was sent once")
+    stage.say(f"In a browser: {mailbox.url}")
 
 
 async def _until_for_sale(stage: Stage, caller: ShownClient, variant: Item, count: int) -> None:

@@ -44,14 +44,16 @@ class Bundle:
     """A server made of Maven artifacts.
 
     `roots` are the coordinates that are resolved with all they need. A `!` at the end keeps an artifact's own
-    list of versions from overruling the others' (log4j's would bring Kafka an old client). An archive is
-    unpacked instead of being kept as a file.
+    list of versions from overruling the others' (log4j's would bring Kafka an old client). Artifacts whose
+    names are in `without` are left out: named as needed, and not used. An archive is unpacked instead of
+    being kept as a file.
     """
 
     name: str
     version: str
     roots: tuple[str, ...]
     archive: bool = False
+    without: frozenset[str] = frozenset()
 
 
 KAFKA = Bundle(
@@ -69,7 +71,23 @@ MONGO = Bundle(
         "org.slf4j:slf4j-simple:2.0.17!",
     ),
 )
-BUNDLES = (KAFKA, REGISTRY, MONGO)
+OPENSEARCH = Bundle(
+    "opensearch",
+    "3.8.0",
+    (
+        "org.opensearch:opensearch:3.8.0",
+        "org.opensearch:opensearch-plugin-classloader:3.8.0",
+        "org.opensearch:opensearch-agent-bootstrap:3.8.0",
+        "org.opensearch.plugin:transport-netty4-client:3.8.0!",
+        "org.opensearch.plugin:analysis-common:3.8.0!",
+        "org.apache.logging.log4j:log4j-core:2.25.4!",
+        "org.locationtech.jts:jts-core:1.15.0",
+        "org.locationtech.spatial4j:spatial4j:0.7",
+        "com.ibm.icu:icu4j-localespi:77.1",
+    ),
+    without=frozenset({"netty-codec-native-quic"}),  # one for each processor, and no HTTP/3 here
+)
+BUNDLES = (KAFKA, REGISTRY, MONGO, OPENSEARCH)
 
 
 @dataclass(frozen=True)
@@ -78,6 +96,12 @@ class Pin:
 
     coordinate: str
     sha256: str
+
+    @property
+    def file_name(self) -> str:
+        """What the file is called."""
+        _, artifact, version, packaging, *classifier = self.coordinate.split(":")
+        return f"{'-'.join((artifact, version, *classifier))}.{packaging}"
 
 
 class Cache:
@@ -161,7 +185,11 @@ class Cache:
                 else:
                     roots = [context.create_dependency(root) for root in bundle.roots]
                     _, needed = context.resolver.resolve(roots)
-                    artifacts = [dependency.artifact for dependency in [*roots, *needed]]
+                    artifacts = [
+                        dependency.artifact
+                        for dependency in [*roots, *needed]
+                        if dependency.artifact.artifactId not in bundle.without
+                    ]
                 with ThreadPoolExecutor(_PARALLEL) as pool:
                     paths = list(pool.map(lambda artifact: artifact.resolve(), artifacts))
                 pinned = {

@@ -35,6 +35,7 @@ class Instance:
     edge_port: int = ports.DEFAULT_EDGE
     rate_limits: bool = True
     mongo_url: str = ""  # a MongoDB to use instead of starting one
+    opensearch_url: str = ""  # an OpenSearch to use instead of starting one
     settings: Mapping[str, str] = field(default_factory=dict, hash=False)
     only: tuple[str, ...] = ()
     revision: str = ""
@@ -78,6 +79,7 @@ class Instance:
             settings=dict(settings),
             rate_limits=settings.get("STOA_RATE_LIMITS", "on").lower() not in ("off", "false", "0"),
             mongo_url=settings.get("STOA_MONGO_URL", ""),
+            opensearch_url=settings.get("STOA_OPENSEARCH_URL", ""),
         )
 
     def record(self) -> None:

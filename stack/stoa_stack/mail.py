@@ -35,7 +35,9 @@ class Mailbox:
     """The mail that an instance has sent. What it is asked raises an error of httpx if it does not run."""
 
     def __init__(self, at: Instance) -> None:
-        self._client = httpx.Client(base_url=MAIL_SERVER.page_url(at), timeout=10, trust_env=False)
+        self.url = MAIL_SERVER.page_url(at)
+        """Where people look at it."""
+        self._client = httpx.Client(base_url=self.url, timeout=10, trust_env=False)
 
     def list(self, wanted: Wanted = Wanted(), limit: int = 20) -> Sequence[Mail]:
         """Return mails, the newest first."""

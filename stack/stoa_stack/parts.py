@@ -20,7 +20,7 @@ from stoa_stack.companies import COMPANIES
 from stoa_stack.fetch import Cache
 from stoa_stack.instance import Instance
 from stoa_stack.part import Part, with_needs
-from stoa_stack.servers import edge, kafka, mongo, postgres, registry, valkey
+from stoa_stack.servers import edge, kafka, mongo, opensearch, postgres, registry, valkey
 from stoa_stack.stores import users_of
 
 
@@ -31,6 +31,7 @@ def parts(at: Instance) -> list[Part]:
         postgres.part(at, databases=users_of(Store.POSTGRES)),
         valkey.part(at, users=users_of(Store.REDIS)),
         *([] if at.mongo_url else [mongo.part(at, cache)]),
+        *([] if at.opensearch_url else [opensearch.part(at, cache)]),
         kafka.part(at, cache),
         registry.part(at, cache),
         *(company.fake(at) for company in COMPANIES.values()),

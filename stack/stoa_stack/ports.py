@@ -10,6 +10,8 @@ _OFFSETS = {
     "kafka-controller": 14,
     "registry": 15,
     "registry-management": 16,
+    "opensearch": 17,
+    "opensearch-transport": 18,
     "gateway": 20,
     "carriers": 21,
     "mail": 25,

@@ -39,7 +39,7 @@ def part(at: Instance, service: Service, *, contracts: str) -> Part:
     It is started when its stores, the event contracts and the companies that it calls are there; the services
     that it calls may come later.
     """
-    stores = [each.part for each in stores_of(service) if not (each.part == "mongo" and at.mongo_url)]
+    stores = [each.part for each in stores_of(service) if not each.elsewhere(at)]
 
     async def ready() -> None:
         await check_health(at, service.name)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from stoa_contracts.declarations import Service, Store
 from stoa_services import SERVICES
 from stoa_stack.instance import Instance
-from stoa_stack.servers import mongo, postgres, valkey
+from stoa_stack.servers import mongo, opensearch, postgres, valkey
 
 
 @dataclass(frozen=True)
@@ -16,13 +16,15 @@ class StoreServer:
     """A server that keeps the data of services.
 
     `part` is its name in the stack, `setting` the one by which a service finds it. `url` has the account of a
-    service, `read_only_url` one that may read the service's data and change nothing.
+    service, `read_only_url` one that may read the service's data and change nothing. `elsewhere` tells
+    whether the instance was told of another server, so that the part is not started.
     """
 
     part: str
     setting: str
     url: Callable[[Instance, str], str]
     read_only_url: Callable[[Instance, str], str]
+    elsewhere: Callable[[Instance], bool] = lambda _: False
 
 
 STORES: Mapping[Store, StoreServer] = {
@@ -30,7 +32,19 @@ STORES: Mapping[Store, StoreServer] = {
     Store.REDIS: StoreServer("valkey", "redis_url", valkey.redis_url, lambda at, _: valkey.read_only_url(at)),
     # What stands in for MongoDB here knows no users.
     Store.MONGO: StoreServer(
-        "mongo", "mongo_url", lambda at, _: mongo.mongo_url(at), lambda at, _: mongo.mongo_url(at)
+        "mongo",
+        "mongo_url",
+        lambda at, _: mongo.mongo_url(at),
+        lambda at, _: mongo.mongo_url(at),
+        lambda at: bool(at.mongo_url),
+    ),
+    # Without its security plugin OpenSearch knows none either.
+    Store.OPENSEARCH: StoreServer(
+        "opensearch",
+        "opensearch_url",
+        lambda at, _: opensearch.opensearch_url(at),
+        lambda at, _: opensearch.opensearch_url(at),
+        lambda at: bool(at.opensearch_url),
     ),
 }
 

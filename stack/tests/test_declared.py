@@ -12,7 +12,7 @@ from stoa_stack.certificates import Authority
 from stoa_stack.instance import Instance
 from stoa_stack.parts import parts
 from stoa_stack.services import environment, part, secrets_folder
-from stoa_stack.stores import stores_of
+from stoa_stack.stores import STORES, stores_of
 
 
 @pytest.fixture
@@ -50,9 +50,18 @@ def test_what_is_started_again_has_a_name_in_its_group_and_what_runs_beside_it_h
         assert "STOA_GROUP_INSTANCE_ID" not in environment(at, service)
 
 
-def test_a_store_that_no_server_keeps_is_named_with_its_service() -> None:
+def test_a_store_that_no_server_keeps_is_named_with_its_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(STORES, Store.OPENSEARCH)  # type: ignore[arg-type]  # a mapping that is not changed
     with pytest.raises(ValueError, match="user: the stack has no server for the store opensearch"):
         stores_of(replace(SERVICES["user"], store=Store.OPENSEARCH))
+
+
+def test_a_topic_is_kept_as_long_as_its_contract_says_or_as_all_are() -> None:
+    topics = deploy.wanted_topics()
+    week, hour = str(7 * 24 * 3_600_000), str(3_600_000)
+    assert topics["user.registered"] == {"retention.ms": week}
+    for secret in ("user.password_reset_requested", "user.email_verification_requested"):
+        assert topics[secret] == {"retention.ms": hour, "segment.ms": hour}
 
 
 def test_topics_are_those_of_the_declarations_with_dead_letters_for_who_consumes() -> None:

@@ -7,10 +7,11 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import sys
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +22,8 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+
+from stoa_fakes.payment_gateway.ledger import Ledger
 
 API_KEY, SECRET = "test-key", "test-secret"
 # Seconds after which a slow card is captured, and after which a notice is sent.
@@ -214,6 +217,37 @@ async def test_refunds_never_exceed_what_was_captured(gateway: Gateway) -> None:
     answers = await asyncio.gather(*(gateway.refund(f"{charge}-{n}", charge, 300) for n in range(5)))
     assert sorted(answer.status_code for answer in answers) == [200, 200, 200, 400, 400]
     assert (await gateway.client.get(f"/v1/charges/{charge}")).json()["amount_refunded"] == 900
+
+
+async def test_what_is_held_is_captured_once_or_given_back_as_a_whole(gateway: Gateway) -> None:
+    async def hold() -> str:
+        body = {"amount": 1000, "currency": "USD", "token": "tok_visa", "capture": False}
+        held = await gateway.client.post("/v1/charges", json=body, headers={"idempotency-key": new_key()})
+        assert (held.json()["status"], held.json()["captured"]) == ("succeeded", False)
+        return str(held.json()["id"])
+
+    charge = await hold()
+    for _ in range(2):
+        captured = await gateway.client.post(f"/v1/charges/{charge}/capture")
+        assert (captured.status_code, captured.json()["captured"]) == (200, True)
+    charge = await hold()
+    assert (await gateway.refund(new_key(), charge, 400)).json()["error"]["code"] == "charge_not_captured"
+    assert (await gateway.refund(new_key(), charge, 1000)).is_success
+    refused = await gateway.client.post(f"/v1/charges/{charge}/capture")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "charge_not_held")
+    assert (await gateway.client.post("/v1/charges/ch_none/capture")).status_code == 404
+
+
+def test_a_ledger_of_an_older_version_is_read(tmp_path: Path) -> None:
+    with Ledger.open(tmp_path / "new.sqlite", sends_notices=False):
+        pass
+    with closing(sqlite3.connect(tmp_path / "new.sqlite")) as database:
+        database.execute("alter table charges drop column captured")
+    with Ledger.open(tmp_path / "new.sqlite", sends_notices=False) as ledger:
+        charge = ledger.charge(
+            "k", "f", amount=1, currency="USD", token="tok_visa", metadata={}, capture_after=0, capture=True
+        )
+        assert charge["captured"]
 
 
 async def test_a_repeated_refund_gives_back_once(gateway: Gateway) -> None:

@@ -148,6 +148,20 @@ def test_a_shared_record_is_one_class_whatever_its_registered_name(tmp_path: Pat
     assert json.loads((tmp_path / "avro/thing.sold.avsc").read_text())["name"] == "ThingSoldEvent"
 
 
+def test_a_secret_of_an_event_is_not_shown_by_its_class(tmp_path: Path) -> None:
+    secrets = [
+        {"name": "token", "type": "string", "stoa.secret": True},
+        {"name": "hint", "type": "string", "default": "none", "stoa.secret": True},
+    ]
+    events.generate(sources(made(fields=[ID, *secrets])), tmp_path / "python", tmp_path / "avro")
+    source = (tmp_path / "python/thing_made.py").read_text()
+    assert "from dataclasses import dataclass, field\n" in source
+    assert "    id: str\n" in source
+    assert "    token: str = field(repr=False)\n" in source
+    assert "    hint: str = field(default='none', repr=False)\n" in source
+    compile(source, "thing_made.py", "exec")
+
+
 WHOLE = made(fields=[ID, {"name": "maker", "type": MAKER}])
 LOOP = {**MAKER, "fields": [{"name": "parts", "type": {"type": "array", "items": "Part"}}]}
 FIXED = [{"name": "id", "type": {"type": "fixed", "name": "F", "size": 4}}]

@@ -51,6 +51,11 @@ def test_guests_are_only_those_whom_customer_or_owner_means(rpc: Rpc) -> None:
         assert {"customer", "owner"} & alternatives(rpc), "nobody is admitted whom `guests` could widen"
 
 
+def test_a_policy_says_whose_work_among_staff_it_is(rpc: Rpc) -> None:
+    assert rpc.policy is not None
+    assert rpc.policy.roles or not rpc.policy.staff, "name the roles of the staff whose work this is"
+
+
 def test_an_rpc_is_defined_by_the_servicer_of_its_service(rpc: Rpc) -> None:
     api = importlib.import_module(f"stoa_{rpc.service}.api")
     servicers = {

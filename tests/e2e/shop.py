@@ -55,6 +55,24 @@ class Shop:
         """A new customer, signed in."""
         return await open_account(Customer(self.http))
 
+    async def guest(self) -> Customer:
+        """Somebody without an account."""
+        guest = self.nobody()
+        guest.use(await guest.create_guest())
+        return guest
+
+    async def worker(self, role: str) -> Customer:
+        """A new member of staff with a role, signed in."""
+        return await self.hire(await self.shopper(), role)
+
+    async def hire(self, customer: Customer, role: str) -> Customer:
+        """Make a customer staff with a role, and sign her in as that."""
+        body = {"roles": [role], "reason": "hired for a test"}
+        answer = await self.staff.send("PUT", f"/api/v1/users/{customer.user_id}/roles", json=body)
+        assert answer.status_code == 200, answer.text
+        await customer.renew()
+        return customer
+
     async def item(self, *, price: str = "20", stock: int = 100) -> Item:
         """The only variant of a new product, with so many in stock."""
         (item,) = await put_on_sale(self.staff, new_product(price=price), stock)

@@ -1,12 +1,15 @@
 """Nothing that says who somebody is gets into a log, of a service or of a server, however a request fails."""
 
 import asyncio
+import re
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
 from stoa_rest import Address
+from stoa_stack.instance import Instance
+from stoa_stack.mail import Mailbox, Wanted
 from tests.e2e.shop import Customer, Shop, order_body, refusal
 
 _LOGGED_WITHIN = 1.0  # seconds
@@ -84,6 +87,24 @@ async def test_no_log_tells_who_somebody_is_or_what_only_they_know(shop: Shop, s
     stranger = Customer(shop.http)
     stranger.access_token = f"{ada.access_token}x"
     await refusal(stranger, "GET", own)
+
+    guest, mailbox = await shop.guest(), Mailbox(Instance.current())
+    told |= {"guest's token": guest.refresh_token, "guest's access token": guest.access_token}
+    await nobody.request_password_reset(email=person["e-mail"])
+    for subject in ("confirm", "new password"):
+        wanted = Wanted(to=person["e-mail"], subject=subject)
+        mail = await asyncio.to_thread(mailbox.wait, wanted, 30)
+        assert mail is not None
+        told[f"token to {subject}"] = re.findall(r"token=([\w-]{43})", mail["text"])[0]
+    for path in ("password-reset", "email-verification"):
+        confirm = {"token": told["token to confirm"][::-1], "password": person["password"]}
+        await refusal(nobody, "POST", f"/api/v1/auth/{path}/confirm", confirm)
+    await refusal(
+        nobody,
+        "POST",
+        "/api/v1/auth/login",
+        {"email": person["e-mail"], "password": person["password"], "guest_token": ada.access_token},
+    )
 
     await ada.create_address(ada.user_id, kind="KIND_SHIPPING", **address)
     item = await shop.item()

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 from stoa_stack.instance import CHECKOUT, Instance
-from stoa_stack.servers import mongo, postgres, valkey
+from stoa_stack.servers import mongo, opensearch, postgres, valkey
 from stoa_stack.terminal import console
 from stoa_stack.throwaway import SHORT_WAITS, port_base, run
 from stoa_stack.up import is_running
@@ -28,6 +28,7 @@ def servers(at: Instance) -> Mapping[str, str]:
     return {
         "STOA_TEST_POSTGRES": postgres.superuser_url(at, "postgres"),
         "STOA_TEST_MONGO": mongo.mongo_url(at),
+        "STOA_TEST_OPENSEARCH": opensearch.opensearch_url(at),
         "STOA_TEST_REDIS": valkey.superuser_url(at),
         "STOA_TEST_KAFKA": at.address("kafka"),
         "STOA_TEST_REGISTRY": at.registry_url,

@@ -105,8 +105,10 @@ REMOVE_CART_ITEM = Operation("removeCartItem", "DELETE", "/api/v1/cart/{user_id}
 REQUEST_EMAIL_VERIFICATION = Operation("requestEmailVerification", "POST", "/api/v1/users/{user_id}/email-verification", "User")
 REQUEST_PASSWORD_RESET = Operation("requestPasswordReset", "POST", "/api/v1/auth/password-reset", "Auth")
 REVOKE_SESSION = Operation("revokeSession", "DELETE", "/api/v1/users/{user_id}/sessions/{session_id}", "User")
+SEARCH = Operation("search", "GET", "/api/v1/search", "Search")
 SET_THRESHOLD = Operation("setThreshold", "PUT", "/api/v1/inventory/{variant_id}/threshold", "Inventory")
 SET_USER_ROLES = Operation("setUserRoles", "PUT", "/api/v1/users/{user_id}/roles", "User")
+SUGGEST = Operation("suggest", "GET", "/api/v1/search/suggestions", "Search")
 UPDATE_ADDRESS = Operation("updateAddress", "PUT", "/api/v1/users/{user_id}/addresses/{address_id}", "User")
 UPDATE_CART_ITEM = Operation("updateCartItem", "PUT", "/api/v1/cart/{user_id}/items/{item_id}", "Cart")
 UPDATE_NOTIFICATION_PREFERENCES = Operation("updateNotificationPreferences", "PUT", "/api/v1/users/{user_id}/notification-preferences", "Notification")
@@ -177,8 +179,10 @@ OPERATIONS = (
     REQUEST_EMAIL_VERIFICATION,
     REQUEST_PASSWORD_RESET,
     REVOKE_SESSION,
+    SEARCH,
     SET_THRESHOLD,
     SET_USER_ROLES,
+    SUGGEST,
     UPDATE_ADDRESS,
     UPDATE_CART_ITEM,
     UPDATE_NOTIFICATION_PREFERENCES,
@@ -374,11 +378,72 @@ class ExportUserResponse(TypedDict, total=False):
     """Where other parts of the shop show what they keep of the person, as paths of this API to be read with the same token."""
 
 
+class Facet(TypedDict, total=False):
+    """The values of a field by which what was found can be narrowed. The filter on the field itself does not count, so that the other values stay to choose from."""
+
+    field: str
+    """The filter: category, subcategory, brand, tag, price, min_rating, in_stock, or attribute: and a name (`attribute:color`, of which blue is a value)."""
+
+    buckets: list[FacetBucket]
+    """The most frequent values; of price and min_rating, in their order."""
+
+
+class FacetBucket(TypedDict, total=False):
+    """A value, and how many products have it."""
+
+    value: str
+    """As the filter takes it: of `price` two bounds (10-25, 250-), of `min_rating` the least."""
+
+    count: str
+    """How many."""
+
+
 class GetJwksResponse(TypedDict, total=False):
     """Response of GetJwks."""
 
     keys: list[Jwk]
     """The keys that a valid token may be signed with."""
+
+
+class Hit(TypedDict, total=False):
+    """A product that was found."""
+
+    product_id: str
+    """Which one."""
+
+    name: str
+    """What it is called."""
+
+    brand: str
+    """Who makes it."""
+
+    category: str
+    """The shelf."""
+
+    price_from: Money
+    """What its cheapest variant costs."""
+
+    rating: HitRating
+    """What buyers think of it."""
+
+    image: str
+    """The main picture."""
+
+    score: float
+    """How well it matches; 0 in another order than that of relevance."""
+
+    in_stock: bool
+    """Whether any variant can be bought now."""
+
+
+class HitRating(TypedDict, total=False):
+    """What buyers think of it."""
+
+    average: float
+    """The mean of all ratings, 1 to 5; 0 without any."""
+
+    count: int
+    """How many ratings there are."""
 
 
 class Inventory(TypedDict, total=False):
@@ -817,6 +882,9 @@ class Payment(TypedDict, total=False):
     updated_at: str
     """When it last changed."""
 
+    captured: bool
+    """Whether the money is taken. Of a payment that has succeeded without, the amount is held until the order is sent."""
+
 
 class PaymentSummary(TypedDict, total=False):
     """What the buyer may know of the payment."""
@@ -901,6 +969,9 @@ class Product(TypedDict, total=False):
     updated_at: str
     """When it was last changed."""
 
+    version: str
+    """Grows with every change, as in the events of the product: the higher one is the later one."""
+
 
 class Quote(TypedDict, total=False):
     """What it costs to send something with one method."""
@@ -953,6 +1024,9 @@ class Rating(TypedDict, total=False):
 
     count: int
     """How many ratings there are."""
+
+    version: str
+    """Grows with every change of the rating, as in product.rated: the higher one is the later one."""
 
 
 class ReceiveReturnBody(TypedDict, total=False):
@@ -1149,6 +1223,22 @@ class RoleChange(TypedDict, total=False):
     """When."""
 
 
+class SearchResponse(TypedDict, total=False):
+    """Response of Search."""
+
+    hits: list[Hit]
+    """One page."""
+
+    total_size: str
+    """How many products there are in all."""
+
+    facets: list[Facet]
+    """How many there would be with another filter. Only with the first page."""
+
+    next_page_token: str
+    """Asks for the page after this one; empty on the last."""
+
+
 class Session(TypedDict, total=False):
     """Where one is signed in: what began with a sign-in and is kept up by refresh tokens."""
 
@@ -1271,6 +1361,26 @@ class StatusChange(TypedDict, total=False):
 
     at: str
     """When."""
+
+
+class SuggestResponse(TypedDict, total=False):
+    """Response of Suggest."""
+
+    suggestions: list[Suggestion]
+    """Categories first, then products, the best first; ten at most."""
+
+
+class Suggestion(TypedDict, total=False):
+    """What somebody may be about to type."""
+
+    text: str
+    """The name of a product or of a category."""
+
+    product_id: str
+    """Which product; empty for a category."""
+
+    category: str
+    """The category that the text names; empty for a product."""
 
 
 class Tokens(TypedDict, total=False):
@@ -1752,7 +1862,7 @@ class Operations(ABC):
         return cast(Tokens, await self.call(REFRESH, target, body))
 
     async def refund_payment(self, payment_id: str, /, **body: Unpack[RefundPaymentBody]) -> Refund:
-        """Gives money back: all that is left of a payment, or a part. The same `request_id` refunds once; with another amount"""
+        """Gives money back: all that is left of a payment, or a part. What is only held can be given back as a whole"""
         target = REFUND_PAYMENT.target(payment_id)
         return cast(Refund, await self.call(REFUND_PAYMENT, target, body))
 
@@ -1781,6 +1891,11 @@ class Operations(ABC):
         target = REVOKE_SESSION.target(user_id, session_id)
         await self.call(REVOKE_SESSION, target)
 
+    async def search(self, *, q: str | None = None, category: str | None = None, subcategory: str | None = None, brand: str | None = None, tag: str | None = None, min_price: str | None = None, max_price: str | None = None, min_rating: float | None = None, in_stock: bool | None = None, attribute: list[str] | None = None, sort: Literal['relevance', 'price_asc', 'price_desc', 'newest', 'rating'] | None = None, page_size: int | None = None, page_token: str | None = None) -> SearchResponse:
+        """Finds products by words, narrowed by what the request sets, with counts for narrowing them further."""
+        target = SEARCH.target(q=q, category=category, subcategory=subcategory, brand=brand, tag=tag, min_price=min_price, max_price=max_price, min_rating=min_rating, in_stock=in_stock, attribute=attribute, sort=sort, page_size=page_size, page_token=page_token)
+        return cast(SearchResponse, await self.call(SEARCH, target))
+
     async def set_threshold(self, variant_id: str, /, **body: Unpack[SetThresholdBody]) -> Inventory:
         """Sets below how many available a variant counts as low."""
         target = SET_THRESHOLD.target(variant_id)
@@ -1790,6 +1905,11 @@ class Operations(ABC):
         """Says what an account may do as staff. It takes effect with its next access token, within minutes. The last admin"""
         target = SET_USER_ROLES.target(user_id)
         return cast(UserRoles, await self.call(SET_USER_ROLES, target, body))
+
+    async def suggest(self, *, q: str | None = None) -> SuggestResponse:
+        """Completes what somebody types: with categories and products, also when there is a slip in it."""
+        target = SUGGEST.target(q=q)
+        return cast(SuggestResponse, await self.call(SUGGEST, target))
 
     async def update_address(self, user_id: str, address_id: str, /, **body: Unpack[UserAddress]) -> UserAddress:
         """Replaces an address."""

@@ -48,7 +48,13 @@ from stoa_chassis.clock import Clock, SystemClock
 from stoa_chassis.declared import declaration, default_port
 from stoa_chassis.readiness import Check, Readiness
 from stoa_chassis.server import RpcServer
-from stoa_chassis.settings import MongoSettings, PostgresSettings, RedisSettings, ServiceSettings
+from stoa_chassis.settings import (
+    MongoSettings,
+    OpenSearchSettings,
+    PostgresSettings,
+    RedisSettings,
+    ServiceSettings,
+)
 from stoa_chassis.tls import CertificateFolder, TlsError
 from stoa_chassis.tokens import RemoteKeys, TokenVerifier
 from stoa_chassis.workers import WorkerSide, supervise
@@ -56,6 +62,7 @@ from stoa_chassis.workers import WorkerSide, supervise
 # A service loads the libraries of its own store alone: the others are some ten megabytes in each process.
 if TYPE_CHECKING:
     import asyncpg
+    from opensearchpy import AsyncOpenSearch
     from pymongo.asynchronous.collection import AsyncCollection
     from pymongo.asynchronous.database import AsyncDatabase
     from redis.asyncio import Redis
@@ -75,6 +82,7 @@ S = TypeVar("S", bound=ServiceSettings)
 P = TypeVar("P", bound=PostgresSettings)
 M = TypeVar("M", bound=MongoSettings)
 R = TypeVar("R", bound=RedisSettings)
+E = TypeVar("E", bound=OpenSearchSettings)
 T = TypeVar("T")
 Tx = TypeVar("Tx")
 Stub = TypeVar("Stub")
@@ -196,11 +204,13 @@ class App(Generic[S]):
             self._when_topics("broker", (), "", _nothing)
         return self._producer
 
-    async def consume(self, handlers: Mapping[type[Payload], Handler]) -> None:
+    async def consume(self, handlers: Mapping[type[Payload], Handler], *, at_once: int = 1) -> None:
         """Handle events in the background, as the consumer group that is named like the service.
 
-        A group without its dead-letter topic does not run (DeadLetterTopicMissing in the log), and this
-        process is not ready until it does. Raises StartError if the handlers are not for what is declared.
+        Of handlers that don't mind the order of events, `at_once` are called at the same time in each
+        partition: what they write can share a request to the store. A group without its dead-letter topic
+        does not run (DeadLetterTopicMissing in the log), and this process is not ready until it does. Raises
+        StartError if the handlers are not for what is declared.
         """
         from stoa_chassis.kafka import Consumer, Membership
 
@@ -213,6 +223,7 @@ class App(Generic[S]):
             await self.events(),
             await self.producer(),
             membership=Membership(settings.group_instance_id, settings.group_session_seconds),
+            at_once=at_once,
         )
         self._when_topics("consumer", topics, self.name, consumer.run)
 
@@ -354,6 +365,21 @@ class App(Generic[S]):
         return RedisStore(
             redis, redis_unit_of_work(redis, outbox, f"{self.name}:inbox", open_tx, busy or Busy)
         )
+
+    async def opensearch(self: App[E], *, required: bool = True) -> AsyncOpenSearch:
+        """Open a client of the search engine, which has no transactions and so no units of work.
+
+        Unless it is `required`, this process starts and is ready without it. Raises EngineUnavailable.
+        """
+        from stoa_chassis.opensearch import connect
+
+        settings = self.settings
+        client = await self.enter(
+            connect(settings.opensearch_url, settings.connect_timeout_seconds if required else 0)
+        )
+        if required:
+            self.ready("search engine", client.cluster.health)
+        return client
 
     async def _keep(self, keeping: Awaitable[None]) -> None:
         try:

@@ -97,6 +97,30 @@ class DueWork(Generic[W]):
         self._concurrency = concurrency
         self._sweep = sweep
         self._wake = asyncio.Event()
+        self._running: set[asyncio.Task[None]] = set()
+        self._group: asyncio.TaskGroup | None = None
+
+    @property
+    def has_room(self) -> bool:
+        """Whether this process runs, and could take something up now."""
+        return self._group is not None and len(self._running) < self._concurrency
+
+    def take_up(self, work: W) -> None:
+        """Handle something new that this process has just stored as claimed, which spares the claim.
+
+        If there was no room before it was stored (`has_room`) it has to be stored as due. Should this process
+        have stopped meanwhile it falls due when the claim has lapsed.
+        """
+        if self._group is not None:
+            task = self._group.create_task(self._work_off(work))
+            self._running.add(task)
+            task.add_done_callback(self._made_room)
+
+    def _made_room(self, task: asyncio.Task[None]) -> None:
+        full = len(self._running) >= self._concurrency
+        self._running.discard(task)
+        if full:  # what is due was left alone meanwhile
+            self.wake()
 
     def wake(self) -> None:
         """Look again now: something may be due sooner than what was known."""
@@ -112,28 +136,31 @@ class DueWork(Generic[W]):
 
         A hanging one does not keep others waiting.
         """
-        running: set[asyncio.Task[None]] = set()
+        running = self._running
 
         def ended(task: asyncio.Task[None]) -> None:
             running.discard(task)
             self.wake()
 
-        async with asyncio.TaskGroup() as group:
-            while True:
-                self._wake.clear()
-                try:
-                    for work in await self._claim(self._concurrency - len(running)):
-                        task = group.create_task(self._work_off(work))
-                        running.add(task)
-                        task.add_done_callback(ended)
-                    pause = await self._pause(full=len(running) >= self._concurrency)
-                except Exception as error:
-                    if not is_outage(error):
-                        raise
-                    pause = _PAUSE_IN_OUTAGE
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(pause):
-                        await self._wake.wait()
+        async with asyncio.TaskGroup() as self._group:
+            try:
+                while True:
+                    self._wake.clear()
+                    try:
+                        for work in await self._claim(self._concurrency - len(running)):
+                            task = self._group.create_task(self._work_off(work))
+                            running.add(task)
+                            task.add_done_callback(ended)
+                        pause = await self._pause(full=len(running) >= self._concurrency)
+                    except Exception as error:
+                        if not is_outage(error):
+                            raise
+                        pause = _PAUSE_IN_OUTAGE
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(pause):
+                            await self._wake.wait()
+            finally:
+                self._group = None
 
     async def work_off(self, limit: int = 100) -> int:
         """Work off what is due at this moment, and return how many that were."""

@@ -16,7 +16,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import orjson
 
 from stoa_chassis.errors import InvalidArgument
-from stoa_chassis.settings import MongoSettings, PostgresSettings, RedisSettings
+from stoa_chassis.settings import MongoSettings, OpenSearchSettings, PostgresSettings, RedisSettings
 
 DEFAULT_PAGE_SIZE = 20
 MAX_PAGE_SIZE = 100
@@ -115,7 +115,7 @@ def _mac(body: bytes) -> bytes:
     return blake2b(body, key=_key(), digest_size=_MAC_BYTES).digest()
 
 
-class _Settings(PostgresSettings, MongoSettings, RedisSettings):
+class _Settings(PostgresSettings, MongoSettings, RedisSettings, OpenSearchSettings):
     """The addresses of all stores, of which a service has its own."""
 
 
@@ -124,7 +124,9 @@ def _key() -> bytes:
     """Return the key that all instances of a service share and no client knows.
 
     Unless one is set it comes from the address of the store, which holds a password and is the same for all.
+    Where it holds none, a service declares `page_token_key` as a secret.
     """
     settings = _Settings()
-    secret = settings.page_token_key or settings.database_url or settings.mongo_url or settings.redis_url
+    addresses = settings.database_url, settings.mongo_url, settings.redis_url, settings.opensearch_url
+    secret = settings.page_token_key or next(filter(None, addresses), "")
     return blake2b(secret.encode(), person=b"page-token").digest()

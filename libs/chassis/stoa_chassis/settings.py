@@ -119,3 +119,10 @@ class RedisSettings(ServiceSettings):
     """What a service with keys in Redis has as well."""
 
     redis_url: str = Field(default="", repr=False)
+
+
+class OpenSearchSettings(ServiceSettings):
+    """What a service with indices in OpenSearch has as well."""
+
+    # With user and password, where it asks for them.
+    opensearch_url: str = Field(default="", repr=False)

@@ -76,6 +76,12 @@ def redis_url() -> str:
 
 
 @pytest.fixture(scope="session")
+def opensearch_url() -> str:
+    """The URL of a search engine."""
+    return _server("STOA_TEST_OPENSEARCH")
+
+
+@pytest.fixture(scope="session")
 def kafka_bootstrap() -> str:
     """The address of a Kafka broker."""
     return _server("STOA_TEST_KAFKA")

@@ -24,6 +24,7 @@ from stoa_ops.settings import OperatorSettings
 from stoa_order import audit as order
 from stoa_payment import audit as payment
 from stoa_review import audit as review
+from stoa_search import audit as search
 from stoa_shipping import audit as shipping
 
 T = TypeVar("T")
@@ -123,6 +124,11 @@ class ShopBooks:
     def notification(self) -> notification.Books:
         """The notification service's."""
         return self._of("notification", notification.Books([], self.events.began))
+
+    @property
+    def search(self) -> search.Books:
+        """The search service's: its index."""
+        return self._of("search", search.Books({}))
 
     @property
     def shipping(self) -> shipping.Books:

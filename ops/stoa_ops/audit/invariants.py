@@ -54,6 +54,7 @@ def findings(books: ShopBooks) -> Iterator[Finding]:
     yield from _ratings_follow_reviews(books)
     yield from _events_are_told_of(books)
     yield from _mails_are_of_notifications(books)
+    yield from _what_is_sold_is_found(books)
     yield from _events_are_published(books)
     yield from _nothing_is_parked(books)
     yield from event_rules.findings(books.events)
@@ -280,6 +281,28 @@ def _mails_are_of_notifications(books: ShopBooks) -> Iterator[Finding]:
             status = mailed[notification_id].status if notification_id in mailed else "unknown"
             detail = f"it arrived, but its notification is {status}"
             yield Finding(rule, f"mail {notification_id}", detail, look)
+
+
+def _what_is_sold_is_found(books: ShopBooks) -> Iterator[Finding]:
+    """The index has what the catalogue sells, as it is now, with its rating, and what can be bought of it."""
+    rule, look = "what is sold is found, and nothing else", "stoa logs search; stoa reindex"
+    sold, shown = books.catalog.products, books.search.products
+    in_stock = frozenset(books.inventory.in_stock)
+    for product_id in sold.keys() | shown.keys():
+        product, found = sold.get(product_id), shown.get(product_id)
+        if product is None:
+            detail = "is found, and not sold"
+        elif found is None:
+            detail = "is sold, and not found"
+        elif product.version != found.version:
+            detail = f"is found as of version {found.version}, and sold as of {product.version}"
+        elif product.rating != found.rating:
+            detail = f"is found with a rating of {found.rating}, and has {product.rating}"
+        elif found.in_stock != in_stock.intersection(product.variants):
+            detail = "is found with other variants in stock than the warehouse has"
+        else:
+            continue
+        yield Finding(rule, f"product {product_id}", detail, look)
 
 
 def _events_are_published(books: ShopBooks) -> Iterator[Finding]:

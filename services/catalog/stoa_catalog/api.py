@@ -209,10 +209,13 @@ def _message(product: Product) -> catalog_pb2.Product:
         tags=details.tags,
         variants=map(_variant_message, product.variants),
         specifications=details.specifications,
-        rating=catalog_pb2.Rating(average=product.rating.average, count=product.rating.count),
+        rating=catalog_pb2.Rating(
+            average=product.rating.average, count=product.rating.count, version=product.rating.version
+        ),
         etag=product.etag,
         created_at=to_timestamp(product.created_at),
         updated_at=to_timestamp(product.updated_at),
+        version=product.version,
     )
 
 

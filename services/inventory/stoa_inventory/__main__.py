@@ -19,6 +19,7 @@ async def compose(app: App[Settings]) -> None:
 
     app.serve(add_InventoryServiceServicer_to_server, InventoryServicer(inventory))
     await app.consume(handlers(inventory))
+    app.every("availability", app.settings.announce_seconds, inventory.announce)
 
 
 if __name__ == "__main__":

@@ -20,14 +20,9 @@ class InventoryServicer(inventory_pb2_grpc.InventoryServiceServicer):
         self, request: inventory_pb2.CheckAvailabilityRequest, context: object
     ) -> inventory_pb2.CheckAvailabilityResponse:
         """Tell how many of some variants can still be promised."""
-        available = await self._inventory.available([UUID(variant_id) for variant_id in request.variant_ids])
+        stocks = await self._inventory.batch([UUID(variant_id) for variant_id in request.variant_ids])
         return inventory_pb2.CheckAvailabilityResponse(
-            variants=[
-                inventory_pb2.CheckAvailabilityResponse.Availability(
-                    variant_id=variant_id, available=available[UUID(variant_id)]
-                )
-                for variant_id in request.variant_ids
-            ]
+            variants=[_availability(each, stocks.get(UUID(each))) for each in request.variant_ids]
         )
 
     async def GetInventory(
@@ -70,6 +65,19 @@ class InventoryServicer(inventory_pb2_grpc.InventoryServiceServicer):
 
 def _cursor(stock: Stock) -> Mapping[str, Any]:
     return {"available": stock.available, "variant_id": stock.variant_id}
+
+
+def _availability(
+    variant_id: str, stock: Stock | None
+) -> inventory_pb2.CheckAvailabilityResponse.Availability:
+    if stock is None:
+        return inventory_pb2.CheckAvailabilityResponse.Availability(variant_id=variant_id)
+    return inventory_pb2.CheckAvailabilityResponse.Availability(
+        variant_id=variant_id,
+        available=stock.available,
+        in_stock=stock.announced,
+        version=stock.availability_version,
+    )
 
 
 def _message(stock: Stock) -> inventory_pb2.Inventory:

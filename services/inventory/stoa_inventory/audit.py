@@ -1,7 +1,7 @@
 """The books of the inventory service as the audit reads them, and what must hold of them."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -48,12 +48,16 @@ class Books:
     movements: Mapping[UUID, Count]
     reservations: Sequence[Reservation]
     returned: Mapping[UUID, Mapping[UUID, int]] = field(default_factory=dict)
+    in_stock: Collection[UUID] = ()
+    """The variants that can be bought."""
 
 
 async def read(connection: asyncpg.Connection) -> Books:
     """Read the books as they are at one moment. A connection that may only read is enough."""
     async with connection.transaction(isolation="repeatable_read", readonly=True):
-        counts = await connection.fetch("SELECT variant_id, stock_count, reserved_count FROM inventory")
+        counts = await connection.fetch(
+            "SELECT variant_id, stock_count, reserved_count, on_sale FROM inventory"
+        )
         movements = await connection.fetch(_MOVED)
         reservations = await connection.fetch(
             "SELECT order_id, variant_id, quantity, status FROM reservations"
@@ -63,10 +67,11 @@ async def read(connection: asyncpg.Connection) -> Books:
     for row in restocked:
         returned[row["order_id"]][row["variant_id"]] = row["quantity"]
     return Books(
-        counts={variant_id: Count(*count) for variant_id, *count in counts},
+        counts={variant_id: Count(stock, reserved) for variant_id, stock, reserved, _ in counts},
         movements={variant_id: Count(*count) for variant_id, *count in movements},
         reservations=[Reservation(*row.values()) for row in reservations],
         returned=dict(returned),
+        in_stock={key for key, stock, reserved, on_sale in counts if on_sale and stock > reserved},
     )
 
 

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from stoa_chassis.errors import FailedPrecondition, NotFound
 from stoa_events import (
+    InventoryAvailabilityChanged,
     InventoryLowStock,
     InventoryOutOfStock,
     InventoryOutOfStockItem,
@@ -107,6 +108,7 @@ class Stock:
     """The stock of a variant. What can still be promised is the stock less what is reserved.
 
     What is not sold any more (`on_sale`) is not counted and never low, but orders that have it keep it.
+    `announced` is whether it can be bought as it was last published, in the version `availability_version`.
     `movements` are the changes since it was read: its counts are the sums of all its movements.
     """
 
@@ -117,13 +119,22 @@ class Stock:
     threshold: int
     updated_at: datetime
     on_sale: bool = True
+    announced: bool = False
+    availability_version: int = 0
     movements: list[Movement] = field(default_factory=list, compare=False)
-    events: list[InventoryLowStock] = field(default_factory=list, compare=False)
+    events: list[InventoryLowStock | InventoryAvailabilityChanged] = field(
+        default_factory=list, compare=False
+    )
 
     @property
     def available(self) -> int:
         """How many can still be promised."""
         return self.stock_count - self.reserved_count
+
+    @property
+    def in_stock(self) -> bool:
+        """Whether it can be bought."""
+        return self.on_sale and self.available > 0
 
     @property
     def is_low(self) -> bool:
@@ -137,7 +148,23 @@ class Stock:
         was_low, self.on_sale = self.is_low, on_sale
         self.updated_at = now
         self._note_if_low(was_low)
+        self.announce()
         return True
+
+    def announce(self) -> None:
+        """Publish whether it can be bought, if that was last published otherwise."""
+        if self.in_stock == self.announced:
+            return
+        self.announced = self.in_stock
+        self.availability_version += 1
+        self.events.append(
+            InventoryAvailabilityChanged(
+                variant_id=self.variant_id,
+                product_id=self.product_id,
+                in_stock=self.announced,
+                version=self.availability_version,
+            )
+        )
 
     def adjust(self, adjustment: Adjustment, request_id: str, now: datetime) -> None:
         """Count more of them, or fewer.
@@ -218,6 +245,7 @@ class Stock:
             )
         )
         self._note_if_low(was_low)
+        self.announce()
 
     def _note_if_low(self, was_low: bool) -> None:
         if self.is_low and not was_low:

@@ -84,6 +84,10 @@ class StockReader(Protocol):
         """Read the stock of variants; those that are not counted are left out."""
         ...
 
+    async def unannounced(self, limit: int) -> Sequence[UUID]:
+        """Return variants that can or can't be bought otherwise than was last published."""
+        ...
+
     async def list(self, *, low_only: bool, after: tuple[int, UUID] | None, limit: int) -> Sequence[Stock]:
         """Read stock, the scarcest first, that comes after (available, variant id) in that order."""
         ...

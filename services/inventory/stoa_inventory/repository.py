@@ -20,6 +20,8 @@ _STOCK = {
     "threshold": "int",
     "updated_at": "timestamptz",
     "on_sale": "boolean",
+    "announced": "boolean",
+    "availability_version": "bigint",
 }
 _MOVEMENT = {
     "variant_id": "uuid",
@@ -209,6 +211,17 @@ class StockReader:
         """Read the stock of variants; those that are not counted are left out."""
         rows = await self._database.fetch(f"{_READ_STOCK} WHERE variant_id = ANY ($1)", list(variant_ids))
         return {row["variant_id"]: Stock(**row) for row in rows}
+
+    async def unannounced(self, limit: int) -> Sequence[UUID]:
+        """Return variants that can or can't be bought otherwise than was last published."""
+        rows = await self._database.fetch(
+            """
+            SELECT variant_id FROM inventory
+            WHERE announced <> (on_sale AND stock_count > reserved_count) ORDER BY variant_id LIMIT $1
+            """,
+            limit,
+        )
+        return [row["variant_id"] for row in rows]
 
     async def list(self, *, low_only: bool, after: tuple[int, UUID] | None, limit: int) -> Sequence[Stock]:
         """Read stock, the scarcest first, that comes after (available, variant id) in that order."""

@@ -19,6 +19,8 @@ from stoa_events import (
 from stoa_inventory.model import Adjustment, Hold, Stock, VariantNotFound, Wanted, sum_up
 from stoa_inventory.ports import Catalog, StockReader, Tx
 
+_BATCH = 100
+
 
 class Inventory:
     """Counting stock, and promising it to orders."""
@@ -33,10 +35,18 @@ class Inventory:
         """Read the stock of a variant. Raises VariantNotFound."""
         return _found(await self._reader.get([variant_id]), variant_id)
 
-    async def available(self, variant_ids: Sequence[UUID]) -> Mapping[UUID, int]:
-        """Tell how many of some variants can still be promised."""
-        stocks = await self._reader.get(variant_ids)
-        return {key: stocks[key].available if key in stocks else 0 for key in variant_ids}
+    async def batch(self, variant_ids: Sequence[UUID]) -> Mapping[UUID, Stock]:
+        """Read the stock of several variants; those that are not counted are left out."""
+        return await self._reader.get(variant_ids)
+
+    async def announce(self) -> None:
+        """Publish of which variants it has changed whether they can be bought, and nobody has said so.
+
+        Whoever changes a stock says so. This is for what an older version has changed, or left.
+        """
+        while variant_ids := await self._reader.unannounced(_BATCH):
+            for variant_id in variant_ids:
+                await self._announce(variant_id)
 
     async def list(self, *, low_only: bool, after: tuple[int, UUID] | None, limit: int) -> Sequence[Stock]:
         """Read stock, the scarcest first, that comes after (available, variant id) in that order."""
@@ -142,6 +152,12 @@ class Inventory:
     @transactional
     async def _begin_to_count(self, tx: Tx, product_id: UUID, variant_id: UUID) -> None:
         await tx.stocks.add(product_id, [variant_id])
+
+    @transactional
+    async def _announce(self, tx: Tx, variant_id: UUID) -> None:
+        stock = _found(await tx.stocks.lock([variant_id]), variant_id)
+        stock.announce()
+        await tx.stocks.save(stock)
 
     @transactional
     async def _adjust(self, tx: Tx, variant_id: UUID, adjustment: Adjustment, request_id: str) -> Stock:

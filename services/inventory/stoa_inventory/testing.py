@@ -19,9 +19,9 @@ from stoa_inventory.model import Adjustment, Hold, HoldStatus, Movement, Movemen
 K = TypeVar("K")
 V = TypeVar("V")
 
-StockRow: TypeAlias = tuple[UUID, int, int, int, datetime, bool]
-"""A product, its variant's stock, how much of it is reserved, the threshold, when it changed, and whether it
-is on sale."""
+StockRow: TypeAlias = tuple[UUID, int, int, int, datetime, bool, bool, int]
+"""A product, its variant's stock, how much of it is reserved, the threshold, when it changed, whether it is
+on sale, whether it can be bought as it was last published, and in which version."""
 
 _EPOCH = datetime(2026, 1, 1, tzinfo=UTC)  # since when a variant is counted that nothing has changed yet
 _THRESHOLD = 5
@@ -57,7 +57,9 @@ class Rows:
 def stocked(counts: Mapping[UUID, int], at: datetime = _EPOCH) -> Rows:
     """Return a store with so many of some variants, each its own product."""
     return Rows(
-        stocks=_sorted({key: (key, count, 0, _THRESHOLD, at, True) for key, count in counts.items()}),
+        stocks=_sorted(
+            {key: (key, count, 0, _THRESHOLD, at, True, count > 0, 1) for key, count in counts.items()}
+        ),
         moved=_sorted({key: (count, 0) for key, count in counts.items()}),
     )
 
@@ -76,7 +78,7 @@ class Stocks:
     async def add(self, product_id: UUID, variant_ids: Iterable[UUID]) -> None:
         """Begin to count variants, from zero; those that are counted already stay as they are."""
         rows = self.store.rows
-        new = dict.fromkeys(variant_ids, (product_id, 0, 0, _THRESHOLD, _EPOCH, True))
+        new = dict.fromkeys(variant_ids, (product_id, 0, 0, _THRESHOLD, _EPOCH, True, False, 0))
         self.store.rows = replace(rows, stocks=_sorted({**new, **dict(rows.stocks)}))
 
     async def note_version(self, product_id: UUID, version: int) -> bool:
@@ -176,6 +178,12 @@ class StockReader:
         """Read the stock of variants; those that are not counted are left out."""
         return _read(self.store().rows, variant_ids)
 
+    async def unannounced(self, limit: int) -> Sequence[UUID]:
+        """Return variants that can or can't be bought otherwise than was last published."""
+        rows = self.store().rows
+        stocks = _read(rows, (key for key, _ in rows.stocks))
+        return sorted(key for key, stock in stocks.items() if stock.announced != stock.in_stock)[:limit]
+
     async def list(self, *, low_only: bool, after: tuple[int, UUID] | None, limit: int) -> Sequence[Stock]:
         """Read stock, the scarcest first, that comes after (available, variant id) in that order."""
         rows = self.store().rows
@@ -218,6 +226,8 @@ def _write(store: MemoryStore[Rows], stock: Stock) -> None:
         stock.threshold,
         stock.updated_at,
         stock.on_sale,
+        stock.announced,
+        stock.availability_version,
     )
     store.rows = replace(store.rows, stocks=_sorted(stocks))
     for movement in stock.movements:

@@ -70,7 +70,8 @@ async def test_anyone_may_look(server: InProcessServer, lamp: str) -> None:
 
 async def test_nothing_of_a_stock_is_left_out(store: MemoryStore[Rows], server: InProcessServer) -> None:
     variant_id, product_id = new_id(), new_id()
-    store.rows = Rows(stocks=((variant_id, (product_id, 9, 2, 5, datetime(2026, 11, 26, tzinfo=UTC), True)),))
+    at = datetime(2026, 11, 26, tzinfo=UTC)
+    store.rows = Rows(stocks=((variant_id, (product_id, 9, 2, 5, at, True, True, 3)),))
     request = inventory_pb2.GetInventoryRequest(variant_id=str(variant_id))
     answer = (await server.stub(InventoryServiceStub).GetInventory(request)).inventory
     assert answer == inventory_pb2.Inventory(

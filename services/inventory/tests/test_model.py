@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from stoa_chassis.errors import Code, DomainError
 from stoa_chassis.ids import new_id
 from stoa_events import (
+    InventoryAvailabilityChanged,
     InventoryLowStock,
     InventoryOutOfStock,
     InventoryOutOfStockItem,
@@ -38,7 +39,25 @@ LATER = NOW + timedelta(minutes=1)
 
 
 def stock(count: int = 10, reserved: int = 0, threshold: int = 0) -> Stock:
-    return Stock(new_id(), new_id(), count, reserved, threshold, NOW)
+    """Return a stock of which is published what there is to say."""
+    made = Stock(new_id(), new_id(), count, reserved, threshold, NOW)
+    made.announce()
+    made.events.clear()
+    return made
+
+
+def told_low(lamp: Stock) -> list[InventoryLowStock]:
+    """Return what was said of a stock that is low."""
+    return [event for event in lamp.events if isinstance(event, InventoryLowStock)]
+
+
+def told_available(lamp: Stock) -> list[tuple[bool, int]]:
+    """Return when a stock said that it can be bought or not, with the versions."""
+    return [
+        (event.in_stock, event.version)
+        for event in lamp.events
+        if isinstance(event, InventoryAvailabilityChanged)
+    ]
 
 
 def want(of: Stock, quantity: int) -> Wanted:
@@ -131,7 +150,7 @@ def test_stock_says_that_it_is_low_when_it_becomes_so() -> None:
     adjust(lamp, 10)
     lamp.set_threshold(14, LATER)
     lamp.set_threshold(15, LATER)
-    assert [event.threshold for event in lamp.events] == [5, 14]
+    assert [event.threshold for event in told_low(lamp)] == [5, 14]
 
 
 def test_nothing_of_stock_or_of_an_order_is_left_out_of_their_events() -> None:
@@ -158,6 +177,38 @@ def test_nothing_of_stock_or_of_an_order_is_left_out_of_their_events() -> None:
     assert lamp.events == [
         InventoryLowStock(variant_id=lamp.variant_id, product_id=lamp.product_id, available=4, threshold=6)
     ]
+
+
+def test_it_is_told_only_when_the_last_one_goes_and_when_one_is_there_again() -> None:
+    lamp = stock(2)
+    placed((lamp, 1))
+    last = placed((lamp, 1))
+    assert told_available(lamp) == [(False, 2)]
+    stocks = {lamp.variant_id: lamp}
+    last.on_order_shipped(stocks, LATER)
+    assert told_available(lamp) == [(False, 2)]
+    adjust(lamp, 5)
+    adjust(lamp, 5)
+    assert told_available(lamp) == [(False, 2), (True, 3)]
+
+
+def test_what_can_be_bought_says_all_of_it() -> None:
+    lamp = Stock(new_id(), new_id(), 0, 0, 0, NOW)
+    adjust(lamp, 1)
+    assert lamp.events == [
+        InventoryAvailabilityChanged(
+            variant_id=lamp.variant_id, product_id=lamp.product_id, in_stock=True, version=1
+        )
+    ]
+
+
+def test_what_is_not_sold_can_not_be_bought_and_what_is_sold_again_can_if_some_are_left() -> None:
+    lamp, empty = stock(1), stock(0)
+    for each in (lamp, empty):
+        each.sell(False, LATER)
+        each.sell(True, LATER)
+    assert told_available(lamp) == [(False, 2), (True, 3)]
+    assert told_available(empty) == []
 
 
 def test_a_movement_says_what_changed_and_why() -> None:
@@ -262,14 +313,14 @@ def test_low_is_told_as_soon_as_fewer_than_the_threshold_are_left_and_not_one_ea
     placed((promised, 10 - left))
     adjust(counted, left - 10)
     for lamp in (promised, counted):
-        assert [event.available for event in lamp.events] == told
+        assert [event.available for event in told_low(lamp)] == told
 
 
 def test_stock_that_was_low_and_recovered_says_so_again_when_it_gets_low() -> None:
     lamp = stock(5, threshold=5)
     for delta in (-1, 1, -1):
         adjust(lamp, delta)
-    assert [event.available for event in lamp.events] == [4, 4]
+    assert [event.available for event in told_low(lamp)] == [4, 4]
 
 
 @pytest.mark.parametrize(("threshold", "told"), [(10, []), (11, [11])])
@@ -277,13 +328,14 @@ def test_a_threshold_makes_stock_low_only_if_fewer_are_left(threshold: int, told
     lamp = stock(10, threshold=3)
     lamp.set_threshold(threshold, LATER)
     assert (lamp.threshold, lamp.updated_at, lamp.movements) == (threshold, LATER, [])
-    assert [event.threshold for event in lamp.events] == told
+    assert [event.threshold for event in told_low(lamp)] == told
 
 
 def test_what_is_not_sold_any_more_is_never_low_and_can_not_be_counted() -> None:
     lamp = stock(1, threshold=5)
     assert lamp.sell(False, LATER)
-    assert (lamp.on_sale, lamp.is_low, lamp.updated_at, lamp.events) == (False, False, LATER, [])
+    assert (lamp.on_sale, lamp.is_low, lamp.updated_at) == (False, False, LATER)
+    assert told_low(lamp) == []
     with pytest.raises(VariantWithdrawn, match=str(lamp.variant_id)):
         adjust(lamp, 1)
     with pytest.raises(VariantWithdrawn, match=str(lamp.variant_id)):
@@ -294,6 +346,7 @@ def test_what_is_not_sold_any_more_is_never_low_and_can_not_be_counted() -> None
 def test_what_is_sold_as_before_has_not_changed() -> None:
     lamp, gone = stock(1, threshold=5), stock(1, threshold=5)
     gone.sell(False, NOW)
+    gone.events.clear()
     assert not lamp.sell(True, LATER)
     assert not gone.sell(False, LATER)
     assert (lamp.updated_at, gone.updated_at, lamp.events, gone.events) == (NOW, NOW, [], [])
@@ -305,7 +358,7 @@ def test_what_is_sold_again_says_that_it_is_low_if_it_is(count: int, told: list[
     lamp.sell(False, NOW)
     assert lamp.sell(True, LATER)
     assert (lamp.on_sale, lamp.updated_at) == (True, LATER)
-    assert [event.available for event in lamp.events] == told
+    assert [event.available for event in told_low(lamp)] == told
 
 
 def test_each_movement_of_an_order_says_what_it_was() -> None:

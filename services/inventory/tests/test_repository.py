@@ -22,6 +22,7 @@ NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
 LATER = NOW + timedelta(minutes=1)
 REFUSED = (ConstraintViolated, asyncpg.IntegrityConstraintViolationError)
 Counts = Mapping[UUID, tuple[int, int]]
+_COUNTED = ("inventory.availability_changed",)  # what is published of a variant of which some are there
 
 
 @dataclass
@@ -213,7 +214,7 @@ async def test_a_hold_is_stored_with_the_stock_that_it_changed_and_the_events_of
     lamp, chair = await count(store, 7, 7)
     order_id = await place(store, {lamp: 3, chair: 2})
     assert await counts(store, lamp, chair) == [(7, 3), (7, 2)]
-    assert await store.published() == ["inventory.reserved", "inventory.low_stock"]
+    assert await store.published() == [*_COUNTED, *_COUNTED, "inventory.reserved", "inventory.low_stock"]
 
     async def ship(tx: ports.Tx) -> None:
         hold = await tx.holds.lock(order_id)
@@ -226,7 +227,7 @@ async def test_a_hold_is_stored_with_the_stock_that_it_changed_and_the_events_of
     assert await store.moved() == {lamp: (4, 0), chair: (5, 0)}
     assert await store.promised() == {(order_id, lamp): (3, "shipped"), (order_id, chair): (2, "shipped")}
     assert await hold_of(store, order_id) == Hold(order_id, HoldStatus.SHIPPED, LATER, {lamp: 3, chair: 2})
-    assert await store.published() == ["inventory.reserved", "inventory.low_stock"]
+    assert await store.published() == [*_COUNTED, *_COUNTED, "inventory.reserved", "inventory.low_stock"]
 
 
 async def test_a_refused_hold_is_stored_and_changes_no_stock(store: Store) -> None:
@@ -235,7 +236,7 @@ async def test_a_refused_hold_is_stored_and_changes_no_stock(store: Store) -> No
     assert (await hold_of(store, order_id)).status is HoldStatus.REFUSED
     assert await counts(store, lamp) == [(7, 0)]
     assert await store.promised() == {}
-    assert await store.published() == ["inventory.out_of_stock"]
+    assert await store.published() == [*_COUNTED, "inventory.out_of_stock"]
 
 
 async def test_goods_may_leave_and_come_back_in_one_transaction_and_again_in_parts(store: Store) -> None:
@@ -255,6 +256,28 @@ async def test_goods_may_leave_and_come_back_in_one_transaction_and_again_in_par
     assert await counts(store, lamp) == [(7, 0)]
     assert (await store.moved())[lamp] == (7, 0)
     assert (await hold_of(store, order_id)).status is HoldStatus.RETURNED
+
+
+async def test_whether_a_variant_can_be_bought_is_noted_with_what_was_said_of_it(store: Store) -> None:
+    (lamp,) = await count(store, 3)
+    await place(store, {lamp: 3})
+    stock = (await store.reader.get([lamp]))[lamp]
+    assert (stock.in_stock, stock.announced, stock.availability_version) == (False, False, 2)
+    assert await store.reader.unannounced(10) == []
+
+
+async def test_variants_of_which_nobody_said_whether_they_can_be_bought_are_found(store: Store) -> None:
+    unsaid = await count(store, 3, 3, 3)
+
+    async def forget(tx: ports.Tx) -> None:
+        for stock in (await tx.stocks.lock(unsaid)).values():
+            stock.announced = False
+            await tx.stocks.save(stock)
+
+    await store.uow.run(forget)
+    await count(store, 3)
+    assert await store.reader.unannounced(2) == unsaid[:2]
+    assert await store.reader.unannounced(10) == unsaid
 
 
 async def test_an_adjustment_is_found_by_its_request(store: Store) -> None:
@@ -282,7 +305,7 @@ async def test_a_transaction_that_fails_changes_and_publishes_nothing(store: Sto
         await store.uow.run(fail)
     assert await counts(store, lamp) == [(7, 0)]
     assert await store.promised() == {}
-    assert await store.published() == []
+    assert await store.published() == [*_COUNTED]
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from itertools import permutations
 from typing import Any
@@ -453,3 +453,14 @@ async def test_a_variant_whose_event_is_still_on_its_way_is_looked_up_in_the_cat
     shop.catalog.products[variant_id] = sold
     stock = await shop.inventory.set_threshold(variant_id, 3)
     assert (stock.product_id, stock.stock_count, stock.threshold) == (product_id, 0, 3)
+
+
+async def test_what_an_older_version_has_changed_without_a_word_is_said_once(shop: Shop) -> None:
+    lamp = await shop.variant(1)
+    product_id, count, reserved, threshold, at, on_sale, _, version = dict(shop.store.rows.stocks)[lamp]
+    unsaid = (lamp, (product_id, count, reserved, threshold, at, on_sale, False, version))
+    shop.store.rows = replace(shop.store.rows, stocks=(unsaid,))
+    before = len(shop.answers(lamp))
+    await shop.inventory.announce()
+    await shop.inventory.announce()
+    assert shop.answers(lamp)[before:] == ["inventory.availability_changed"]

@@ -360,6 +360,10 @@ class Notification:
         else:
             self.recipient = _recipient(self.channel, contact, guest)
 
+    def claim(self, policy: DeliveryPolicy, now: datetime) -> None:
+        """Leave the first attempt to who stores it."""
+        self.attempts, self.due_at = 1, now + policy.lease
+
     def describe(self, parcel: Parcel | None) -> None:
         """Take over what is known of its parcel by now."""
         if parcel is not None:

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
-from stoa_notification.model import Contact, GuestOrder, Notification, Parcel
+from stoa_notification.model import Contact, GuestOrder, Notification, Parcel, Template
 
 
 class Contacts(Protocol):
@@ -63,8 +63,8 @@ class Parcels(Protocol):
 class Notifications(Protocol):
     """What was told, and is to be told; one for an event and a channel."""
 
-    async def add(self, notifications: Iterable[Notification]) -> None:
-        """Store new notifications, unless there is one for the event and the channel."""
+    async def add(self, notifications: Iterable[Notification]) -> Sequence[Notification]:
+        """Store new notifications unless there is one for the event and the channel; return those stored."""
         ...
 
     async def lock(self, notification_id: UUID) -> Notification:
@@ -73,6 +73,14 @@ class Notifications(Protocol):
 
     async def save(self, notification: Notification) -> None:
         """Store a changed notification, and publish its events."""
+        ...
+
+    async def end(self, notification: Notification) -> None:
+        """Store how a notification has ended, unless it had before, and publish its events."""
+        ...
+
+    async def tells(self, order_id: UUID, template: Template) -> bool:
+        """Whether something is told of an order with a template."""
         ...
 
     async def hand_over(self, order_id: UUID, user_id: UUID) -> None:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 from babel import Locale
@@ -116,7 +116,13 @@ def _block(template: Template, name: str, values: Mapping[str, Any]) -> str:
 
 
 def _money(locale: str, money: Mapping[str, str]) -> str:
-    return format_currency(Decimal(money["amount"]), money["currency"], locale=locale)
+    return _amount(locale, money["amount"], money["currency"])
+
+
+@lru_cache(maxsize=1000)
+def _amount(locale: str, amount: str, currency: str) -> str:
+    """The same amounts stand in the text and in the HTML, and prices come again."""
+    return format_currency(Decimal(amount), currency, locale=locale)
 
 
 def _day(locale: str, at: str) -> str:

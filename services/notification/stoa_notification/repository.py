@@ -36,6 +36,13 @@ UPDATE notifications SET due_at = $2, concluded = attempts WHERE notification_id
 """
 
 
+_END = """
+UPDATE notifications SET status = $2, provider = $3, failure = $4, updated_at = $5, facts = '{}',
+    recipient = NULL, due_at = NULL
+WHERE notification_id = $1 AND status = 'pending'
+"""
+
+
 class Contacts:
     """How users are reached."""
 
@@ -111,10 +118,13 @@ class Notifications:
         self._queries = queries
         self._outbox = outbox
 
-    async def add(self, notifications: Iterable[Notification]) -> None:
-        """Store new notifications, unless there is one for the event and the channel."""
-        for notification in notifications:
-            await _NOTIFICATIONS.insert_new(self._queries, _row(notification), "(cause_id, channel)")
+    async def add(self, notifications: Iterable[Notification]) -> Sequence[Notification]:
+        """Store new notifications unless there is one for the event and the channel; return those stored."""
+        return [
+            notification
+            for notification in notifications
+            if await _NOTIFICATIONS.insert_new(self._queries, _row(notification), "(cause_id, channel)")
+        ]
 
     async def lock(self, notification_id: UUID) -> Notification:
         """Read a notification, which nobody else changes until the transaction ends."""
@@ -128,6 +138,28 @@ class Notifications:
         """Store a changed notification, and publish its events."""
         await _NOTIFICATIONS.update(self._queries, _row(notification))
         self._outbox.collect(notification)
+
+    async def end(self, notification: Notification) -> None:
+        """Store how a notification has ended, unless it had before, and publish its events."""
+        ended = await self._queries.execute(
+            _END,
+            notification.notification_id,
+            notification.status,
+            notification.provider,
+            notification.failure,
+            notification.updated_at,
+        )
+        if ended == "UPDATE 1":
+            self._outbox.collect(notification)
+
+    async def tells(self, order_id: UUID, template: Template) -> bool:
+        """Whether something is told of an order with a template."""
+        found: bool = await self._queries.fetchval(
+            "SELECT EXISTS (SELECT FROM notifications WHERE order_id = $1 AND template = $2)",
+            order_id,
+            template,
+        )
+        return found
 
     async def hand_over(self, order_id: UUID, user_id: UUID) -> None:
         """Let what was told of an order have been told to a user."""

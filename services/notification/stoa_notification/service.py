@@ -1,6 +1,7 @@
 """The use cases of notifications: to note what is to be told, and to deliver it."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from uuid import UUID
 
 from stoa_chassis.avro import Event
@@ -94,6 +95,20 @@ class Delivery:
         """The channels that there is a provider for."""
         return self._providers.keys()
 
+    def begin(self, notifications: Iterable[Notification]) -> None:
+        """Claim new notifications that can be delivered at once, before they are stored, if there is room."""
+        for notification in notifications:
+            if self.due.has_room and notification.is_pending and notification.is_complete:
+                notification.claim(self._policy, self._clock.now())
+
+    def take_up(self, stored: Sequence[Notification]) -> None:
+        """Deliver what was stored as claimed, and look for what is due otherwise."""
+        for notification in stored:
+            if notification.attempts:
+                self.due.take_up(notification)
+            elif notification.is_pending:
+                self.due.wake()
+
     async def deliver(self, notification: Notification) -> None:
         """Try to deliver a notification that was claimed. Raises Unavailable if the store is down."""
         provider = self._providers.get(notification.channel)
@@ -145,7 +160,7 @@ class Delivery:
             else:
                 await self._failed(notification, "outcome_unknown")
         else:
-            await self._sent(notification.notification_id, provider.name)
+            await self._sent(notification, provider.name)
 
     @transactional
     async def _complete(self, tx: Tx, claimed: Notification) -> Notification:
@@ -161,19 +176,17 @@ class Delivery:
         return notification
 
     @transactional
-    async def _sent(self, tx: Tx, notification_id: UUID, provider: str) -> None:
-        notification = await tx.notifications.lock(notification_id)
-        if notification.is_pending:
-            notification.sent(provider, self._clock.now())
-            await tx.notifications.save(notification)
+    async def _sent(self, tx: Tx, claimed: Notification, provider: str) -> None:
+        notification = replace(claimed, events=[])
+        notification.sent(provider, self._clock.now())
+        await tx.notifications.end(notification)
 
     @transactional
     async def _failed(self, tx: Tx, claimed: Notification, why: str) -> None:
-        notification = await tx.notifications.lock(claimed.notification_id)
-        if notification.is_pending:
-            _log.error("a notification failed", notification_id=notification.notification_id, why=why)
-            notification.fail(why, self._clock.now())
-            await tx.notifications.save(notification)
+        _log.error("a notification failed", notification_id=claimed.notification_id, why=why)
+        notification = replace(claimed, events=[])
+        notification.fail(why, self._clock.now())
+        await tx.notifications.end(notification)
 
     async def _refused(self, notification: Notification, error: Refused) -> None:
         recipient = notification.recipient
@@ -238,8 +251,7 @@ class Notifications:
 
     async def on_user_registered(self, event: Event[UserRegistered]) -> None:
         """Know the account, and welcome its owner."""
-        await self._welcome(event, occasions.registered(event))
-        self._delivery.due.wake()
+        self._delivery.take_up(await self._welcome(event, occasions.registered(event)))
 
     @transactional
     async def on_profile_updated(self, tx: Tx, event: Event[UserProfileUpdated]) -> None:
@@ -350,22 +362,23 @@ class Notifications:
         await self._tell(event, occasions.low_stock(event, self._staff))
 
     async def _tell(self, event: Event[Payload], occasion: Occasion) -> None:
-        await self._note(event, occasion)
-        self._delivery.due.wake()
+        self._delivery.take_up(await self._note(event, occasion))
 
     @transactional
-    async def _note(self, tx: Tx, event: Event[Payload], occasion: Occasion) -> None:
-        """Note what is to be told, and that the event was handled."""
+    async def _note(self, tx: Tx, event: Event[Payload], occasion: Occasion) -> Sequence[Notification]:
+        """Note what is to be told, and that the event was handled; return what was stored."""
         contact, guest, parcel = None, None, None
         if occasion.recipient is None:
             contact, guest = await _whom(tx, occasion.user_id, occasion.order_id)
         if occasion.shipment_id is not None:
             parcel = await tx.parcels.get(occasion.shipment_id)
-        await self._begin(tx, occasion, contact, guest, parcel)
+        return await self._begin(tx, occasion, contact, guest, parcel)
 
     @transactional
-    async def _welcome(self, tx: Tx, event: Event[UserRegistered], occasion: Occasion) -> None:
-        await self._begin(tx, occasion, await _know(tx, event))
+    async def _welcome(
+        self, tx: Tx, event: Event[UserRegistered], occasion: Occasion
+    ) -> Sequence[Notification]:
+        return await self._begin(tx, occasion, await _know(tx, event))
 
     @transactional
     async def _know_guest_order(self, tx: Tx, event: Event[OrderPlaced]) -> None:
@@ -387,7 +400,7 @@ class Notifications:
         contact: Contact | None = None,
         guest: GuestOrder | None = None,
         parcel: Parcel | None = None,
-    ) -> None:
+    ) -> Sequence[Notification]:
         begun = list(
             notifications(
                 occasion,
@@ -399,12 +412,23 @@ class Notifications:
                 self._clock.now(),
             )
         )
+        if await _is_told_already(tx, occasion):
+            for notification in begun:
+                notification.suppress("told_already", self._clock.now())
         for notification in begun:
             if notification.is_pending and notification.shipment_id is not None:
                 notification.describe(parcel)
             if notification.is_complete:
                 notification.subject = self._renderer.subject(notification)
-        await tx.notifications.add(begun)
+        self._delivery.begin(begun)
+        return await tx.notifications.add(begun)
+
+
+async def _is_told_already(tx: Tx, occasion: Occasion) -> bool:
+    """Whether a mail says the same: that an order could not be paid says that it is cancelled."""
+    if occasion.order_id is None or occasion.template is not Template.ORDER_CANCELLED:
+        return False
+    return await tx.notifications.tells(occasion.order_id, Template.PAYMENT_FAILED)
 
 
 async def _whom(

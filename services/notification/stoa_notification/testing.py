@@ -13,7 +13,7 @@ from stoa_chassis.due import Backoff
 from stoa_chassis.memory import MemoryStore
 from stoa_chassis.outbox import Outbox
 from stoa_notification import ports
-from stoa_notification.model import Contact, GuestOrder, Notification, Parcel, Status
+from stoa_notification.model import Contact, GuestOrder, Notification, Parcel, Status, Template
 from stoa_notification.ports import Message
 
 
@@ -114,12 +114,15 @@ class Notifications:
         self._store = store
         self._outbox = outbox
 
-    async def add(self, notifications: Iterable[Notification]) -> None:
-        """Store new notifications, unless there is one for the event and the channel."""
+    async def add(self, notifications: Iterable[Notification]) -> Sequence[Notification]:
+        """Store new notifications unless there is one for the event and the channel; return those stored."""
+        stored = []
         for notification in notifications:
             known = {(each.cause_id, each.channel) for each in self._store.rows.notifications.values()}
             if (notification.cause_id, notification.channel) not in known:
                 _put(self._store, notification)
+                stored.append(notification)
+        return stored
 
     async def lock(self, notification_id: UUID) -> Notification:
         """Read a notification, which nobody else changes until the transaction ends."""
@@ -129,6 +132,18 @@ class Notifications:
         """Store a changed notification, and publish its events."""
         _put(self._store, notification)
         self._outbox.collect(notification)
+
+    async def end(self, notification: Notification) -> None:
+        """Store how a notification has ended, unless it had before, and publish its events."""
+        known = self._store.rows.notifications[notification.notification_id]
+        if known.is_pending:
+            _put(self._store, replace(notification, user_id=known.user_id))
+            self._outbox.collect(notification)
+
+    async def tells(self, order_id: UUID, template: Template) -> bool:
+        """Whether something is told of an order with a template."""
+        told = self._store.rows.notifications.values()
+        return any((each.order_id, each.template) == (order_id, template) for each in told)
 
     async def hand_over(self, order_id: UUID, user_id: UUID) -> None:
         """Let what was told of an order have been told to a user."""

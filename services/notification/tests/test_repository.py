@@ -120,8 +120,8 @@ async def test_of_one_event_and_channel_there_is_one(store: Store) -> None:
     first = a_notification()
     again = replace(a_notification(), cause_id=first.cause_id)
     by_phone = replace(a_notification(), cause_id=first.cause_id, channel=Channel.SMS)
-    await added(store, first)
-    await added(store, again, by_phone)
+    assert await store.uow.run(lambda tx: tx.notifications.add([first])) == [first]
+    assert await store.uow.run(lambda tx: tx.notifications.add([again, by_phone])) == [by_phone]
     assert await read(store, first) == first
     assert await read(store, by_phone) == by_phone
     claimed = await store.outgoing.claim_due(NOW, 10)
@@ -133,10 +133,11 @@ async def test_what_was_sent_is_published_with_it_and_keeps_nothing_personal(sto
     await added(store, notification)
 
     async def send(tx: ports.Tx) -> None:
-        sent = await tx.notifications.lock(notification.notification_id)
+        sent = replace(notification, events=[])
         sent.sent("smtp", NOW)
-        await tx.notifications.save(sent)
+        await tx.notifications.end(sent)
 
+    await store.uow.run(send)
     await store.uow.run(send)
     sent = await read(store, notification)
     assert (sent.status, sent.recipient, sent.facts, sent.due_at) == (Status.SENT, None, {}, None)
@@ -213,6 +214,9 @@ async def test_a_guests_order_is_handed_over_with_what_was_told_of_it(store: Sto
         assert await tx.guest_orders.get(order.order_id) == order
         await tx.guest_orders.hand_over(order.order_id, user_id)
         await tx.notifications.hand_over(order.order_id, user_id)
+        assert await tx.notifications.tells(order.order_id, Template.ORDER_CONFIRMED)
+        assert not await tx.notifications.tells(order.order_id, Template.ORDER_CANCELLED)
+        assert not await tx.notifications.tells(uuid4(), Template.ORDER_CONFIRMED)
         await tx.guest_orders.forget(order.user_id)
         return await tx.guest_orders.get(order.order_id)
 

@@ -1,5 +1,6 @@
 """What is told to whom, once, whatever comes late, twice or out of order, and whatever providers do."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -12,7 +13,7 @@ from stoa_chassis.avro import Event
 from stoa_chassis.context import bound
 from stoa_chassis.inbox import AlreadyProcessed
 from stoa_chassis.memory import MemoryStore
-from stoa_chassis.testing import SettableClock
+from stoa_chassis.testing import SettableClock, eventually
 from stoa_events import (
     InventoryLowStock,
     NotificationSent,
@@ -146,6 +147,18 @@ async def test_what_becomes_of_an_order_is_mailed_once(
     assert subject in message.content.subject
     assert message.content.html
     assert message.content.text
+
+
+async def test_an_order_that_could_not_be_paid_is_not_said_to_be_cancelled_as_well(
+    notifications: Notifications, delivery: Delivery, mail: FakeProvider, ada: UUID, store: Store
+) -> None:
+    failed = examples.payment_failed(ada)
+    await notifications.on_payment_failed(event(failed))
+    await notifications.on_order_cancelled(event(replace(examples.cancelled(ada), order_id=failed.order_id)))
+    await delivery.due.work_off()
+    (message,) = mail.taken
+    assert "could not be paid" in message.content.subject
+    assert stored(store, Template.ORDER_CANCELLED).failure == "told_already"
 
 
 async def test_an_event_that_comes_again_is_told_once_even_if_nobody_noted_that_it_was_handled(
@@ -410,6 +423,25 @@ async def test_a_device_that_is_gone_is_forgotten(
     await ship(notifications, ada)
     await delivery.due.work_off()
     assert (await notifications.preferences(ada)).push_token == ""
+
+
+async def test_while_it_runs_what_is_new_is_delivered_at_once_and_once(
+    notifications: Notifications, delivery: Delivery, mail: FakeProvider, ada: UUID, clock: SettableClock,
+    store: Store,
+) -> None:  # fmt: skip
+    running = asyncio.create_task(delivery.due.run())
+    await eventually(lambda: delivery.due.has_room)
+    confirmed = event(examples.confirmed(ada))
+    await notifications.on_order_confirmed(confirmed)
+    await eventually(lambda: len(mail.taken) == 1)
+    store.inbox = frozenset()
+    await notifications.on_order_confirmed(confirmed)
+    clock.advance(minutes=1)
+    delivery.due.wake()
+    await asyncio.sleep(0.05)
+    assert len(mail.taken) == 1
+    assert stored(store, Template.ORDER_CONFIRMED).status is Status.SENT
+    running.cancel()
 
 
 # ------------------------------------------------------------------------------------------------ contacts

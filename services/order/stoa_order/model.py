@@ -40,6 +40,7 @@ from stoa_events import (
     OrderReturned,
     OrderReturnRequested,
     OrderShipped,
+    PaymentCaptured,
     PaymentFailed,
     PaymentRefunded,
     PaymentSuccessful,
@@ -382,12 +383,13 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Payment:
-    """What an order knows of its payment."""
+    """What an order knows of its payment; until it is `captured` the amount is only held."""
 
     payment_id: UUID
     status: PaymentStatus
     brand: str
     last4: str
+    captured: bool = True
 
     @property
     def holds_money(self) -> bool:
@@ -831,8 +833,10 @@ class Order:
 
     def on_payment_successful(self, event: PaymentSuccessful, now: datetime) -> None:
         """Confirm with the payment made; for a cancelled order only note the money, which goes back."""
-        status = self.payment.status if self.payment else PaymentStatus.SUCCEEDED
-        payment = Payment(event.payment_id, status, event.brand, event.last4)
+        known = self.payment
+        status = known.status if known else PaymentStatus.SUCCEEDED
+        captured = event.captured or (known is not None and known.captured)
+        payment = Payment(event.payment_id, status, event.brand, event.last4, captured)
         if payment != self.payment:
             self._settle(payment, now)
         if self.status is Status.PENDING and payment.holds_money:
@@ -847,6 +851,12 @@ class Order:
                     shipping_method=self.shipping_method,
                 )
             )
+
+    def on_payment_captured(self, event: PaymentCaptured, now: datetime) -> None:
+        """Take note that what was held is taken."""
+        known = self.payment or Payment(event.payment_id, PaymentStatus.SUCCEEDED, "", "", captured=False)
+        if not known.captured:
+            self._settle(replace(known, captured=True), now)
 
     def on_payment_failed(self, event: PaymentFailed, now: datetime) -> None:
         """Cancel for want of payment."""
@@ -865,8 +875,8 @@ class Order:
         status = PaymentStatus.REFUNDED if event.fully_refunded else PaymentStatus.PARTIALLY_REFUNDED
         if self.payment and self.payment.status in (status, PaymentStatus.REFUNDED):
             return
-        brand, last4 = (self.payment.brand, self.payment.last4) if self.payment else ("", "")
-        self._settle(Payment(event.payment_id, status, brand, last4), now)
+        known = self.payment or Payment(event.payment_id, status, "", "")
+        self._settle(replace(known, status=status), now)
         if event.fully_refunded:
             self._begin_to_cancel("payment refunded", now)
 
@@ -986,6 +996,14 @@ class Order:
             if each.return_id == return_id:
                 return each
         raise ReturnNotFound(f"return {return_id} of order {self.order_id} not found")
+
+    @property
+    def is_to_be_captured(self) -> bool:
+        """Whether what is held for it is to be taken, since the parcel has left."""
+        has_left = self.status in (Status.SHIPPED, Status.DELIVERED, Status.RETURNED)
+        return (
+            has_left and self.payment is not None and self.payment.holds_money and not self.payment.captured
+        )
 
     @property
     def unpaid_returns(self) -> tuple[Return, ...]:

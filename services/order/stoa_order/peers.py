@@ -204,6 +204,13 @@ class Payments:
             timeout=10,
         )
 
+    async def capture(self, order: Order) -> None:
+        """Take what is held for the order, once however often it is asked."""
+        assert order.payment is not None
+        await self._stub.CapturePayment(
+            payment_pb2.CapturePaymentRequest(payment_id=str(order.payment.payment_id)), timeout=10
+        )
+
     async def refund(self, order: Order) -> None:
         """Give back all that is left of the order's payment, once however often it is asked."""
         assert order.payment is not None

@@ -160,6 +160,10 @@ class Payments(Protocol):
         """Charge the order's total. The outcome comes as an event."""
         ...
 
+    async def capture(self, order: Order) -> None:
+        """Take what is held for the order. The outcome comes as an event."""
+        ...
+
     async def refund(self, order: Order) -> None:
         """Give back all that is left of the order's payment. The outcome comes as an event."""
         ...

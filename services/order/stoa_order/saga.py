@@ -20,6 +20,7 @@ from stoa_events import (
     InventoryOutOfStock,
     InventoryReserved,
     OrderCancelled,
+    PaymentCaptured,
     PaymentFailed,
     PaymentRefunded,
     PaymentSuccessful,
@@ -40,6 +41,7 @@ Answer: TypeAlias = (
     InventoryReserved
     | InventoryOutOfStock
     | PaymentSuccessful
+    | PaymentCaptured
     | PaymentFailed
     | PaymentRefunded
     | ShipmentCreated
@@ -116,6 +118,14 @@ SAGA: tuple[Step, ...] = (
         ),
         timeout=lambda timeouts: timeouts.payment,
         gives_up=Order.give_up_on_payment,
+    ),
+    Step(
+        name="capture",
+        # Only of a payment that holds the amount. While it is asked for, the parcel is on its way.
+        when=lambda order: order.is_to_be_captured,
+        asks=lambda peers, order, _: peers.payments.capture(order),
+        answers={PaymentCaptured: Order.on_payment_captured},
+        # It never gives up, and nothing undoes it: the goods have left.
     ),
     Step(
         name="ship",

@@ -23,6 +23,7 @@ from stoa_events import (
     InventoryOutOfStock,
     InventoryOutOfStockItem,
     InventoryReserved,
+    PaymentCaptured,
     PaymentFailed,
     PaymentRefunded,
     PaymentSuccessful,
@@ -309,6 +310,7 @@ class FakePeers:
     ttl: timedelta = timedelta(minutes=1)
     charged: list[tuple[UUID, str]] = field(default_factory=list)
     refunded: list[UUID] = field(default_factory=list)
+    captured: list[UUID] = field(default_factory=list)
     asked_for: list[tuple[str, float | None]] = field(default_factory=list)
     down: bool = False
     quoted: Money | None = None
@@ -358,6 +360,11 @@ class FakePeers:
     async def charge(self, order: Order, payment_token: str) -> None:
         """Take note of a charge. Raises Unavailable while payment is down."""
         self.charged.append((order.order_id, payment_token))
+        self._ask()
+
+    async def capture(self, order: Order) -> None:
+        """Take note of a capture. Raises Unavailable while payment is down."""
+        self.captured.append(order.order_id)
         self._ask()
 
     async def refund(self, order: Order) -> None:
@@ -428,8 +435,8 @@ def out_of_stock(order: Order | OrderView) -> InventoryOutOfStock:
     return InventoryOutOfStock(order_id=order.order_id, items=(item,))
 
 
-def paid(order: Order | OrderView) -> PaymentSuccessful:
-    """The card was charged."""
+def paid(order: Order | OrderView, *, captured: bool = True) -> PaymentSuccessful:
+    """The card was charged, or the amount is held."""
     return PaymentSuccessful(
         payment_id=new_id(),
         order_id=order.order_id,
@@ -437,6 +444,14 @@ def paid(order: Order | OrderView) -> PaymentSuccessful:
         amount=order.amounts.total,
         brand="visa",
         last4="4242",
+        captured=captured,
+    )
+
+
+def taken(order: Order | OrderView, payment_id: UUID) -> PaymentCaptured:
+    """What was held is taken."""
+    return PaymentCaptured(
+        payment_id=payment_id, order_id=order.order_id, user_id=order.user_id, amount=order.amounts.total
     )
 
 

@@ -92,7 +92,7 @@ from stoa_order.testing import (
     scanned,
 )
 
-RESERVE_STOCK, CHARGE, REFUND, SHIP, STOP_SHIPMENT, REFUND_RETURN = steps()
+RESERVE_STOCK, CHARGE, REFUND, CAPTURE, SHIP, STOP_SHIPMENT, REFUND_RETURN = steps()
 
 
 def usd(text: str) -> Money:

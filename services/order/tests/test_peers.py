@@ -185,6 +185,13 @@ class PaymentServicer(payment_pb2_grpc.PaymentServiceServicer):
     left: Money
     status: str = "succeeded"
     refunds: dict[str, payment_pb2.Refund] = field(default_factory=dict)
+    captured: list[str] = field(default_factory=list)
+
+    async def CapturePayment(
+        self, request: payment_pb2.CapturePaymentRequest, _: Any
+    ) -> payment_pb2.CapturePaymentResponse:
+        self.captured.append(request.payment_id)
+        return payment_pb2.CapturePaymentResponse()
 
     async def RefundPayment(
         self, request: payment_pb2.RefundPaymentRequest, _: Any
@@ -237,3 +244,12 @@ async def test_a_refund_that_is_not_made_yet_is_no_answer() -> None:
         assert await peer.refund_return(order, made) is None
         servicer.status = "succeeded"
         assert await peer.refund_return(order, made) == ReturnRefundMade(made.return_id, made.refund)
+
+
+async def test_the_capture_is_asked_of_the_orders_payment() -> None:
+    order = a_delivered_order()
+    servicer = PaymentServicer(usd("100.00"))  # type: ignore[abstract]
+    async with payment(servicer) as peer:
+        await peer.capture(order)
+    assert order.payment
+    assert servicer.captured == [str(order.payment.payment_id)]

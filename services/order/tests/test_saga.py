@@ -30,10 +30,11 @@ from stoa_order.testing import (
     refunded,
     reserved,
     scanned,
+    taken,
 )
 
 STEPS = tuple(steps())
-RESERVE_STOCK, CHARGE, REFUND, SHIP, STOP_SHIPMENT, REFUND_RETURN = STEPS
+RESERVE_STOCK, CHARGE, REFUND, CAPTURE, SHIP, STOP_SHIPMENT, REFUND_RETURN = STEPS
 SECOND = timedelta(seconds=1)
 TIMEOUTS = Timeouts(stock=60 * SECOND, payment=30 * SECOND, retry=Backoff(5 * SECOND, 60 * SECOND))
 
@@ -60,6 +61,18 @@ def to_be_stopped() -> Order:
     return order
 
 
+def confirmed_with_money_held() -> Order:
+    order = with_stock()
+    order.on_payment_successful(paid(order, captured=False), NOW)
+    return order
+
+
+def sent_with_money_held() -> Order:
+    order = confirmed_with_money_held()
+    order.on_shipment_status_updated(scanned(order, ShipmentStatus.IN_TRANSIT, NOW), NOW)
+    return order
+
+
 def sent_back() -> Order:
     order = a_delivered_order()
     item = ReturnItem(order.lines[0].variant_id, 1)
@@ -74,6 +87,7 @@ ARRIVALS: dict[str, Callable[[], Order]] = {
     RESERVE_STOCK.name: placed,
     CHARGE.name: with_stock,
     REFUND.name: cancelled_with_money,
+    CAPTURE.name: sent_with_money_held,
     SHIP.name: a_confirmed_order,
     STOP_SHIPMENT.name: to_be_stopped,
     REFUND_RETURN.name: sent_back,
@@ -88,6 +102,9 @@ def succeed(step: Step, order: Order) -> None:
     elif step is REFUND:
         assert order.payment
         order.on_payment_refunded(refunded(order, order.payment.payment_id), NOW)
+    elif step is CAPTURE:
+        assert order.payment
+        order.on_payment_captured(taken(order, order.payment.payment_id), NOW)
     elif step is SHIP:
         order.on_shipment_status_updated(scanned(order, ShipmentStatus.DELIVERED, NOW), NOW)
     elif step is STOP_SHIPMENT:
@@ -144,6 +161,40 @@ def test_a_parcel_is_stopped_before_anything_else_is_undone() -> None:
     assert OrderCancelled in map(type, order.events)
 
 
+def test_what_is_held_is_taken_when_the_parcel_has_left_and_not_before() -> None:
+    order = confirmed_with_money_held()
+    assert step_of(order) is SHIP
+    order.on_shipment_status_updated(scanned(order, ShipmentStatus.IN_TRANSIT, NOW), NOW)
+    assert step_of(order) is CAPTURE
+    order.on_shipment_status_updated(scanned(order, ShipmentStatus.DELIVERED, NOW + SECOND), NOW + SECOND)
+    assert order.status is Status.DELIVERED
+    assert step_of(order) is CAPTURE
+    for _ in range(2):
+        succeed(CAPTURE, order)
+    assert order.payment
+    assert order.payment.captured
+    assert step_of(order) is None
+
+
+def test_what_is_held_for_a_cancelled_order_is_released_and_never_taken() -> None:
+    order = confirmed_with_money_held()
+    cancel(order)
+    assert step_of(order) is REFUND
+    succeed(REFUND, order)
+    assert step_of(order) is None
+
+
+def test_that_money_is_taken_stays_known_in_whatever_order_it_is_told() -> None:
+    order, secured = with_stock(), paid(with_stock(), captured=False)
+    order.on_payment_captured(taken(order, secured.payment_id), NOW)
+    assert step_of(order) is CHARGE
+    for _ in range(2):
+        order.on_payment_successful(secured, NOW)
+    assert order.status is Status.CONFIRMED
+    assert order.payment
+    assert (order.payment.captured, order.payment.last4) == (True, "4242")
+
+
 def test_what_the_carrier_has_is_not_undone() -> None:
     order = to_be_stopped()
     STOP_SHIPMENT.answers[ShipmentUnderWay](order, ShipmentUnderWay(), NOW)
@@ -151,10 +202,11 @@ def test_what_the_carrier_has_is_not_undone() -> None:
     assert OrderCancelled not in map(type, order.events)
 
 
-def test_every_step_but_a_compensation_and_the_refund_of_what_came_back_can_be_undone() -> None:
+def test_every_step_but_a_compensation_and_those_after_the_parcel_has_left_can_be_undone() -> None:
     compensations = [step.compensation for step in STEPS]
-    assert compensations == [OrderCancelled, REFUND, None, STOP_SHIPMENT, None, None]
-    assert all(step.compensation or step in compensations for step in STEPS[:-1])
+    assert compensations == [OrderCancelled, REFUND, None, None, STOP_SHIPMENT, None, None]
+    undone = [step for step in STEPS if step not in (CAPTURE, REFUND_RETURN)]
+    assert all(step.compensation or step in compensations for step in undone)
 
 
 @pytest.mark.parametrize("step", [step for step in STEPS if step.gives_up], ids=lambda step: step.name)
@@ -171,6 +223,7 @@ def test_the_names_of_steps_that_are_stored_do_not_change() -> None:
         "reserve stock",
         "charge",
         "refund",
+        "capture",
         "ship",
         "stop shipment",
         "refund return",

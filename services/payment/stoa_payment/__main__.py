@@ -1,12 +1,10 @@
 """The composition root of the payment service."""
 
-from datetime import timedelta
-
 from stoa.payment.v1.payment_pb2_grpc import add_PaymentServiceServicer_to_server
 from stoa_chassis.app import App, run
 from stoa_payment import repository
 from stoa_payment.api import PaymentServicer
-from stoa_payment.peers import HttpGateway
+from stoa_payment.peers import connect_gateway
 from stoa_payment.service import Payments
 from stoa_payment.settings import Settings
 
@@ -15,14 +13,7 @@ async def compose(app: App[Settings]) -> None:
     """Wire the service."""
     settings = app.settings
     store = await app.postgres(repository.open_tx)
-    gateway = await app.enter(
-        HttpGateway.connect(
-            settings.gateway_url,
-            settings.gateway_api_key,
-            settings.gateway_webhook_secret,
-            timedelta(seconds=settings.gateway_timeout_seconds),
-        )
-    )
+    gateway = await app.enter(connect_gateway(settings))
     payments = Payments(
         store.uow,
         repository.Payments(store.database),
@@ -32,6 +23,7 @@ async def compose(app: App[Settings]) -> None:
         app.clock,
         settings.retry,
         settings.backoff,
+        capture_later=settings.capture_later,
     )
 
     app.serve(add_PaymentServiceServicer_to_server, PaymentServicer(payments))

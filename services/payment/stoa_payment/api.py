@@ -12,7 +12,7 @@ from stoa_chassis.timestamps import to_timestamp
 from stoa_payment.model import Payment, Refund, RequestKey
 from stoa_payment.service import Payments, ProcessPayment, RefundPayment
 
-_SIGNATURE_HEADER = "x-gateway-signature"
+_SIGNATURE_HEADERS = ("x-gateway-signature", "stripe-signature")
 
 
 class PaymentServicer(payment_pb2_grpc.PaymentServiceServicer):
@@ -54,9 +54,17 @@ class PaymentServicer(payment_pb2_grpc.PaymentServiceServicer):
         refund = await self._payments.refund(command)
         return payment_pb2.RefundPaymentResponse(refund=_refund_message(refund))
 
+    async def CapturePayment(
+        self, request: payment_pb2.CapturePaymentRequest, context: Any
+    ) -> payment_pb2.CapturePaymentResponse:
+        """Take what is held."""
+        payment = await self._payments.capture(UUID(request.payment_id))
+        return payment_pb2.CapturePaymentResponse(payment=_payment_message(payment))
+
     async def ReceiveWebhook(self, request: payment_pb2.ReceiveWebhookRequest, context: Any) -> Empty:
         """Take a notice of the gateway."""
-        signature = dict(context.invocation_metadata()).get(_SIGNATURE_HEADER, "")
+        metadata = dict(context.invocation_metadata())
+        signature = next((metadata[name] for name in _SIGNATURE_HEADERS if name in metadata), "")
         await self._payments.receive_notice(request.body.data, str(signature))
         return Empty()
 
@@ -75,6 +83,7 @@ def _payment_message(payment: Payment) -> payment_pb2.Payment:
         failure_reason=payment.failure_reason,
         created_at=to_timestamp(payment.created_at),
         updated_at=to_timestamp(payment.updated_at),
+        captured=payment.is_captured,
     )
 
 

@@ -11,7 +11,8 @@ from stoa_chassis.audit import Finding, Waiting
 
 _PAYMENTS = """
 SELECT payment_id, order_id, amount, refunded_amount, refunding_amount, status, gateway_charge_id,
-    coalesce(made, 0) AS made, coalesce(promised, 0) AS promised
+    coalesce(made, 0) AS made, coalesce(promised, 0) AS promised,
+    status = 'succeeded' AND next_check_at IS NOT NULL AS capturing
 FROM payments LEFT JOIN (
     SELECT payment_id,
         sum(amount) FILTER (WHERE status = 'succeeded') AS made,
@@ -24,7 +25,8 @@ SELECT order_id, request_id, r.amount, r.status FROM refunds r JOIN payments USI
 WHERE key_namespace = 'service:order'
 """
 _UNSETTLED = """
-SELECT order_id, 'the gateway: charge' AS waits_for, created_at AS since, attempts, next_check_at AS next_ask
+SELECT order_id, 'the gateway: ' || CASE status WHEN 'pending' THEN 'charge' ELSE 'capture' END AS waits_for,
+    created_at AS since, attempts, next_check_at AS next_ask
 FROM payments WHERE next_check_at IS NOT NULL
 UNION ALL
 SELECT order_id, 'the gateway: refund', r.created_at, r.attempts, r.next_check_at
@@ -34,7 +36,7 @@ FROM refunds r JOIN payments USING (payment_id) WHERE r.next_check_at IS NOT NUL
 
 @dataclass(frozen=True, slots=True)
 class Payment:
-    """A payment; `made` and `promised` are the sums of its refunds."""
+    """A payment; `made` and `promised` are the sums of its refunds. Whether what is held is being taken."""
 
     payment_id: UUID
     order_id: UUID
@@ -45,6 +47,7 @@ class Payment:
     charge_id: str | None
     made: Decimal = Decimal(0)
     promised: Decimal = Decimal(0)
+    capturing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,8 @@ def findings(books: Books) -> Iterator[Finding]:
         look = f"stoa logs payment | grep {payment.payment_id}"
         if payment.status == "pending":
             yield Finding("every payment is settled", subject, f"pending, {payment.amount}", look)
+        if payment.capturing:
+            yield Finding("every payment is settled", subject, f"{payment.amount} is held, not taken", look)
         if payment.refunding:
             detail = f"{payment.refunding} was promised back and is not back yet"
             yield Finding("every refund is made", subject, detail, look)

@@ -2,6 +2,9 @@
 
 A payment is asked for once per order and ends as succeeded or failed. Three may say so – the
 gateway's answer, its notice and an inquiry – in any order and more than once; the first one counts.
+
+As the shop is set, the amount is taken at once, or first only held (authorised) and taken (captured) when the
+order is sent. What is held is secure: to others the payment has succeeded. To give it back is to release it.
 """
 
 import re
@@ -20,7 +23,7 @@ from stoa_chassis.errors import (
 )
 from stoa_chassis.ids import new_id
 from stoa_contracts.money import Money
-from stoa_events import PaymentFailed, PaymentRefunded, PaymentSuccessful
+from stoa_events import PaymentCaptured, PaymentFailed, PaymentRefunded, PaymentSuccessful
 
 
 class PaymentNotFound(NotFound):
@@ -45,6 +48,18 @@ class NothingToRefund(FailedPrecondition):
     """All of the payment was given back, or is being given back."""
 
     reason = "NOTHING_TO_REFUND"
+
+
+class PaymentHeld(FailedPrecondition):
+    """The amount is held and not taken yet: until then only all of it can be given back."""
+
+    reason = "PAYMENT_HELD"
+
+
+class PaymentReleased(FailedPrecondition):
+    """What was held is given back, or promised back: it can't be taken any more."""
+
+    reason = "PAYMENT_RELEASED"
 
 
 class RefundTooLarge(FailedPrecondition):
@@ -83,11 +98,15 @@ class RefundStatus(StrEnum):
 
 
 class ChargeStatus(StrEnum):
-    """What the gateway says of a charge."""
+    """What the gateway says of a charge. Authorized: the amount is held for us, and can be captured."""
 
     PENDING = "pending"
+    AUTHORIZED = "authorized"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
+
+
+_SECURED = (ChargeStatus.AUTHORIZED, ChargeStatus.SUCCEEDED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +124,7 @@ class Charge:
 
 @dataclass(frozen=True, slots=True)
 class GatewayRefund:
-    """A refund that the gateway has made; `refund_id` is ours, as we told it."""
+    """A refund that the gateway has made, or what it held and has released; `refund_id` is ours."""
 
     gateway_refund_id: str
     refund_id: UUID
@@ -229,6 +248,7 @@ class Payment:
 
     `refunding` is what was promised back but is not back yet: with `refunded` it never exceeds `amount`. The
     token is kept only while the payment is pending: until then the charge may have to be asked for again.
+    `held` is whether the amount is only to be held, or is held; it ends when it is captured.
     """
 
     payment_id: UUID
@@ -249,7 +269,8 @@ class Payment:
     token: str | None = field(default=None, repr=False)
     attempts: int = 0
     next_check_at: datetime | None = None
-    events: list[PaymentSuccessful | PaymentFailed | PaymentRefunded] = field(
+    held: bool = False
+    events: list[PaymentSuccessful | PaymentCaptured | PaymentFailed | PaymentRefunded] = field(
         default_factory=list, compare=False
     )
 
@@ -264,8 +285,11 @@ class Payment:
         correlation_id: str,
         retry: RetryPolicy,
         now: datetime,
+        held: bool = False,
     ) -> Self:
         """Begin the payment of an order; it is looked after when its lease ends, should we die meanwhile.
+
+        `held` is whether the amount is to be held, and captured later.
 
         Raises InvalidArgument if the amount is not more than zero or the token is a card number.
         """
@@ -286,7 +310,23 @@ class Payment:
             updated_at=now,
             token=check_token(token),
             next_check_at=now + retry.lease,
+            held=held,
         )
+
+    @property
+    def is_capturing(self) -> bool:
+        """Whether what is held is being taken."""
+        return self.held and self.status is PaymentStatus.SUCCEEDED and self.next_check_at is not None
+
+    @property
+    def is_captured(self) -> bool:
+        """Whether the money was taken, whatever of it was given back since."""
+        return not self.held and self.status not in (PaymentStatus.PENDING, PaymentStatus.FAILED)
+
+    @property
+    def is_released(self) -> bool:
+        """Whether what was held is given back, or promised back."""
+        return self.held and self.refunded + self.refunding == self.amount
 
     def check_same(self, again: PaymentTerms) -> None:
         """Make sure that a repeated request asks for the same. Raises RequestIdReused."""
@@ -295,10 +335,13 @@ class Payment:
     def awaits(self, charge: Charge) -> bool:
         """Tell whether this says something that `settle` has to take over.
 
-        Once it is known what became of a payment nothing changes it any more. The one exception is a payment
-        that we gave up without a charge: should it be captured after all, the money has to go back.
+        Once it is known what became of a payment nothing changes it any more, save that what is held is
+        captured. The one exception is a payment that we gave up without a charge: should it be made after
+        all, the money has to go back.
         """
         if self.status is PaymentStatus.FAILED and self.charge_id is None:
+            return charge.status in _SECURED
+        if self.status is PaymentStatus.SUCCEEDED and self.held:
             return charge.status is ChargeStatus.SUCCEEDED
         return self.status is PaymentStatus.PENDING and charge.status is not ChargeStatus.PENDING
 
@@ -314,8 +357,11 @@ class Payment:
             raise ChargeMismatch(f"charge {charge.charge_id} is not of payment {self.payment_id}")
         if self.status is PaymentStatus.FAILED:
             return self._take_back(charge, now)
+        if self.status is PaymentStatus.SUCCEEDED:
+            self._captured(now)
+            return None
         self._finish(charge, now)
-        if charge.status is ChargeStatus.SUCCEEDED:
+        if charge.status in _SECURED:
             self.status = PaymentStatus.SUCCEEDED
             self.events.append(
                 PaymentSuccessful(
@@ -325,11 +371,23 @@ class Payment:
                     amount=self.amount,
                     brand=self.brand,
                     last4=self.last4,
+                    captured=not self.held,
                 )
             )
         else:
             self._fail(charge.failure_code)
         return None
+
+    def capture(self, retry: RetryPolicy, now: datetime) -> None:
+        """Resolve to take what is held; the gateway is asked until it is taken. What is taken stays so.
+
+        Raises PaymentPending, PaymentNotMade, PaymentReleased.
+        """
+        if not self._left() and self.held:
+            raise PaymentReleased("what was held for the order is given back")
+        if self.held and not self.is_capturing:
+            self.next_check_at = now + retry.lease
+            self.updated_at = now
 
     def may_give_up(self, retry: RetryPolicy, now: datetime) -> bool:
         """Tell whether it was tried for long enough, if the gateway has no charge."""
@@ -355,9 +413,12 @@ class Payment:
         Raises:
             InvalidArgument: the amount is not positive or in another currency.
             PaymentPending, PaymentNotMade: there is no money, yet or at all.
+            PaymentHeld: a part was asked for of what is not taken yet.
             NothingToRefund: nothing is left.
             RefundTooLarge: less than the amount is left.
         """
+        if self.is_capturing:
+            raise PaymentPending("the payment is just being taken")
         left, amount = self._left(), terms.amount
         if amount is not None:
             if amount.currency != left.currency:
@@ -368,6 +429,10 @@ class Payment:
             raise NothingToRefund("all of the payment was given back")
         if amount is not None and amount > left:
             raise RefundTooLarge(f"only {left} is left of the payment", metadata={"left": str(left)})
+        if self.held and amount is not None and amount < left:
+            raise PaymentHeld(
+                "the payment is taken when the order is sent; until then only all of it can be given back"
+            )
         return self._promise(
             amount or left,
             terms.reason,
@@ -472,7 +537,21 @@ class Payment:
             now=now,
         )
 
+    def _captured(self, now: datetime) -> None:
+        self.held = False
+        self.next_check_at = None
+        self.updated_at = now
+        self.events.append(
+            PaymentCaptured(
+                payment_id=self.payment_id,
+                order_id=self.order_id,
+                user_id=self.user_id,
+                amount=self.amount,
+            )
+        )
+
     def _finish(self, charge: Charge, now: datetime) -> None:
+        self.held = charge.status is ChargeStatus.AUTHORIZED
         self.charge_id = charge.charge_id
         self.brand, self.last4 = charge.brand, charge.last4
         self.token = None

@@ -6,7 +6,7 @@ Nothing else knows how one is spoken to.
 import hashlib
 import hmac
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime, timedelta
 from decimal import Decimal
 from http import HTTPStatus
@@ -31,7 +31,8 @@ from stoa_payment.model import (
     Payment,
     Refund,
 )
-from stoa_payment.ports import NoAnswer
+from stoa_payment.ports import NoAnswer, PaymentGateway
+from stoa_payment.settings import Settings
 
 _log = get_logger(__name__)
 _SIGNATURE_TOLERANCE = timedelta(minutes=5)
@@ -39,6 +40,7 @@ _SIGNATURE_TOLERANCE = timedelta(minutes=5)
 
 _Body = TypeVar("_Body", bound=BaseModel)
 _Cents = Annotated[int, Field(ge=0, lt=10**12)]
+_MADE = ChargeStatus.SUCCEEDED
 _Currency = Annotated[str, StringConstraints(pattern="^[A-Za-z]{3}$", to_upper=True)]
 
 
@@ -56,6 +58,7 @@ class _Charge(BaseModel):
     amount: _Cents
     currency: _Currency
     status: ChargeStatus
+    captured: bool = True
     failure_code: str | None
     card: _Card
     metadata: _Metadata
@@ -65,7 +68,7 @@ class _Charge(BaseModel):
             charge_id=self.id,
             order_id=self.metadata.order_id,
             amount=_money(self.amount, self.currency),
-            status=self.status,
+            status=self.status if self.captured or self.status is not _MADE else ChargeStatus.AUTHORIZED,
             brand=self.card.brand,
             last4=self.card.last4,
             failure_code=self.failure_code or "",
@@ -154,6 +157,7 @@ class HttpGateway:
                 "currency": payment.amount.currency,
                 "token": payment.token,
                 "metadata": {"order_id": str(payment.order_id)},
+                **({"capture": False} if payment.held else {}),
             },
             # A card whose bank does not answer must not keep the others waiting. What is left unasked is soon
             # inquired after, and an inquiry does probe.
@@ -168,6 +172,16 @@ class HttpGateway:
         answer = await self._request("GET", "v1/charges", params={"idempotency_key": str(payment.order_id)})
         charges = _parsed(_Charges, answer).data
         return charges[0].value() if charges else None
+
+    async def capture(self, payment: Payment) -> Charge:
+        """Take what is held; the gateway takes it once."""
+        return _parsed(
+            _Charge, await self._request("POST", f"v1/charges/{payment.charge_id}/capture")
+        ).value()
+
+    async def release(self, payment: Payment, refund: Refund) -> GatewayRefund:
+        """Give up what is held, which this gateway takes for a refund of all of it."""
+        return await self.refund(payment, refund)
 
     async def refund(self, payment: Payment, refund: Refund) -> GatewayRefund:
         """Give money back with the refund's id as the idempotency key."""
@@ -251,6 +265,21 @@ class HttpGateway:
         return answer
 
 
+def connect_gateway(settings: Settings) -> AbstractAsyncContextManager[PaymentGateway]:
+    """Keep connections to the gateway that is set."""
+    address = (
+        settings.gateway_url,
+        settings.gateway_api_key,
+        settings.gateway_webhook_secret,
+        timedelta(seconds=settings.gateway_timeout_seconds),
+    )
+    if settings.gateway_provider == "stripe":
+        from stoa_payment.stripe_gateway import StripeGateway
+
+        return StripeGateway.connect(*address)
+    return HttpGateway.connect(*address)
+
+
 def _parsed(body_type: type[_Body], answer: _Answer) -> _Body:
     try:
         return body_type.model_validate_json(answer.body)
@@ -260,7 +289,7 @@ def _parsed(body_type: type[_Body], answer: _Answer) -> _Body:
 
 def _subject(kind: str, resource: dict[str, Any]) -> Charge | GatewayRefund | OutsideRefund | None:
     match kind:
-        case "charge.succeeded" | "charge.failed":
+        case "charge.succeeded" | "charge.failed" | "charge.captured":
             return _Charge.model_validate(resource).value()
         case "refund.succeeded":
             return _Refund.model_validate(resource).value()

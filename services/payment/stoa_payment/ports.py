@@ -92,11 +92,22 @@ class PaymentGateway(Protocol):
     """Moves the money. Requests carry an idempotency key, so that any of them may be repeated."""
 
     async def charge(self, payment: Payment) -> Charge:
-        """Charge a payment's card, once for its order. A decline is an outcome. Raises NoAnswer."""
+        """Charge a payment's card, once for its order; one that is `held` is only authorized.
+
+        A decline is an outcome. Raises NoAnswer.
+        """
         ...
 
     async def find(self, payment: Payment) -> Charge | None:
         """Return the charge of a payment's order; None if the gateway never got it. Raises NoAnswer."""
+        ...
+
+    async def capture(self, payment: Payment) -> Charge:
+        """Take what is held, once. Raises NoAnswer."""
+        ...
+
+    async def release(self, payment: Payment, refund: Refund) -> GatewayRefund:
+        """Give up what is held, once: nothing of it can be taken any more. Raises NoAnswer."""
         ...
 
     async def refund(self, payment: Payment, refund: Refund) -> GatewayRefund:

@@ -154,6 +154,7 @@ def _payment_row(payment: Payment) -> dict[str, Any]:
         "correlation_id": payment.correlation_id,
         "attempts": payment.attempts,
         "next_check_at": payment.next_check_at,
+        "held": payment.held,
         "created_at": payment.created_at,
         "updated_at": payment.updated_at,
     }
@@ -178,6 +179,7 @@ def _payment(row: asyncpg.Record) -> Payment:
         correlation_id=row["correlation_id"],
         attempts=row["attempts"],
         next_check_at=row["next_check_at"],
+        held=row["held"],
         created_at=row["created_at"],
         updated_at=row["updated_at"],
     )

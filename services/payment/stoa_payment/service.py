@@ -74,14 +74,20 @@ class Payments:
         clock: Clock,
         retry: RetryPolicy,
         backoff: Backoff,
+        *,
+        capture_later: bool = False,
     ) -> None:
-        """`payments` and `refunds` are the stores outside of a transaction, for single statements."""
+        """`payments` and `refunds` are the stores outside of a transaction, for single statements.
+
+        With `capture_later` an order's amount is only held when it is placed, until `capture`.
+        """
         self._uow = uow
         self._payments = payments
         self._refunds = refunds
         self._gateway = gateway
         self._clock = clock
         self._retry = retry
+        self._capture_later = capture_later
         self.unsettled = DueWork(unsettled, self.bring_on, backoff, clock)
         """Takes up what is not settled yet."""
 
@@ -98,6 +104,7 @@ class Payments:
             correlation_id=correlation_id() or str(new_id()),
             retry=self._retry,
             now=self._clock.now(),
+            held=self._capture_later,
         )
         if not await self._payments.add(payment):
             known = await self._payments.of_order(command.order_id)
@@ -122,11 +129,19 @@ class Payments:
             raise PaymentNotFound("there is no such payment")
         return payment
 
+    async def capture(self, payment_id: UUID) -> Payment:
+        """Take what is held, once. A payment that is still held will be taken.
+
+        Raises PaymentNotFound, PaymentPending, PaymentNotMade, PaymentReleased.
+        """
+        payment = await self._resolve_to_capture(payment_id)
+        return await self._take(payment) if payment.is_capturing else payment
+
     async def refund(self, command: RefundPayment) -> Refund:
         """Give money back; the same key gives it once. A refund that is still pending will be made.
 
         Raises:
-            PaymentNotFound, PaymentPending, PaymentNotMade, NothingToRefund, RefundTooLarge.
+            PaymentNotFound, PaymentPending, PaymentNotMade, PaymentHeld, NothingToRefund, RefundTooLarge.
             InvalidArgument: the currency is another.
             RequestIdReused: the key was used for another amount, or another reason.
         """
@@ -161,10 +176,12 @@ class Payments:
 
         Raises Unavailable if the store can't be reached.
         """
-        if isinstance(work, Payment):
-            await self._inquire(work)
-        else:
+        if isinstance(work, Refund):
             await self._give_back(await self._payments.get(work.payment_id), work)
+        elif work.is_capturing:
+            await self._take(work)
+        else:
+            await self._inquire(work)
 
     async def _inquire(self, payment: Payment) -> None:
         """Find out what became of a charge, or ask for it again if the gateway never got it."""
@@ -187,9 +204,21 @@ class Payments:
         else:
             await self._settle(payment.payment_id, charge)
 
+    async def _take(self, payment: Payment) -> Payment:
+        try:
+            charge = await self._gateway.capture(payment)
+        except NoAnswer as error:
+            _log.warning("a payment is not taken yet", payment_id=payment.payment_id, cause=str(error))
+            await self.unsettled.put_off(payment)
+            return payment
+        return await self._settle(payment.payment_id, charge)
+
     async def _give_back(self, payment: Payment, refund: Refund) -> Refund:
         try:
-            made = await self._gateway.refund(payment, refund)
+            if payment.held:
+                made = await self._gateway.release(payment, refund)
+            else:
+                made = await self._gateway.refund(payment, refund)
         except NoAnswer as error:
             _log.warning("a refund is not made yet", refund_id=refund.refund_id, cause=str(error))
             await self.unsettled.put_off(refund)
@@ -217,9 +246,18 @@ class Payments:
     async def _take_over_refund(self, tx: Tx, payment_id: UUID, outside: OutsideRefund) -> None:
         """Take over what was given back at the gateway, once."""
         payment = await tx.payments.lock(payment_id)
+        if payment.is_released:
+            return  # what says so is the release that we asked for
         if await tx.refunds.by_key(payment_id, outside.key) is None:
             await tx.refunds.add(payment.refund_outside(outside, self._clock.now()))
             await tx.payments.save(payment)
+
+    @transactional
+    async def _resolve_to_capture(self, tx: Tx, payment_id: UUID) -> Payment:
+        payment = await tx.payments.lock(payment_id)
+        payment.capture(self._retry, self._clock.now())
+        await tx.payments.save(payment)
+        return payment
 
     @transactional
     async def _give_up(self, tx: Tx, payment_id: UUID) -> None:

@@ -1,6 +1,7 @@
 """Settings of the payment service."""
 
 from datetime import timedelta
+from typing import Literal
 
 from pydantic import Field
 
@@ -12,11 +13,16 @@ from stoa_payment.model import RetryPolicy
 class Settings(PostgresSettings):
     """What an operator can set, beside what all services have."""
 
+    # Who the gateway is: the mock, or who speaks as it does, or Stripe. URL, key and secret are its own.
+    gateway_provider: Literal["mock", "stripe"] = "mock"
     gateway_url: str = "http://127.0.0.1:18020"
     gateway_api_key: str = Field(default="", repr=False)
     gateway_webhook_secret: str = Field(default="", repr=False)
     # How long the gateway may take for one request; must be less than what our callers give us.
     gateway_timeout_seconds: float = Field(default=5, gt=0)
+
+    # Hold an order's amount when it is placed, and take it when the order is sent.
+    capture_later: bool = False
 
     # When we ask the gateway again about what it has not settled: first, and at most.
     retry_first_seconds: float = Field(default=1, gt=0)

@@ -230,7 +230,9 @@ def _check_payment(store: MemoryStore[Rows], payment: Payment) -> None:
     within = within and payment.refunded + payment.refunding <= payment.amount
     store.check(within, "payments_check")
     store.check(pending == (payment.token is not None), "payments_check1")
-    store.check(pending == (payment.next_check_at is not None), "payments_check2")
+    after = payment.next_check_at is not None
+    settled = not after or (payment.status is PaymentStatus.SUCCEEDED and payment.held)
+    store.check(after if pending else settled, "payments_looked_after")
 
 
 def _check_refund(store: MemoryStore[Rows], refund: Refund) -> None:
@@ -264,6 +266,8 @@ CARDS = {
     "tok_timeout": Card("visa", "3184", ChargeStatus.PENDING),
 }
 """The tokens of the mock gateway (stoa_fakes.payment_gateway); it declines any other."""
+_AUTHORIZED = {ChargeStatus.SUCCEEDED: ChargeStatus.AUTHORIZED}
+_REFUNDABLE = (ChargeStatus.AUTHORIZED, ChargeStatus.SUCCEEDED)
 _UNKNOWN_CARD = Card("", "", ChargeStatus.FAILED, "invalid_token")
 
 
@@ -274,6 +278,12 @@ class BankCharge:
     key: str
     charge: Charge
     refunded: Money
+    held: bool = False
+
+    @property
+    def is_held(self) -> bool:
+        """Whether it holds its amount, to be captured."""
+        return self.charge.status is ChargeStatus.AUTHORIZED and not self.refunded
 
 
 @dataclass(frozen=True)
@@ -284,18 +294,26 @@ class ChargeRequest:
     order_id: UUID
     amount: Money
     token: str | None
+    held: bool = False
+
+
+@dataclass(frozen=True)
+class CaptureRequest:
+    """A request to take what is held, on its way to the gateway."""
+
+    charge_id: str | None
 
 
 @dataclass(frozen=True)
 class RefundRequest:
-    """A request for a refund, on its way to the gateway."""
+    """A request for a refund, or to release what is held, on its way to the gateway."""
 
     refund_id: UUID
     charge_id: str | None
     amount: Money
 
 
-Request: TypeAlias = ChargeRequest | RefundRequest
+Request: TypeAlias = ChargeRequest | CaptureRequest | RefundRequest
 
 
 @dataclass(frozen=True)
@@ -320,13 +338,22 @@ class Bank:
 
     def carry_out(self, request: Request) -> "Bank":
         """Do what is asked, unless it was done or can't be."""
-        if isinstance(request, ChargeRequest):
-            return self._charge(request)
-        return self._refund(request)
+        match request:
+            case ChargeRequest():
+                return self._charge(request)
+            case CaptureRequest():
+                return self._capture(request)
+            case RefundRequest():
+                return self._refund(request)
 
     def capture(self) -> "Bank":
-        """Capture what answers late."""
-        return replace(self, charges=tuple(map(_captured, self.charges)))
+        """Make the charges that answer late."""
+        return replace(self, charges=tuple(map(_made, self.charges)))
+
+    def captured(self, charge_id: str | None) -> Charge | None:
+        """Return a charge that is captured, if it is."""
+        charges = (each.charge for each in self.charges if each.charge.charge_id == charge_id)
+        return next((charge for charge in charges if charge.status is ChargeStatus.SUCCEEDED), None)
 
     def notices(self) -> list[Charge | GatewayRefund]:
         """Return what the gateway tells unasked, again and again."""
@@ -341,20 +368,31 @@ class Bank:
             f"ch_{len(self.charges) + 1}_{request.order_id}",
             request.order_id,
             request.amount,
-            card.status,
+            _AUTHORIZED.get(card.status, card.status) if request.held else card.status,
             card.brand,
             card.last4,
             card.failure_code,
         )
-        entry = BankCharge(request.key, charge, Money.zero(request.amount.currency))
+        entry = BankCharge(request.key, charge, Money.zero(request.amount.currency), request.held)
         return replace(self, charges=(*self.charges, entry))
+
+    def _capture(self, request: CaptureRequest) -> "Bank":
+        charges = (
+            replace(each, charge=replace(each.charge, status=ChargeStatus.SUCCEEDED))
+            if each.charge.charge_id == request.charge_id and each.is_held
+            else each
+            for each in self.charges
+        )
+        return replace(self, charges=tuple(charges))
 
     def _refund(self, request: RefundRequest) -> "Bank":
         entry = next((each for each in self.charges if each.charge.charge_id == request.charge_id), None)
         if self.made(request.refund_id) or entry is None:
             return self
         charge, refunded = entry.charge, entry.refunded + request.amount
-        if charge.status is not ChargeStatus.SUCCEEDED or refunded > charge.amount:
+        if charge.status not in _REFUNDABLE or refunded > charge.amount:
+            return self
+        if charge.status is ChargeStatus.AUTHORIZED and refunded != charge.amount:
             return self
         charges = (replace(each, refunded=refunded) if each is entry else each for each in self.charges)
         return replace(self, charges=tuple(charges), refunds=self.refunds | {request})
@@ -393,7 +431,7 @@ class FakeGateway:
     async def charge(self, payment: Payment) -> Charge:
         """Charge a payment's card, once for its order. A decline is an outcome. Raises NoAnswer."""
         key = self.key(payment)
-        request = ChargeRequest(key, payment.order_id, payment.amount, payment.token)
+        request = ChargeRequest(key, payment.order_id, payment.amount, payment.token, payment.held)
 
         def answer(bank: Bank) -> Charge | None:
             charge = bank.find(key)
@@ -408,6 +446,15 @@ class FakeGateway:
         # None is an answer too, so the answer comes in a tuple.
         (charge,) = _answered(await self.send("find", None, lambda bank: (bank.find(key),)))
         return charge
+
+    async def capture(self, payment: Payment) -> Charge:
+        """Take what is held, once. Raises NoAnswer."""
+        request = CaptureRequest(payment.charge_id)
+        return _answered(await self.send("capture", request, lambda bank: bank.captured(payment.charge_id)))
+
+    async def release(self, payment: Payment, refund: Refund) -> GatewayRefund:
+        """Give up what is held, once: nothing of it can be taken any more. Raises NoAnswer."""
+        return await self.refund(payment, refund)
 
     async def refund(self, payment: Payment, refund: Refund) -> GatewayRefund:
         """Give a part of a charge back, once for each refund. Raises NoAnswer."""
@@ -430,7 +477,7 @@ class FakeGateway:
         """Send a request (None for an inquiry, which changes nothing) and return its answer, None if none
         comes.
 
-        `step` names it: charge, find or refund.
+        `step` names it: charge, find, capture or refund.
         """
         # Whatever else is going on goes on meanwhile.
         await (asyncio.Event().wait() if self.hangs else asyncio.sleep(0))
@@ -453,7 +500,8 @@ def _answered(answer: T | None) -> T:
     return answer
 
 
-def _captured(entry: BankCharge) -> BankCharge:
+def _made(entry: BankCharge) -> BankCharge:
     if entry.charge.status is not ChargeStatus.PENDING:
         return entry
-    return replace(entry, charge=replace(entry.charge, status=ChargeStatus.SUCCEEDED))
+    status = ChargeStatus.AUTHORIZED if entry.held else ChargeStatus.SUCCEEDED
+    return replace(entry, charge=replace(entry.charge, status=status))

@@ -183,6 +183,7 @@ async def test_nothing_of_a_payment_or_a_refund_is_left_out(
         failure_reason="none",
         created_at=to_timestamp(stored.created_at),
         updated_at=to_timestamp(stored.updated_at),
+        captured=True,
     )
     request = RefundPaymentRequest(payment_id=payment_id, request_id="r1", reason="broken")
     refund = (await staff.RefundPayment(request)).refund

@@ -25,6 +25,10 @@ def test_a_payment_that_is_the_sum_of_its_refunds_is_in_order() -> None:
     [
         (Payment(new_id(), new_id(), PRICE, NOTHING, NOTHING, "pending", None), "every payment is settled"),
         (
+            Payment(new_id(), new_id(), PRICE, NOTHING, NOTHING, "succeeded", "ch_1", capturing=True),
+            "every payment is settled",
+        ),
+        (
             replace(REFUNDED, refunded=NOTHING, refunding=PRICE, made=NOTHING, promised=PRICE),
             "every refund is made",
         ),

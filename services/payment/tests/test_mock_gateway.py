@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -24,6 +25,7 @@ from stoa_contracts.money import Money
 from stoa_events import PaymentFailed, PaymentRefunded, PaymentSuccessful
 from stoa_payment import testing
 from stoa_payment.model import (
+    ChargeStatus,
     Payment,
     PaymentStatus,
     RefundStatus,
@@ -186,6 +188,25 @@ async def test_the_same_charge_and_the_same_refund_are_made_once(
     assert await adapter.refund(payment, refund) == made
     assert made.refund_id == refund.refund_id
     assert await mock.refunds(charge.charge_id) == [2000]
+
+
+async def test_what_is_held_is_taken_once_or_released_once(mock: MockGateway, adapter: HttpGateway) -> None:
+    for release in (False, True):
+        payment, now = replace(a_payment(), held=True), SystemClock().now()
+        charge = await adapter.charge(payment)
+        assert charge.status is ChargeStatus.AUTHORIZED
+        assert await adapter.find(payment) == charge
+        payment.settle(charge, now)
+        refund = payment.refund(RefundTerms(None, ""), key=KEY, correlation_id="c", retry=RETRY, now=now)
+        if release:
+            assert await adapter.release(payment, refund) == await adapter.release(payment, refund)
+            with pytest.raises(NoAnswer, match="400"):
+                await adapter.capture(payment)
+            assert await mock.refunds(charge.charge_id) == [2000]
+        else:
+            captured = await adapter.capture(payment)
+            assert captured.status is ChargeStatus.SUCCEEDED
+            assert await adapter.capture(payment) == captured
 
 
 async def test_a_request_that_failed_was_not_carried_out_and_one_whose_answer_was_lost_was(

@@ -28,9 +28,11 @@ from stoa_payment.model import (
     NothingToRefund,
     OutsideRefund,
     Payment,
+    PaymentHeld,
     PaymentNotFound,
     PaymentNotMade,
     PaymentPending,
+    PaymentReleased,
     PaymentStatus,
     PaymentTerms,
     Refund,
@@ -607,6 +609,8 @@ def test_nothing_can_have_been_given_back_of_a_payment_that_was_not_made() -> No
         (PaymentNotFound, Code.NOT_FOUND, "PAYMENT_NOT_FOUND"),
         (PaymentPending, Code.FAILED_PRECONDITION, "PAYMENT_PENDING"),
         (PaymentNotMade, Code.FAILED_PRECONDITION, "PAYMENT_FAILED"),
+        (PaymentHeld, Code.FAILED_PRECONDITION, "PAYMENT_HELD"),
+        (PaymentReleased, Code.FAILED_PRECONDITION, "PAYMENT_RELEASED"),
         (NothingToRefund, Code.FAILED_PRECONDITION, "NOTHING_TO_REFUND"),
         (RefundTooLarge, Code.FAILED_PRECONDITION, "REFUND_TOO_LARGE"),
         (ChargeMismatch, Code.FAILED_PRECONDITION, "CHARGE_MISMATCH"),
@@ -622,7 +626,7 @@ def test_each_error_has_its_code_and_reason(error: type[DomainError], code: Code
     [
         (PaymentStatus, {"pending", "succeeded", "failed", "partially_refunded", "refunded"}),
         (RefundStatus, {"pending", "succeeded"}),
-        (ChargeStatus, {"pending", "succeeded", "failed"}),
+        (ChargeStatus, {"pending", "authorized", "succeeded", "failed"}),
     ],
 )
 def test_the_words_that_are_stored_and_told_do_not_change(words: type[StrEnum], known: set[str]) -> None:

@@ -1,7 +1,7 @@
 """What the use cases rely on, of the store in memory and of PostgreSQL alike."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from importlib.resources import files
@@ -154,7 +154,7 @@ async def test_a_payment_is_found_by_its_charge(store: Store) -> None:
 
 async def test_no_field_of_a_payment_is_lost(store: Store, a_full_payment: Payment) -> None:
     """Each field has a value in one of the two: some only a pending payment has, some only a settled one."""
-    pending = a_payment(attempts=1)
+    pending = replace(a_payment(attempts=1), held=True)
     for payment in (pending, a_full_payment):
         assert await store.payments.add(payment)
         assert await store.payments.get(payment.payment_id) == payment
@@ -284,7 +284,8 @@ async def test_the_same_request_id_of_two_callers_is_two_keys(store: Store) -> N
     [
         ({"refunded": Money(Decimal(21), "USD")}, "payments_check"),
         ({"token": "tok_visa"}, "payments_check"),
-        ({"next_check_at": NOW}, "payments_check"),
+        ({"next_check_at": NOW}, "payments_looked_after"),
+        ({"status": PaymentStatus.REFUNDED, "held": True, "next_check_at": NOW}, "payments_looked_after"),
         ({"last4": "42"}, "payments_last4_check"),
     ],
 )

@@ -11,6 +11,7 @@ from stoa_events import (
     PaymentSuccessful,
     ProductCreated,
     ProductUpdated,
+    UserErased,
 )
 from stoa_shipping.service import Shipments
 
@@ -22,6 +23,7 @@ def handlers(shipments: Shipments) -> Mapping[type[Payload], Handler]:
         OrderCancelled: shipments.on_order_cancelled,
         OrderBuyerChanged: shipments.on_buyer_changed,
         PaymentSuccessful: shipments.on_payment_successful,
+        UserErased: shipments.on_user_erased,
         ProductCreated: shipments.on_product_changed,
         ProductUpdated: shipments.on_product_changed,
     }

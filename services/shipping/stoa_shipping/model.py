@@ -11,7 +11,7 @@ after it the parcel is under way.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Self
@@ -110,6 +110,10 @@ class Address:
     postal_code: str
     country: str
 
+    def without_person(self) -> "Address":
+        """Return what of it says nothing of a person: the country."""
+        return Address("", "", "", "", "", "", self.country)
+
 
 @dataclass(frozen=True, slots=True)
 class Parcel:
@@ -202,7 +206,8 @@ class Shipment:
     """What is sent of an order: one parcel. Its methods decide and record `events`.
 
     `carrier` and `label` are those of the booking that won. `stopping` is whether it is to be stopped and the
-    carrier has not said yet whether it still can be. `problem` says what keeps it from being sent.
+    carrier has not said yet whether it still can be. `problem` says what keeps it from being sent. `erased`
+    is whether its buyer's account was: her address is forgotten when nothing needs it any more.
     """
 
     shipment_id: UUID
@@ -218,6 +223,7 @@ class Shipment:
     label: Label | None = None
     stopping: bool = False
     problem: str = ""
+    erased: bool = False
     bookings: tuple[Booking, ...] = ()
     history: tuple[TrackingEvent, ...] = ()
     attempts: int = 0
@@ -258,6 +264,12 @@ class Shipment:
         """Know that a guest has an account now, also before anything else is known of the order."""
         self.user_id, self.updated_at = user_id, now
 
+    def on_user_erased(self, now: datetime) -> None:
+        """Know that the buyer's account was erased: forget her once the parcel is there."""
+        self.erased = True
+        self.updated_at = now
+        self._forget_if_over()
+
     def stop(self, now: datetime) -> None:
         """Send nothing: at once if no carrier can have collected it, else its carrier has to be asked.
 
@@ -295,9 +307,9 @@ class Shipment:
 
     @property
     def to_void(self) -> Sequence[str]:
-        """The carriers that are to make sure that they collect nothing."""
+        """The carriers that are to make sure that they collect nothing; the one that matters most first."""
         unwanted = [each.carrier for each in self.bookings if each.status is BookingStatus.UNWANTED]
-        return [*unwanted, self.carrier] if self.stopping else unwanted
+        return [self.carrier, *unwanted] if self.stopping else unwanted
 
     @property
     def is_followed(self) -> bool:
@@ -457,6 +469,11 @@ class Shipment:
         else:
             self.due_at = None if self.status in _CLOSED else next_look
         self.updated_at = now
+        self._forget_if_over()
+
+    def _forget_if_over(self) -> None:
+        if self.erased and self.parcel is not None and self.status in _CLOSED and not self.to_void:
+            self.parcel = replace(self.parcel, destination=self.parcel.destination.without_person())
 
     def _booking(self, carrier: str) -> BookingStatus | None:
         return next((each.status for each in self.bookings if each.carrier == carrier), None)

@@ -120,8 +120,11 @@ async def _connect(
 # ----------------------------------------------------------------------------------------------- check digits
 
 
-def _fedex_number(number: str) -> str:
-    """Check a number of twelve digits: the weighted sum of the first eleven modulo 11, ten being zero."""
+def fedex_number(number: str) -> str:
+    """Check a number of twelve digits: the weighted sum of the first eleven modulo 11, ten being zero.
+
+    Raises ValueError.
+    """
     weights = (3, 1, 7) * 4
     _require(len(number) == 12 and number.isdecimal())
     total = sum(int(digit) * weight for digit, weight in zip(number[:11], weights, strict=False))
@@ -129,10 +132,10 @@ def _fedex_number(number: str) -> str:
     return number
 
 
-def _ups_number(number: str) -> str:
+def ups_number(number: str) -> str:
     """Check 1Z, fifteen letters or digits and a check digit modulo 10.
 
-    Letters count as digits (A is 2), and every second place twice.
+    Letters count as digits (A is 2), and every second place twice. Raises ValueError.
     """
     _require(len(number) == 18 and number.startswith("1Z") and number.isascii() and number.isalnum())
     _require(number.isupper() and number[-1].isdecimal())
@@ -141,8 +144,8 @@ def _ups_number(number: str) -> str:
     return number
 
 
-def _dhl_number(number: str) -> str:
-    """Check a number of ten digits: the first nine modulo 7."""
+def dhl_number(number: str) -> str:
+    """Check a number of ten digits: the first nine modulo 7. Raises ValueError."""
     _require(len(number) == 10 and number.isdecimal() and int(number[:9]) % 7 == int(number[9]))
     return number
 
@@ -174,7 +177,7 @@ class _FedExToken(BaseModel):
 
 
 class _FedExPiece(_FedExBody):
-    tracking_number: Annotated[str, AfterValidator(_fedex_number)]
+    tracking_number: Annotated[str, AfterValidator(fedex_number)]
     delivery_datestamp: date
 
 
@@ -378,7 +381,7 @@ class _UpsBody(BaseModel):
 
 
 class _UpsResults(_UpsBody):
-    shipment_identification_number: Annotated[str, AfterValidator(_ups_number)]
+    shipment_identification_number: Annotated[str, AfterValidator(ups_number)]
     scheduled_delivery_date: Annotated[str, Field(pattern=r"^\d{8}$")]
 
 
@@ -577,7 +580,7 @@ class _DhlBody(BaseModel):
 
 
 class _DhlItem(_DhlBody):
-    shipment_no: Annotated[str, AfterValidator(_dhl_number)]
+    shipment_no: Annotated[str, AfterValidator(dhl_number)]
     estimated_delivery_date: date
 
 

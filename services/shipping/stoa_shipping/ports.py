@@ -22,6 +22,10 @@ class Shipments(Protocol):
         """Read a shipment that nobody else may change until the transaction ends. Raises ShipmentNotFound."""
         ...
 
+    async def of_user(self, user_id: UUID) -> Sequence[Shipment]:
+        """Read a user's shipments, which nobody else may change until the transaction ends."""
+        ...
+
     async def add(self, shipment: Shipment) -> bool:
         """Store a new shipment unless its order has one; tell whether it was stored."""
         ...
@@ -43,12 +47,25 @@ class Weights(Protocol):
         ...
 
 
+class ErasedUsers(Protocol):
+    """Whose accounts were erased."""
+
+    async def add(self, user_id: UUID, now: datetime) -> None:
+        """Keep that an account was erased; again is fine."""
+        ...
+
+    async def has(self, user_id: UUID) -> bool:
+        """Tell whether a user's account was erased."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Tx:
     """What a use case sees of a transaction."""
 
     shipments: Shipments
     weights: Weights
+    erased_users: ErasedUsers
 
 
 class ShipmentReader(Protocol):

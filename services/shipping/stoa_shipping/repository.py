@@ -29,6 +29,7 @@ from stoa_shipping.model import (
 )
 
 _SHIPMENTS = Table("shipments", key="shipment_id")
+_ERASED_USERS = Table("erased_users", key="user_id")
 _DUE = DueTable("shipments", key="shipment_id")
 _ADDRESS = TypeAdapter(Address)
 _BOOKINGS = TypeAdapter(tuple[Booking, ...])
@@ -63,6 +64,14 @@ class Shipments:
         none.
         """
         return await _read(self._queries, "order_id = $1 FOR UPDATE", order_id)
+
+    async def of_user(self, user_id: UUID) -> Sequence[Shipment]:
+        """Read a user's shipments, which nobody else may change until the transaction ends."""
+        # In the order of their ids, so that two who read them wait for each other and don't deadlock.
+        rows = await self._queries.fetch(
+            "SELECT * FROM shipments WHERE user_id = $1 ORDER BY shipment_id FOR UPDATE", user_id
+        )
+        return [_shipment(row) for row in rows]
 
     async def lock(self, shipment_id: UUID) -> Shipment:
         """Read a shipment that nobody else may change until the transaction ends. Raises ShipmentNotFound."""
@@ -101,9 +110,25 @@ class Weights:
         await self._queries.execute(_LEARN, list(grams), list(grams.values()), version)
 
 
+class ErasedUsers:
+    """Whose accounts were erased."""
+
+    def __init__(self, queries: Queries) -> None:
+        self._queries = queries
+
+    async def add(self, user_id: UUID, now: datetime) -> None:
+        """Keep that an account was erased; again is fine."""
+        await _ERASED_USERS.insert_new(self._queries, {"user_id": user_id, "erased_at": now})
+
+    async def has(self, user_id: UUID) -> bool:
+        """Tell whether a user's account was erased."""
+        found = await self._queries.fetchval("SELECT 1 FROM erased_users WHERE user_id = $1", user_id)
+        return found is not None
+
+
 def open_tx(connection: asyncpg.Connection, outbox: Outbox) -> ports.Tx:
     """Put the repositories on the connection of a transaction."""
-    return ports.Tx(Shipments(connection, outbox), Weights(connection))
+    return ports.Tx(Shipments(connection, outbox), Weights(connection), ErasedUsers(connection))
 
 
 class ShipmentReader:
@@ -179,6 +204,7 @@ def _row(shipment: Shipment) -> dict[str, Any]:
         "estimated_delivery": label and label.estimated_delivery,
         "stopping": shipment.stopping,
         "problem": shipment.problem,
+        "erased": shipment.erased,
         "bookings": _BOOKINGS.dump_python(shipment.bookings, mode="json"),
         "history": _HISTORY.dump_python(shipment.history, mode="json"),
         "correlation_id": shipment.correlation_id,
@@ -205,6 +231,7 @@ def _shipment(row: asyncpg.Record) -> Shipment:
         ),
         stopping=row["stopping"],
         problem=row["problem"],
+        erased=row["erased"],
         bookings=_BOOKINGS.validate_python(row["bookings"]),
         history=_HISTORY.validate_python(row["history"]),
         correlation_id=row["correlation_id"],

@@ -21,6 +21,7 @@ from stoa_events import (
     PaymentSuccessful,
     ProductCreated,
     ProductUpdated,
+    UserErased,
 )
 from stoa_shipping.model import (
     Address,
@@ -162,18 +163,15 @@ class Shipments:
 
     async def on_order_confirmed(self, event: Event[OrderConfirmed]) -> None:
         """Send what was ordered, once it is paid too."""
-        await self._note_confirmed(event)
-        self.unfinished.wake()
+        self._wake_for(await self._note_confirmed(event))
 
     async def on_payment_successful(self, event: Event[PaymentSuccessful]) -> None:
         """Send what was paid, once it is confirmed too."""
-        await self._note_paid(event)
-        self.unfinished.wake()
+        self._wake_for(await self._note_paid(event))
 
     async def on_order_cancelled(self, event: Event[OrderCancelled]) -> None:
         """Send nothing of an order that was cancelled."""
-        await self._note_cancelled(event)
-        self.unfinished.wake()
+        self._wake_for(await self._note_cancelled(event))
 
     @transactional
     async def on_buyer_changed(self, tx: Tx, event: Event[OrderBuyerChanged]) -> None:
@@ -182,6 +180,15 @@ class Shipments:
         await self._change(
             tx, event.payload.order_id, lambda shipment: shipment.on_buyer_changed(user_id, self._clock.now())
         )
+
+    @transactional
+    async def on_user_erased(self, tx: Tx, event: Event[UserErased]) -> None:
+        """Forget where a person's parcels went, once they are there; also of those that are told later."""
+        user_id, now = event.payload.user_id, self._clock.now()
+        await tx.erased_users.add(user_id, now)
+        for shipment in await tx.shipments.of_user(user_id):
+            shipment.on_user_erased(now)
+            await tx.shipments.save(shipment)
 
     @transactional
     async def on_product_changed(self, tx: Tx, event: Event[ProductCreated] | Event[ProductUpdated]) -> None:
@@ -199,12 +206,12 @@ class Shipments:
         """
         shipment = await self._want_stopped(order_id)
         try:
-            for carrier in shipment.to_void if shipment.stopping else ():
-                shipment = await self._void(shipment, carrier)
+            if shipment.stopping:
+                shipment = await self._void(shipment, shipment.carrier)
         except NoAnswer as error:
             await self._put_off(shipment, error)
             raise CarrierSilent(f"{shipment.carrier} does not say whether it has the parcel") from error
-        self.unfinished.wake()
+        self._wake_for(shipment)
         if shipment.status is not Status.STOPPED:
             raise ShipmentUnderWay("the carrier has the parcel", metadata={"status": shipment.status})
 
@@ -262,6 +269,7 @@ class Shipments:
         try:
             await self._carriers[carrier].void(shipment)
         except UnderWay:
+            _log.warning("a carrier has the parcel", carrier=carrier, order_id=shipment.order_id)
             return await self._note_under_way(shipment.shipment_id, carrier)
         return await self._note_voided(shipment.shipment_id, carrier)
 
@@ -269,13 +277,18 @@ class Shipments:
         _log.info("a carrier does not answer", order_id=shipment.order_id, cause=str(error))
         await self.unfinished.put_off(shipment)
 
+    def _wake_for(self, shipment: Shipment) -> None:
+        """Have it taken up now, if something is to be done: mostly nothing is yet."""
+        if shipment.due_at is not None:
+            self.unfinished.wake()
+
     def _next_look(self) -> datetime:
         return self._clock.now() + self._polling.after(0)
 
     # ------------------------------------------------------------------------------------ in transactions
 
     @transactional
-    async def _note_confirmed(self, tx: Tx, event: Event[OrderConfirmed]) -> None:
+    async def _note_confirmed(self, tx: Tx, event: Event[OrderConfirmed]) -> Shipment:
         order = event.payload
         parcel = Parcel(
             Method(order.shipping_method),
@@ -286,21 +299,24 @@ class Shipments:
             order.total_amount,
         )
         carriers = self._tariff.carriers(parcel.method, parcel.destination)
+        is_erased = await tx.erased_users.has(order.user_id)
 
         def confirm(shipment: Shipment) -> None:
             shipment.on_order_confirmed(order.user_id, parcel, carriers, self._clock.now())
+            if is_erased:
+                shipment.on_user_erased(self._clock.now())
 
-        await self._change(tx, order.order_id, confirm)
+        return await self._change(tx, order.order_id, confirm)
 
     @transactional
-    async def _note_paid(self, tx: Tx, event: Event[PaymentSuccessful]) -> None:
+    async def _note_paid(self, tx: Tx, event: Event[PaymentSuccessful]) -> Shipment:
         def pay(shipment: Shipment) -> None:
             shipment.on_payment_successful(self._carriers_of(shipment), self._clock.now())
 
-        await self._change(tx, event.payload.order_id, pay)
+        return await self._change(tx, event.payload.order_id, pay)
 
     @transactional
-    async def _note_cancelled(self, tx: Tx, event: Event[OrderCancelled]) -> None:
+    async def _note_cancelled(self, tx: Tx, event: Event[OrderCancelled]) -> Shipment:
         def stop(shipment: Shipment) -> None:
             try:
                 shipment.stop(self._clock.now())
@@ -308,7 +324,7 @@ class Shipments:
                 # The order service asks before it cancels: should it have not, a person has to look.
                 _log.error("an order was cancelled whose parcel is under way", order_id=shipment.order_id)
 
-        await self._change(tx, event.payload.order_id, stop)
+        return await self._change(tx, event.payload.order_id, stop)
 
     @transactional
     async def _want_stopped(self, tx: Tx, order_id: UUID) -> Shipment:

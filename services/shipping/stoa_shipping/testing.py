@@ -47,6 +47,7 @@ class Rows:
 
     shipments: tuple[Row, ...] = ()
     weights: tuple[Weight, ...] = ()
+    erased_users: frozenset[UUID] = frozenset()
 
 
 def shipment_row(shipment: Shipment) -> Row:
@@ -75,6 +76,10 @@ class Shipments:
         none.
         """
         return _of_order(self._store(), order_id)
+
+    async def of_user(self, user_id: UUID) -> Sequence[Shipment]:
+        """Read a user's shipments, which nobody else may change until the transaction ends."""
+        return [each for each in _shipments(self._store()) if each.user_id == user_id]
 
     async def lock(self, shipment_id: UUID) -> Shipment:
         """Read a shipment that nobody else may change until the transaction ends. Raises ShipmentNotFound."""
@@ -123,9 +128,25 @@ class Weights:
         store.rows = replace(store.rows, weights=tuple(known.values()))
 
 
+class ErasedUsers:
+    """Whose accounts were erased."""
+
+    def __init__(self, store: Open) -> None:
+        self._store = store
+
+    async def add(self, user_id: UUID, now: datetime) -> None:
+        """Keep that an account was erased; again is fine."""
+        store = self._store()
+        store.rows = replace(store.rows, erased_users=store.rows.erased_users | {user_id})
+
+    async def has(self, user_id: UUID) -> bool:
+        """Tell whether a user's account was erased."""
+        return user_id in self._store().rows.erased_users
+
+
 def open_tx(view: MemoryStore[Rows], outbox: Outbox) -> ports.Tx:
     """Put the repositories on the view of a transaction."""
-    return ports.Tx(Shipments(lambda: view, outbox), Weights(lambda: view))
+    return ports.Tx(Shipments(lambda: view, outbox), Weights(lambda: view), ErasedUsers(lambda: view))
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import pytest
 from stoa_events import ShipmentCreated, ShipmentStatusUpdated
 from stoa_shipping.model import (
     SCANNED,
+    Address,
     BookingStatus,
     Label,
     Shipment,
@@ -18,7 +19,7 @@ from stoa_shipping.model import (
     TrackingEvent,
 )
 
-from .conftest import CARRIERS, FIRST, NOW, RETRY, SECOND, THIRD, a_parcel, scan
+from .conftest import ADDRESS, CARRIERS, FIRST, NOW, RETRY, SECOND, THIRD, a_parcel, scan
 
 LABEL = Label("1Z1", "https://ups.example/1Z1", NOW + timedelta(days=4))
 OTHER_LABEL = Label("2", "https://fedex.example/2", NOW + timedelta(days=4))
@@ -207,7 +208,7 @@ def test_stopped_before_a_carrier_has_booked_it_voids_what_may_come() -> None:
     for carrier in (FIRST, SECOND):
         shipment.on_voided(carrier, NOW)
     assert not shipment.to_void
-    assert shipment.due_at is None
+    assert state(shipment) == (Status.STOPPED, False, None)
     assert told(shipment) == []
 
 
@@ -374,6 +375,33 @@ def test_a_guests_parcel_becomes_the_accounts(before: bool) -> None:
     assert shipment.user_id == account
     shipment.on_booked(FIRST, LABEL, RETRY, NOW)
     assert shipment.events[0].user_id == account
+
+
+def test_an_address_is_forgotten_once_the_parcel_of_an_erased_account_is_there() -> None:
+    shipment = pending()
+    shipment.ask_next(CARRIERS, NOW)
+    shipment.on_booked(SECOND, LABEL, RETRY, NOW)
+    shipment.on_user_erased(NOW)
+    needed = []
+    for act in (
+        lambda: shipment.on_scanned(SECOND, [scan(Status.IN_TRANSIT, 1)], NEXT_LOOK, NOW),
+        lambda: shipment.on_scanned(SECOND, [scan(Status.DELIVERED, 2)], NEXT_LOOK, NOW),
+        lambda: shipment.on_voided(FIRST, NOW),
+    ):
+        assert shipment.parcel is not None
+        needed.append(shipment.parcel.destination == ADDRESS)
+        act()
+    assert needed == [True, True, True]
+    assert shipment.parcel is not None
+    assert shipment.parcel.destination == Address("", "", "", "", "", "", "US")
+
+
+@pytest.mark.parametrize("end", [Status.DELIVERED, Status.RETURNED])
+def test_what_is_over_is_forgotten_at_once(end: Status) -> None:
+    shipment = scanned(Status.IN_TRANSIT, end)
+    shipment.on_user_erased(NOW)
+    assert shipment.parcel is not None
+    assert shipment.parcel.destination.recipient == ""
 
 
 def test_every_status_of_a_booking_is_one_of_these() -> None:

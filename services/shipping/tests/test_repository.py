@@ -109,7 +109,12 @@ async def save(store: Store, shipment: Shipment) -> None:
 
 async def test_every_field_comes_back_as_it_was(store: Store) -> None:
     shipment = replace(
-        created(), stopping=True, problem="too far", attempts=3, due_at=NOW + timedelta(minutes=5)
+        created(),
+        stopping=True,
+        problem="too far",
+        erased=True,
+        attempts=3,
+        due_at=NOW + timedelta(minutes=5),
     )
     shipment.on_voided(SECOND, NOW)
     shipment = replace(shipment, history=(*shipment.history, scan(Status.IN_TRANSIT, 1)))
@@ -227,6 +232,24 @@ async def test_one_is_put_off_unless_it_was_finished(store: Store) -> None:
     await save(store, shipment)
     await store.unfinished.put_off(shipment, later)
     assert await store.unfinished.next_due() is None
+
+
+async def test_the_shipments_of_a_user_are_hers_alone(store: Store) -> None:
+    first, second = await add(store, pending()), pending()
+    second.user_id = first.user_id
+    await add(store, second)
+    await add(store, pending())
+    assert first.user_id is not None
+    user_id = first.user_id
+    assert await store.uow.run(lambda tx: tx.shipments.of_user(user_id)) == [first, second]
+
+
+async def test_an_erased_account_is_remembered(store: Store) -> None:
+    erased, other = uuid4(), uuid4()
+    for _ in range(2):
+        await store.uow.run(lambda tx: tx.erased_users.add(erased, NOW))
+    assert await store.uow.run(lambda tx: tx.erased_users.has(erased))
+    assert not await store.uow.run(lambda tx: tx.erased_users.has(other))
 
 
 def by(version: int) -> Callable[[dict[UUID, int]], Callable[[ports.Tx], Awaitable[None]]]:

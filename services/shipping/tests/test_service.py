@@ -1,9 +1,11 @@
 """Sending, following and stopping, with things going wrong in between."""
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import replace
+from decimal import Decimal
 from itertools import permutations
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -13,7 +15,7 @@ from stoa_chassis.clock import SystemClock
 from stoa_chassis.context import bound
 from stoa_chassis.errors import Unavailable
 from stoa_contracts.money import Money
-from stoa_events import OrderBuyerChanged, ProductCreated, ProductUpdated
+from stoa_events import OrderBuyerChanged, ProductUpdated, UserErased
 from stoa_events.types import ProductVariant
 from stoa_shipping.model import (
     BadSignature,
@@ -332,6 +334,21 @@ async def test_a_silent_carrier_is_asked_on_and_the_outcome_told(shop: Shop, fat
     assert shop.parcels(order) == []
 
 
+async def test_another_carrier_that_is_silent_does_not_keep_it_from_being_stopped(shop: Shop) -> None:
+    shop.carriers[FIRST].fate = Fate.UNREACHED
+    orders = [await shop.ready(), await shop.ready()]
+    for _ in range(6):
+        await shop.work(seconds=17)
+    for order in orders:
+        assert (shop.of(order).carrier, shop.of(order).to_void) == (SECOND, [FIRST])
+    await shop.shipments.stop(orders[0].order_id)
+    await shop.shipments.on_order_cancelled(orders[1].cancelled)
+    await shop.work()
+    for order in orders:
+        assert shop.told(order) == ["created", "stopped"]
+        assert shop.parcels(order) == []
+
+
 async def test_a_scan_that_comes_while_the_carrier_is_silent_wins(shop: Shop) -> None:
     order = await shop.created()
     first = shop.carriers[FIRST]
@@ -476,34 +493,33 @@ async def test_the_label_is_that_of_the_carrier(shop: Shop) -> None:
         await shop.shipments.label(uuid4())
 
 
-def product(version: int, weights: dict[object, int]) -> Event[ProductCreated] | Event[ProductUpdated]:
-    facts = {
-        "product_id": uuid4(),
-        "version": version,
-        "name": "Lamp",
-        "description": "",
-        "category": "home",
-        "subcategory": "",
-        "brand": "",
-        "tags": (),
-        "specifications": {},
-        "created_at": NOW,
-        "updated_at": NOW,
-        "variants": tuple(
+def product(version: int, weights: Mapping[UUID, int]) -> Event[ProductUpdated]:
+    price = Money(Decimal("20.00"), "USD")
+    changed = ProductUpdated(
+        product_id=uuid4(),
+        version=version,
+        name="Lamp",
+        description="",
+        category="home",
+        subcategory="",
+        brand="",
+        tags=(),
+        specifications={},
+        created_at=NOW,
+        updated_at=NOW,
+        variants=tuple(
             ProductVariant(
-                variant_id=variant_id,  # type: ignore[arg-type]
+                variant_id=variant_id,
                 sku=str(variant_id),
                 attributes={},
-                price=Money(20, "USD"),  # type: ignore[arg-type]
+                price=price,
                 images=(),
                 weight_grams=grams,
             )
             for variant_id, grams in weights.items()
         ),
-    }
-    if version == 1:
-        return new_event(ProductCreated(**facts), SystemClock(), "c")  # type: ignore[arg-type]
-    return new_event(ProductUpdated(**facts), SystemClock(), "c")  # type: ignore[arg-type]
+    )
+    return new_event(changed, SystemClock(), "c")
 
 
 async def test_a_parcel_weighs_what_is_in_it_and_what_nobody_has_weighed_counts_as_usual(shop: Shop) -> None:
@@ -547,3 +563,17 @@ async def test_a_guest_who_has_an_account_now_sees_her_parcel_there(shop: Shop) 
     assert (await shop.shipments.get(order.order_id, Principal(str(account)))).user_id == account
     with pytest.raises(ShipmentNotFound):
         await shop.shipments.get(order.order_id, Principal(str(order.user_id)))
+
+
+async def test_where_the_parcels_of_an_erased_account_went_is_forgotten_also_of_later_ones(
+    shop: Shop,
+) -> None:
+    order, other = await shop.created(), await shop.created()
+    later = AnOrder(user_id=order.user_id)
+    erased = UserErased(user_id=order.user_id)
+    await shop.shipments.on_user_erased(new_event(erased, SystemClock(), "c"))
+    await shop.created(later)
+    for each in (order, later, other):
+        await shop.tell(FIRST, each, scan(Status.DELIVERED, 1))
+    places = {each.order_id: each.parcel and each.parcel.destination.line1 for each in shop.all()}
+    assert places == {order.order_id: "", later.order_id: "", other.order_id: "12 Main St"}

@@ -428,6 +428,21 @@ async def test_expired_sessions_are_dropped_with_their_tokens(store: Store) -> N
     assert await locked(store, token.digest) is None
 
 
+@pytest.mark.stack
+async def test_a_session_that_an_older_process_began_is_one_of_an_account(
+    in_postgres: Store, database: Database
+) -> None:
+    user, session_id, expires_at = await added(in_postgres), uuid4(), NOW + timedelta(days=90)
+    await database.execute(
+        "INSERT INTO sessions (session_id, user_id, expires_at) VALUES ($1, $2, $3)",
+        session_id,
+        user.user_id,
+        expires_at,
+    )
+    session = await in_postgres.uow.run(lambda tx: tx.sessions.lock_session(session_id))
+    assert session == Session(session_id, user.user_id, expires_at)
+
+
 async def test_no_more_expired_sessions_are_dropped_at_once_than_is_said(store: Store) -> None:
     user = await added(store)
     old = NOW - timedelta(days=4000)

@@ -31,7 +31,9 @@ class _Body(BaseModel):
 
     def fingerprint(self) -> str:
         """Tell whether two bodies ask for the same."""
-        return hashlib.sha256(orjson.dumps(self.model_dump(), option=orjson.OPT_SORT_KEYS)).hexdigest()
+        return hashlib.sha256(
+            orjson.dumps(self.model_dump(exclude_none=True), option=orjson.OPT_SORT_KEYS)
+        ).hexdigest()
 
 
 class ChargeBody(_Body):
@@ -40,6 +42,8 @@ class ChargeBody(_Body):
     amount: _Amount
     currency: Annotated[str, Field(pattern="^[a-zA-Z]{3}$")]
     token: Annotated[str, Field(min_length=1, max_length=200)]
+    capture: bool | None = None
+    """False: the amount is held until the charge is captured, or given back."""
     metadata: dict[str, str] = {}
 
 
@@ -93,6 +97,7 @@ class Api:
             token=body.token,
             metadata=body.metadata,
             capture_after=self._settings.timeout_answer_seconds,
+            capture=body.capture is not False,
         )
         while charge["status"] == "pending":
             await self._ledger.next_capture()
@@ -100,6 +105,10 @@ class Api:
         if charge["status"] == "failed":
             return _error(402, charge["failure_code"], "the card was not charged", charge=charge)
         return JSONResponse(charge)
+
+    async def capture_charge(self, request: Request) -> Response:
+        """Take what a charge holds."""
+        return JSONResponse(self._ledger.capture(request.path_params["charge"]))
 
     async def get_charge(self, request: Request) -> Response:
         """Read a charge."""
@@ -204,6 +213,9 @@ def create_app(settings: GatewaySettings) -> Starlette:
                     Route("/v1/charges", api.networked(api.create_charge), methods=["POST"]),
                     Route("/v1/charges", api.networked(api.find_charges), methods=["GET"]),
                     Route("/v1/charges/{charge}", api.networked(api.get_charge), methods=["GET"]),
+                    Route(
+                        "/v1/charges/{charge}/capture", api.networked(api.capture_charge), methods=["POST"]
+                    ),
                     Route("/v1/refunds", api.networked(api.create_refund), methods=["POST"]),
                     Route("/v1/ledger", api.guarded(api.ledger), methods=["GET"]),
                     Route("/admin/faults", api.guarded(api.faults), methods=["GET", "POST"]),

@@ -30,6 +30,7 @@ create table if not exists charges (
   brand text not null,
   last4 text not null,
   refunded integer not null default 0 check (refunded between 0 and amount),
+  captured integer not null default 1,
   capture_at real,
   created real not null
 );
@@ -111,6 +112,8 @@ class Ledger:
             database.row_factory = sqlite3.Row
             # In WAL mode a commit survives the death of this process without a sync to disk.
             database.executescript("pragma journal_mode = wal; pragma synchronous = normal;" + _SCHEMA)
+            if "captured" not in (row["name"] for row in database.execute("pragma table_info(charges)")):
+                database.execute("alter table charges add column captured integer not null default 1")
             yield cls(database, sends_notices=sends_notices)
 
     # ------------------------------------------------------------------------------------------- charges
@@ -125,8 +128,9 @@ class Ledger:
         token: str,
         metadata: Resource,
         capture_after: float,
+        capture: bool,
     ) -> Resource:
-        """Charge a card once per key. A declined charge is answered as well, as failed.
+        """Charge a card once per key, or only hold the amount. A declined charge is answered too, as failed.
 
         Raises RequestRefused (409) if the key was used with another body.
         """
@@ -147,6 +151,7 @@ class Ledger:
                 "failure_code": card.failure_code,
                 "brand": card.brand,
                 "last4": card.last4,
+                "captured": capture,
                 "capture_at": now + capture_after if card.answers_late else None,
                 "created": now,
             }
@@ -180,6 +185,22 @@ class Ledger:
             self._capture.set()
             self._capture = asyncio.Event()
 
+    def capture(self, charge_id: str) -> Resource:
+        """Take what a charge holds, once. Raises RequestRefused for no charge (404), or one without (400)."""
+        with self._database:
+            charge = self._row("select * from charges where id = ?", charge_id)
+            if charge is None:
+                raise RequestRefused(404, "resource_missing", "no such charge")
+            if charge["status"] != "succeeded" or (not charge["captured"] and charge["refunded"]):
+                raise RequestRefused(400, "charge_not_held", "the charge holds nothing")
+            if charge["captured"]:
+                return _charge(charge)
+            charge = self._row("update charges set captured = 1 where id = ? returning *", charge_id)
+            assert charge is not None
+            self._notify("charge.captured", _charge(charge))
+        self.changed.set()
+        return _charge(charge)
+
     async def next_capture(self) -> None:
         """Wait until some charge is captured late."""
         await self._capture.wait()
@@ -189,10 +210,10 @@ class Ledger:
     def refund(
         self, key: str, fingerprint: str, *, charge_id: str, amount: int, metadata: Resource
     ) -> Resource:
-        """Give back a part of a captured charge, once per key.
+        """Give back a part of a charge, once per key; of one that is only held all of it, which releases it.
 
         Raises RequestRefused if the key was used with another body (409), there is no such charge (404), it
-        was not captured, or less than this is left of it (400).
+        was not made, or less than this is left of it, or it is a part of what is held (400).
         """
         with self._database:
             if found := self._row("select * from refunds where idempotency_key = ?", key):
@@ -204,6 +225,8 @@ class Ledger:
                 raise RequestRefused(400, "charge_not_captured", "the charge was not captured")
             if amount > charge["amount"] - charge["refunded"]:
                 raise RequestRefused(400, "amount_too_large", "less than this is left of the charge")
+            if not charge["captured"] and amount != charge["amount"]:
+                raise RequestRefused(400, "charge_not_captured", "a part can't be released of what is held")
             self._database.execute(
                 "update charges set refunded = refunded + ? where id = ?", (amount, charge_id)
             )
@@ -310,6 +333,7 @@ def _charge(row: sqlite3.Row) -> Resource:
         "amount_refunded": row["refunded"],
         "currency": row["currency"],
         "status": row["status"],
+        "captured": bool(row["captured"]),
         "failure_code": row["failure_code"],
         "card": {"brand": row["brand"], "last4": row["last4"]},
         "metadata": orjson.loads(row["metadata"]),

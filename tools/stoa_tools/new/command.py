@@ -19,6 +19,8 @@ from rich.console import Console
 from stoa_contracts.declarations import InvalidDeclaration, Store, read_all
 from stoa_stack.instance import CHECKOUT
 
+# As their settings are called, where it is not just a capital.
+_STORES = {Store.OPENSEARCH: "OpenSearch"}
 _TEMPLATES = Path(__file__).parent / "templates"
 _SUFFIX = ".jinja"
 _NAME = re.compile(r"[a-z]{2,16}\Z")
@@ -41,8 +43,6 @@ def new(name: str, store: Store, console: Console, checkout: Path = CHECKOUT) ->
         (checkout / path).write_text(text)
     tidy(checkout / "services" / name)
     steps = (
-        # The other stores' clients are in the lock, since the chassis has them.
-        *(((_BIN / "stoa", "lock"),) if store is Store.OPENSEARCH else ()),
         (checkout / "stack" / "bootstrap",),
         (_BIN / "stoa", "gen"),
     )
@@ -71,7 +71,7 @@ def render(name: str, store: Store, port: int) -> Mapping[Path, str]:
     values = {
         "name": name, "Name": name.capitalize(), "NAME": name.upper(),
         "names": names, "Names": names.capitalize(), "NAMES": names.upper(),
-        "store": store.value, "Store": store.value.capitalize(), "port": port,
+        "store": store.value, "Store": _STORES.get(store, store.value.capitalize()), "port": port,
     }  # fmt: skip
     return {
         path: environment.get_template(template).render(values)

@@ -8,6 +8,7 @@ library.
 
 import asyncio
 import contextlib
+import itertools
 import random
 import threading
 import time
@@ -88,9 +89,10 @@ class RetryPolicy:
 class Consumer:
     """A member of a consumer group that calls a handler for each event.
 
-    Messages of a partition are handled one after the other, partitions at the same time (at most
-    `concurrency`). An offset is committed after its message was handled, found to be processed before, or
-    parked in `<group>.dlq`. Around a handler the correlation id and the trace of the message are current.
+    Messages of a partition are handled one after the other, or `at_once` of them at the same time where their
+    order does not matter; partitions at the same time (at most `concurrency` messages). An offset is
+    committed after its message was handled, found to be processed before, or parked in `<group>.dlq`. Around
+    a handler the correlation id and the trace of the message are current.
     """
 
     def __init__(
@@ -103,6 +105,7 @@ class Consumer:
         retry: RetryPolicy | None = None,
         concurrency: int = 16,
         membership: Membership | None = None,
+        at_once: int = 1,
     ) -> None:
         membership = membership or Membership()
         session = int(membership.session_seconds * 1000)
@@ -111,7 +114,8 @@ class Consumer:
         self._codec = codec
         self._producer = producer
         self._retry = retry or RetryPolicy()
-        self._slots = asyncio.Semaphore(concurrency)
+        self._at_once = at_once
+        self._slots = asyncio.Semaphore(max(concurrency, at_once))
         self._stopping = False
         self._partitions: dict[tuple[str, int], _Partition] = {}  # only the thread uses it
         self._config: dict[str, Any] = {
@@ -295,17 +299,25 @@ class Consumer:
                 partition.task = asyncio.create_task(self._work(partition))
 
     async def _work(self, partition: "_Partition") -> None:
-        """Handle what waits in a partition, in order."""
+        """Handle what waits in a partition, in order, unless several are handled at once."""
         while partition.queue and not partition.released.is_set():
-            message = partition.queue[0]
-            with bound(_headers(message).get(CORRELATION_ID_HEADER, "")):
-                if not await self._settle(partition, message):
-                    return
-            partition.queue.popleft()
-            partition.next_offset = (message.offset() or 0) + 1
+            messages = list(itertools.islice(partition.queue, self._at_once))
+            if len(messages) == 1:
+                settled = [await self._settle(partition, messages[0])]
+            else:
+                settled = await asyncio.gather(*(self._settle(partition, message) for message in messages))
+            for message in itertools.compress(messages, itertools.takewhile(bool, settled)):
+                partition.queue.popleft()
+                partition.next_offset = (message.offset() or 0) + 1
+            if not all(settled):
+                return
 
     async def _settle(self, partition: "_Partition", message: Message) -> bool:
         """Handle a message until it succeeds or is parked; False if the partition was revoked before."""
+        with bound(_headers(message).get(CORRELATION_ID_HEADER, "")):
+            return await self._try(partition, message)
+
+    async def _try(self, partition: "_Partition", message: Message) -> bool:
         failures = outages = 0
         while True:
             try:

@@ -278,3 +278,56 @@ async def test_what_is_wrong_with_the_store_ends_it_with_what_it_had_begun(
             await run
     assert ended.group_contains(LookupError)
     assert worker.at_once == 0
+
+
+# ------------------------------------------------------------------------------------ what is new and claimed
+
+
+def stored_as_claimed(jobs: Jobs, name: str) -> Job:
+    jobs.add(name, after=LEASE)
+    job = jobs.job(name)
+    job.attempts = 1
+    return job
+
+
+async def test_what_is_stored_as_claimed_is_done_at_once_without_a_claim(
+    jobs: Jobs, work: DueWork[Job], worker: Worker
+) -> None:
+    assert not work.has_room, "it does not run yet"
+    async with running(work.run):
+        await eventually(lambda: work.has_room)
+        looks = jobs.looks
+        work.take_up(stored_as_claimed(jobs, "new"))
+        await eventually(lambda: worker.done == ["new"])
+        assert jobs.job("new").attempts == 1
+        assert worker.correlation_ids == ["request of new"]
+        assert jobs.looks <= looks + 1
+    assert not work.has_room, "it has stopped"
+
+
+async def test_what_is_taken_up_takes_room_and_what_is_due_is_looked_for_when_there_is_some_again(
+    jobs: Jobs, work: DueWork[Job], worker: Worker
+) -> None:
+    worker.hanging = {"a", "b", "c"}
+    async with running(work.run):
+        await eventually(lambda: work.has_room)
+        for name in "abc":
+            work.take_up(stored_as_claimed(jobs, name))
+        assert not work.has_room
+        jobs.add("due")
+        work.wake()
+        await asyncio.sleep(0.05)
+        assert worker.done == []
+        worker.hanging.clear()
+        await eventually(lambda: len(worker.done) == 4)
+        assert worker.most_at_once == 3
+
+
+async def test_what_was_stored_as_claimed_by_a_process_that_has_stopped_falls_due(
+    jobs: Jobs, work: DueWork[Job], worker: Worker
+) -> None:
+    work.take_up(stored_as_claimed(jobs, "new"))
+    assert await work.work_off() == 0
+    jobs.clock.at += LEASE
+    assert await work.work_off() == 1
+    assert worker.done == ["new"]

@@ -59,6 +59,7 @@ class Product(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
     UPDATED_AT_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
     product_id: _builtins.str
     """Which one it is, given by the shop."""
     name: _builtins.str
@@ -73,6 +74,8 @@ class Product(_message.Message):
     """Who makes it."""
     etag: _builtins.str
     """Names this version of the product; UpdateProduct asks for it."""
+    version: _builtins.int
+    """Grows with every change, as in the events of the product: the higher one is the later one."""
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Words to find it by."""
@@ -113,10 +116,11 @@ class Product(_message.Message):
         etag: _builtins.str = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
         updated_at: _timestamp_pb2.Timestamp | None = ...,
+        version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "rating", b"rating", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["brand", b"brand", "category", b"category", "created_at", b"created_at", "description", b"description", "etag", b"etag", "name", b"name", "product_id", b"product_id", "rating", b"rating", "specifications", b"specifications", "subcategory", b"subcategory", "tags", b"tags", "updated_at", b"updated_at", "variants", b"variants"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["brand", b"brand", "category", b"category", "created_at", b"created_at", "description", b"description", "etag", b"etag", "name", b"name", "product_id", b"product_id", "rating", b"rating", "specifications", b"specifications", "subcategory", b"subcategory", "tags", b"tags", "updated_at", b"updated_at", "variants", b"variants", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -198,19 +202,23 @@ class Rating(_message.Message):
 
     AVERAGE_FIELD_NUMBER: _builtins.int
     COUNT_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
     average: _builtins.float
     """The mean of all ratings, 1 to 5; 0 without any."""
     count: _builtins.int
     """How many ratings there are."""
+    version: _builtins.int
+    """Grows with every change of the rating, as in product.rated: the higher one is the later one."""
     def __init__(
         self,
         *,
         average: _builtins.float = ...,
         count: _builtins.int = ...,
+        version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["average", b"average", "count", b"count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["average", b"average", "count", b"count", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

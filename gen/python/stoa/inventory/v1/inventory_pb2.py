@@ -29,7 +29,7 @@ from stoa.auth.v1 import policy_pb2 as stoa_dot_auth_dot_v1_dot_policy__pb2
 from stoa.text.v1 import text_pb2 as stoa_dot_text_dot_v1_dot_text__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!stoa/inventory/v1/inventory.proto\x12\x11stoa.inventory.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19stoa/auth/v1/policy.proto\x1a\x17stoa/text/v1/text.proto\"\xe6\x01\n\tInventory\x12\x1d\n\nvariant_id\x18\x01 \x01(\tR\tvariantId\x12\x1d\n\nproduct_id\x18\x02 \x01(\tR\tproductId\x12\x1f\n\x0bstock_count\x18\x03 \x01(\x05R\nstockCount\x12%\n\x0ereserved_count\x18\x04 \x01(\x05R\rreservedCount\x12\x1c\n\tavailable\x18\x05 \x01(\x05R\tavailable\x12\x1c\n\tthreshold\x18\x06 \x01(\x05R\tthreshold\x12\x17\n\x07on_sale\x18\x07 \x01(\x08R\x06onSale\"O\n\x18\x43heckAvailabilityRequest\x12\x33\n\x0bvariant_ids\x18\x01 \x03(\tB\x12\xbaH\x0f\x92\x01\x0c\x08\x01\x10\xc8\x01\"\x05r\x03\xb0\x01\x01R\nvariantIds\"\xbf\x01\n\x19\x43heckAvailabilityResponse\x12U\n\x08variants\x18\x01 \x03(\x0b\x32\x39.stoa.inventory.v1.CheckAvailabilityResponse.AvailabilityR\x08variants\x1aK\n\x0c\x41vailability\x12\x1d\n\nvariant_id\x18\x01 \x01(\tR\tvariantId\x12\x1c\n\tavailable\x18\x02 \x01(\x05R\tavailable\">\n\x13GetInventoryRequest\x12\'\n\nvariant_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\tvariantId\"R\n\x14GetInventoryResponse\x12:\n\tinventory\x18\x01 \x01(\x0b\x32\x1c.stoa.inventory.v1.InventoryR\tinventory\"\x8e\x01\n\x14ListInventoryRequest\x12!\n\tlow_stock\x18\x01 \x01(\x08\x42\x04\xe2\x41\x01\x01R\x08lowStock\x12*\n\tpage_size\x18\x02 \x01(\x05\x42\r\xe2\x41\x01\x01\xbaH\x06\x1a\x04\x18\x64(\x00R\x08pageSize\x12\'\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xe8\x07R\tpageToken\"{\n\x15ListInventoryResponse\x12:\n\tinventory\x18\x01 \x03(\x0b\x32\x1c.stoa.inventory.v1.InventoryR\tinventory\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xb0\x02\n\x16\x41\x64justInventoryRequest\x12\'\n\nvariant_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\tvariantId\x12\x38\n\x05\x64\x65lta\x18\x02 \x01(\x05\x42\x1d\xe2\x41\x01\x02\xbaH\x16\x1a\x11\x18\xc0\x84=(\xc0\xfb\xc2\xff\xff\xff\xff\xff\xff\x01\x38\x00\xc8\x01\x01H\x00R\x05\x64\x65lta\x88\x01\x01\x12,\n\x06reason\x18\x03 \x01(\tB\x14\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\xf4\x03\xda\xe7\x18\x02\x10\x01R\x06reason\x12{\n\nrequest_id\x18\x04 \x01(\tB\\\xe2\x41\x01\x02\xbaH\x12r\x10\x32\x0e^[!-~]{1,100}$\xda\xe7\x18?\"=1 to 100 letters, digits or signs, without spaces and accentsR\trequestIdB\x08\n\x06_delta\"U\n\x17\x41\x64justInventoryResponse\x12:\n\tinventory\x18\x01 \x01(\x0b\x32\x1c.stoa.inventory.v1.InventoryR\tinventory\"\x83\x01\n\x13SetThresholdRequest\x12\'\n\nvariant_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\tvariantId\x12\x35\n\tthreshold\x18\x02 \x01(\x05\x42\x12\xe2\x41\x01\x02\xbaH\x0b\x1a\x06\x18\xc0\x84=(\x00\xc8\x01\x01H\x00R\tthreshold\x88\x01\x01\x42\x0c\n\n_threshold\"R\n\x14SetThresholdResponse\x12:\n\tinventory\x18\x01 \x01(\x0b\x32\x1c.stoa.inventory.v1.InventoryR\tinventory2\xba\x06\n\x10InventoryService\x12}\n\x11\x43heckAvailability\x12+.stoa.inventory.v1.CheckAvailabilityRequest\x1a,.stoa.inventory.v1.CheckAvailabilityResponse\"\r\x90\x02\x01\xd2\xe7\x18\x06*\x04\x63\x61rt\x12\x9b\x01\n\x0cGetInventory\x12&.stoa.inventory.v1.GetInventoryRequest\x1a\'.stoa.inventory.v1.GetInventoryResponse\":\x90\x02\x01\xd2\xe7\x18\x02\n\x00\x82\xd3\xe4\x93\x02+\x12\x1e/api/v1/inventory/{variant_id}b\tinventory\x12\x91\x01\n\rListInventory\x12\'.stoa.inventory.v1.ListInventoryRequest\x1a(.stoa.inventory.v1.ListInventoryResponse\"-\x90\x02\x01\xd2\xe7\x18\r\x1a\x0b\n\twarehouse\x82\xd3\xe4\x93\x02\x13\x12\x11/api/v1/inventory\x12\xbe\x01\n\x0f\x41\x64justInventory\x12).stoa.inventory.v1.AdjustInventoryRequest\x1a*.stoa.inventory.v1.AdjustInventoryResponse\"T\x90\x02\x02\xd2\xe7\x18\r\x1a\x0b\n\twarehouse\x82\xd3\xe4\x93\x02:\"*/api/v1/inventory/{variant_id}/adjustments:\x01*b\tinventory\x12\xb3\x01\n\x0cSetThreshold\x12&.stoa.inventory.v1.SetThresholdRequest\x1a\'.stoa.inventory.v1.SetThresholdResponse\"R\x90\x02\x02\xd2\xe7\x18\r\x1a\x0b\n\twarehouse\x82\xd3\xe4\x93\x02\x38\x1a(/api/v1/inventory/{variant_id}/threshold:\x01*b\tinventoryb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!stoa/inventory/v1/inventory.proto\x12\x11stoa.inventory.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19stoa/auth/v1/policy.proto\x1a\x17stoa/text/v1/text.proto\"\xe6\x01\n\tInventory\x12\x1d\n\nvariant_id\x18\x01 \x01(\tR\tvariantId\x12\x1d\n\nproduct_id\x18\x02 \x01(\tR\tproductId\x12\x1f\n\x0bstock_count\x18\x03 \x01(\x05R\nstockCount\x12%\n\x0ereserved_count\x18\x04 \x01(\x05R\rreservedCount\x12\x1c\n\tavailable\x18\x05 \x01(\x05R\tavailable\x12\x1c\n\tthreshold\x18\x06 \x01(\x05R\tthreshold\x12\x17\n\x07on_sale\x18\x07 \x01(\x08R\x06onSale\"O\n\x18\x43heckAvailabilityRequest\x12\x33\n\x0bvariant_ids\x18\x01 \x03(\tB\x12\xbaH\x0f\x92\x01\x0c\x08\x01\x10\xc8\x01\"\x05r\x03\xb0\x01\x01R\nvariantIds\"\xf5\x01\n\x19\x43heckAvailabilityResponse\x12U\n\x08variants\x18\x01 \x03(\x0b\x32\x39.stoa.inventory.v1.CheckAvailabilityResponse.AvailabilityR\x08variants\x1a\x80\x01\n\x0c\x41vailability\x12\x1d\n\nvariant_id\x18\x01 \x01(\tR\tvariantId\x12\x1c\n\tavailable\x18\x02 \x01(\x05R\tavailable\x12\x19\n\x08in_stock\x18\x03 \x01(\x08R\x07inStock\x12\x18\n\x07version\x18\x04 \x01(\x03R\x07version\">\n\x13GetInventoryRequest\x12\'\n\nvariant_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\tvariantId\"R\n\x14GetInventoryResponse\x12:\n\tinventory\x18\x01 \x01(\x0b\x32\x1c.stoa.inventory.v1.InventoryR\tinventory\"\x8e\x01\n\x14ListInventoryRequest\x12!\n\tlow_stock\x18\x01 \x01(\x08\x42\x04\xe2\x41\x01\x01R\x08lowStock\x12*\n\tpage_size\x18\x02 \x01(\x05\x42\r\xe2\x41\x01\x01\xbaH\x06\x1a\x04\x18\x64(\x00R\x08pageSize\x12\'\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xe8\x07R\tpageToken\"{\n\x15ListInventoryResponse\x12:\n\tinventory\x18\x01 \x03(\x0b\x32\x1c.stoa.inventory.v1.InventoryR\tinventory\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xb0\x02\n\x16\x41\x64justInventoryRequest\x12\'\n\nvariant_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\tvariantId\x12\x38\n\x05\x64\x65lta\x18\x02 \x01(\x05\x42\x1d\xe2\x41\x01\x02\xbaH\x16\x1a\x11\x18\xc0\x84=(\xc0\xfb\xc2\xff\xff\xff\xff\xff\xff\x01\x38\x00\xc8\x01\x01H\x00R\x05\x64\x65lta\x88\x01\x01\x12,\n\x06reason\x18\x03 \x01(\tB\x14\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\xf4\x03\xda\xe7\x18\x02\x10\x01R\x06reason\x12{\n\nrequest_id\x18\x04 \x01(\tB\\\xe2\x41\x01\x02\xbaH\x12r\x10\x32\x0e^[!-~]{1,100}$\xda\xe7\x18?\"=1 to 100 letters, digits or signs, without spaces and accentsR\trequestIdB\x08\n\x06_delta\"U\n\x17\x41\x64justInventoryResponse\x12:\n\tinventory\x18\x01 \x01(\x0b\x32\x1c.stoa.inventory.v1.InventoryR\tinventory\"\x83\x01\n\x13SetThresholdRequest\x12\'\n\nvariant_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\tvariantId\x12\x35\n\tthreshold\x18\x02 \x01(\x05\x42\x12\xe2\x41\x01\x02\xbaH\x0b\x1a\x06\x18\xc0\x84=(\x00\xc8\x01\x01H\x00R\tthreshold\x88\x01\x01\x42\x0c\n\n_threshold\"R\n\x14SetThresholdResponse\x12:\n\tinventory\x18\x01 \x01(\x0b\x32\x1c.stoa.inventory.v1.InventoryR\tinventory2\xc3\x06\n\x10InventoryService\x12\x85\x01\n\x11\x43heckAvailability\x12+.stoa.inventory.v1.CheckAvailabilityRequest\x1a,.stoa.inventory.v1.CheckAvailabilityResponse\"\x15\x90\x02\x01\xd2\xe7\x18\x0e*\x04\x63\x61rt*\x06search\x12\x9b\x01\n\x0cGetInventory\x12&.stoa.inventory.v1.GetInventoryRequest\x1a\'.stoa.inventory.v1.GetInventoryResponse\":\x90\x02\x01\xd2\xe7\x18\x02\n\x00\x82\xd3\xe4\x93\x02+\x12\x1e/api/v1/inventory/{variant_id}b\tinventory\x12\x91\x01\n\rListInventory\x12\'.stoa.inventory.v1.ListInventoryRequest\x1a(.stoa.inventory.v1.ListInventoryResponse\"-\x90\x02\x01\xd2\xe7\x18\r\x1a\x0b\n\twarehouse\x82\xd3\xe4\x93\x02\x13\x12\x11/api/v1/inventory\x12\xbe\x01\n\x0f\x41\x64justInventory\x12).stoa.inventory.v1.AdjustInventoryRequest\x1a*.stoa.inventory.v1.AdjustInventoryResponse\"T\x90\x02\x02\xd2\xe7\x18\r\x1a\x0b\n\twarehouse\x82\xd3\xe4\x93\x02:\"*/api/v1/inventory/{variant_id}/adjustments:\x01*b\tinventory\x12\xb3\x01\n\x0cSetThreshold\x12&.stoa.inventory.v1.SetThresholdRequest\x1a\'.stoa.inventory.v1.SetThresholdResponse\"R\x90\x02\x02\xd2\xe7\x18\r\x1a\x0b\n\twarehouse\x82\xd3\xe4\x93\x02\x38\x1a(/api/v1/inventory/{variant_id}/threshold:\x01*b\tinventoryb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -59,7 +59,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SETTHRESHOLDREQUEST'].fields_by_name['threshold']._loaded_options = None
   _globals['_SETTHRESHOLDREQUEST'].fields_by_name['threshold']._serialized_options = b'\342A\001\002\272H\013\032\006\030\300\204=(\000\310\001\001'
   _globals['_INVENTORYSERVICE'].methods_by_name['CheckAvailability']._loaded_options = None
-  _globals['_INVENTORYSERVICE'].methods_by_name['CheckAvailability']._serialized_options = b'\220\002\001\322\347\030\006*\004cart'
+  _globals['_INVENTORYSERVICE'].methods_by_name['CheckAvailability']._serialized_options = b'\220\002\001\322\347\030\016*\004cart*\006search'
   _globals['_INVENTORYSERVICE'].methods_by_name['GetInventory']._loaded_options = None
   _globals['_INVENTORYSERVICE'].methods_by_name['GetInventory']._serialized_options = b'\220\002\001\322\347\030\002\n\000\202\323\344\223\002+\022\036/api/v1/inventory/{variant_id}b\tinventory'
   _globals['_INVENTORYSERVICE'].methods_by_name['ListInventory']._loaded_options = None
@@ -73,25 +73,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CHECKAVAILABILITYREQUEST']._serialized_start=433
   _globals['_CHECKAVAILABILITYREQUEST']._serialized_end=512
   _globals['_CHECKAVAILABILITYRESPONSE']._serialized_start=515
-  _globals['_CHECKAVAILABILITYRESPONSE']._serialized_end=706
-  _globals['_CHECKAVAILABILITYRESPONSE_AVAILABILITY']._serialized_start=631
-  _globals['_CHECKAVAILABILITYRESPONSE_AVAILABILITY']._serialized_end=706
-  _globals['_GETINVENTORYREQUEST']._serialized_start=708
-  _globals['_GETINVENTORYREQUEST']._serialized_end=770
-  _globals['_GETINVENTORYRESPONSE']._serialized_start=772
-  _globals['_GETINVENTORYRESPONSE']._serialized_end=854
-  _globals['_LISTINVENTORYREQUEST']._serialized_start=857
-  _globals['_LISTINVENTORYREQUEST']._serialized_end=999
-  _globals['_LISTINVENTORYRESPONSE']._serialized_start=1001
-  _globals['_LISTINVENTORYRESPONSE']._serialized_end=1124
-  _globals['_ADJUSTINVENTORYREQUEST']._serialized_start=1127
-  _globals['_ADJUSTINVENTORYREQUEST']._serialized_end=1431
-  _globals['_ADJUSTINVENTORYRESPONSE']._serialized_start=1433
-  _globals['_ADJUSTINVENTORYRESPONSE']._serialized_end=1518
-  _globals['_SETTHRESHOLDREQUEST']._serialized_start=1521
-  _globals['_SETTHRESHOLDREQUEST']._serialized_end=1652
-  _globals['_SETTHRESHOLDRESPONSE']._serialized_start=1654
-  _globals['_SETTHRESHOLDRESPONSE']._serialized_end=1736
-  _globals['_INVENTORYSERVICE']._serialized_start=1739
-  _globals['_INVENTORYSERVICE']._serialized_end=2565
+  _globals['_CHECKAVAILABILITYRESPONSE']._serialized_end=760
+  _globals['_CHECKAVAILABILITYRESPONSE_AVAILABILITY']._serialized_start=632
+  _globals['_CHECKAVAILABILITYRESPONSE_AVAILABILITY']._serialized_end=760
+  _globals['_GETINVENTORYREQUEST']._serialized_start=762
+  _globals['_GETINVENTORYREQUEST']._serialized_end=824
+  _globals['_GETINVENTORYRESPONSE']._serialized_start=826
+  _globals['_GETINVENTORYRESPONSE']._serialized_end=908
+  _globals['_LISTINVENTORYREQUEST']._serialized_start=911
+  _globals['_LISTINVENTORYREQUEST']._serialized_end=1053
+  _globals['_LISTINVENTORYRESPONSE']._serialized_start=1055
+  _globals['_LISTINVENTORYRESPONSE']._serialized_end=1178
+  _globals['_ADJUSTINVENTORYREQUEST']._serialized_start=1181
+  _globals['_ADJUSTINVENTORYREQUEST']._serialized_end=1485
+  _globals['_ADJUSTINVENTORYRESPONSE']._serialized_start=1487
+  _globals['_ADJUSTINVENTORYRESPONSE']._serialized_end=1572
+  _globals['_SETTHRESHOLDREQUEST']._serialized_start=1575
+  _globals['_SETTHRESHOLDREQUEST']._serialized_end=1706
+  _globals['_SETTHRESHOLDRESPONSE']._serialized_start=1708
+  _globals['_SETTHRESHOLDRESPONSE']._serialized_end=1790
+  _globals['_INVENTORYSERVICE']._serialized_start=1793
+  _globals['_INVENTORYSERVICE']._serialized_end=2628
 # @@protoc_insertion_point(module_scope)

@@ -102,19 +102,27 @@ class CheckAvailabilityResponse(_message.Message):
 
         VARIANT_ID_FIELD_NUMBER: _builtins.int
         AVAILABLE_FIELD_NUMBER: _builtins.int
+        IN_STOCK_FIELD_NUMBER: _builtins.int
+        VERSION_FIELD_NUMBER: _builtins.int
         variant_id: _builtins.str
         """The variant."""
         available: _builtins.int
         """How many."""
+        in_stock: _builtins.bool
+        """Whether it can be bought, as was last published in inventory.availability_changed."""
+        version: _builtins.int
+        """The version of that event: the higher one is the later one."""
         def __init__(
             self,
             *,
             variant_id: _builtins.str = ...,
             available: _builtins.int = ...,
+            in_stock: _builtins.bool = ...,
+            version: _builtins.int = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "variant_id", b"variant_id"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "in_stock", b"in_stock", "variant_id", b"variant_id", "version", b"version"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 

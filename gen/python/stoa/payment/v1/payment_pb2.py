@@ -33,7 +33,7 @@ from stoa.auth.v1 import policy_pb2 as stoa_dot_auth_dot_v1_dot_policy__pb2
 from stoa.text.v1 import text_pb2 as stoa_dot_text_dot_v1_dot_text__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dstoa/payment/v1/payment.proto\x12\x0fstoa.payment.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/httpbody.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/type/money.proto\x1a\x19stoa/auth/v1/policy.proto\x1a\x17stoa/text/v1/text.proto\"\xc7\x03\n\x07Payment\x12\x1d\n\npayment_id\x18\x01 \x01(\tR\tpaymentId\x12\x19\n\x08order_id\x18\x02 \x01(\tR\x07orderId\x12\x17\n\x07user_id\x18\x03 \x01(\tR\x06userId\x12*\n\x06\x61mount\x18\x04 \x01(\x0b\x32\x12.google.type.MoneyR\x06\x61mount\x12;\n\x0frefunded_amount\x18\x05 \x01(\x0b\x32\x12.google.type.MoneyR\x0erefundedAmount\x12\x16\n\x06status\x18\x06 \x01(\tR\x06status\x12\x1f\n\x0bmethod_type\x18\x07 \x01(\tR\nmethodType\x12\x14\n\x05\x62rand\x18\x08 \x01(\tR\x05\x62rand\x12\x14\n\x05last4\x18\t \x01(\tR\x05last4\x12%\n\x0e\x66\x61ilure_reason\x18\n \x01(\tR\rfailureReason\x12\x39\n\ncreated_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tcreatedAt\x12\x39\n\nupdated_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tupdatedAt\"\xdb\x01\n\x06Refund\x12\x1b\n\trefund_id\x18\x01 \x01(\tR\x08refundId\x12\x1d\n\npayment_id\x18\x02 \x01(\tR\tpaymentId\x12*\n\x06\x61mount\x18\x03 \x01(\x0b\x32\x12.google.type.MoneyR\x06\x61mount\x12\x16\n\x06status\x18\x04 \x01(\tR\x06status\x12\x16\n\x06reason\x18\x05 \x01(\tR\x06reason\x12\x39\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tcreatedAt\"\xbe\x02\n\x15ProcessPaymentRequest\x12#\n\x08order_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x07orderId\x12!\n\x07user_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x06userId\x12\xa8\x01\n\x06\x61mount\x18\x03 \x01(\x0b\x32\x12.google.type.MoneyB|\xbaHy\xba\x01s\n\x0f\x61mount.positive\x12\x16must be more than zero\x1aHthis.units >= 0 && this.nanos >= 0 && (this.units > 0 || this.nanos > 0)\xc8\x01\x01R\x06\x61mount\x12\x32\n\rpayment_token\x18\x04 \x01(\tB\r\x80\x01\x01\xbaH\x07r\x05\x10\x01\x18\xc8\x01R\x0cpaymentToken\"L\n\x16ProcessPaymentResponse\x12\x32\n\x07payment\x18\x01 \x01(\x0b\x32\x18.stoa.payment.v1.PaymentR\x07payment\"<\n\x11GetPaymentRequest\x12\'\n\npayment_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\tpaymentId\"H\n\x12GetPaymentResponse\x12\x32\n\x07payment\x18\x01 \x01(\x0b\x32\x18.stoa.payment.v1.PaymentR\x07payment\"\x86\x03\n\x14RefundPaymentRequest\x12\'\n\npayment_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\tpaymentId\x12{\n\nrequest_id\x18\x02 \x01(\tB\\\xe2\x41\x01\x02\xbaH\x12r\x10\x32\x0e^[!-~]{1,100}$\xda\xe7\x18?\"=1 to 100 letters, digits or signs, without spaces and accentsR\trequestId\x12\xa5\x01\n\x06\x61mount\x18\x03 \x01(\x0b\x32\x12.google.type.MoneyBy\xbaHv\xba\x01s\n\x0f\x61mount.positive\x12\x16must be more than zero\x1aHthis.units >= 0 && this.nanos >= 0 && (this.units > 0 || this.nanos > 0)R\x06\x61mount\x12 \n\x06reason\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03R\x06reason\"H\n\x15RefundPaymentResponse\x12/\n\x06refund\x18\x01 \x01(\x0b\x32\x17.stoa.payment.v1.RefundR\x06refund\"A\n\x15ReceiveWebhookRequest\x12(\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBodyR\x04\x62ody2\xd9\x04\n\x0ePaymentService\x12q\n\x0eProcessPayment\x12&.stoa.payment.v1.ProcessPaymentRequest\x1a\'.stoa.payment.v1.ProcessPaymentResponse\"\x0e\x90\x02\x02\xd2\xe7\x18\x07*\x05order\x12\x9b\x01\n\nGetPayment\x12\".stoa.payment.v1.GetPaymentRequest\x1a#.stoa.payment.v1.GetPaymentResponse\"D\x90\x02\x01\xd2\xe7\x18\x0f\x12\x00\x1a\t\n\x07support0\x01\x82\xd3\xe4\x93\x02(\x12\x1d/api/v1/payments/{payment_id}b\x07payment\x12\xb1\x01\n\rRefundPayment\x12%.stoa.payment.v1.RefundPaymentRequest\x1a&.stoa.payment.v1.RefundPaymentResponse\"Q\x90\x02\x02\xd2\xe7\x18\x12\x1a\t\n\x07support*\x05order\x82\xd3\xe4\x93\x02\x32\"%/api/v1/payments/{payment_id}/refunds:\x01*b\x06refund\x12\x81\x01\n\x0eReceiveWebhook\x12&.stoa.payment.v1.ReceiveWebhookRequest\x1a\x16.google.protobuf.Empty\"/\x90\x02\x02\xd2\xe7\x18\x02\n\x00\x82\xd3\xe4\x93\x02 \"\x18/api/v1/payments/webhook:\x04\x62odyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dstoa/payment/v1/payment.proto\x12\x0fstoa.payment.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/httpbody.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/type/money.proto\x1a\x19stoa/auth/v1/policy.proto\x1a\x17stoa/text/v1/text.proto\"\xe3\x03\n\x07Payment\x12\x1d\n\npayment_id\x18\x01 \x01(\tR\tpaymentId\x12\x19\n\x08order_id\x18\x02 \x01(\tR\x07orderId\x12\x17\n\x07user_id\x18\x03 \x01(\tR\x06userId\x12*\n\x06\x61mount\x18\x04 \x01(\x0b\x32\x12.google.type.MoneyR\x06\x61mount\x12;\n\x0frefunded_amount\x18\x05 \x01(\x0b\x32\x12.google.type.MoneyR\x0erefundedAmount\x12\x16\n\x06status\x18\x06 \x01(\tR\x06status\x12\x1f\n\x0bmethod_type\x18\x07 \x01(\tR\nmethodType\x12\x14\n\x05\x62rand\x18\x08 \x01(\tR\x05\x62rand\x12\x14\n\x05last4\x18\t \x01(\tR\x05last4\x12%\n\x0e\x66\x61ilure_reason\x18\n \x01(\tR\rfailureReason\x12\x39\n\ncreated_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tcreatedAt\x12\x39\n\nupdated_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tupdatedAt\x12\x1a\n\x08\x63\x61ptured\x18\r \x01(\x08R\x08\x63\x61ptured\"\xdb\x01\n\x06Refund\x12\x1b\n\trefund_id\x18\x01 \x01(\tR\x08refundId\x12\x1d\n\npayment_id\x18\x02 \x01(\tR\tpaymentId\x12*\n\x06\x61mount\x18\x03 \x01(\x0b\x32\x12.google.type.MoneyR\x06\x61mount\x12\x16\n\x06status\x18\x04 \x01(\tR\x06status\x12\x16\n\x06reason\x18\x05 \x01(\tR\x06reason\x12\x39\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tcreatedAt\"\xbe\x02\n\x15ProcessPaymentRequest\x12#\n\x08order_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x07orderId\x12!\n\x07user_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x06userId\x12\xa8\x01\n\x06\x61mount\x18\x03 \x01(\x0b\x32\x12.google.type.MoneyB|\xbaHy\xba\x01s\n\x0f\x61mount.positive\x12\x16must be more than zero\x1aHthis.units >= 0 && this.nanos >= 0 && (this.units > 0 || this.nanos > 0)\xc8\x01\x01R\x06\x61mount\x12\x32\n\rpayment_token\x18\x04 \x01(\tB\r\x80\x01\x01\xbaH\x07r\x05\x10\x01\x18\xc8\x01R\x0cpaymentToken\"L\n\x16ProcessPaymentResponse\x12\x32\n\x07payment\x18\x01 \x01(\x0b\x32\x18.stoa.payment.v1.PaymentR\x07payment\"<\n\x11GetPaymentRequest\x12\'\n\npayment_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\tpaymentId\"H\n\x12GetPaymentResponse\x12\x32\n\x07payment\x18\x01 \x01(\x0b\x32\x18.stoa.payment.v1.PaymentR\x07payment\"\x86\x03\n\x14RefundPaymentRequest\x12\'\n\npayment_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\tpaymentId\x12{\n\nrequest_id\x18\x02 \x01(\tB\\\xe2\x41\x01\x02\xbaH\x12r\x10\x32\x0e^[!-~]{1,100}$\xda\xe7\x18?\"=1 to 100 letters, digits or signs, without spaces and accentsR\trequestId\x12\xa5\x01\n\x06\x61mount\x18\x03 \x01(\x0b\x32\x12.google.type.MoneyBy\xbaHv\xba\x01s\n\x0f\x61mount.positive\x12\x16must be more than zero\x1aHthis.units >= 0 && this.nanos >= 0 && (this.units > 0 || this.nanos > 0)R\x06\x61mount\x12 \n\x06reason\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03R\x06reason\"H\n\x15RefundPaymentResponse\x12/\n\x06refund\x18\x01 \x01(\x0b\x32\x17.stoa.payment.v1.RefundR\x06refund\"@\n\x15\x43\x61pturePaymentRequest\x12\'\n\npayment_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\tpaymentId\"L\n\x16\x43\x61pturePaymentResponse\x12\x32\n\x07payment\x18\x01 \x01(\x0b\x32\x18.stoa.payment.v1.PaymentR\x07payment\"A\n\x15ReceiveWebhookRequest\x12(\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBodyR\x04\x62ody2\xcc\x05\n\x0ePaymentService\x12q\n\x0eProcessPayment\x12&.stoa.payment.v1.ProcessPaymentRequest\x1a\'.stoa.payment.v1.ProcessPaymentResponse\"\x0e\x90\x02\x02\xd2\xe7\x18\x07*\x05order\x12\x9b\x01\n\nGetPayment\x12\".stoa.payment.v1.GetPaymentRequest\x1a#.stoa.payment.v1.GetPaymentResponse\"D\x90\x02\x01\xd2\xe7\x18\x0f\x12\x00\x1a\t\n\x07support0\x01\x82\xd3\xe4\x93\x02(\x12\x1d/api/v1/payments/{payment_id}b\x07payment\x12\xb1\x01\n\rRefundPayment\x12%.stoa.payment.v1.RefundPaymentRequest\x1a&.stoa.payment.v1.RefundPaymentResponse\"Q\x90\x02\x02\xd2\xe7\x18\x12\x1a\t\n\x07support*\x05order\x82\xd3\xe4\x93\x02\x32\"%/api/v1/payments/{payment_id}/refunds:\x01*b\x06refund\x12q\n\x0e\x43\x61pturePayment\x12&.stoa.payment.v1.CapturePaymentRequest\x1a\'.stoa.payment.v1.CapturePaymentResponse\"\x0e\x90\x02\x02\xd2\xe7\x18\x07*\x05order\x12\x81\x01\n\x0eReceiveWebhook\x12&.stoa.payment.v1.ReceiveWebhookRequest\x1a\x16.google.protobuf.Empty\"/\x90\x02\x02\xd2\xe7\x18\x02\n\x00\x82\xd3\xe4\x93\x02 \"\x18/api/v1/payments/webhook:\x04\x62odyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -58,32 +58,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REFUNDPAYMENTREQUEST'].fields_by_name['amount']._serialized_options = b'\272Hv\272\001s\n\017amount.positive\022\026must be more than zero\032Hthis.units >= 0 && this.nanos >= 0 && (this.units > 0 || this.nanos > 0)'
   _globals['_REFUNDPAYMENTREQUEST'].fields_by_name['reason']._loaded_options = None
   _globals['_REFUNDPAYMENTREQUEST'].fields_by_name['reason']._serialized_options = b'\272H\005r\003\030\364\003'
+  _globals['_CAPTUREPAYMENTREQUEST'].fields_by_name['payment_id']._loaded_options = None
+  _globals['_CAPTUREPAYMENTREQUEST'].fields_by_name['payment_id']._serialized_options = b'\272H\005r\003\260\001\001'
   _globals['_PAYMENTSERVICE'].methods_by_name['ProcessPayment']._loaded_options = None
   _globals['_PAYMENTSERVICE'].methods_by_name['ProcessPayment']._serialized_options = b'\220\002\002\322\347\030\007*\005order'
   _globals['_PAYMENTSERVICE'].methods_by_name['GetPayment']._loaded_options = None
   _globals['_PAYMENTSERVICE'].methods_by_name['GetPayment']._serialized_options = b'\220\002\001\322\347\030\017\022\000\032\t\n\007support0\001\202\323\344\223\002(\022\035/api/v1/payments/{payment_id}b\007payment'
   _globals['_PAYMENTSERVICE'].methods_by_name['RefundPayment']._loaded_options = None
   _globals['_PAYMENTSERVICE'].methods_by_name['RefundPayment']._serialized_options = b'\220\002\002\322\347\030\022\032\t\n\007support*\005order\202\323\344\223\0022\"%/api/v1/payments/{payment_id}/refunds:\001*b\006refund'
+  _globals['_PAYMENTSERVICE'].methods_by_name['CapturePayment']._loaded_options = None
+  _globals['_PAYMENTSERVICE'].methods_by_name['CapturePayment']._serialized_options = b'\220\002\002\322\347\030\007*\005order'
   _globals['_PAYMENTSERVICE'].methods_by_name['ReceiveWebhook']._loaded_options = None
   _globals['_PAYMENTSERVICE'].methods_by_name['ReceiveWebhook']._serialized_options = b'\220\002\002\322\347\030\002\n\000\202\323\344\223\002 \"\030/api/v1/payments/webhook:\004body'
   _globals['_PAYMENT']._serialized_start=309
-  _globals['_PAYMENT']._serialized_end=764
-  _globals['_REFUND']._serialized_start=767
-  _globals['_REFUND']._serialized_end=986
-  _globals['_PROCESSPAYMENTREQUEST']._serialized_start=989
-  _globals['_PROCESSPAYMENTREQUEST']._serialized_end=1307
-  _globals['_PROCESSPAYMENTRESPONSE']._serialized_start=1309
-  _globals['_PROCESSPAYMENTRESPONSE']._serialized_end=1385
-  _globals['_GETPAYMENTREQUEST']._serialized_start=1387
-  _globals['_GETPAYMENTREQUEST']._serialized_end=1447
-  _globals['_GETPAYMENTRESPONSE']._serialized_start=1449
-  _globals['_GETPAYMENTRESPONSE']._serialized_end=1521
-  _globals['_REFUNDPAYMENTREQUEST']._serialized_start=1524
-  _globals['_REFUNDPAYMENTREQUEST']._serialized_end=1914
-  _globals['_REFUNDPAYMENTRESPONSE']._serialized_start=1916
-  _globals['_REFUNDPAYMENTRESPONSE']._serialized_end=1988
-  _globals['_RECEIVEWEBHOOKREQUEST']._serialized_start=1990
-  _globals['_RECEIVEWEBHOOKREQUEST']._serialized_end=2055
-  _globals['_PAYMENTSERVICE']._serialized_start=2058
-  _globals['_PAYMENTSERVICE']._serialized_end=2659
+  _globals['_PAYMENT']._serialized_end=792
+  _globals['_REFUND']._serialized_start=795
+  _globals['_REFUND']._serialized_end=1014
+  _globals['_PROCESSPAYMENTREQUEST']._serialized_start=1017
+  _globals['_PROCESSPAYMENTREQUEST']._serialized_end=1335
+  _globals['_PROCESSPAYMENTRESPONSE']._serialized_start=1337
+  _globals['_PROCESSPAYMENTRESPONSE']._serialized_end=1413
+  _globals['_GETPAYMENTREQUEST']._serialized_start=1415
+  _globals['_GETPAYMENTREQUEST']._serialized_end=1475
+  _globals['_GETPAYMENTRESPONSE']._serialized_start=1477
+  _globals['_GETPAYMENTRESPONSE']._serialized_end=1549
+  _globals['_REFUNDPAYMENTREQUEST']._serialized_start=1552
+  _globals['_REFUNDPAYMENTREQUEST']._serialized_end=1942
+  _globals['_REFUNDPAYMENTRESPONSE']._serialized_start=1944
+  _globals['_REFUNDPAYMENTRESPONSE']._serialized_end=2016
+  _globals['_CAPTUREPAYMENTREQUEST']._serialized_start=2018
+  _globals['_CAPTUREPAYMENTREQUEST']._serialized_end=2082
+  _globals['_CAPTUREPAYMENTRESPONSE']._serialized_start=2084
+  _globals['_CAPTUREPAYMENTRESPONSE']._serialized_end=2160
+  _globals['_RECEIVEWEBHOOKREQUEST']._serialized_start=2162
+  _globals['_RECEIVEWEBHOOKREQUEST']._serialized_end=2227
+  _globals['_PAYMENTSERVICE']._serialized_start=2230
+  _globals['_PAYMENTSERVICE']._serialized_end=2946
 # @@protoc_insertion_point(module_scope)

@@ -37,6 +37,7 @@ class Payment(_message.Message):
     FAILURE_REASON_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
     UPDATED_AT_FIELD_NUMBER: _builtins.int
+    CAPTURED_FIELD_NUMBER: _builtins.int
     payment_id: _builtins.str
     """Which one."""
     order_id: _builtins.str
@@ -53,6 +54,8 @@ class Payment(_message.Message):
     """The card's last four digits."""
     failure_reason: _builtins.str
     """Why it failed: card_declined, insufficient_funds, …"""
+    captured: _builtins.bool
+    """Whether the money is taken. Of a payment that has succeeded without, the amount is held until the order is sent."""
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
         """How much."""
@@ -84,10 +87,11 @@ class Payment(_message.Message):
         failure_reason: _builtins.str = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
         updated_at: _timestamp_pb2.Timestamp | None = ...,
+        captured: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "created_at", b"created_at", "refunded_amount", b"refunded_amount", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "brand", b"brand", "created_at", b"created_at", "failure_reason", b"failure_reason", "last4", b"last4", "method_type", b"method_type", "order_id", b"order_id", "payment_id", b"payment_id", "refunded_amount", b"refunded_amount", "status", b"status", "updated_at", b"updated_at", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "brand", b"brand", "captured", b"captured", "created_at", b"created_at", "failure_reason", b"failure_reason", "last4", b"last4", "method_type", b"method_type", "order_id", b"order_id", "payment_id", b"payment_id", "refunded_amount", b"refunded_amount", "status", b"status", "updated_at", b"updated_at", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -306,6 +310,52 @@ class RefundPaymentResponse(_message.Message):
 Global___RefundPaymentResponse: _TypeAlias = RefundPaymentResponse  # noqa: Y015
 
 @_typing.final
+class CapturePaymentRequest(_message.Message):
+    """Request of CapturePayment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAYMENT_ID_FIELD_NUMBER: _builtins.int
+    payment_id: _builtins.str
+    """Which payment."""
+    def __init__(
+        self,
+        *,
+        payment_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["payment_id", b"payment_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CapturePaymentRequest: _TypeAlias = CapturePaymentRequest  # noqa: Y015
+
+@_typing.final
+class CapturePaymentResponse(_message.Message):
+    """Response of CapturePayment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAYMENT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def payment(self) -> Global___Payment:
+        """The payment, perhaps still held."""
+
+    def __init__(
+        self,
+        *,
+        payment: Global___Payment | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["payment", b"payment"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["payment", b"payment"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CapturePaymentResponse: _TypeAlias = CapturePaymentResponse  # noqa: Y015
+
+@_typing.final
 class ReceiveWebhookRequest(_message.Message):
     """Request of ReceiveWebhook."""
 
@@ -314,7 +364,9 @@ class ReceiveWebhookRequest(_message.Message):
     BODY_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def body(self) -> _httpbody_pb2.HttpBody:
-        """The notice, byte for byte as it was signed. Its signature comes in the header `x-gateway-signature`."""
+        """The notice, byte for byte as it was signed. Its signature comes in the header `x-gateway-signature`, or
+        `stripe-signature` from Stripe.
+        """
 
     def __init__(
         self,

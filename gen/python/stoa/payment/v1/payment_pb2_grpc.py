@@ -52,6 +52,11 @@ class PaymentServiceStub:
                 request_serializer=stoa_dot_payment_dot_v1_dot_payment__pb2.RefundPaymentRequest.SerializeToString,
                 response_deserializer=stoa_dot_payment_dot_v1_dot_payment__pb2.RefundPaymentResponse.FromString,
                 _registered_method=True)
+        self.CapturePayment = channel.unary_unary(
+                '/stoa.payment.v1.PaymentService/CapturePayment',
+                request_serializer=stoa_dot_payment_dot_v1_dot_payment__pb2.CapturePaymentRequest.SerializeToString,
+                response_deserializer=stoa_dot_payment_dot_v1_dot_payment__pb2.CapturePaymentResponse.FromString,
+                _registered_method=True)
         self.ReceiveWebhook = channel.unary_unary(
                 '/stoa.payment.v1.PaymentService/ReceiveWebhook',
                 request_serializer=stoa_dot_payment_dot_v1_dot_payment__pb2.ReceiveWebhookRequest.SerializeToString,
@@ -79,8 +84,17 @@ class PaymentServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RefundPayment(self, request, context):
-        """Gives money back: all that is left of a payment, or a part. The same `request_id` refunds once; with another amount
+        """Gives money back: all that is left of a payment, or a part. What is only held can be given back as a whole
+        (PAYMENT_HELD), which releases it. The same `request_id` refunds once; with another amount
         or reason it is refused (REQUEST_ID_REUSED). An order of which all is given back before it is sent is cancelled.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CapturePayment(self, request, context):
+        """Takes what is held for an order, once; asked again it answers the same. `payment.captured` follows, also when the
+        gateway can't be reached now. What was taken at once stays as it is.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -110,6 +124,11 @@ def add_PaymentServiceServicer_to_server(servicer, server):
                     servicer.RefundPayment,
                     request_deserializer=stoa_dot_payment_dot_v1_dot_payment__pb2.RefundPaymentRequest.FromString,
                     response_serializer=stoa_dot_payment_dot_v1_dot_payment__pb2.RefundPaymentResponse.SerializeToString,
+            ),
+            'CapturePayment': grpc.unary_unary_rpc_method_handler(
+                    servicer.CapturePayment,
+                    request_deserializer=stoa_dot_payment_dot_v1_dot_payment__pb2.CapturePaymentRequest.FromString,
+                    response_serializer=stoa_dot_payment_dot_v1_dot_payment__pb2.CapturePaymentResponse.SerializeToString,
             ),
             'ReceiveWebhook': grpc.unary_unary_rpc_method_handler(
                     servicer.ReceiveWebhook,
@@ -199,6 +218,33 @@ class PaymentService:
             '/stoa.payment.v1.PaymentService/RefundPayment',
             stoa_dot_payment_dot_v1_dot_payment__pb2.RefundPaymentRequest.SerializeToString,
             stoa_dot_payment_dot_v1_dot_payment__pb2.RefundPaymentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CapturePayment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stoa.payment.v1.PaymentService/CapturePayment',
+            stoa_dot_payment_dot_v1_dot_payment__pb2.CapturePaymentRequest.SerializeToString,
+            stoa_dot_payment_dot_v1_dot_payment__pb2.CapturePaymentResponse.FromString,
             options,
             channel_credentials,
             insecure,

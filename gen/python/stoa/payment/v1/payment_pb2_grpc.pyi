@@ -24,8 +24,13 @@ class PaymentServiceStub:
     GetPayment: _aio.UnaryUnaryMultiCallable[_payment_pb2.GetPaymentRequest, _payment_pb2.GetPaymentResponse]
     """Reads a payment: its payer's or, for staff, any."""
     RefundPayment: _aio.UnaryUnaryMultiCallable[_payment_pb2.RefundPaymentRequest, _payment_pb2.RefundPaymentResponse]
-    """Gives money back: all that is left of a payment, or a part. The same `request_id` refunds once; with another amount
+    """Gives money back: all that is left of a payment, or a part. What is only held can be given back as a whole
+    (PAYMENT_HELD), which releases it. The same `request_id` refunds once; with another amount
     or reason it is refused (REQUEST_ID_REUSED). An order of which all is given back before it is sent is cancelled.
+    """
+    CapturePayment: _aio.UnaryUnaryMultiCallable[_payment_pb2.CapturePaymentRequest, _payment_pb2.CapturePaymentResponse]
+    """Takes what is held for an order, once; asked again it answers the same. `payment.captured` follows, also when the
+    gateway can't be reached now. What was taken at once stays as it is.
     """
     ReceiveWebhook: _aio.UnaryUnaryMultiCallable[_payment_pb2.ReceiveWebhookRequest, _empty_pb2.Empty]
     """Takes the payment gateway's notices. They prove themselves by a signature over the body."""
@@ -57,8 +62,19 @@ class PaymentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _payment_pb2.RefundPaymentRequest,
         context: _aio.ServicerContext[_payment_pb2.RefundPaymentRequest, _abc.Awaitable[_payment_pb2.RefundPaymentResponse]],
     ) -> _abc.Awaitable[_payment_pb2.RefundPaymentResponse]:
-        """Gives money back: all that is left of a payment, or a part. The same `request_id` refunds once; with another amount
+        """Gives money back: all that is left of a payment, or a part. What is only held can be given back as a whole
+        (PAYMENT_HELD), which releases it. The same `request_id` refunds once; with another amount
         or reason it is refused (REQUEST_ID_REUSED). An order of which all is given back before it is sent is cancelled.
+        """
+
+    @_abc_1.abstractmethod
+    def CapturePayment(
+        self,
+        request: _payment_pb2.CapturePaymentRequest,
+        context: _aio.ServicerContext[_payment_pb2.CapturePaymentRequest, _abc.Awaitable[_payment_pb2.CapturePaymentResponse]],
+    ) -> _abc.Awaitable[_payment_pb2.CapturePaymentResponse]:
+        """Takes what is held for an order, once; asked again it answers the same. `payment.captured` follows, also when the
+        gateway can't be reached now. What was taken at once stays as it is.
         """
 
     @_abc_1.abstractmethod
