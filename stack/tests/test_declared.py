@@ -51,7 +51,7 @@ def test_what_is_started_again_has_a_name_in_its_group_and_what_runs_beside_it_h
 
 
 def test_a_store_that_no_server_keeps_is_named_with_its_service(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(STORES, Store.OPENSEARCH)  # type: ignore[arg-type]  # a mapping that is not changed
+    monkeypatch.delitem(STORES, Store.OPENSEARCH)
     with pytest.raises(ValueError, match="user: the stack has no server for the store opensearch"):
         stores_of(replace(SERVICES["user"], store=Store.OPENSEARCH))
 
