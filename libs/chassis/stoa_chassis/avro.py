@@ -85,6 +85,7 @@ class EventCodec:
         self._readable: dict[str, _Readable] = {}
         self._writer_ids: dict[str, int] = {}
         self._writer_schemas: dict[int, AvroSchema] = {}
+        self._fetching: dict[int, asyncio.Task[AvroSchema]] = {}
 
     def read(self, *payloads: type[Payload]) -> None:
         """Learn to decode these payloads; needs no registry."""
@@ -180,7 +181,14 @@ class EventCodec:
             pause = min(pause * 2, _MAX_PAUSE_SECONDS)
 
     async def _fetch(self, schema_id: int) -> AvroSchema:
-        """Return (and keep) the schema that a writer used."""
+        """Return (and keep) the schema that a writer used; those who want it at the same time ask once."""
+        task = self._fetching.get(schema_id)
+        if task is None:
+            task = self._fetching[schema_id] = asyncio.create_task(self._ask_for(schema_id))
+            task.add_done_callback(lambda _: self._fetching.pop(schema_id))
+        return await asyncio.shield(task)
+
+    async def _ask_for(self, schema_id: int) -> AvroSchema:
         try:
             async with self._registry() as registry:
                 found = await registry.get_schema(schema_id)

@@ -45,6 +45,7 @@ def _analysis() -> dict[str, Any]:
             # What is written and what is looked for become the same words: accents folded, english stems.
             "words": _analyzer("english_possessive", *stemmed),
             "looked_for": _analyzer("english_possessive", "synonyms", *stemmed),
+            "written": _analyzer("english_stop"),
             "beginnings": _analyzer("beginnings"),
             "typed": _analyzer("shortened"),
         },
@@ -91,7 +92,8 @@ _PROPERTIES: Mapping[str, Any] = {
     # The values of attributes and specifications.
     "traits": _text(copy_to="everything"),
     "skus": {"type": "keyword", "normalizer": "folded"},
-    "everything": _text(),
+    # As it is written, too: a slip is found by how words look, and stems look otherwise.
+    "everything": _text(fields={"written": {"type": "text", "analyzer": "written"}}),
     "typed": _typed(),
     "variants": {
         "type": "nested",

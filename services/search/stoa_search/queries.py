@@ -263,7 +263,14 @@ def _words(words: str, strictness: Strictness) -> Query:
     fuzzy = {"query": words, "fuzziness": "AUTO", "prefix_length": 1, "max_expansions": 30}
     return {
         "bool": {
-            "must": {"match": {"everything": {**fuzzy, "minimum_should_match": required, "boost": 0.1}}},
+            "must": {
+                "dis_max": {
+                    "queries": [
+                        {"match": {field: {**fuzzy, "minimum_should_match": required, "boost": boost}}}
+                        for field, boost in (("everything", 0.1), ("everything.written", 1.0))
+                    ]
+                }
+            },
             "should": {"multi_match": {**fuzzy, "type": "most_fields", "fields": fields}},
         }
     }
