@@ -87,6 +87,7 @@ def test_of_many_orders_of_a_product_the_latest_are_remembered() -> None:
     for order in orders:
         buyer.take_over(delivery(order, product))
     assert buyer.orders == {product: tuple(orders[1:])}
+    assert buyer.version == len(orders)
 
 
 def test_whose_account_was_erased_reviews_nothing_and_receives_nothing_more() -> None:
@@ -163,8 +164,9 @@ def test_an_edit_needs_the_etag_of_what_was_read_unless_nothing_would_change() -
     assert (review.opinion, review.updated_at, review.created_at) == (BAD, LATER, NOW)
     assert [type(event) for event in review.events] == [ReviewCreated, ReviewUpdated]
     review.update(author, review.order_id, BAD, etag, LATER, moderated=False)
-    with pytest.raises(EtagMismatch):
+    with pytest.raises(EtagMismatch) as refused:
         review.update(author, None, GOOD, etag, LATER, moderated=False)
+    assert refused.value.metadata == {"review_id": str(review.review_id)}
     assert review.version == 2
 
 
@@ -235,7 +237,7 @@ def test_what_was_deleted_is_gone_with_its_words_and_can_be_written_anew_without
             call()
     review.write_again(author, new_id(), BAD, LATER, moderated=False)
     assert (review.status, review.opinion, review.helpful_votes) == (Status.PUBLISHED, BAD, 0)
-    assert review.created_at == LATER
+    assert (review.created_at, review.edition) == (LATER, 2)
     review.count_votes(1, 4, 8)
     assert review.helpful_votes == 0
 
@@ -363,6 +365,17 @@ def test_whichever_order_counts_of_votes_come_in_the_latest_stands() -> None:
 
 def entry(rating: int = 5, version: int = 1, review_id: UUID | None = None, published: bool = True) -> Entry:
     return Entry(review_id or new_id(), version, rating, 0, NOW, published)
+
+
+def test_an_entry_is_what_a_list_and_a_rating_need_of_a_review() -> None:
+    review = a_review()
+    review.count_votes(1, 3, 1)
+    review.update(author_of(review), None, BAD, review.etag, LATER, moderated=True)
+    assert Entry.of(review) == Entry(review.review_id, 3, 1, 3, NOW, False)
+
+
+def test_a_bucket_that_nothing_is_known_of_holds_nothing() -> None:
+    assert Tally() == Tally(0, 0, 0, 0) == ListBucket(new_id(), 0).tally
 
 
 def test_a_products_rating_is_that_of_its_published_reviews() -> None:
