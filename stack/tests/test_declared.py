@@ -67,7 +67,7 @@ def test_a_topic_is_kept_as_long_as_its_contract_says_or_as_all_are() -> None:
 def test_topics_are_those_of_the_declarations_with_dead_letters_for_who_consumes() -> None:
     topics = deploy.wanted_topics()
     assert {"order.placed", "product.viewed", "order.dlq", "cart.dlq"} <= topics.keys()
-    assert "payment.dlq" not in topics  # it consumes nothing
+    assert "user.dlq" not in topics  # it consumes nothing
 
 
 def test_a_service_counts_as_changed_by_its_own_declaration_only(at: Instance) -> None:

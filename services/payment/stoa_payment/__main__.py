@@ -4,6 +4,7 @@ from stoa.payment.v1.payment_pb2_grpc import add_PaymentServiceServicer_to_serve
 from stoa_chassis.app import App, run
 from stoa_payment import repository
 from stoa_payment.api import PaymentServicer
+from stoa_payment.events import handlers
 from stoa_payment.peers import connect_gateway
 from stoa_payment.service import Payments
 from stoa_payment.settings import Settings
@@ -27,6 +28,7 @@ async def compose(app: App[Settings]) -> None:
     )
 
     app.serve(add_PaymentServiceServicer_to_server, PaymentServicer(payments))
+    await app.consume(handlers(payments))
     app.background("unsettled payments", payments.unsettled.run)
 
 

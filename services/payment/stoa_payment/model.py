@@ -389,6 +389,12 @@ class Payment:
             self.next_check_at = now + retry.lease
             self.updated_at = now
 
+    def change_payer(self, user_id: UUID, now: datetime) -> None:
+        """Let the payment of a guest's order belong to the account that the order belongs to now."""
+        if user_id != self.user_id:
+            self.user_id = user_id
+            self.updated_at = now
+
     def may_give_up(self, retry: RetryPolicy, now: datetime) -> bool:
         """Tell whether it was tried for long enough, if the gateway has no charge."""
         return self.status is PaymentStatus.PENDING and now - self.created_at >= retry.give_up_after

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from stoa_chassis.auth import Principal
+from stoa_chassis.avro import Event
 from stoa_chassis.clock import Clock
 from stoa_chassis.context import bound, correlation_id, deadline
 from stoa_chassis.due import Backoff, DueWork
@@ -11,6 +12,7 @@ from stoa_chassis.ids import new_id
 from stoa_chassis.telemetry import get_logger
 from stoa_chassis.uow import UnitOfWork, transactional
 from stoa_contracts.money import Money
+from stoa_events import OrderBuyerChanged
 from stoa_payment.model import (
     Charge,
     ChargeStatus,
@@ -170,6 +172,16 @@ class Payments:
                 if payment is not None:
                     with bound(payment.correlation_id, deadline()):
                         await self._take_over_refund(payment.payment_id, outside)
+
+    @transactional
+    async def on_order_buyer_changed(self, tx: Tx, event: Event[OrderBuyerChanged]) -> None:
+        """Let a payment belong to whom its order belongs now; one to come is asked for in her name."""
+        known = await tx.payments.of_order(event.payload.order_id)
+        if known is None:
+            return
+        payment = await tx.payments.lock(known.payment_id)
+        payment.change_payer(event.payload.user_id, self._clock.now())
+        await tx.payments.save(payment)
 
     async def bring_on(self, work: Payment | Refund) -> None:
         """Bring a payment or a refund on as far as the gateway lets us.

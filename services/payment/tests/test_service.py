@@ -11,14 +11,15 @@ from uuid import UUID, uuid4
 import pytest
 
 from stoa_chassis.auth import Principal
-from stoa_chassis.avro import Event
+from stoa_chassis.avro import Event, new_event
 from stoa_chassis.context import bound
 from stoa_chassis.errors import InvalidArgument, RequestIdReused
+from stoa_chassis.inbox import AlreadyProcessed
 from stoa_chassis.memory import MemoryStore
 from stoa_chassis.testing import SettableClock, eventually
 from stoa_contracts.events import Payload
 from stoa_contracts.money import Money
-from stoa_events import PaymentFailed, PaymentRefunded, PaymentSuccessful
+from stoa_events import OrderBuyerChanged, PaymentFailed, PaymentRefunded, PaymentSuccessful
 from stoa_payment.model import (
     BadSignature,
     Charge,
@@ -562,3 +563,29 @@ async def test_a_payment_that_never_settles_is_tried_less_and_less_often(
     assert timedelta(seconds=0.75) <= pauses[0] <= timedelta(seconds=1)
     assert pauses[-1] >= timedelta(seconds=0.75 * 15)
     assert max(pauses) <= timedelta(seconds=15)
+
+
+async def test_a_guests_payment_is_shown_to_the_account_that_the_order_belongs_to_now(
+    payments: Payments, store: Store, clock: SettableClock
+) -> None:
+    order, account = an_order(), uuid4()
+    payment = await payments.process(order)
+    changed = OrderBuyerChanged(order_id=order.order_id, guest_id=order.user_id, user_id=account)
+    event = new_event(changed, clock, "c")
+    await payments.on_order_buyer_changed(event)
+    with pytest.raises(AlreadyProcessed):
+        await payments.on_order_buyer_changed(event)
+    assert (await payments.get(payment.payment_id, Principal(str(account)))).user_id == account
+    with pytest.raises(PaymentNotFound):
+        await payments.get(payment.payment_id, Principal(str(order.user_id)))
+    assert await payments.process(replace(order, user_id=account)) == stored(store, order.order_id)
+    await payments.refund(give_back(payment, "5.00"))
+    assert [told.user_id for told in store.payloads(PaymentRefunded)] == [account]
+
+
+async def test_a_buyer_who_changes_before_there_is_a_payment_changes_nothing(
+    payments: Payments, store: Store, clock: SettableClock
+) -> None:
+    changed = OrderBuyerChanged(order_id=uuid4(), guest_id=uuid4(), user_id=uuid4())
+    await payments.on_order_buyer_changed(new_event(changed, clock, "c"))
+    assert store.rows == Rows()

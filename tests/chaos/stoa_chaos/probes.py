@@ -82,14 +82,12 @@ def request_for(part: str, user_id: str, item: Item) -> tuple[Operation, str]:
         for service in SERVICES.values()
         if part == service.name or (service.store is not None and STORES[service.store].part == part)
     ]
-    readable = [
+    reading = [
         operation
         for operation in OPERATIONS
-        if operation.method == "GET"
-        and operation.tag.lower() in services
-        and operation.parameters
-        and {*operation.parameters} <= {*known}
+        if operation.method == "GET" and operation.tag.lower() in services
+        if operation.parameters and {*operation.parameters} <= {*known}
     ]
     # The shortest path is that of the thing itself.
-    operation = min(readable, key=lambda each: len(each.path), default=GET_PRODUCT)
+    operation = min(reading, key=lambda operation: len(operation.path), default=GET_PRODUCT)
     return operation, operation.target(*(known[name] for name in operation.parameters))
