@@ -15,6 +15,7 @@ from stoa_review.model import (
     MAX_ORDERS,
     MAX_REPLIES,
     MAX_VOTES,
+    VOTE_BUCKETS,
     AlreadyReviewed,
     Buyer,
     Entry,
@@ -119,6 +120,16 @@ def test_a_guest_stays_with_the_account_that_she_got_first() -> None:
 
 # -------------------------------------------------------------------------------------------------------
 # reviews
+
+
+def test_what_is_kept_of_everything_is_bounded_and_votes_stay_in_their_buckets() -> None:
+    bounds = (MAX_REPLIES, MAX_ORDERS, MAX_VOTES, LIST_BUCKET, VOTE_BUCKETS)
+    assert bounds == (200, 50, 10_000, 250, 16)
+
+
+def test_refusals_that_no_answer_of_the_api_shows_have_their_reasons() -> None:
+    reasons = [error.reason for error in (NotPublished, RepliesFull, VotesFull)]
+    assert reasons == ["REVIEW_NOT_PUBLISHED", "REPLIES_FULL", "VOTES_FULL"]
 
 
 def test_a_review_is_published_at_once_or_waits_if_reviews_are_moderated() -> None:
