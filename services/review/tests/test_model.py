@@ -57,8 +57,7 @@ def author_of(review: Review) -> UUID:
     return review.user_id
 
 
-# --------------------------------------------------------------------------------------------------------
-# buyers
+# ----------------------------------------------------------------------------------------------------- buyers
 
 
 def test_who_has_received_a_product_may_review_it_with_the_last_order_or_one_that_she_names() -> None:
@@ -118,8 +117,7 @@ def test_a_guest_stays_with_the_account_that_she_got_first() -> None:
     assert guest.merged_into == account
 
 
-# -------------------------------------------------------------------------------------------------------
-# reviews
+# ---------------------------------------------------------------------------------------------------- reviews
 
 
 def test_what_is_kept_of_everything_is_bounded_and_votes_stay_in_their_buckets() -> None:
@@ -327,8 +325,7 @@ def test_who_was_erased_is_forgotten_and_what_was_said_stays() -> None:
     assert review.version == version
 
 
-# ---------------------------------------------------------------------------------------------------------
-# votes
+# ------------------------------------------------------------------------------------------------------ votes
 
 
 def test_a_vote_counts_once_can_be_taken_back_and_given_again() -> None:
@@ -370,8 +367,7 @@ def test_whichever_order_counts_of_votes_come_in_the_latest_stands() -> None:
         assert review.helpful_votes == 2
 
 
-# ---------------------------------------------------------------------------------------------- a product's
-# list
+# ------------------------------------------------------------------------------------------- a product's list
 
 
 def entry(rating: int = 5, version: int = 1, review_id: UUID | None = None, published: bool = True) -> Entry:
