@@ -15,6 +15,7 @@ from stoa_review.model import (
     MAX_ORDERS,
     MAX_REPLIES,
     MAX_VOTES,
+    VOTE_BUCKETS,
     AlreadyReviewed,
     Buyer,
     Entry,
@@ -56,8 +57,7 @@ def author_of(review: Review) -> UUID:
     return review.user_id
 
 
-# --------------------------------------------------------------------------------------------------------
-# buyers
+# ----------------------------------------------------------------------------------------------------- buyers
 
 
 def test_who_has_received_a_product_may_review_it_with_the_last_order_or_one_that_she_names() -> None:
@@ -87,6 +87,7 @@ def test_of_many_orders_of_a_product_the_latest_are_remembered() -> None:
     for order in orders:
         buyer.take_over(delivery(order, product))
     assert buyer.orders == {product: tuple(orders[1:])}
+    assert buyer.version == len(orders)
 
 
 def test_whose_account_was_erased_reviews_nothing_and_receives_nothing_more() -> None:
@@ -116,8 +117,17 @@ def test_a_guest_stays_with_the_account_that_she_got_first() -> None:
     assert guest.merged_into == account
 
 
-# -------------------------------------------------------------------------------------------------------
-# reviews
+# ---------------------------------------------------------------------------------------------------- reviews
+
+
+def test_what_is_kept_of_everything_is_bounded_and_votes_stay_in_their_buckets() -> None:
+    bounds = (MAX_REPLIES, MAX_ORDERS, MAX_VOTES, LIST_BUCKET, VOTE_BUCKETS)
+    assert bounds == (200, 50, 10_000, 250, 16)
+
+
+def test_refusals_that_no_answer_of_the_api_shows_have_their_reasons() -> None:
+    reasons = [error.reason for error in (NotPublished, RepliesFull, VotesFull)]
+    assert reasons == ["REVIEW_NOT_PUBLISHED", "REPLIES_FULL", "VOTES_FULL"]
 
 
 def test_a_review_is_published_at_once_or_waits_if_reviews_are_moderated() -> None:
@@ -163,8 +173,9 @@ def test_an_edit_needs_the_etag_of_what_was_read_unless_nothing_would_change() -
     assert (review.opinion, review.updated_at, review.created_at) == (BAD, LATER, NOW)
     assert [type(event) for event in review.events] == [ReviewCreated, ReviewUpdated]
     review.update(author, review.order_id, BAD, etag, LATER, moderated=False)
-    with pytest.raises(EtagMismatch):
+    with pytest.raises(EtagMismatch) as refused:
         review.update(author, None, GOOD, etag, LATER, moderated=False)
+    assert refused.value.metadata == {"review_id": str(review.review_id)}
     assert review.version == 2
 
 
@@ -235,7 +246,7 @@ def test_what_was_deleted_is_gone_with_its_words_and_can_be_written_anew_without
             call()
     review.write_again(author, new_id(), BAD, LATER, moderated=False)
     assert (review.status, review.opinion, review.helpful_votes) == (Status.PUBLISHED, BAD, 0)
-    assert review.created_at == LATER
+    assert (review.created_at, review.edition) == (LATER, 2)
     review.count_votes(1, 4, 8)
     assert review.helpful_votes == 0
 
@@ -314,8 +325,7 @@ def test_who_was_erased_is_forgotten_and_what_was_said_stays() -> None:
     assert review.version == version
 
 
-# ---------------------------------------------------------------------------------------------------------
-# votes
+# ------------------------------------------------------------------------------------------------------ votes
 
 
 def test_a_vote_counts_once_can_be_taken_back_and_given_again() -> None:
@@ -357,12 +367,22 @@ def test_whichever_order_counts_of_votes_come_in_the_latest_stands() -> None:
         assert review.helpful_votes == 2
 
 
-# ---------------------------------------------------------------------------------------------- a product's
-# list
+# ------------------------------------------------------------------------------------------- a product's list
 
 
 def entry(rating: int = 5, version: int = 1, review_id: UUID | None = None, published: bool = True) -> Entry:
     return Entry(review_id or new_id(), version, rating, 0, NOW, published)
+
+
+def test_an_entry_is_what_a_list_and_a_rating_need_of_a_review() -> None:
+    review = a_review()
+    review.count_votes(1, 3, 1)
+    review.update(author_of(review), None, BAD, review.etag, LATER, moderated=True)
+    assert Entry.of(review) == Entry(review.review_id, 3, 1, 3, NOW, False)
+
+
+def test_a_bucket_that_nothing_is_known_of_holds_nothing() -> None:
+    assert Tally() == Tally(0, 0, 0, 0) == ListBucket(new_id(), 0).tally
 
 
 def test_a_products_rating_is_that_of_its_published_reviews() -> None:
