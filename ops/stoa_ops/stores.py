@@ -56,7 +56,10 @@ async def postgres(settings: OperatorSettings, service: str) -> AsyncIterator[as
 async def mongo(settings: OperatorSettings, service: str) -> AsyncIterator[AsyncDatabase[dict[str, Any]]]:
     """A service's document database; what uses it raises an error of pymongo."""
     async with AsyncMongoClient[dict[str, Any]](
-        settings.store_url(service), serverSelectionTimeoutMS=_SECONDS * 1000, tz_aware=True
+        settings.store_url(service),
+        serverSelectionTimeoutMS=_SECONDS * 1000,
+        tz_aware=True,
+        uuidRepresentation="standard",
     ) as client:
         yield client.get_default_database(service)
 

@@ -72,6 +72,7 @@ def environment(at: Instance, service: Service) -> dict[str, str]:
         "STOA_TLS_DIR": str(at.state / "certs" / service.name),
         "STOA_SECRETS_DIR": str(secrets_folder(at, service.name)),
         "STOA_JWKS_URL": f"{at.edge_url}/api/v1/auth/jwks",
+        "STOA_SHOP_URL": at.edge_url,
         "STOA_JWT_ISSUER": "stoa",
         "STOA_JWT_AUDIENCE": "stoa",
         "STOA_KAFKA_BOOTSTRAP": at.address("kafka"),

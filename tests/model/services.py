@@ -230,6 +230,7 @@ _CHECKS: dict[type[Message], RequestCheck] = {
         payment_pb2.RefundPaymentRequest,
         cart_pb2.GetCartForCheckoutRequest,
         cart_pb2.ClaimCartRequest,
+        cart_pb2.ReleaseCartRequest,
     )
 }
 
@@ -393,6 +394,9 @@ class Peers:
 
     async def claim(self, user_id: UUID, request_id: str, order_id: UUID, version: str) -> CartClaim:
         return CartClaim(order_id, _CLAIM_FOR)
+
+    async def release(self, user_id: UUID, order_id: UUID) -> None:
+        pass
 
     async def offers(self, variant_ids: Sequence[UUID]) -> Sequence[Offer]:
         return [Offer(key, key, f"variant {key.int - 100}", _PRICE) for key in variant_ids]
@@ -746,6 +750,9 @@ class Till:
 
     async def ClaimCart(self, request: cart_pb2.ClaimCartRequest) -> Message:
         return self._call("ClaimCart", request, cart_pb2.ClaimCartResponse)
+
+    async def ReleaseCart(self, request: cart_pb2.ReleaseCartRequest) -> Message:
+        return self._call("ReleaseCart", request, cart_pb2.ReleaseCartResponse)
 
     def store(self, orders: MemoryStore[order_memory.Rows]) -> MemoryStore[order_memory.Rows]:
         """Return the store as the transaction finds it."""

@@ -1533,8 +1533,11 @@ class UserPatch(TypedDict, total=False):
     locale: Literal['en', 'de']
     """The language in which to write to the owner."""
 
+    password: str
+    """A new password, as for a new account; its owner alone sets it. It ends the other sessions of the account."""
+
     current_password: str
-    """The password of whoever asks, needed for another email."""
+    """The password of whoever asks, needed for another email or password."""
 
 
 class UserRoles(TypedDict, total=False):
@@ -1937,7 +1940,7 @@ class Operations(ABC):
         return cast(Review, await self.call(UPDATE_REVIEW, target, body))
 
     async def update_user(self, user_id: str, /, *, update_mask: str | None = None, **body: Unpack[UserPatch]) -> User:
-        """Changes the fields of an account that the body carries. Another email needs the caller's password, and takes"""
+        """Changes the fields of an account that the body carries. Another email or password needs the caller's password. The"""
         target = UPDATE_USER.target(user_id, update_mask=update_mask)
         return cast(User, await self.call(UPDATE_USER, target, body))
 

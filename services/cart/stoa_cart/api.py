@@ -45,6 +45,13 @@ class CartServicer(cart_pb2_grpc.CartServiceServicer):
         response.ttl.FromTimedelta(ttl)
         return response
 
+    async def ReleaseCart(
+        self, request: cart_pb2.ReleaseCartRequest, context: object
+    ) -> cart_pb2.ReleaseCartResponse:
+        """Give back what an order claimed that will not be placed."""
+        await self._carts.release(UUID(request.user_id), UUID(request.order_id))
+        return cart_pb2.ReleaseCartResponse()
+
     async def AddCartItem(
         self, request: cart_pb2.AddCartItemRequest, context: object
     ) -> cart_pb2.AddCartItemResponse:

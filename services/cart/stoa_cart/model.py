@@ -345,8 +345,13 @@ class Cart:
         """Give back what orders claimed that were not placed in time. To be called before any other use."""
         for claim in self.claims:
             if claim.lapses_at is not None and claim.lapses_at <= at:
-                self._give_back(claim.items, at)
-                self._remember(replace(claim, state=ClaimState.LAPSED, items=(), lapses_at=None))
+                self._lapse(claim, at)
+
+    def release(self, order_id: UUID, at: datetime) -> None:
+        """Give back what an order claimed that will not be placed: its claim lapses at once."""
+        claim = self._claim_for(order_id)
+        if claim is not None and claim.state is ClaimState.OPEN:
+            self._lapse(claim, at)
 
     def checkout(self, request_id: str) -> Checkout:
         """Return the cart as a request to place an order finds it: if it has claimed it, as it was then."""
@@ -428,6 +433,10 @@ class Cart:
 
     def _claim_for(self, order_id: UUID) -> Claim | None:
         return next((claim for claim in self.claims if claim.order_id == order_id), None)
+
+    def _lapse(self, claim: Claim, at: datetime) -> None:
+        self._give_back(claim.items, at)
+        self._remember(replace(claim, state=ClaimState.LAPSED, items=(), lapses_at=None))
 
     def _end(self, claim: Claim) -> None:
         self._remember(replace(claim, state=ClaimState.OVER, items=(), version="", lapses_at=None))

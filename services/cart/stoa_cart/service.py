@@ -92,6 +92,13 @@ class Carts:
         await tx.carts.save(cart)
         return claim, self._claim_for
 
+    @transactional
+    async def release(self, tx: Tx, user_id: UUID, order_id: UUID) -> None:
+        """Give back what an order claimed that will not be placed. Raises CartBusy."""
+        cart = await self._read(tx, user_id)
+        cart.release(order_id, self._clock.now())
+        await tx.carts.save(cart)
+
     async def add(self, user_id: UUID, product_id: UUID, variant_id: UUID, quantity: int) -> Cart:
         """Put a variant in, if there are enough of it in stock for all that the cart would hold.
 

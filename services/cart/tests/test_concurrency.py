@@ -129,10 +129,13 @@ async def test_each_use_takes_as_few_commands_as_it_can(
     cart = await service.carts.add(user, lamp.product_id, lamp.variant_id, 1)
     monkeypatch.setattr(type(redis), "execute_command", counted)
     for use, expected in (
-        (service.carts.get(user), ["GETEX", "HMGET"]),
+        (service.carts.get(user), ["GETEX", "EVALSHA"]),
         (service.checkout(user), ["GETEX"]),
-        (service.carts.add(user, lamp.product_id, lamp.variant_id, 1), ["GETEX", "HMGET", "EVALSHA"]),
-        (service.carts.update(user, cart.items[0].item_id, 1), ["GETEX", "HMGET", "EVALSHA"]),
+        (
+            service.carts.add(user, lamp.product_id, lamp.variant_id, 1),
+            ["SET", "GETEX", "EVALSHA", "EVALSHA"],
+        ),
+        (service.carts.update(user, cart.items[0].item_id, 1), ["GETEX", "EVALSHA", "EVALSHA"]),
         (service.order(user), ["GETEX", "GETEX", "EVALSHA"]),
         (service.handle(ordered(user, (lamp, 1))), ["GETEX", "EVALSHA"]),
         (service.handle(confirmed(ordered(user))), ["GETEX", "EVALSHA"]),

@@ -387,6 +387,21 @@ async def test_an_order_that_was_placed_although_its_claim_lapsed_takes_out_what
     assert contents(await service.carts.get(user)) == {lamp.variant_id: 2}
 
 
+async def test_a_claim_of_an_order_that_will_not_be_placed_is_given_back_at_once(
+    service: CartService,
+) -> None:
+    user, (lamp,) = await filled(service, 2)
+    order = await service.order(user)
+    for order_id in (new_id(), order.order_id, order.order_id):
+        await service.carts.release(user, order_id)
+    assert contents(await service.carts.get(user)) == {lamp.variant_id: 2}
+    assert (await service.checkout(user, "another")).lapsed == (order.order_id,)
+    held = await service.order(user, "another")
+    await service.handle(held)
+    await service.carts.release(user, held.order_id)  # it was placed after all
+    assert not (await service.carts.get(user)).items
+
+
 async def test_an_order_without_a_claim_takes_out_what_it_ordered_and_gives_it_back(
     service: CartService,
 ) -> None:

@@ -145,10 +145,11 @@ async def test_nothing_of_a_product_is_left_out(
             for variant in stored.variants
         ],
         specifications={"socket": "E27", "weight": "1 kg"},
-        rating=Rating(average=4.5, count=2),
+        rating=Rating(average=4.5, count=2, version=7),
         etag="3",
         created_at=to_timestamp(stored.created_at),
         updated_at=to_timestamp(stored.updated_at),
+        version=3,
     )
     messages: list[Message] = [product, product.rating, *product.variants]
     for message in messages:

@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import replace
 from decimal import Decimal
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -234,21 +235,23 @@ async def test_writes_during_a_rebuild_are_no_difference(catalog: Process) -> No
     assert (await catalog.projector.rebuild()).differed == []
 
 
-async def test_what_is_still_under_way_at_the_second_look_is_no_difference(catalog: Process) -> None:
+async def test_what_is_still_under_way_at_the_second_look_is_no_difference(
+    catalog: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
     product = await catalog.assortment.create(details(), [draft()])
     catalog.read_model.down = True
     changed = await rename(catalog, product)
     catalog.read_model.down = False
 
-    async def arrive() -> None:
-        await asyncio.sleep(0.005)  # before the second look, while the next change has begun
+    async def meanwhile(_: float) -> None:
+        """Let the change arrive before the second look, while the next one has begun."""
         await catalog.projector.fetch([product.product_id])
         catalog.read_model.down = True
         await rename(catalog, changed, "Newest")
         catalog.read_model.down = False
 
-    rebuilt, _ = await asyncio.gather(catalog.projector.rebuild(), arrive())
-    assert rebuilt.differed == []
+    monkeypatch.setattr(projector, "asyncio", SimpleNamespace(sleep=meanwhile))
+    assert (await catalog.projector.rebuild()).differed == []
 
 
 async def test_a_page_is_compared_now_and_then_and_in_the_end_everything_was(catalog: Process) -> None:

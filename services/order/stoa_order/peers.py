@@ -76,6 +76,12 @@ class Carts:
         )
         return CartClaim(UUID(claim.order_id), claim.ttl.ToTimedelta())
 
+    async def release(self, user_id: UUID, order_id: UUID) -> None:
+        """Give back what was claimed for an order that will not be placed."""
+        await self._stub.ReleaseCart(
+            cart_pb2.ReleaseCartRequest(user_id=str(user_id), order_id=str(order_id))
+        )
+
 
 class Catalog:
     """The catalog service."""

@@ -113,6 +113,10 @@ class Carts(Protocol):
         """
         ...
 
+    async def release(self, user_id: UUID, order_id: UUID) -> None:
+        """Give back what was claimed for an order that will not be placed."""
+        ...
+
 
 class Catalog(Protocol):
     """What things cost today."""

@@ -140,7 +140,13 @@ class Orders:
         asked_at = self._clock.now()
         claim = await self._carts.claim(command.user_id, command.request_id, new_id(), checkout.version)
         until = asked_at + claim.ttl - _CLAIM_RESERVE
-        return await self._store(command, claim.order_id, until, lines, amounts, address)
+        try:
+            return await self._store(command, claim.order_id, until, lines, amounts, address)
+        except RequestTaken:
+            # The cart has forgotten that the request had led to an order, and was claimed for another.
+            if await self._views.get(claim.order_id) is None:
+                await self._carts.release(command.user_id, claim.order_id)
+            raise
 
     async def _price(
         self, lines: Sequence[CartLine], address: Address, shipping_method: str

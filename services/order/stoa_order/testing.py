@@ -327,6 +327,10 @@ class FakePeers:
         """Let a request claim the cart for the order that it named first."""
         return CartClaim(self.claims.setdefault((user_id, request_id), order_id), self.ttl)
 
+    async def release(self, user_id: UUID, order_id: UUID) -> None:
+        """Let a claim go."""
+        self.claims = {request: claimed for request, claimed in self.claims.items() if claimed != order_id}
+
     async def offers(self, variant_ids: Sequence[UUID]) -> Sequence[Offer]:
         """Return all in the cart at the price that it shows."""
         return [Offer(line.product_id, line.variant_id, "Lamp", line.price) for line in self.cart]

@@ -281,6 +281,14 @@ async def test_the_request_of_a_cancelled_order_is_used_up_and_a_new_one_orders_
     assert shop.published(second) == ["order.placed"]
 
 
+async def test_a_request_that_the_cart_has_forgotten_does_not_keep_what_it_claims(shop: ShopInMemory) -> None:
+    buyer = new_id()
+    first = await shop.place("old", buyer)
+    shop.peers.claims.clear()
+    assert await shop.place("old", buyer) == first
+    assert not shop.peers.claims
+
+
 async def test_an_order_is_the_one_that_its_request_has_claimed_the_cart_for(shop: ShopInMemory) -> None:
     buyer, claimed_for = new_id(), new_id()
     shop.peers.claims[buyer, "its answer was lost"] = claimed_for

@@ -98,6 +98,7 @@ class UserServicer(user_pb2_grpc.UserServiceServicer):
             _profile_change(request),
             _requester(context),
             request.user.current_password,
+            _new_password(request),
         )
         return user_pb2.UpdateUserResponse(user=_user_message(user))
 
@@ -343,14 +344,20 @@ def _profile_change(request: user_pb2.UpdateUserRequest) -> ProfileChange:
     sent = {field.name: value for field, value in request.user.ListFields()}
     changes: dict[str, str] = {}
     for name in request.update_mask.paths or sent:
-        if name == "current_password":
-            continue  # proves who asks, and is no part of the account
+        if name in ("current_password", "password"):
+            continue  # proves who asks, and is no part of the profile
         if name not in known:
             raise InvalidArgument("update_mask", f"{name} can't be changed")
         if name not in sent:
             raise InvalidArgument(f"user.{name}", "is in update_mask but has no value")
         changes[name] = sent[name]
     return ProfileChange(**changes)
+
+
+def _new_password(request: user_pb2.UpdateUserRequest) -> str:
+    """The password to set; "" if it stays."""
+    mask = request.update_mask.paths
+    return request.user.password if not mask or "password" in mask else ""
 
 
 def _postal(sent: user_pb2.UserAddress) -> PostalAddress:

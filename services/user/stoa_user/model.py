@@ -148,7 +148,7 @@ class CurrentPasswordNeeded(InvalidArgument):
     """Only who knows the password may change how an account is signed in to."""
 
     def __init__(self) -> None:
-        super().__init__("current_password", "is needed to change the email address")
+        super().__init__("current_password", "is needed to change the email address or the password")
 
 
 class EmailVerified(FailedPrecondition):
@@ -158,6 +158,13 @@ class EmailVerified(FailedPrecondition):
 
     def __init__(self) -> None:
         super().__init__("the email address is confirmed already")
+
+
+class PasswordOfAnother(InvalidArgument):
+    """Nobody sets the password of another: its owner does, or gets a mail to set it with."""
+
+    def __init__(self) -> None:
+        super().__init__("password", "can be set by the owner of the account alone")
 
 
 class CurrentPasswordWrong(InvalidArgument):

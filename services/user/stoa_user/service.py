@@ -33,6 +33,7 @@ from stoa_user.model import (
     Limited,
     MailedToken,
     MailPolicy,
+    PasswordOfAnother,
     PostalAddress,
     ProfileChange,
     PublicKey,
@@ -348,22 +349,35 @@ class Accounts:
         return await self._users.get(user_id)
 
     async def change_profile(
-        self, user_id: UUID, change: ProfileChange, requester: Requester, current_password: str = ""
+        self,
+        user_id: UUID,
+        change: ProfileChange,
+        requester: Requester,
+        current_password: str = "",
+        new_password: str = "",
     ) -> User:
         """Change some fields of an account.
 
         Another email is another way in: it needs the password of whoever asks for it (the owner's own, or
-        that of staff), and waits until it is confirmed by what is mailed to it.
+        that of staff), and waits until it is confirmed by what is mailed to it. Another password needs the
+        old one, and ends all sessions but the one in which it is set.
 
         Raises UserNotFound, EmailTaken, StaffProtected, InvalidArgument, TooManyRequests, SignInLocked,
         SignInBusy.
         """
-        proof = None
-        if change.email is not None and (await self._users.get(user_id)).moves_to(valid_email(change.email)):
+        proof = new_hash = None
+        moves = change.email is not None and (await self._users.get(user_id)).moves_to(
+            valid_email(change.email)
+        )
+        if new_password and requester.user_id != user_id:
+            raise PasswordOfAnother
+        if moves or new_password:
             if not current_password:
                 raise CurrentPasswordNeeded
             proof = await self._authenticator.prove(requester, current_password)
-        return await self._change_profile(user_id, change, requester, proof)
+        if new_password:
+            new_hash = await self._hash(new_password)
+        return await self._change_profile(user_id, change, requester, proof, new_hash)
 
     @transactional
     async def request_verification(self, tx: Tx, user_id: UUID, requester: Requester) -> None:
@@ -419,7 +433,13 @@ class Accounts:
 
     @transactional
     async def _change_profile(
-        self, tx: Tx, user_id: UUID, change: ProfileChange, requester: Requester, proof: Proof | None
+        self,
+        tx: Tx,
+        user_id: UUID,
+        change: ProfileChange,
+        requester: Requester,
+        proof: Proof | None,
+        new_hash: str | None,
     ) -> User:
         now = self._clock.now()
         user = await tx.users.lock(user_id)
@@ -430,14 +450,18 @@ class Accounts:
                 raise CurrentPasswordNeeded  # the email was another one a moment ago
             if await tx.users.by_email(change.email):
                 raise EmailTaken
+        if proof is not None:
+            await self._authenticator.accept(tx, proof)
         user.change_profile(change, now)
+        if new_hash is not None:
+            user.change_password(new_hash, now)
+            await tx.mailed.drop_all(user_id, Purpose.RESET_PASSWORD)
+            await tx.sessions.revoke_all(user_id, now, but=requester.session_id)
         await tx.users.save(user)
         if moves:
             is_own = requester.user_id == user_id
             session_id = requester.session_id if is_own else None
             await self._mailing.send(tx, Purpose.CONFIRM_EMAIL, user, session_id)
-        if proof is not None:
-            await self._authenticator.accept(tx, proof)
         return user
 
     @transactional
@@ -575,9 +599,8 @@ class Recovery:
         found = await tx.users.by_email(email)
         if found is None:
             return
-        user = await tx.users.lock(found.user_id)
-        with suppress(TooManyRequests):  # the mailbox has links that work
-            await self._mailing.send(tx, Purpose.RESET_PASSWORD, user)
+        with suppress(TooManyRequests, UserNotFound):  # it has links that work, or is gone
+            await self._mailing.send(tx, Purpose.RESET_PASSWORD, await tx.users.lock(found.user_id))
 
     @transactional
     async def _confirm(self, tx: Tx, secret: str, password_hash: str, address: str) -> None:

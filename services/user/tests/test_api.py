@@ -206,7 +206,10 @@ async def test_another_email_needs_the_password_and_keeps_the_session_that_asks(
     me = users(server, token=token)
     new = new_email()
     change = user_pb2.UpdateUserRequest(user_id=made.user_id, user=user_pb2.UserPatch(email=new))
-    for password, why in (("", "is needed to change the email address"), ("wrong", "is wrong")):
+    for password, why in (
+        ("", "is needed to change the email address or the password"),
+        ("wrong", "is wrong"),
+    ):
         change.user.current_password = password
         error = await refusal(me.UpdateUser(change))
         assert (error.code, fields(error)) == (Code.INVALID_ARGUMENT, {"current_password"})
@@ -523,6 +526,21 @@ async def test_a_password_is_set_anew_by_mail(server: InProcessServer, service: 
     for email in ("ann", "", "a" * 300):
         error = await refusal(stub.RequestPasswordReset(ask(email=email)))
         assert (error.code, fields(error)) == (Code.INVALID_ARGUMENT, {"email"})
+
+
+async def test_an_owner_sets_another_password_and_no_mask_is_needed_for_it(server: InProcessServer) -> None:
+    made = await register(server)
+    me, new = users(server, as_user=made.user_id), "another good password"
+    patch = user_pb2.UserPatch(password=new, current_password=PASSWORD)
+    masked = user_pb2.UpdateUserRequest(user_id=made.user_id, user=patch)
+    masked.update_mask.paths.extend(["first_name"])
+    assert fields(await refusal(me.UpdateUser(masked))) == {"first_name"}
+    await me.UpdateUser(user_pb2.UpdateUserRequest(user_id=made.user_id, user=patch))
+    await auth(server).Login(user_pb2.LoginRequest(email=made.email, password=new))
+    for wrong in ("short", "x" * 129):
+        patch = user_pb2.UserPatch(password=wrong, current_password=new)
+        error = await refusal(me.UpdateUser(user_pb2.UpdateUserRequest(user_id=made.user_id, user=patch)))
+        assert (error.code, fields(error)) == (Code.INVALID_ARGUMENT, {"password"})
 
 
 async def test_one_place_is_told_when_it_may_ask_again(server: InProcessServer) -> None:

@@ -426,7 +426,7 @@ def test_errors_have_the_reasons_that_clients_know_them_by() -> None:
         (
             "INVALID_ARGUMENT",
             Code.INVALID_ARGUMENT,
-            "current_password: is needed to change the email address",
+            "current_password: is needed to change the email address or the password",
         ),
     ]
     assert [violation.field for violation in EmailTaken().violations] == ["email"]

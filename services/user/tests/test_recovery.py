@@ -13,6 +13,7 @@ from stoa_user.model import (
     InvalidCredentials,
     InvalidMailedToken,
     InvalidRefreshToken,
+    ProfileChange,
     Purpose,
     SignInLocked,
     TooManyRequests,
@@ -311,3 +312,37 @@ async def test_the_owner_stays_signed_in_where_she_asked_for_another_address(ser
     await service.sessions.refresh(here.refresh_token)
     with pytest.raises(InvalidRefreshToken):
         await service.sessions.refresh(elsewhere.refresh_token)
+
+
+# ------------------------------------------------------------------------------------- the password of now
+
+
+async def test_an_owner_sets_another_password_with_the_old_one_and_the_other_sessions_end(
+    service_on_each: UserService,
+) -> None:
+    service = service_on_each
+    user = await service.register()
+    here, elsewhere = [await service.sessions.sign_in(user.email, PASSWORD) for _ in range(2)]
+    link = await asked(service, user.email)
+    me = Requester(user.user_id, session_of(here))
+    for password, why in (("", "is needed"), ("wrong", "is wrong")):
+        with pytest.raises(InvalidArgument, match=f"current_password: {why}"):
+            await service.accounts.change_profile(user.user_id, ProfileChange(), me, password, NEW)
+    with pytest.raises(InvalidArgument, match="password: is one of the most common"):
+        await service.accounts.change_profile(user.user_id, ProfileChange(), me, PASSWORD, "password")
+    await service.accounts.change_profile(user.user_id, ProfileChange(), me, PASSWORD, NEW)
+    await service.sessions.sign_in(user.email, NEW)
+    await service.sessions.refresh(here.refresh_token)
+    with pytest.raises(InvalidRefreshToken):
+        await service.sessions.refresh(elsewhere.refresh_token)
+    with pytest.raises(InvalidMailedToken):
+        await service.recovery.confirm(link, PASSWORD)
+    assert isinstance((await service.store.published(user.user_id))[-1].payload, UserPasswordChanged)
+
+
+async def test_nobody_sets_the_password_of_another(service: UserService) -> None:
+    user, admin = await service.register(), await service.staff("admin")
+    for requester in (Requester(admin.user_id, is_admin=True), Requester(None, is_admin=True)):
+        with pytest.raises(InvalidArgument, match="password: can be set by the owner of the account alone"):
+            await service.accounts.change_profile(user.user_id, ProfileChange(), requester, PASSWORD, NEW)
+    await service.sessions.sign_in(user.email, PASSWORD)

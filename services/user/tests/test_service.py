@@ -176,7 +176,7 @@ async def test_another_email_needs_the_password_and_nothing_changes_without_it(s
     token = (await service.sessions.sign_in(user.email, PASSWORD)).refresh_token
     with pytest.raises(CurrentPasswordNeeded) as needed:
         await service.change_email(user.user_id, new_email(), password="")
-    assert needed.value.message == "current_password: is needed to change the email address"
+    assert needed.value.message == "current_password: is needed to change the email address or the password"
     with pytest.raises(CurrentPasswordWrong) as wrong:
         await service.change_email(user.user_id, new_email(), password="wrong")
     assert wrong.value.message == "current_password: is wrong"

@@ -29,7 +29,7 @@ _STORES = tuple(dict.fromkeys(store.part for service in SERVICES.values() for st
 _COMPANIES = tuple(
     dict.fromkeys(COMPANIES[name].part for service in SERVICES.values() for name in service.companies)
 )
-_RUNNING = (*_STORES, "kafka", "registry", "edge", *_COMPANIES, fork_server.NAME)
+_EVERY_PART = (*_ALL, *_STORES, "kafka", "registry", "edge", fork_server.NAME, *_COMPANIES)
 _CONSUMERS = tuple(name for name, service in SERVICES.items() if service.consumes)
 # Those between which something is under way: a second process takes part in it, at whatever point it is.
 _INVOLVED = tuple(name for name, service in SERVICES.items() if service.consumes or service.companies)
@@ -154,8 +154,8 @@ def second_process(*, crash: bool = False, **settings: str) -> Injection:
 
 
 FAULTS = (
-    Fault("killed", (*_ALL, *_RUNNING), killed),
-    Fault("frozen", (*_ALL, *_RUNNING), frozen, (5, 20)),
+    Fault("killed", _EVERY_PART, killed),
+    Fault("frozen", _EVERY_PART, frozen, (5, 20)),
     Fault(
         "killed as often as it starts",
         (*_WITH_DEADLINES, *_STORES, "kafka", "edge"),

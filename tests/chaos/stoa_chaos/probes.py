@@ -82,8 +82,12 @@ def request_for(part: str, user_id: str, item: Item) -> tuple[Operation, str]:
         for service in SERVICES.values()
         if part == service.name or (service.store is not None and STORES[service.store].part == part)
     ]
-    for operation in OPERATIONS:
-        names = operation.parameters
-        if operation.method == "GET" and operation.tag.lower() in services and names and {*names} <= {*known}:
-            return operation, operation.target(*(known[name] for name in names))
-    return GET_PRODUCT, GET_PRODUCT.target(item.product_id)
+    reading = [
+        operation
+        for operation in OPERATIONS
+        if operation.method == "GET" and operation.tag.lower() in services
+        if operation.parameters and {*operation.parameters} <= {*known}
+    ]
+    # The shortest path is that of the thing itself.
+    operation = min(reading, key=lambda operation: len(operation.path), default=GET_PRODUCT)
+    return operation, operation.target(*(known[name] for name in operation.parameters))

@@ -25,6 +25,9 @@ _SHOWN = 30
 # Seconds after which an order settles again, in the median of a run: what we aim at after a kill.
 _AIMS = {("killed", "a service"): 2.0, ("killed", "kafka"): 5.0}
 
+# What an order that was paid goes through.
+_WAY = ("confirmed", "shipped", "delivered", "returned")
+
 
 @dataclass(frozen=True)
 class Struck:
@@ -88,7 +91,7 @@ class Report:
             order = self.books.order.orders.get(order_id)
             if order is None:
                 yield f"order {order_id} was shown to its buyer as {seen}, and is lost"
-            elif order.status != seen and seen != "pending" and order_id not in self.record.to_cancel:
+            elif not _goes_on(seen, order.status) and order_id not in self.record.to_cancel:
                 yield f"order {order_id} was shown to its buyer as {seen}, and is {order.status}"
             elif order_id in self.record.to_cancel and seen == "cancelled" != order.status:
                 yield f"order {order_id} was cancelled by its buyer, and is {order.status}"
@@ -310,3 +313,10 @@ def _seconds(seconds: float | None) -> str:
 
 def _rounded(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds, 2)
+
+
+def _goes_on(seen: str, status: str) -> bool:
+    """Whether an order that was shown with a status may have another by now, though its buyer did nothing."""
+    if seen in _WAY:
+        return status in _WAY[_WAY.index(seen) :]
+    return seen in ("pending", status)

@@ -384,6 +384,25 @@ def test_books_that_say_otherwise_than_the_shopper_was_told_are_a_problem() -> N
     assert "was shown to its buyer as confirmed, and is cancelled" in problem
 
 
+@pytest.mark.parametrize(
+    ("seen", "now", "good"),
+    [
+        ("confirmed", "shipped", True),
+        ("confirmed", "returned", True),
+        ("shipped", "delivered", True),
+        ("shipped", "confirmed", False),
+        ("delivered", "cancelled", False),
+        ("cancelled", "shipped", False),
+    ],
+)
+def test_an_order_goes_on_its_way_after_its_buyer_has_looked_and_never_back(
+    seen: str, now: str, good: bool
+) -> None:
+    record, order_id = Record(), uuid4()
+    record.saw(_shown(order_id, seen))
+    assert (_report(record, **{str(order_id): now}).problems == []) == good
+
+
 def test_books_that_balance_too_late_and_a_shop_that_does_not_recover_are_problems() -> None:
     report = _report(Record())
     report.quiet = timedelta(minutes=2).total_seconds()

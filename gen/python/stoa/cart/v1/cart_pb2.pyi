@@ -348,6 +348,49 @@ class ClaimCartResponse(_message.Message):
 Global___ClaimCartResponse: _TypeAlias = ClaimCartResponse  # noqa: Y015
 
 @_typing.final
+class ReleaseCartRequest(_message.Message):
+    """Request of ReleaseCart."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.str
+    """Whose cart."""
+    order_id: _builtins.str
+    """The order that will not be placed."""
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.str = ...,
+        order_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["order_id", b"order_id", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReleaseCartRequest: _TypeAlias = ReleaseCartRequest  # noqa: Y015
+
+@_typing.final
+class ReleaseCartResponse(_message.Message):
+    """Response of ReleaseCart."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReleaseCartResponse: _TypeAlias = ReleaseCartResponse  # noqa: Y015
+
+@_typing.final
 class AddCartItemRequest(_message.Message):
     """Request of AddCartItem."""
 

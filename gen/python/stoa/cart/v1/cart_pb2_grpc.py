@@ -52,6 +52,11 @@ class CartServiceStub:
                 request_serializer=stoa_dot_cart_dot_v1_dot_cart__pb2.ClaimCartRequest.SerializeToString,
                 response_deserializer=stoa_dot_cart_dot_v1_dot_cart__pb2.ClaimCartResponse.FromString,
                 _registered_method=True)
+        self.ReleaseCart = channel.unary_unary(
+                '/stoa.cart.v1.CartService/ReleaseCart',
+                request_serializer=stoa_dot_cart_dot_v1_dot_cart__pb2.ReleaseCartRequest.SerializeToString,
+                response_deserializer=stoa_dot_cart_dot_v1_dot_cart__pb2.ReleaseCartResponse.FromString,
+                _registered_method=True)
         self.AddCartItem = channel.unary_unary(
                 '/stoa.cart.v1.CartService/AddCartItem',
                 request_serializer=stoa_dot_cart_dot_v1_dot_cart__pb2.AddCartItemRequest.SerializeToString,
@@ -102,6 +107,13 @@ class CartServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReleaseCart(self, request, context):
+        """Lets a claim lapse at once, of an order that will not be placed; again, and of any other order, it changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def AddCartItem(self, request, context):
         """Puts a variant into the cart, if that many are in stock. A variant that is there already gets the sum.
         """
@@ -147,6 +159,11 @@ def add_CartServiceServicer_to_server(servicer, server):
                     servicer.ClaimCart,
                     request_deserializer=stoa_dot_cart_dot_v1_dot_cart__pb2.ClaimCartRequest.FromString,
                     response_serializer=stoa_dot_cart_dot_v1_dot_cart__pb2.ClaimCartResponse.SerializeToString,
+            ),
+            'ReleaseCart': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReleaseCart,
+                    request_deserializer=stoa_dot_cart_dot_v1_dot_cart__pb2.ReleaseCartRequest.FromString,
+                    response_serializer=stoa_dot_cart_dot_v1_dot_cart__pb2.ReleaseCartResponse.SerializeToString,
             ),
             'AddCartItem': grpc.unary_unary_rpc_method_handler(
                     servicer.AddCartItem,
@@ -251,6 +268,33 @@ class CartService:
             '/stoa.cart.v1.CartService/ClaimCart',
             stoa_dot_cart_dot_v1_dot_cart__pb2.ClaimCartRequest.SerializeToString,
             stoa_dot_cart_dot_v1_dot_cart__pb2.ClaimCartResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReleaseCart(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stoa.cart.v1.CartService/ReleaseCart',
+            stoa_dot_cart_dot_v1_dot_cart__pb2.ReleaseCartRequest.SerializeToString,
+            stoa_dot_cart_dot_v1_dot_cart__pb2.ReleaseCartResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,6 +27,8 @@ class CartServiceStub:
     order.cancelled puts everything back. The same request claims once, however often it asks: each time it
     gets the order that it claimed for first, and time anew. Refused with CART_EMPTY or CART_CHANGED.
     """
+    ReleaseCart: _aio.UnaryUnaryMultiCallable[_cart_pb2.ReleaseCartRequest, _cart_pb2.ReleaseCartResponse]
+    """Lets a claim lapse at once, of an order that will not be placed; again, and of any other order, it changes nothing."""
     AddCartItem: _aio.UnaryUnaryMultiCallable[_cart_pb2.AddCartItemRequest, _cart_pb2.AddCartItemResponse]
     """Puts a variant into the cart, if that many are in stock. A variant that is there already gets the sum."""
     UpdateCartItem: _aio.UnaryUnaryMultiCallable[_cart_pb2.UpdateCartItemRequest, _cart_pb2.UpdateCartItemResponse]
@@ -66,6 +68,14 @@ class CartServiceServicer(metaclass=_abc_1.ABCMeta):
         order.cancelled puts everything back. The same request claims once, however often it asks: each time it
         gets the order that it claimed for first, and time anew. Refused with CART_EMPTY or CART_CHANGED.
         """
+
+    @_abc_1.abstractmethod
+    def ReleaseCart(
+        self,
+        request: _cart_pb2.ReleaseCartRequest,
+        context: _aio.ServicerContext[_cart_pb2.ReleaseCartRequest, _abc.Awaitable[_cart_pb2.ReleaseCartResponse]],
+    ) -> _abc.Awaitable[_cart_pb2.ReleaseCartResponse]:
+        """Lets a claim lapse at once, of an order that will not be placed; again, and of any other order, it changes nothing."""
 
     @_abc_1.abstractmethod
     def AddCartItem(

@@ -817,6 +817,7 @@ class UserPatch(_message.Message):
     FIRST_NAME_FIELD_NUMBER: _builtins.int
     LAST_NAME_FIELD_NUMBER: _builtins.int
     LOCALE_FIELD_NUMBER: _builtins.int
+    PASSWORD_FIELD_NUMBER: _builtins.int
     CURRENT_PASSWORD_FIELD_NUMBER: _builtins.int
     email: _builtins.str
     """The new email."""
@@ -826,8 +827,10 @@ class UserPatch(_message.Message):
     """The new family name."""
     locale: _builtins.str
     """The language in which to write to the owner."""
+    password: _builtins.str
+    """A new password, as for a new account; its owner alone sets it. It ends the other sessions of the account."""
     current_password: _builtins.str
-    """The password of whoever asks, needed for another email."""
+    """The password of whoever asks, needed for another email or password."""
     def __init__(
         self,
         *,
@@ -835,11 +838,12 @@ class UserPatch(_message.Message):
         first_name: _builtins.str | None = ...,
         last_name: _builtins.str | None = ...,
         locale: _builtins.str | None = ...,
+        password: _builtins.str | None = ...,
         current_password: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_email", b"_email", "_first_name", b"_first_name", "_last_name", b"_last_name", "_locale", b"_locale", "email", b"email", "first_name", b"first_name", "last_name", b"last_name", "locale", b"locale"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_email", b"_email", "_first_name", b"_first_name", "_last_name", b"_last_name", "_locale", b"_locale", "_password", b"_password", "email", b"email", "first_name", b"first_name", "last_name", b"last_name", "locale", b"locale", "password", b"password"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_email", b"_email", "_first_name", b"_first_name", "_last_name", b"_last_name", "_locale", b"_locale", "current_password", b"current_password", "email", b"email", "first_name", b"first_name", "last_name", b"last_name", "locale", b"locale"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_email", b"_email", "_first_name", b"_first_name", "_last_name", b"_last_name", "_locale", b"_locale", "_password", b"_password", "current_password", b"current_password", "email", b"email", "first_name", b"first_name", "last_name", b"last_name", "locale", b"locale", "password", b"password"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__email: _TypeAlias = _typing.Literal["email"]  # noqa: Y015
     _WhichOneofArgType__email: _TypeAlias = _typing.Literal["_email", b"_email"]  # noqa: Y015
@@ -849,6 +853,8 @@ class UserPatch(_message.Message):
     _WhichOneofArgType__last_name: _TypeAlias = _typing.Literal["_last_name", b"_last_name"]  # noqa: Y015
     _WhichOneofReturnType__locale: _TypeAlias = _typing.Literal["locale"]  # noqa: Y015
     _WhichOneofArgType__locale: _TypeAlias = _typing.Literal["_locale", b"_locale"]  # noqa: Y015
+    _WhichOneofReturnType__password: _TypeAlias = _typing.Literal["password"]  # noqa: Y015
+    _WhichOneofArgType__password: _TypeAlias = _typing.Literal["_password", b"_password"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__email) -> _WhichOneofReturnType__email | None: ...
     @_typing.overload
@@ -857,6 +863,8 @@ class UserPatch(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__last_name) -> _WhichOneofReturnType__last_name | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__locale) -> _WhichOneofReturnType__locale | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__password) -> _WhichOneofReturnType__password | None: ...
 
 Global___UserPatch: _TypeAlias = UserPatch  # noqa: Y015
 

@@ -138,8 +138,8 @@ class UserServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateUser(self, request, context):
-        """Changes the fields of an account that the body carries. Another email needs the caller's password, and takes
-        effect when it is confirmed by the link that is sent to it; until then it is the account's `pending_email`.
+        """Changes the fields of an account that the body carries. Another email or password needs the caller's password. The
+        email takes effect when it is confirmed by the link that is sent to it; until then it is the `pending_email`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -22,8 +22,8 @@ class UserServiceStub:
     GetUser: _aio.UnaryUnaryMultiCallable[_user_pb2.GetUserRequest, _user_pb2.GetUserResponse]
     """Reads an account."""
     UpdateUser: _aio.UnaryUnaryMultiCallable[_user_pb2.UpdateUserRequest, _user_pb2.UpdateUserResponse]
-    """Changes the fields of an account that the body carries. Another email needs the caller's password, and takes
-    effect when it is confirmed by the link that is sent to it; until then it is the account's `pending_email`.
+    """Changes the fields of an account that the body carries. Another email or password needs the caller's password. The
+    email takes effect when it is confirmed by the link that is sent to it; until then it is the `pending_email`.
     """
     RequestEmailVerification: _aio.UnaryUnaryMultiCallable[_user_pb2.RequestEmailVerificationRequest, _empty_pb2.Empty]
     """Sends the link once more that confirms the email of an account, or the one that waits to take its place."""
@@ -81,8 +81,8 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _user_pb2.UpdateUserRequest,
         context: _aio.ServicerContext[_user_pb2.UpdateUserRequest, _abc.Awaitable[_user_pb2.UpdateUserResponse]],
     ) -> _abc.Awaitable[_user_pb2.UpdateUserResponse]:
-        """Changes the fields of an account that the body carries. Another email needs the caller's password, and takes
-        effect when it is confirmed by the link that is sent to it; until then it is the account's `pending_email`.
+        """Changes the fields of an account that the body carries. Another email or password needs the caller's password. The
+        email takes effect when it is confirmed by the link that is sent to it; until then it is the `pending_email`.
         """
 
     @_abc_1.abstractmethod
