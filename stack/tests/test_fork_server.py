@@ -107,6 +107,19 @@ def test_what_forks_outlive_is_their_server(folder: Path, server: subprocess.Pop
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
 
 
+def test_what_nobody_waits_for_any_more_does_not_run(folder: Path, server: subprocess.Popen[bytes]) -> None:
+    server.send_signal(signal.SIGSTOP)
+    with pytest.raises(TimeoutError):
+        fork_server.fork(folder, Program("staying", {}, str(folder / "log"), str(folder)))
+    server.send_signal(signal.SIGCONT)
+    later = fork_server.fork(folder, Program("telling", {}, str(folder / "log")))
+    assert os.waitstatus_to_exitcode(os.waitpid(later, 0)[1]) == 7
+    abandoned, code = os.waitpid(-1, 0)  # the server runs: it is the other one that has ended
+    assert abandoned != server.pid
+    assert code == 0
+    assert not (folder / "up").exists()
+
+
 async def test_what_is_left_behind_and_adopted_is_cleared_away_at_the_second_look() -> None:
     shell = await asyncio.create_subprocess_exec(
         *("sh", "-c", "sleep 0.5 >/dev/null & echo $!"), stdout=asyncio.subprocess.PIPE

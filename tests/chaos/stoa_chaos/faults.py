@@ -154,13 +154,8 @@ def second_process(*, crash: bool = False, **settings: str) -> Injection:
 
 
 FAULTS = (
-    Fault("killed", (*_ALL, *_STORES, "kafka", "registry", "edge", fork_server.NAME, *_COMPANIES), killed),
-    Fault(
-        "frozen",
-        (*_ALL, *_STORES, "kafka", "registry", "edge", fork_server.NAME, *_COMPANIES),
-        frozen,
-        (5, 20),
-    ),
+    Fault("killed", _EVERY_PART, killed),
+    Fault("frozen", _EVERY_PART, frozen, (5, 20)),
     Fault(
         "killed as often as it starts",
         (*_WITH_DEADLINES, *_STORES, "kafka", "edge"),
