@@ -371,6 +371,11 @@ async def test_orders_are_listed_newest_first_in_pages(shop: Shop) -> None:
     assert not rest["next_page_token"]
 
 
+def _as_bought(order: Order) -> dict[str, object]:
+    """An order without its parcel, which goes its way meanwhile."""
+    return {name: value for name, value in order.items() if name != "shipment"}
+
+
 async def test_an_order_stays_what_it_was_whatever_becomes_of_its_product_and_its_address(shop: Shop) -> None:
     item = await shop.item(price="10", stock=5)
     ada = await shop.shopper()
@@ -387,11 +392,11 @@ async def test_an_order_stays_what_it_was_whatever_becomes_of_its_product_and_it
     await shop.staff.update_product(item.product_id, **product)
     address["city"] = "Elsewhere"
     await ada.update_address(ada.user_id, address["address_id"], **address)
-    assert await ada.get_order(order["order_id"]) == order
+    assert _as_bought(await ada.get_order(order["order_id"])) == _as_bought(order)
 
     await shop.staff.delete_product(item.product_id)
     await ada.delete_address(ada.user_id, address["address_id"])
-    assert await ada.get_order(order["order_id"]) == order
+    assert _as_bought(await ada.get_order(order["order_id"])) == _as_bought(order)
     await ada.cancel_order(order["order_id"])
     given_back = await eventually(lambda: _payment_is(ada, order, "refunded"))
     assert [line["name"] for line in given_back["items"]] == [line["name"] for line in order["items"]]

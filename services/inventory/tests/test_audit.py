@@ -75,4 +75,5 @@ async def test_the_books_have_what_is_stored(
         counts={variant_id: Count(9, 4)},
         movements={variant_id: Count(9, 4)},
         reservations=[Reservation(order_id, variant_id, 4, "held")],
+        in_stock={variant_id},
     )
