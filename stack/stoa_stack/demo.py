@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from stoa_rest import Inventory, Money, Operation, Order, PlaceOrderRequest, Product
+from stoa_rest import Inventory, Money, Operation, Order, PlaceOrderRequest, Product, Review
 from stoa_stack.carriers import Carriers
 from stoa_stack.instance import Instance
 from stoa_stack.mail import Mail, Mailbox, Wanted
@@ -82,6 +82,7 @@ async def _play(stage: Stage, edge_url: str, at: Instance) -> None:
         anyone = ShownClient(http, stage)
 
         stage.scene("Looking around, as nobody in particular")
+        await _search(stage, anyone)
         lamp, chair = await _browse(stage, anyone)
 
         stage.scene("Opening an account and signing in")
@@ -102,6 +103,9 @@ async def _play(stage: Stage, edge_url: str, at: Instance) -> None:
         stage.scene("Receiving a parcel: the carrier's scans are told to happen now")
         delivered = await _receive(stage, shopper, lamp, at)
 
+        stage.scene("Saying what one thinks of it, as a buyer who has it")
+        await _review(stage, shopper, delivered)
+
         stage.scene("Sending it back: staff approve, the warehouse has it again, the money goes back")
         staff = await ShownClient(http, stage).sign_in(**access(at)["staff"])
         await _send_back(stage, shopper, staff, delivered, lamp)
@@ -111,6 +115,24 @@ async def _play(stage: Stage, edge_url: str, at: Instance) -> None:
 
 
 # ------------------------------------------------------------------------------------------------ the scenes
+
+
+async def _search(stage: Stage, anyone: ShownClient) -> None:
+    """Find lamps, though the word is mistyped, and see by what they can be narrowed."""
+    suggested = await anyone.suggest(q="desk la")
+    stage.say(", ".join(suggestion["text"] for suggestion in suggested["suggestions"]))
+
+    quiet = anyone.quietly()
+    found = await stage.until(
+        lambda: quiet.search(q="dekc lamp", in_stock=True, sort="relevance", page_size=3),
+        lambda found: bool(found["hits"]),
+        "desk lamps are found",
+    )
+    for hit in found["hits"]:
+        stage.say(f"{_price(hit['price_from']):>12}  {hit['name']} by {hit['brand']}")
+    for facet in found["facets"]:
+        buckets = ", ".join(f"{bucket['value']} ({bucket['count']})" for bucket in facet["buckets"][:5])
+        stage.say(f"{facet['field']:>12}  {buckets}")
 
 
 async def _browse(stage: Stage, anyone: ShownClient) -> tuple[Item, Item]:
@@ -285,6 +307,33 @@ async def _receive(stage: Stage, shopper: ShownClient, lamp: Item, at: Instance)
     for event in tracking["events"]:
         stage.say(f"{event['status']:>18}  {event['description']}")
     return delivered
+
+
+async def _review(stage: Stage, shopper: ShownClient, order: Order) -> None:
+    product_id = order["items"][0]["product_id"]
+
+    async def say() -> Review | None:
+        try:
+            return await shopper.create_review(
+                product_id,
+                order_id=order["order_id"],
+                rating=4,
+                title="A fine light",
+                review="Bright, and it does not wobble.",
+            )
+        except ApiError as refused:  # the reviews are yet to hear of the delivery
+            if refused.status == 403:
+                return None
+            raise
+
+    review = await stage.until(say, lambda review: review is not None, "the review is taken")
+    stage.expect(review is not None and review["is_verified_purchase"], "it is shown as a buyer's")
+    rated = await stage.until(
+        lambda: shopper.quietly().get_product(product_id),
+        lambda product: product["rating"]["count"] > 0,
+        "the product shows its rating",
+    )
+    stage.say(f"{rated['rating']['average']} of 5, by {rated['rating']['count']}")
 
 
 async def _send_back(
