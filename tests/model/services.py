@@ -689,7 +689,9 @@ class CartService:
         drive: Callable[[Any], Any] | None = None,
     ) -> tuple[Outcome[CartState], Any]:
         cart = Cart(USER, "USD", list(state.items), NOW, list(state.claims))
-        store = MemoryStore(cart_memory.Rows({USER: cart}), state.inbox if self._remembers else frozenset())
+        watched = {key: (0, None) for key, _ in state.put_in}  # prices that never change
+        rows = cart_memory.Rows({USER: cart}, prices=watched)
+        store = MemoryStore(rows, state.inbox if self._remembers else frozenset())
         clock, shelf = Clock(at), cart_memory.Shelf("USD")
         for key, _ in state.put_in:
             shelf.offers[key], shelf.stock[key] = cart_model.Offer(key, key, _PRICE), 1_000
