@@ -52,7 +52,7 @@ async def states(settings: OperatorSettings) -> Sequence[OutboxState]:
         *(
             readers[service.store](settings, service)
             for service in SERVICES.values()
-            if service.store in readers
+            if service.publishes and service.store in readers
         )
     )
 

@@ -10,9 +10,13 @@ from redis.exceptions import NoPermissionError
 from stoa_contracts.declarations import Store
 from stoa_services import SERVICES
 from stoa_stack.instance import Instance
-from stoa_stack.stores import users_of
 
 pytestmark = pytest.mark.stack
+
+
+def kept_in(store: Store) -> list[str]:
+    """The services that keep their own data there; read models, which can be made anew, are not looked at."""
+    return [name for name, service in SERVICES.items() if service.store is store]
 
 
 @pytest.fixture
@@ -20,7 +24,7 @@ def folder() -> Path:
     return Instance.current().state / "operator"
 
 
-@pytest.mark.parametrize("service", users_of(Store.POSTGRES))
+@pytest.mark.parametrize("service", kept_in(Store.POSTGRES))
 async def test_every_table_of_a_database_can_be_read_and_none_changed(folder: Path, service: str) -> None:
     connection = await asyncpg.connect((folder / f"{service}_url").read_text())
     try:
@@ -38,7 +42,7 @@ async def test_every_table_of_a_database_can_be_read_and_none_changed(folder: Pa
         await connection.close()
 
 
-@pytest.mark.parametrize("service", users_of(Store.REDIS))
+@pytest.mark.parametrize("service", kept_in(Store.REDIS))
 async def test_keys_can_be_read_and_none_changed(folder: Path, service: str) -> None:
     async with Redis.from_url((folder / f"{service}_url").read_text()) as client:
         assert await client.get("stoa:ready") == b"yes"

@@ -39,7 +39,7 @@ async def test_an_order_that_waits_for_its_payment_is_shown_until_it_gives_up(sh
 
 async def test_every_outbox_has_a_relay() -> None:
     outboxes = {outbox["service"]: outbox for outbox in await ask("outbox")}
-    assert outboxes.keys() == {service.name for service in SERVICES.values() if service.store}
+    assert outboxes.keys() == {service.name for service in SERVICES.values() if service.publishes}
     assert all(outbox["relay"] for outbox in outboxes.values())
     code, output = await stoa("outbox")
     assert code == 0, output
