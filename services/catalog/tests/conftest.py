@@ -142,9 +142,9 @@ def in_memory(memory: MemoryStore[testing.Rows]) -> Store:
     )
 
 
-@pytest.fixture(scope="module")  # a later module of tests may kill the server, and the connection with it
+@pytest.fixture
 async def collection(mongo_url: str) -> AsyncIterator[AsyncCollection[Document]]:
-    """The collection of products, empty at first."""
+    """A collection of products, empty at first: a relay of its outbox publishes nothing of other tests."""
     async with connect(mongo_url) as client:
         name = f"test_{uuid4().hex}"
         yield await repository.open_products(client[name])
@@ -166,7 +166,7 @@ def outbox(collection: AsyncCollection[Document], codec: EventCodec, producer: P
 
 @pytest.fixture
 def in_mongo(collection: AsyncCollection[Document], codec: EventCodec, outbox: MongoOutbox) -> Store:
-    """The ports on that collection, which all tests share."""
+    """The ports on that collection."""
 
     async def published(product_id: UUID) -> list[Payload]:
         document = await collection.find_one({"_id": product_id})
