@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from stoa_rest import Inventory, Money, Operation, Order, PlaceOrderRequest, Product, Review
+from stoa_rest import CREATE_REVIEW, Inventory, Money, Operation, Order, PlaceOrderRequest, Product, Review
 from stoa_stack.carriers import Carriers
 from stoa_stack.instance import Instance
 from stoa_stack.mail import Mail, Mailbox, Wanted
@@ -124,7 +124,7 @@ async def _search(stage: Stage, anyone: ShownClient) -> None:
 
     quiet = anyone.quietly()
     found = await stage.until(
-        lambda: quiet.search(q="dekc lamp", in_stock=True, sort="relevance", page_size=3),
+        lambda: quiet.search(q="desk lmap", in_stock=True, sort="relevance", page_size=3),
         lambda found: bool(found["hits"]),
         "desk lamps are found",
     )
@@ -314,7 +314,7 @@ async def _review(stage: Stage, shopper: ShownClient, order: Order) -> None:
 
     async def say() -> Review | None:
         try:
-            return await shopper.create_review(
+            return await shopper.quietly().create_review(
                 product_id,
                 order_id=order["order_id"],
                 rating=4,
@@ -326,7 +326,8 @@ async def _review(stage: Stage, shopper: ShownClient, order: Order) -> None:
                 return None
             raise
 
-    review = await stage.until(say, lambda review: review is not None, "the review is taken")
+    where = CREATE_REVIEW.target(product_id)
+    review = await stage.until(say, lambda review: review is not None, "the review is taken", where)
     stage.expect(review is not None and review["is_verified_purchase"], "it is shown as a buyer's")
     rated = await stage.until(
         lambda: shopper.quietly().get_product(product_id),
