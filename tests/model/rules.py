@@ -88,7 +88,7 @@ def _money(payment: PaymentState) -> str:
 
 
 def _confirmed(order_id: UUID, state: OrderState, payment: PaymentState, stock: StockState) -> str:
-    order = _order(order_id, state)
+    order = state.order
     if order is None or order.status is not Status.CONFIRMED:
         return ""
     charges = [entry.charge for entry in payment.bank.charges]
@@ -104,11 +104,11 @@ def _confirmed(order_id: UUID, state: OrderState, payment: PaymentState, stock: 
     return ""
 
 
-def ordered_twice(orders: Iterable[tuple[UUID, OrderState]], cart: CartState) -> str:
+def ordered_twice(orders: Iterable[OrderState], cart: CartState) -> str:
     """Say whether more is ordered than was put into the one cart; "" if not."""
     ordered: Counter[UUID] = Counter()
-    for order_id, state in orders:
-        order = _order(order_id, state)
+    for state in orders:
+        order = state.order
         if order is not None and order.status in (Status.PENDING, Status.CONFIRMED):
             ordered.update({line.variant_id: line.quantity for line in order.lines})
     for variant_id, quantity in cart.put_in:
@@ -117,13 +117,13 @@ def ordered_twice(orders: Iterable[tuple[UUID, OrderState]], cart: CartState) ->
     return ""
 
 
-def _cart_at_rest(orders: Iterable[tuple[UUID, OrderState]], cart: CartState) -> str:
+def _cart_at_rest(orders: Iterable[OrderState], cart: CartState) -> str:
     """Nothing that was put into the cart is lost, or bought and still there."""
     left = Counter({item.variant_id: item.quantity for item in cart.at_last().items})
     bought: Counter[UUID] = Counter()
     was_confirmed = False
-    for order_id, state in orders:
-        order = _order(order_id, state)
+    for state in orders:
+        order = state.order
         if order is None:
             continue
         was_confirmed |= any(change.status is Status.CONFIRMED for change in order.history)
@@ -146,7 +146,7 @@ def broken_at_rest(
     The one cart that all orders are made of, if there is one, must be what is left of it.
     """
     orders = list(orders)
-    if cart is not None and (lost := _cart_at_rest([(key, state) for key, state, _ in orders], cart)):
+    if cart is not None and (lost := _cart_at_rest((state for _, state, _ in orders), cart)):
         return lost
     for _, state, payment in orders:
         if lost := _parcel_at_rest(state) or _refunds_at_rest(state, payment):
@@ -156,7 +156,7 @@ def broken_at_rest(
     refunds: list[payment_audit.OrderRefund] = []
     charges: list[Charge] = []
     for order_id, state, payment in orders:
-        if (order := _order(order_id, state)) is not None:
+        if (order := state.order) is not None:
             in_order[order_id] = _audited(order, state)
         payments += _payments(order_id, payment)
         refunds += _refunds(order_id, payment)
@@ -247,28 +247,22 @@ def _refunds(order_id: UUID, payment: PaymentState) -> Iterator[payment_audit.Or
             )
 
 
-def outcome(order_id: UUID, state: OrderState) -> str:
+def outcome(state: OrderState) -> str:
     """Say where an order stands; "" if it was not placed."""
-    order = _order(order_id, state)
-    return order.status.value if order else ""
+    return state.order.status.value if state.order else ""
 
 
-def cancelled_for_nothing(order_id: UUID, state: OrderState, hindrances: tuple[str, ...]) -> str:
+def cancelled_for_nothing(state: OrderState, hindrances: tuple[str, ...]) -> str:
     """Say why an order was cancelled though nothing stood in its way; "" if something did.
 
     `hindrances` are how the reasons begin that there may be. A shop that refuses every order keeps all other
     promises: books without money and stock always balance.
     """
-    order = _order(order_id, state)
+    order = state.order
     if order is None or order.status is not Status.CANCELLED:
         return ""
     reason = order.history[-1].reason
     return "" if reason.startswith(hindrances) else f"an order was cancelled for nothing: {reason}"
-
-
-def _order(order_id: UUID, state: OrderState) -> Order | None:
-    facts = [recorded for _, recorded in state.rows.facts]
-    return Order.replay(order_id, facts) if facts else None
 
 
 def _audited(order: Order, state: OrderState) -> order_audit.Order:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
+from functools import cached_property
 from typing import Any, Generic, TypeVar
 from unittest.mock import patch
 from uuid import UUID
@@ -376,9 +377,9 @@ class OrderState:
     placing: Placing | None = None
     parcel: Parcel = NO_PARCEL
 
-    @property
+    @cached_property
     def order(self) -> Order | None:
-        """The order; None if it was not placed."""
+        """The order, to look at; None if it was not placed."""
         facts = [recorded for _, recorded in self.rows.facts]
         return Order.replay(self.rows.facts[0][0], facts) if facts else None
 

@@ -686,9 +686,7 @@ class Shop:
             return ""
         key = (*state[:_CART:_SHARES], state[_CART])
         if key not in self._broken:
-            orders = [
-                (order.order_id, self._things[part]) for order, part in zip(self._orders, key, strict=False)
-            ]
+            orders = (self._things[part] for part in key[:-1])
             self._broken[key] = ordered_twice(orders, self._things[state[_CART]])
         return self._broken[key]
 
@@ -707,13 +705,13 @@ class Shop:
 
     def outcome(self, state: State) -> tuple[str, ...]:
         """Where each order stands; "" for one that was not placed."""
-        orders = enumerate(self._orders)
-        return tuple(outcome(o.order_id, self._things[self._of(state, number)[0]]) for number, o in orders)
+        numbers = range(len(self._orders))
+        return tuple(outcome(self._things[self._of(state, number)[0]]) for number in numbers)
 
     def _cancelled_for_nothing(self, number: int, state: State) -> str:
         order: OrderState = self._things[self._of(state, number)[0]]
         hindrances = self.scenario.hindrances(self.scenario.buyers[number])
-        return cancelled_for_nothing(self._orders[number].order_id, order, hindrances)
+        return cancelled_for_nothing(order, hindrances)
 
 
 _ORDERS = "the buyer orders"
