@@ -41,12 +41,19 @@ def store() -> MemoryStore[testing.Rows]:
 
 
 @pytest.fixture
+def capture_later() -> bool:
+    """Whether an order's amount is only held when it is placed."""
+    return False
+
+
+@pytest.fixture
 def payments(
     store: MemoryStore[testing.Rows],
     gateway: testing.FakeGateway,
     clock: SettableClock,
     backoff: Backoff,
     retry: RetryPolicy,
+    capture_later: bool,
 ) -> Payments:
     return Payments(
         memory_unit_of_work(lambda: store, testing.open_tx, clock),
@@ -57,6 +64,7 @@ def payments(
         clock,
         retry,
         backoff,
+        capture_later=capture_later,
     )
 
 

@@ -6,10 +6,8 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from stoa_chassis.due import Backoff
-from stoa_chassis.memory import MemoryStore, memory_unit_of_work
+from stoa_chassis.memory import MemoryStore
 from stoa_chassis.testing import SettableClock
-from stoa_contracts.events import Payload
 from stoa_contracts.money import Money
 from stoa_events import PaymentCaptured, PaymentRefunded, PaymentSuccessful
 from stoa_payment import testing
@@ -36,20 +34,8 @@ TWENTY = Money(Decimal(20), "USD")
 
 
 @pytest.fixture
-def payments(
-    store: Store, gateway: FakeGateway, clock: SettableClock, backoff: Backoff, retry: RetryPolicy
-) -> Payments:
-    return Payments(
-        memory_unit_of_work(lambda: store, testing.open_tx, clock),
-        testing.Payments(lambda: store),
-        testing.Refunds(lambda: store),
-        testing.Unsettled(lambda: store, backoff, retry.lease),
-        gateway,
-        clock,
-        retry,
-        backoff,
-        capture_later=True,
-    )
+def capture_later() -> bool:
+    return True
 
 
 def an_order(token: str = "tok_visa") -> ProcessPayment:
@@ -59,10 +45,6 @@ def an_order(token: str = "tok_visa") -> ProcessPayment:
 def all_back(payment: Payment, amount: Money | None = None) -> RefundPayment:
     key = RequestKey("service:order", "refund")
     return RefundPayment(payment_id=payment.payment_id, key=key, amount=amount, reason="cancelled")
-
-
-def told(store: Store, type_: type[Payload]) -> list[Payload]:
-    return [event.payload for event in store.published if isinstance(event.payload, type_)]
 
 
 def at_the_bank(gateway: FakeGateway, order_id: UUID) -> ChargeStatus:
@@ -78,12 +60,12 @@ async def test_what_an_order_costs_is_held_and_taken_once_when_it_is_asked_for(
     payment = await payments.process(order)
     assert (payment.status, payment.held, payment.is_captured) == (PaymentStatus.SUCCEEDED, True, False)
     assert at_the_bank(gateway, order.order_id) is ChargeStatus.AUTHORIZED
-    assert [event.captured for event in told(store, PaymentSuccessful)] == [False]  # type: ignore[attr-defined]
+    assert [event.captured for event in store.payloads(PaymentSuccessful)] == [False]
     for _ in range(2):
         payment = await payments.capture(payment.payment_id)
         assert payment.is_captured
     assert at_the_bank(gateway, order.order_id) is ChargeStatus.SUCCEEDED
-    assert told(store, PaymentCaptured) == [
+    assert store.payloads(PaymentCaptured) == [
         PaymentCaptured(
             payment_id=payment.payment_id, order_id=order.order_id, user_id=order.user_id, amount=TWENTY
         )
@@ -104,7 +86,7 @@ async def test_a_capture_without_an_answer_is_asked_for_until_there_is_one(
     await payments.unsettled.work_off()
     gateway.arrive()
     assert (await payments.capture(payment.payment_id)).is_captured
-    assert len(told(store, PaymentCaptured)) == 1
+    assert len(store.payloads(PaymentCaptured)) == 1
 
 
 async def test_an_order_that_is_not_sent_has_what_was_held_released(
@@ -116,7 +98,7 @@ async def test_an_order_that_is_not_sent_has_what_was_held_released(
     with pytest.raises(PaymentReleased):
         await payments.capture(payment.payment_id)
     assert at_the_bank(gateway, payment.order_id) is ChargeStatus.AUTHORIZED
-    assert [event.fully_refunded for event in told(store, PaymentRefunded)] == [True]  # type: ignore[attr-defined]
+    assert [event.fully_refunded for event in store.payloads(PaymentRefunded)] == [True]
     with pytest.raises(NothingToRefund):
         await payments.refund(
             RefundPayment(
@@ -173,8 +155,8 @@ async def test_a_notice_of_a_capture_counts_once_whoever_captured(
     assert charge is not None
     for _ in range(2):
         await payments.receive_notice(*gateway.notice(charge))
-    assert len(told(store, PaymentCaptured)) == 1
-    assert len(told(store, PaymentSuccessful)) == 1
+    assert len(store.payloads(PaymentCaptured)) == 1
+    assert len(store.payloads(PaymentSuccessful)) == 1
 
 
 async def test_the_gateways_notice_of_our_own_release_is_nothing_new(
@@ -184,7 +166,7 @@ async def test_the_gateways_notice_of_our_own_release_is_nothing_new(
     await payments.refund(all_back(payment))
     outside = OutsideRefund("re_cancelled", str(payment.charge_id), TWENTY)
     await payments.receive_notice(*gateway.notice(outside))
-    assert len(told(store, PaymentRefunded)) == 1
+    assert len(store.payloads(PaymentRefunded)) == 1
 
 
 async def test_what_is_held_after_it_was_given_up_is_released(
@@ -209,7 +191,7 @@ async def test_what_is_held_after_it_was_given_up_is_released(
     clock.advance(seconds=15)
     await payments.unsettled.work_off()
     assert len(gateway.bank.refunds) == 1
-    assert len(told(store, PaymentRefunded)) == 1
+    assert len(store.payloads(PaymentRefunded)) == 1
 
 
 def test_what_waits_for_its_capture_is_not_looked_after(a_full_payment: Payment, retry: RetryPolicy) -> None:
