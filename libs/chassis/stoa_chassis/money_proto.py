@@ -13,7 +13,7 @@ _NANOS_PER_CENT = _NANOS // 100
 
 def to_proto(money: Money) -> money_pb2.Money:
     """Return the message for an amount."""
-    cents = int(money.amount.scaleb(2))
+    cents = money.cents
     units, rest = divmod(abs(cents), 100)
     sign = -1 if cents < 0 else 1
     return money_pb2.Money(

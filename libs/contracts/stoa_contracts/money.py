@@ -48,6 +48,16 @@ class Money:
         """Return no money, in a currency: the start of a sum."""
         return cls(Decimal(0), currency)
 
+    @classmethod
+    def of_cents(cls, cents: int, currency: str) -> Self:
+        """Return so many cents; raises ValueError if they are no amount of money."""
+        return cls(Decimal(cents).scaleb(-2), currency)
+
+    @property
+    def cents(self) -> int:
+        """The amount in cents."""
+        return int(self.amount.scaleb(2))
+
     def to_dict(self) -> dict[str, Any]:
         """Return the record stoa.events.Money as fastavro writes it."""
         return {"currency_code": self.currency, "amount": self.amount}

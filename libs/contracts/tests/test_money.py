@@ -23,6 +23,13 @@ def test_adds_and_subtracts_exactly(a: int, b: int) -> None:
     assert (of_cents(a) < of_cents(b)) == (a < b)
 
 
+@given(cents)
+def test_is_made_of_cents_and_gives_them_back(value: int) -> None:
+    made = Money.of_cents(value, "USD")
+    assert made == of_cents(value)
+    assert made.cents == value
+
+
 @given(st.integers(-9999, 9999), st.integers(0, 999))
 def test_multiplying_by_a_quantity_is_repeated_addition(value: int, quantity: int) -> None:
     total = Money.zero("USD")
