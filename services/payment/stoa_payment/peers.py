@@ -8,7 +8,6 @@ import hmac
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime, timedelta
-from decimal import Decimal
 from http import HTTPStatus
 from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
 from uuid import UUID
@@ -39,9 +38,12 @@ _SIGNATURE_TOLERANCE = timedelta(minutes=5)
 
 
 _Body = TypeVar("_Body", bound=BaseModel)
-_Cents = Annotated[int, Field(ge=0, lt=10**12)]
 _MADE = ChargeStatus.SUCCEEDED
-_Currency = Annotated[str, StringConstraints(pattern="^[A-Za-z]{3}$", to_upper=True)]
+
+Cents = Annotated[int, Field(ge=0, lt=10**12)]
+"""An amount as gateways write it."""
+Currency = Annotated[str, StringConstraints(pattern="^[A-Za-z]{3}$", to_upper=True)]
+"""A currency as gateways write it, in either case."""
 
 
 class _Card(BaseModel):
@@ -55,8 +57,8 @@ class _Metadata(BaseModel):
 
 class _Charge(BaseModel):
     id: str
-    amount: _Cents
-    currency: _Currency
+    amount: Cents
+    currency: Currency
     status: ChargeStatus
     captured: bool = True
     failure_code: str | None
@@ -67,7 +69,7 @@ class _Charge(BaseModel):
         return Charge(
             charge_id=self.id,
             order_id=self.metadata.order_id,
-            amount=_money(self.amount, self.currency),
+            amount=Money.of_cents(self.amount, self.currency),
             status=self.status if self.captured or self.status is not _MADE else ChargeStatus.AUTHORIZED,
             brand=self.card.brand,
             last4=self.card.last4,
@@ -92,8 +94,8 @@ class _Refund(BaseModel):
 
     id: str
     charge: str
-    amount: _Cents
-    currency: _Currency
+    amount: Cents
+    currency: Currency
     status: str
     metadata: Metadata
 
@@ -104,7 +106,7 @@ class _Refund(BaseModel):
 
     def value(self) -> GatewayRefund | OutsideRefund:
         if self.metadata.refund_id is None:
-            return OutsideRefund(self.id, self.charge, _money(self.amount, self.currency))
+            return OutsideRefund(self.id, self.charge, Money.of_cents(self.amount, self.currency))
         return GatewayRefund(self.id, self.metadata.refund_id)
 
 
@@ -153,7 +155,7 @@ class HttpGateway:
             "v1/charges",
             key=payment.order_id,
             json={
-                "amount": _cents(payment.amount),
+                "amount": payment.amount.cents,
                 "currency": payment.amount.currency,
                 "token": payment.token,
                 "metadata": {"order_id": str(payment.order_id)},
@@ -191,7 +193,7 @@ class HttpGateway:
             key=refund.refund_id,
             json={
                 "charge": payment.charge_id,
-                "amount": _cents(refund.amount),
+                "amount": refund.amount.cents,
                 "metadata": {"refund_id": str(refund.refund_id), "order_id": str(payment.order_id)},
             },
         )
@@ -295,11 +297,3 @@ def _subject(kind: str, resource: dict[str, Any]) -> Charge | GatewayRefund | Ou
             return _Refund.model_validate(resource).value()
         case _:
             return None
-
-
-def _money(cents: int, currency: str) -> Money:
-    return Money(Decimal(cents).scaleb(-2), currency)
-
-
-def _cents(money: Money) -> int:
-    return int(money.amount.scaleb(2))

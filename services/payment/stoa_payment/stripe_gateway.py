@@ -11,7 +11,6 @@ processor and thirty megabytes.
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
-from decimal import Decimal
 from typing import Any, Literal, Self, TypeVar
 from uuid import UUID
 
@@ -33,6 +32,7 @@ from stoa_payment.model import (
     Payment,
     Refund,
 )
+from stoa_payment.peers import Cents, Currency
 from stoa_payment.ports import NoAnswer
 
 _log = get_logger(__name__)
@@ -71,8 +71,8 @@ class _Charge(BaseModel):
     """What moves the money of an intent."""
 
     payment_intent: str | None = None
-    amount: int
-    currency: str
+    amount: Cents
+    currency: Currency
     status: Literal["pending", "succeeded", "failed"]
     captured: bool
     failure_code: str | None = None
@@ -91,7 +91,7 @@ class _Charge(BaseModel):
         return Charge(
             charge_id=self.payment_intent,
             order_id=self.metadata.order_id,
-            amount=_money(self.amount, self.currency),
+            amount=Money.of_cents(self.amount, self.currency),
             status=ChargeStatus.AUTHORIZED if held else ChargeStatus(self.status),
             brand=self.card.brand or "",
             last4=self.card.last4 or "",
@@ -106,8 +106,8 @@ class _Error(BaseModel):
 
 class _Intent(BaseModel):
     id: str
-    amount: int
-    currency: str
+    amount: Cents
+    currency: Currency
     status: str
     latest_charge: _Charge | str | None = None
     last_payment_error: _Error | None = None
@@ -123,7 +123,7 @@ class _Intent(BaseModel):
         return Charge(
             charge_id=self.id,
             order_id=payment.order_id,
-            amount=_money(self.amount, self.currency),
+            amount=Money.of_cents(self.amount, self.currency),
             status=status,
             brand=card.brand or "",
             last4=card.last4 or "",
@@ -133,8 +133,8 @@ class _Intent(BaseModel):
 
 class _Refund(BaseModel):
     id: str
-    amount: int
-    currency: str
+    amount: Cents
+    currency: Currency
     status: str | None = None
     payment_intent: str | None = None
     metadata: _Metadata = _Metadata()
@@ -149,7 +149,7 @@ class _Refund(BaseModel):
         if not self.is_made or self.payment_intent is None:
             return None
         if self.metadata.refund_id is None:
-            return OutsideRefund(self.id, self.payment_intent, _money(self.amount, self.currency))
+            return OutsideRefund(self.id, self.payment_intent, Money.of_cents(self.amount, self.currency))
         return GatewayRefund(self.id, self.metadata.refund_id)
 
 
@@ -199,7 +199,7 @@ class StripeGateway:
                 path,
                 self._intents.create_async(
                     {
-                        "amount": _cents(payment.amount),
+                        "amount": payment.amount.cents,
                         "currency": payment.amount.currency.lower(),
                         "payment_method": payment.token or "",
                         "automatic_payment_methods": {"enabled": True, "allow_redirects": "never"},
@@ -288,7 +288,7 @@ class StripeGateway:
                     self._refunds.create_async(
                         {
                             "payment_intent": str(payment.charge_id),
-                            "amount": _cents(refund.amount),
+                            "amount": refund.amount.cents,
                             "metadata": metadata,
                         },
                         {"idempotency_key": str(refund.refund_id)},
@@ -411,11 +411,3 @@ def _subject(kind: str, resource: dict[str, Any]) -> Charge | GatewayRefund | Ou
             return _Refund.model_validate(resource).value()
         case _:
             return None
-
-
-def _money(cents: int, currency: str) -> Money:
-    return Money(Decimal(cents).scaleb(-2), currency.upper())
-
-
-def _cents(money: Money) -> int:
-    return int(money.amount.scaleb(2))

@@ -241,6 +241,8 @@ async def test_a_token_that_stripe_does_not_know_is_a_decline() -> None:
         pytest.param(400, {"error": {"type": "idempotency_error"}}, id="a key of another request"),
         pytest.param(400, {"error": {"type": "invalid_request_error", "param": "amount"}}, id="a refusal"),
         pytest.param(200, {"id": "pi_1"}, id="another content"),
+        pytest.param(200, {**INTENT, "amount": 10**12}, id="more than money can be"),
+        pytest.param(200, {**INTENT, "currency": "dollars"}, id="a currency that is none"),
         pytest.param(200, {**INTENT, "status": "meditating"}, id="a state that nobody knows"),
     ],
 )
@@ -415,6 +417,8 @@ async def test_a_signed_event_that_makes_no_sense_is_the_senders_error(gateway: 
         {"id": "", "type": "charge.succeeded", "data": {"object": CHARGE}},
         an_event("charge.succeeded", {"id": "ch_1"}),
         an_event("charge.succeeded", {**CHARGE, "amount": "much"}),
+        an_event("charge.succeeded", {**CHARGE, "amount": 10**12}),
+        an_event("charge.succeeded", {**CHARGE, "currency": "dollars"}),
         an_event("refund.created", {**stripe_refund(None), "metadata": {"refund_id": "1"}}),
     ):
         with pytest.raises(InvalidArgument):
