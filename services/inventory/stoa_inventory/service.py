@@ -45,8 +45,7 @@ class Inventory:
         Whoever changes a stock says so. This is for what an older version has changed, or left.
         """
         while variant_ids := await self._reader.unannounced(_BATCH):
-            for variant_id in variant_ids:
-                await self._announce(variant_id)
+            await self._announce(variant_ids)
 
     async def list(self, *, low_only: bool, after: tuple[int, UUID] | None, limit: int) -> Sequence[Stock]:
         """Read stock, the scarcest first, that comes after (available, variant id) in that order."""
@@ -154,10 +153,10 @@ class Inventory:
         await tx.stocks.add(product_id, [variant_id])
 
     @transactional
-    async def _announce(self, tx: Tx, variant_id: UUID) -> None:
-        stock = _found(await tx.stocks.lock([variant_id]), variant_id)
-        stock.announce()
-        await tx.stocks.save(stock)
+    async def _announce(self, tx: Tx, variant_ids: Sequence[UUID]) -> None:
+        for stock in (await tx.stocks.lock(variant_ids)).values():
+            stock.announce()
+            await tx.stocks.save(stock)
 
     @transactional
     async def _adjust(self, tx: Tx, variant_id: UUID, adjustment: Adjustment, request_id: str) -> Stock:
