@@ -4,7 +4,6 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -20,7 +19,8 @@ FROM orders o FULL JOIN (
 ) e USING (order_id) LEFT JOIN sagas USING (order_id)
 """
 _ITEMS = "SELECT order_id, variant_id, quantity FROM order_items"
-_RETURNS = "SELECT order_id, return_id, status, items, refund_amount FROM order_returns"
+# As text: a connection of operators' tools gives nothing else.
+_RETURNS = "SELECT order_id, return_id, status, items::text, refund_amount FROM order_returns"
 _SAGAS = """
 SELECT order_id, step AS waits_for, started_at AS since, attempts, due_at AS next_ask, deadline_at AS deadline
 FROM sagas
@@ -86,7 +86,7 @@ async def read(connection: asyncpg.Connection) -> Books:
         quantities[row["order_id"]][row["variant_id"]] += row["quantity"]
     returns: dict[UUID, list[Return]] = defaultdict(list)
     for row in returned:
-        back = {UUID(item["variant_id"]): item["quantity"] for item in _json(row["items"])["items"]}
+        back = {UUID(item["variant_id"]): item["quantity"] for item in orjson.loads(row["items"])["items"]}
         made = Return(row["return_id"], row["status"], back, row["refund_amount"])
         returns[row["order_id"]].append(made)
     return Books(
@@ -95,11 +95,6 @@ async def read(connection: asyncpg.Connection) -> Books:
             for key, row in ((row["order_id"], row) for row in orders)
         }
     )
-
-
-def _json(stored: Any) -> Any:
-    """Return what a column of JSON holds: a connection of operators' tools gives its text."""
-    return orjson.loads(stored) if isinstance(stored, str) else stored
 
 
 def findings(books: Books) -> Iterator[Finding]:
