@@ -998,6 +998,11 @@ class Order:
         raise ReturnNotFound(f"return {return_id} of order {self.order_id} not found")
 
     @property
+    def _came_back(self) -> Mapping[UUID, int]:
+        """How many of each variant are with the shop again."""
+        return quantities(item for each in self.returns if each.status in CAME_BACK for item in each.items)
+
+    @property
     def is_to_be_captured(self) -> bool:
         """Whether what is held for it is to be taken, since the parcel has left."""
         has_left = self.status in (Status.SHIPPED, Status.DELIVERED, Status.RETURNED)
@@ -1087,8 +1092,7 @@ class Order:
             self._record(ReturnRefunded(made.return_id, made.amount), now)
 
     def _receive(self, known: Return, reason: str, now: datetime) -> None:
-        before = quantities(item for each in self.returns if each.status in CAME_BACK for item in each.items)
-        refund = self.purchase.refund(before, known.items)
+        refund = self.purchase.refund(self._came_back, known.items)
         self._record(ReturnReceived(known.return_id, reason, refund), now)
         self.events.append(
             OrderReturned(
@@ -1229,10 +1233,7 @@ class Order:
             case ReturnReceived(return_id, reason, refund):
                 decision = reason or self.return_(return_id).decision
                 self._change_return(return_id, status=ReturnStatus.RECEIVED, decision=decision, refund=refund)
-                back = quantities(
-                    item for each in self.returns if each.status in CAME_BACK for item in each.items
-                )
-                if back == self.purchase.quantities:
+                if self._came_back == self.purchase.quantities:
                     self._enter(Status.RETURNED, "", at)
             case ReturnRefunded(return_id, amount):
                 self._change_return(return_id, status=ReturnStatus.REFUNDED, refund=amount)
