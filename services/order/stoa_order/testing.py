@@ -54,7 +54,7 @@ from stoa_order.model import (
     ShipmentUnderWay,
     Tariff,
 )
-from stoa_order.returns import Return, ReturnView
+from stoa_order.returns import Return, ReturnItem, ReturnRequest, ReturnView
 
 
 @dataclass(frozen=True)
@@ -419,6 +419,15 @@ def a_delivered_order(*lines: Line) -> Order:
         scan = scanned(order, status, NOW + timedelta(seconds=second))
         order.on_shipment_status_updated(scan, NOW + timedelta(seconds=second))
     return order
+
+
+def a_received_return() -> tuple[Order, Return]:
+    """Return an order, and what came back of it and is to be refunded."""
+    order = a_delivered_order()
+    item = ReturnItem(order.lines[0].variant_id, 1)
+    made = order.request_return("r", ReturnRequest((item,), "too dark"), WINDOW, NOW)
+    order.approve_return(made.return_id, "", NOW)
+    return order, order.receive_return(made.return_id, "", NOW)
 
 
 def reserved(order: Order | OrderView) -> InventoryReserved:

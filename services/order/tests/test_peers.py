@@ -25,10 +25,9 @@ from stoa_chassis.ids import new_id
 from stoa_chassis.money_proto import from_proto, to_proto
 from stoa_chassis.testing import serve_in_process
 from stoa_contracts.money import Money
-from stoa_order.model import CartLine, Order, ReturnRefundMade, ShipmentStopped, ShipmentUnderWay
+from stoa_order.model import CartLine, ReturnRefundMade, ShipmentStopped, ShipmentUnderWay
 from stoa_order.peers import AddressBook, Payments, Shipping
-from stoa_order.returns import Return, ReturnItem, ReturnRequest
-from stoa_order.testing import ADDRESS, NOW, WINDOW, a_delivered_order, an_order
+from stoa_order.testing import ADDRESS, a_delivered_order, a_received_return, an_order
 
 
 class UserServicer(user_pb2_grpc.UserServiceServicer):
@@ -216,14 +215,6 @@ async def payment(servicer: PaymentServicer) -> AsyncIterator[Payments]:
 
     async with serve_in_process(add, servicer, name="payment") as server:
         yield Payments(server.stub(payment_pb2_grpc.PaymentServiceStub, as_service="order"))
-
-
-def a_received_return() -> tuple[Order, Return]:
-    order = a_delivered_order()
-    item = ReturnItem(order.lines[0].variant_id, 1)
-    made = order.request_return("r", ReturnRequest((item,), ""), WINDOW, NOW)
-    order.approve_return(made.return_id, "", NOW)
-    return order, order.receive_return(made.return_id, "", NOW)
 
 
 @pytest.mark.parametrize("left", ["100.00", "5.00", "0.00"])

@@ -16,13 +16,12 @@ from stoa_order.model import (
     ShipmentUnderWay,
     Status,
 )
-from stoa_order.returns import ReturnItem, ReturnRequest
 from stoa_order.saga import Step, Timeouts, plan, reactions, step_of, steps
 from stoa_order.testing import (
     NOW,
-    WINDOW,
     a_confirmed_order,
     a_delivered_order,
+    a_received_return,
     an_order,
     declined,
     out_of_stock,
@@ -74,11 +73,7 @@ def sent_with_money_held() -> Order:
 
 
 def sent_back() -> Order:
-    order = a_delivered_order()
-    item = ReturnItem(order.lines[0].variant_id, 1)
-    made = order.request_return("r", ReturnRequest((item,), "too dark"), WINDOW, NOW)
-    order.approve_return(made.return_id, "", NOW)
-    order.receive_return(made.return_id, "", NOW)
+    order, _ = a_received_return()
     return order
 
 

@@ -49,7 +49,7 @@ from stoa_order.model import (
 )
 from stoa_order.ports import OrderViews, Peers, Tx
 from stoa_order.returns import ReturnItem, ReturnRequest, ReturnStatus
-from stoa_order.saga import Answer, Timeouts
+from stoa_order.saga import Timeouts
 from stoa_order.service import Orders, PlaceOrder
 from stoa_order.testing import (
     ADDRESS,
@@ -124,7 +124,7 @@ class Shop:
     async def place(self, request_id: str = "r", user_id: UUID | None = None) -> OrderView:
         return await self.orders.place(a_command(request_id, user_id))
 
-    async def receive(self, payload: Answer, event_id: UUID | None = None) -> None:
+    async def receive(self, payload: Payload, event_id: UUID | None = None) -> None:
         """An event comes."""
         event = Event(event_id or new_id(), payload.TOPIC, 1, self.clock.now(), "c", payload)
         await handlers(self.orders)[type(payload)](event)
@@ -632,13 +632,6 @@ async def test_only_the_buyer_and_staff_see_returns_and_ask_for_them(shop: ShopI
             await use_case
 
 
-async def tell(shop: Shop, payload: Payload) -> None:
-    """An event of the user service comes."""
-    await handlers(shop.orders)[type(payload)](
-        Event(new_id(), payload.TOPIC, 1, shop.clock.now(), "c", payload)
-    )
-
-
 async def test_a_guest_follows_her_order_by_its_link(shop: ShopInMemory) -> None:
     order = await shop.orders.place(replace(a_command(), contact=GUEST))
     secret = shop.orders.access_token(order)
@@ -662,10 +655,10 @@ async def test_a_guests_orders_become_those_of_the_account_that_she_signs_in_to(
     guest_id, user_id = new_id(), new_id()
     merged = UserGuestMerged(user_id=user_id, guest_id=guest_id)
     if early:
-        await tell(shop, merged)
+        await shop.receive(merged)
     order = await shop.orders.place(replace(a_command(user_id=guest_id), contact=GUEST))
-    await tell(shop, merged)
-    await tell(shop, merged)
+    await shop.receive(merged)
+    await shop.receive(merged)
     found = await shop.now(order)
     assert found.user_id == user_id
     assert [each.order_id for each in await shop.orders.list(user_id=user_id, limit=5)] == [order.order_id]
@@ -684,10 +677,10 @@ async def test_guests_orders_become_those_of_the_owner_of_their_address(shop: Sh
     ]
     other = await shop.orders.place(replace(a_command(), contact=Contact("bob@example.com", "en")))
     user_id = new_id()
-    await tell(shop, UserEmailVerified(user_id=user_id, email="ann@example.com"))
+    await shop.receive(UserEmailVerified(user_id=user_id, email="ann@example.com"))
     assert {(await shop.now(order)).user_id for order in hers} == {user_id}
     assert (await shop.now(other)).user_id == other.user_id
-    await tell(shop, UserEmailVerified(user_id=new_id(), email="ann@example.com"))
+    await shop.receive(UserEmailVerified(user_id=new_id(), email="ann@example.com"))
     assert {(await shop.now(order)).user_id for order in hers} == {user_id}
 
 
@@ -696,8 +689,8 @@ async def test_nothing_that_is_kept_tells_who_bought_once_an_account_is_erased(s
     await shop.orders.request_return(order.order_id, "back", a_return(order), as_buyer(order))
     waiting = await shop.place("pending", order.user_id)
     other = await shop.place("another's")
-    await tell(shop, UserErased(user_id=order.user_id))
-    await tell(shop, UserErased(user_id=order.user_id))
+    await shop.receive(UserErased(user_id=order.user_id))
+    await shop.receive(UserErased(user_id=order.user_id))
     kept = repr([fact for key, fact in shop.store.rows.facts if key != other.order_id])
     for personal in (ADDRESS.recipient, ADDRESS.line1, ADDRESS.city, GUEST.email, "too dark"):
         assert personal not in kept
