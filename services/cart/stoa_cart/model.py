@@ -318,7 +318,8 @@ class Cart:
             if there is None:
                 changed = [*cart, item]
             else:
-                line = replace(item, item_id=there.item_id, quantity=_sum(there.quantity, item.quantity))
+                quantity = min(there.quantity + item.quantity, MAX_QUANTITY)
+                line = replace(item, item_id=there.item_id, quantity=quantity)
                 changed = [line if each is there else each for each in cart]
             if len(changed) <= MAX_LINES and _cost(changed) <= MAX_SUBTOTAL:
                 cart = changed
@@ -513,10 +514,6 @@ class Cart:
         kept = list(items)
         if kept != self.items:
             self.items, self.updated_at = kept, at
-
-
-def _sum(quantity: int, more: int) -> int:
-    return min(quantity + more, MAX_QUANTITY)
 
 
 def _cost(items: Iterable[Item]) -> Decimal:
