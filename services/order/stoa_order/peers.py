@@ -247,8 +247,8 @@ class Payments:
             answer = await self._stub.RefundPayment(
                 payment_pb2.RefundPaymentRequest(
                     payment_id=str(order.payment.payment_id),
-                    request_id=f"{return_.return_id}{'' if amount else '-rest'}",
-                    amount=to_proto(amount) if amount else None,
+                    request_id=f"{return_.return_id}{'-rest' if amount is None else ''}",
+                    amount=None if amount is None else to_proto(amount),
                     reason=f"return {return_.return_id}",
                 ),
                 timeout=10,
