@@ -7,7 +7,6 @@ import asyncio
 import importlib
 import inspect
 import json
-import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -30,7 +29,7 @@ from google.protobuf.message_factory import GetMessageClass
 from google.rpc import error_details_pb2, status_pb2
 
 from stoa.user.v1 import user_pb2
-from stoa_chassis.testing import eventually
+from stoa_chassis.testing import eventually, free_port
 from stoa_contracts.descriptors import read
 from stoa_gateway import EdgeSettings, write
 from stoa_gateway.routes import edge_routes
@@ -177,13 +176,6 @@ class Edge:
 
         entry: dict[str, Any] = await eventually(found)
         return entry
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on just now."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
 
 
 @asynccontextmanager

@@ -6,7 +6,6 @@ import hmac
 import json
 import os
 import signal
-import socket
 import sqlite3
 import sys
 import time
@@ -23,18 +22,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from stoa_chassis.testing import free_port
 from stoa_fakes.payment_gateway.ledger import Ledger
 
 API_KEY, SECRET = "test-key", "test-secret"
 # Seconds after which a slow card is captured, and after which a notice is sent.
 LATE, DELAY = 1.5, 0.1
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Arrival(NamedTuple):

@@ -16,6 +16,7 @@ later is there at once with a `SettableClock`.
 """
 
 import asyncio
+import socket
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -243,6 +244,14 @@ async def eventually(
             raise
         name = getattr(look, "__qualname__", repr(look))
         raise AssertionError(f"{name} did not come true within {within} s, but was {seen!r}") from None
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 @cache

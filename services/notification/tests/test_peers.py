@@ -4,7 +4,6 @@ their public references.
 
 import asyncio
 import json
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -21,6 +20,7 @@ from aiosmtpd.smtp import SMTP, Envelope, Session
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from stoa_chassis.testing import free_port
 from stoa_notification import peers
 from stoa_notification.model import Channel
 from stoa_notification.peers.aws import Aws, Ses, Sns
@@ -41,13 +41,6 @@ AT = datetime(2026, 11, 26, 12, tzinfo=UTC)
 def a_message(address: str = "ada@mail.test", name: str = "Ada Müller") -> Message:
     content = Content("Grüße vom Shop", "Hallo\n", "<p>Hallo</p>", "Kurz gesagt.", "https://shop.test/")
     return Message(uuid4(), address, name, content, AT)
-
-
-def unused_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 # ------------------------------------------------------------------------------------------------------ SMTP
@@ -156,7 +149,7 @@ async def test_a_server_that_hangs_up_may_have_taken_it(smtp: Smtp, server: Serv
 
 
 async def test_a_server_that_is_not_there_has_not_taken_it() -> None:
-    async with Smtp.connect(f"smtp://127.0.0.1:{unused_port()}", "", "", SENDER, SOON) as smtp:
+    async with Smtp.connect(f"smtp://127.0.0.1:{free_port()}", "", "", SENDER, SOON) as smtp:
         with pytest.raises(NotTaken):
             await smtp.send(a_message())
 
@@ -230,7 +223,7 @@ async def test_sns_takes_an_sms(aws: Aws) -> None:
 
 
 async def test_aws_that_is_not_there_has_not_taken_it(aws: Aws) -> None:
-    nowhere = Aws("eu-central-1", f"http://127.0.0.1:{unused_port()}")
+    nowhere = Aws("eu-central-1", f"http://127.0.0.1:{free_port()}")
     for provider in (Ses(nowhere, SENDER, SOON), Sns(nowhere, SOON)):
         with pytest.raises(NotTaken):
             await provider.send(a_message())
@@ -362,7 +355,7 @@ async def test_fcm_is_given_a_message_as_its_reference_has_it_with_a_token_of_th
 
 
 async def test_an_http_provider_that_is_not_there_has_not_taken_it_and_one_that_is_silent_may_have() -> None:
-    async with Twilio.connect(f"http://127.0.0.1:{unused_port()}", "AC1", "token", "MG1", SOON) as nowhere:
+    async with Twilio.connect(f"http://127.0.0.1:{free_port()}", "AC1", "token", "MG1", SOON) as nowhere:
         with pytest.raises(NotTaken):
             await nowhere.send(a_message())
 

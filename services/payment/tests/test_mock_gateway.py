@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -20,7 +19,7 @@ import pytest
 from stoa_chassis.clock import SystemClock
 from stoa_chassis.due import Backoff
 from stoa_chassis.memory import MemoryStore, memory_unit_of_work
-from stoa_chassis.testing import eventually
+from stoa_chassis.testing import eventually, free_port
 from stoa_contracts.money import Money
 from stoa_events import PaymentFailed, PaymentRefunded, PaymentSuccessful
 from stoa_payment import testing
@@ -49,9 +48,7 @@ class MockGateway:
     """The process, which tests may stop, start and disturb."""
 
     def __init__(self, folder: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         self._client = httpx.AsyncClient(
             base_url=self.url, headers={"authorization": f"Bearer {API_KEY}"}, timeout=20

@@ -6,7 +6,6 @@ import hashlib
 import hmac
 import os
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
@@ -29,7 +28,7 @@ from stoa_chassis.clock import SystemClock
 from stoa_chassis.due import Backoff
 from stoa_chassis.errors import InvalidArgument
 from stoa_chassis.memory import MemoryStore, memory_unit_of_work
-from stoa_chassis.testing import eventually
+from stoa_chassis.testing import eventually, free_port
 from stoa_events import ShipmentCreated, ShipmentStatusUpdated
 from stoa_shipping import testing
 from stoa_shipping.model import BadSignature, CarrierSilent, Label, Method, RetryPolicy, Shipment, Status
@@ -55,13 +54,6 @@ CONNECT: dict[str, Callable[[Account, timedelta], AbstractAsyncContextManager[Ca
     "ups": Ups.connect,
     "dhl": Dhl.connect,
 }
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 def account(name: str, url: str) -> Account:

@@ -1,6 +1,5 @@
 """What the adapters make of answers that are bad: a tracking number is believed only with its check digit."""
 
-import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -10,6 +9,7 @@ from uuid import uuid4
 import pytest
 from aiohttp import web
 
+from stoa_chassis.testing import free_port
 from stoa_shipping.model import Shipment
 from stoa_shipping.peers import Account, Dhl, FedEx, Ups, dhl_number, fedex_number, ups_number
 from stoa_shipping.ports import Carrier, NoAnswer, NotCarried, UnderWay
@@ -56,9 +56,7 @@ async def answering(connect: Any, status: int, body: Any) -> AsyncIterator[Carri
     app.router.add_route("*", "/{path:.*}", answer)
     runner = web.AppRunner(app)
     await runner.setup()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     await web.TCPSite(runner, "127.0.0.1", port).start()
     account = Account(url=f"http://127.0.0.1:{port}", secret="s", webhook_secret="w")
     try:

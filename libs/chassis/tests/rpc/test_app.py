@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import sys
 import time
 import urllib.request
@@ -23,7 +22,7 @@ from grpc_health.v1.health_pb2_grpc import HealthStub  # type: ignore[import-unt
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest  # type: ignore[import-untyped]  # no types
 from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub  # type: ignore[import-untyped]  # no types
 
-from stoa_chassis.testing import CertificateAuthority, eventually
+from stoa_chassis.testing import CertificateAuthority, eventually, free_port
 from stoa_chassis.tls import CertificateFolder
 
 
@@ -96,13 +95,6 @@ async def started(tmp_path: Path, *, port: int = 0, **settings: object) -> Async
             process.terminate()
             await asyncio.wait_for(process.wait(), 30)
         await service._reading
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 async def test_a_service_starts_tells_so_and_ends_cleanly(tmp_path: Path) -> None:

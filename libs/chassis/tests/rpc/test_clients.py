@@ -1,7 +1,6 @@
 """Calls to other services: deadlines, retries, breaker, identity."""
 
 import asyncio
-import socket
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -22,6 +21,7 @@ from stoa_chassis.testing import (
     InProcessServer,
     TokenMint,
     eventually,
+    free_port,
     serve_in_process,
 )
 from stoa_chassis.tls import CertificateFolder, TlsError
@@ -177,9 +177,7 @@ def test_a_call_that_may_take_long_by_itself_is_no_probe() -> None:
 
 async def test_a_service_that_was_restarted_is_found_again_within_seconds(tmp_path: Path) -> None:
     authority = CertificateAuthority()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     channel = ClientChannel(
         "echo",
         f"127.0.0.1:{port}",
