@@ -139,6 +139,11 @@ class Notice(NamedTuple):
     scan: Scan
     attempts: int
 
+    @property
+    def id(self) -> str:
+        """The scan's."""
+        return self.scan.id
+
 
 class Journey(NamedTuple):
     """When a parcel is scanned first, and when last, in seconds after it was confirmed."""
