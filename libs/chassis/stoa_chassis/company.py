@@ -115,5 +115,13 @@ def check_signature(signature: str, body: bytes, secret: str, now: datetime) -> 
     expected = hmac.new(secret.encode(), signed, hashlib.sha256).hexdigest()
     if not hmac.compare_digest(expected.encode(), given.encode()):
         raise ValueError("the notice was not signed by who should have")
-    if abs(now.timestamp() - int(timestamp)) > _SIGNATURE_TOLERANCE.total_seconds():
+    check_age(int(timestamp), now)
+
+
+def check_age(signed_at: int, now: datetime) -> None:
+    """Check that a notice was signed just now: an old one may be sent again. Raises ValueError.
+
+    `signed_at` is in Unix time.
+    """
+    if abs(now.timestamp() - signed_at) > _SIGNATURE_TOLERANCE.total_seconds():
         raise ValueError("the notice was signed too long ago")
