@@ -11,9 +11,10 @@ import random
 import sqlite3
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import aiohttp
 
@@ -37,30 +38,53 @@ class Due(Protocol):
 
 
 N = TypeVar("N", bound=Due)
-N_co = TypeVar("N_co", bound=Due, covariant=True)
 
 
-class Ledger(Protocol[N_co]):
-    """Where notices wait."""
+@contextmanager
+def open_database(file: Path, schema: str) -> Iterator[sqlite3.Connection]:
+    """Open a ledger's file, in a folder that exists; a new one if there is none."""
+    with closing(sqlite3.connect(file)) as database:
+        database.row_factory = sqlite3.Row
+        # In WAL mode a commit survives the death of this process without a sync to disk.
+        database.executescript("pragma journal_mode = wal; pragma synchronous = normal;" + schema)
+        yield database
 
-    changed: asyncio.Event
-    """Set after a change that may bring forward what is due next."""
 
+class Ledger(ABC, Generic[N]):
+    """What a company must not forget, and the notices about it."""
+
+    def __init__(self, database: sqlite3.Connection, notices: str, *, sends_notices: bool) -> None:
+        """`notices` is a table with the columns `id`, `due` (null: it was sent) and `attempts`."""
+        self._database = database
+        self._notices = notices
+        self._sends_notices = sends_notices
+        # Set after a change that may bring forward what is due next.
+        self.changed = asyncio.Event()
+
+    @abstractmethod
     def next_due(self) -> float | None:
         """Return when there is something to do, in Unix time; None if there is nothing."""
-        ...
 
-    def due_notices(self, limit: int) -> Sequence[N_co]:
+    @abstractmethod
+    def due_notices(self, limit: int) -> Sequence[N]:
         """Return up to `limit` notices whose time to be sent has come."""
-        ...
 
-    def notice_sent(self, notice_id: str, /) -> None:
+    def notice_sent(self, notice_id: str) -> None:
         """Note that the receiver has taken a notice."""
-        ...
+        with self._database:
+            self._database.execute(f"update {self._notices} set due = null where id = ?", (notice_id,))
 
-    def postpone_notice(self, notice_id: str, seconds: float, /) -> None:
-        """Note that a notice is to be sent later."""
-        ...
+    def postpone_notice(self, notice_id: str, seconds: float) -> None:
+        """Note that the receiver did not take a notice, and when to try again."""
+        with self._database:
+            self._database.execute(
+                f"update {self._notices} set attempts = attempts + 1, due = ? where id = ?",
+                (time.time() + seconds, notice_id),
+            )
+
+    def _row(self, query: str, *args: Any) -> sqlite3.Row | None:
+        row: sqlite3.Row | None = self._database.execute(query, args).fetchone()
+        return row
 
 
 class Request(NamedTuple):
