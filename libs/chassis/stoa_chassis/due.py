@@ -51,10 +51,14 @@ class Backoff:
     first: timedelta
     longest: timedelta
 
+    def at_most(self, attempts: int) -> timedelta:
+        """Return the longest pause after so many attempts."""
+        pause: timedelta = min(self.first * 2 ** min(attempts, 20), self.longest)
+        return pause
+
     def after(self, attempts: int) -> timedelta:
         """Return the pause after so many attempts; jitter spreads out what failed together."""
-        pause: timedelta = min(self.first * 2 ** min(attempts, 20), self.longest)
-        return pause * random.uniform(0.75, 1.0)
+        return self.at_most(attempts) * random.uniform(0.75, 1.0)
 
 
 class DueStore(Protocol[W]):

@@ -193,7 +193,7 @@ class Outgoing:
         waiting.sort(key=lambda each: each.due_at or now)
         claimed = [_copy(each) for each in waiting if each.due_at is not None and each.due_at <= now][:limit]
         for notification in claimed:
-            pause = min(self.backoff.first * 2**notification.attempts, self.backoff.longest)
+            pause = self.backoff.at_most(notification.attempts)
             notification.attempts += 1
             notification.due_at = now + max(self.lease, pause)
             _put(store, notification)

@@ -232,8 +232,7 @@ class DueSagas:
         return [self._claim(store, saga, now) for saga in due[:limit]]
 
     def _claim(self, store: MemoryStore[Rows], saga: Saga, now: datetime) -> Saga:
-        pause: timedelta = min(self.backoff.first * 2 ** min(saga.attempts, 20), self.backoff.longest)
-        due = now + pause
+        due = now + self.backoff.at_most(saga.attempts)
         if saga.deadline is not None and now < saga.deadline < due:
             due = saga.deadline
         claimed = replace(saga, due=due, attempts=saga.attempts + 1)

@@ -3,21 +3,17 @@
 Nothing else knows how one is spoken to.
 """
 
-import hashlib
-import hmac
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime, timedelta
 from http import HTTPStatus
-from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 from uuid import UUID
 
-import aiohttp
-import orjson
 from pydantic import BaseModel, Field, StringConstraints, ValidationError
 
-from stoa_chassis.breaker import Breaker
-from stoa_chassis.errors import InvalidArgument, RemoteError
+from stoa_chassis.company import Answer, Company, check_signature, http_session
+from stoa_chassis.errors import InvalidArgument
 from stoa_chassis.telemetry import get_logger
 from stoa_contracts.money import Money
 from stoa_payment.model import (
@@ -34,9 +30,6 @@ from stoa_payment.ports import NoAnswer, PaymentGateway
 from stoa_payment.settings import Settings
 
 _log = get_logger(__name__)
-_SIGNATURE_TOLERANCE = timedelta(minutes=5)
-
-
 _Body = TypeVar("_Body", bound=BaseModel)
 _MADE = ChargeStatus.SUCCEEDED
 
@@ -119,18 +112,12 @@ class _Notice(BaseModel):
     data: Data
 
 
-class _Answer(NamedTuple):
-    status: int
-    body: bytes
-
-
 class HttpGateway:
     """A gateway with an HTTP API in the manner of Stripe's."""
 
-    def __init__(self, client: aiohttp.ClientSession, webhook_secret: str) -> None:
-        self._client = client
-        self._webhook_secret = webhook_secret.encode()
-        self._breaker = Breaker("gateway")
+    def __init__(self, gateway: Company, webhook_secret: str) -> None:
+        self._gateway = gateway
+        self._webhook_secret = webhook_secret
 
     @classmethod
     @asynccontextmanager
@@ -138,22 +125,17 @@ class HttpGateway:
         cls, url: str, api_key: str, webhook_secret: str, request_timeout: timedelta
     ) -> AsyncIterator[Self]:
         """Keep connections to the gateway; a request may take up to `request_timeout`."""
-        async with aiohttp.ClientSession(
-            base_url=f"{url.rstrip('/')}/",
-            headers={"authorization": f"Bearer {api_key}"},
-            timeout=aiohttp.ClientTimeout(total=request_timeout.total_seconds()),
-            connector=aiohttp.TCPConnector(limit=100, keepalive_timeout=60),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            json_serialize_bytes=orjson.dumps,
-        ) as client:
-            yield cls(client, webhook_secret)
+        headers = {"authorization": f"Bearer {api_key}"}
+        async with http_session(url, request_timeout, headers) as client:
+            yield cls(Company("gateway", client, NoAnswer), webhook_secret)
 
     async def charge(self, payment: Payment) -> Charge:
         """Charge a card with the order's id as the idempotency key."""
-        answer = await self._request(
+        answer = await self._gateway.send(
             "POST",
             "v1/charges",
-            key=payment.order_id,
+            HTTPStatus.PAYMENT_REQUIRED,
+            headers=_idempotent(payment.order_id),
             json={
                 "amount": payment.amount.cents,
                 "currency": payment.amount.currency,
@@ -171,15 +153,16 @@ class HttpGateway:
 
     async def find(self, payment: Payment) -> Charge | None:
         """Find a charge by its idempotency key."""
-        answer = await self._request("GET", "v1/charges", params={"idempotency_key": str(payment.order_id)})
+        answer = await self._gateway.send(
+            "GET", "v1/charges", params={"idempotency_key": str(payment.order_id)}
+        )
         charges = _parsed(_Charges, answer).data
         return charges[0].value() if charges else None
 
     async def capture(self, payment: Payment) -> Charge:
         """Take what is held; the gateway takes it once."""
-        return _parsed(
-            _Charge, await self._request("POST", f"v1/charges/{payment.charge_id}/capture")
-        ).value()
+        answer = await self._gateway.send("POST", f"v1/charges/{payment.charge_id}/capture")
+        return _parsed(_Charge, answer).value()
 
     async def release(self, payment: Payment, refund: Refund) -> GatewayRefund:
         """Give up what is held, which this gateway takes for a refund of all of it."""
@@ -187,10 +170,10 @@ class HttpGateway:
 
     async def refund(self, payment: Payment, refund: Refund) -> GatewayRefund:
         """Give money back with the refund's id as the idempotency key."""
-        answer = await self._request(
+        answer = await self._gateway.send(
             "POST",
             "v1/refunds",
-            key=refund.refund_id,
+            headers=_idempotent(refund.refund_id),
             json={
                 "charge": payment.charge_id,
                 "amount": refund.amount.cents,
@@ -210,61 +193,15 @@ class HttpGateway:
 
         The signature covers time and body, so what a signed notice says is taken as true without asking back.
         """
-        self._check_signature(body, signature, now)
+        try:
+            check_signature(signature, body, self._webhook_secret, now)
+        except ValueError as error:
+            raise BadSignature(str(error)) from None
         try:
             notice = _Notice.model_validate_json(body)
             return Notice(notice.id, _subject(notice.type, notice.data.object))
         except ValidationError as error:
             raise InvalidArgument("body", "is not a notice of the gateway") from error
-
-    def _check_signature(self, body: bytes, signature: str, now: datetime) -> None:
-        parts = dict(part.split("=", 1) for part in signature.split(",") if "=" in part)
-        timestamp, given = parts.get("t", ""), parts.get("v1", "")
-        if not (timestamp.isascii() and timestamp.isdecimal() and len(timestamp) <= 12):
-            raise BadSignature("the notice is not signed")
-        signed = timestamp.encode() + b"." + body
-        expected = hmac.new(self._webhook_secret, signed, hashlib.sha256).hexdigest()
-        if not hmac.compare_digest(expected.encode(), given.encode()):
-            raise BadSignature("the notice was not signed by the gateway")
-        if abs(now.timestamp() - int(timestamp)) > _SIGNATURE_TOLERANCE.total_seconds():
-            raise BadSignature("the notice was signed too long ago")
-
-    async def _request(
-        self,
-        method: Literal["GET", "POST"],
-        path: str,
-        *,
-        key: UUID | None = None,
-        probes: bool = True,
-        **content: Any,
-    ) -> _Answer:
-        """Send a request; 2xx and 402 are answers. Raises NoAnswer for everything else."""
-        headers = {"idempotency-key": str(key)} if key else {}
-        try:
-            self._breaker.enter(path, probes=probes)
-        except RemoteError as error:
-            raise NoAnswer("the gateway has not answered for a while") from error
-        try:
-            async with self._client.request(
-                method, path, headers=headers, allow_redirects=False, **content
-            ) as response:
-                answer = _Answer(response.status, await response.read())
-        except (aiohttp.ClientError, TimeoutError) as error:
-            self._breaker.failed()
-            raise NoAnswer(f"{method} {path}: {type(error).__name__} {error}") from error
-        except BaseException:
-            self._breaker.abandoned()
-            raise
-        if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            self._breaker.failed()
-            raise NoAnswer(f"{method} {path}: {answer.status}")
-        self._breaker.succeeded()
-        if not 200 <= answer.status < 300 and answer.status != HTTPStatus.PAYMENT_REQUIRED:
-            # Not an outcome but a mistake, ours or theirs: what was asked for is still to be done.
-            text = answer.body.decode(errors="replace")
-            _log.error("the gateway refuses a request", path=path, status=answer.status, body=text)
-            raise NoAnswer(f"{method} {path}: {answer.status}")
-        return answer
 
 
 def connect_gateway(settings: Settings) -> AbstractAsyncContextManager[PaymentGateway]:
@@ -282,7 +219,11 @@ def connect_gateway(settings: Settings) -> AbstractAsyncContextManager[PaymentGa
     return HttpGateway.connect(*address)
 
 
-def _parsed(body_type: type[_Body], answer: _Answer) -> _Body:
+def _idempotent(key: UUID) -> dict[str, str]:
+    return {"idempotency-key": str(key)}
+
+
+def _parsed(body_type: type[_Body], answer: Answer) -> _Body:
     try:
         return body_type.model_validate_json(answer.body)
     except ValidationError as error:

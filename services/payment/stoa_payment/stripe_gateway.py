@@ -19,6 +19,7 @@ import stripe
 from pydantic import BaseModel, Field, ValidationError
 
 from stoa_chassis.breaker import Breaker
+from stoa_chassis.company import check_age
 from stoa_chassis.errors import InvalidArgument, RemoteError
 from stoa_chassis.telemetry import get_logger
 from stoa_contracts.money import Money
@@ -36,7 +37,6 @@ from stoa_payment.peers import Cents, Currency
 from stoa_payment.ports import NoAnswer
 
 _log = get_logger(__name__)
-_SIGNATURE_TOLERANCE = timedelta(minutes=5)
 _CARD = "latest_charge"  # what is expanded in answers: it knows the card
 _OUTCOMES = {
     "processing": ChargeStatus.PENDING,
@@ -307,8 +307,10 @@ class StripeGateway:
         except (stripe.SignatureVerificationError, UnicodeDecodeError) as error:
             raise BadSignature("the notice was not signed by Stripe") from error
         signed_at = next(int(part.strip()[2:]) for part in signature.split(",") if part.strip()[:2] == "t=")
-        if abs(now.timestamp() - signed_at) > _SIGNATURE_TOLERANCE.total_seconds():
-            raise BadSignature("the notice was signed too long ago")
+        try:
+            check_age(signed_at, now)
+        except ValueError as error:
+            raise BadSignature(str(error)) from None
         try:
             event = _Event.model_validate_json(body)
             return Notice(event.id, _subject(event.type, event.data.object))

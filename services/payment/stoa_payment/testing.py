@@ -166,7 +166,7 @@ class Unsettled:
         waiting: Iterable[Payment | Refund] = (*_payments(store), *_refunds(store))
         due = [each for each in waiting if each.next_check_at is not None and each.next_check_at <= now]
         for work in due[:limit]:
-            pause = min(self.backoff.first * 2 ** min(work.attempts, 20), self.backoff.longest)
+            pause = self.backoff.at_most(work.attempts)
             work.attempts += 1
             work.next_check_at = now + max(self.lease, pause)
             _put(store, work)

@@ -15,16 +15,14 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from datetime import time as time_of_day
 from http import HTTPStatus
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 from uuid import UUID
 
-import aiohttp
-import orjson
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel, to_pascal
 
-from stoa_chassis.breaker import Breaker
-from stoa_chassis.errors import InvalidArgument, RemoteError
+from stoa_chassis.company import Answer, Company, check_signature, http_session
+from stoa_chassis.errors import InvalidArgument
 from stoa_chassis.telemetry import get_logger
 from stoa_shipping.model import (
     BadSignature,
@@ -40,7 +38,6 @@ from stoa_shipping.model import (
 from stoa_shipping.ports import Carrier, NoAnswer, NotCarried, UnderWay
 
 _log = get_logger(__name__)
-_SIGNATURE_TOLERANCE = timedelta(minutes=5)
 # A token is renewed so long before it expires: none does on the way.
 _TOKEN_MARGIN = 30.0
 # By this time of the day a parcel is there: carriers name a day.
@@ -60,61 +57,12 @@ class Account:
     webhook_secret: str
 
 
-class _Answer(NamedTuple):
-    status: int
-    body: bytes
-
-
-class _Http:
-    """Requests to one carrier. 2xx, and what a caller expects beside it, are answers; all else is none."""
-
-    def __init__(self, carrier: str, client: aiohttp.ClientSession) -> None:
-        self._carrier = carrier
-        self._client = client
-        self._breaker = Breaker(carrier)
-
-    async def send(
-        self, method: Literal["GET", "POST", "PUT", "DELETE"], path: str, *expected: int, **content: Any
-    ) -> _Answer:
-        """Send a request. Raises NoAnswer unless it is answered with 2xx or a status that is `expected`."""
-        try:
-            self._breaker.enter(path)
-        except RemoteError as error:
-            raise NoAnswer(f"{self._carrier} has not answered for a while") from error
-        try:
-            async with self._client.request(method, path, allow_redirects=False, **content) as response:
-                answer = _Answer(response.status, await response.read())
-        except (aiohttp.ClientError, TimeoutError) as error:
-            self._breaker.failed()
-            raise NoAnswer(f"{method} {path}: {type(error).__name__} {error}") from error
-        except BaseException:
-            self._breaker.abandoned()
-            raise
-        if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            self._breaker.failed()
-            raise NoAnswer(f"{method} {path}: {answer.status}")
-        self._breaker.succeeded()
-        if not 200 <= answer.status < 300 and answer.status not in expected:
-            # Not an outcome but a mistake, ours or theirs: what was asked for is still to be done.
-            text = answer.body.decode(errors="replace")
-            _log.error("a carrier refuses a request", carrier=self._carrier, status=answer.status, body=text)
-            raise NoAnswer(f"{method} {path}: {answer.status}")
-        return answer
-
-
 @asynccontextmanager
 async def _connect(
-    carrier: str, account: Account, request_timeout: timedelta, headers: Mapping[str, str]
-) -> AsyncIterator[_Http]:
-    async with aiohttp.ClientSession(
-        base_url=f"{account.url.rstrip('/')}/",
-        headers=headers,
-        timeout=aiohttp.ClientTimeout(total=request_timeout.total_seconds()),
-        connector=aiohttp.TCPConnector(limit=100, keepalive_timeout=60),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        json_serialize_bytes=orjson.dumps,
-    ) as client:
-        yield _Http(carrier, client)
+    carrier: str, account: Account, request_timeout: timedelta, headers: Mapping[str, str] | None = None
+) -> AsyncIterator[Company]:
+    async with http_session(account.url, request_timeout, headers) as client:
+        yield Company(carrier, client, NoAnswer)
 
 
 # ----------------------------------------------------------------------------------------------- check digits
@@ -246,7 +194,7 @@ class FedEx:
         Method.EXPRESS: "PRIORITY_OVERNIGHT",
     }
 
-    def __init__(self, http: _Http, account: Account) -> None:
+    def __init__(self, http: Company, account: Account) -> None:
         self._http = http
         self._account = account
         self._token = ""
@@ -257,7 +205,7 @@ class FedEx:
     @asynccontextmanager
     async def connect(cls, account: Account, request_timeout: timedelta) -> AsyncIterator[Carrier]:
         """Keep connections to FedEx; a request may take up to `request_timeout`."""
-        async with _connect("fedex", account, request_timeout, {}) as http:
+        async with _connect("fedex", account, request_timeout) as http:
             yield cls(http, account)
 
     async def book(self, shipment: Shipment) -> Label:
@@ -338,7 +286,7 @@ class FedEx:
 
     async def _send(
         self, method: Literal["GET", "POST", "PUT"], path: str, *expected: int, **content: Any
-    ) -> _Answer:
+    ) -> Answer:
         """Send a request with a token; one that is refused is renewed, once."""
         for _ in range(2):
             token = await self._valid_token()
@@ -477,7 +425,7 @@ class Ups:
     _SERVICES: Mapping[Method, str] = {Method.STANDARD: "03", Method.EXPRESS: "01"}
     _PICKED_UP = "190117"
 
-    def __init__(self, http: _Http, account: Account) -> None:
+    def __init__(self, http: Company, account: Account) -> None:
         self._http = http
         self._account = account
 
@@ -629,7 +577,7 @@ class Dhl:
 
     _PRODUCTS: Mapping[Method, str] = {Method.STANDARD: "PARCEL", Method.EXPRESS: "EXPRESS"}
 
-    def __init__(self, http: _Http, account: Account) -> None:
+    def __init__(self, http: Company, account: Account) -> None:
         self._http = http
         self._account = account
 
@@ -693,17 +641,10 @@ class Dhl:
 
     def read_notice(self, body: bytes, headers: Mapping[str, str], now: datetime) -> Notice:
         """Return what a notice says: the signature is over a time, which is not long ago, and its body."""
-        parts = dict(
-            part.split("=", 1) for part in headers.get("dhl-signature", "").split(",") if "=" in part
-        )
-        timestamp = parts.get("t", "")
-        if not (timestamp.isascii() and timestamp.isdecimal() and len(timestamp) <= 12):
-            raise BadSignature("the notice is not signed")
-        signed = timestamp.encode() + b"." + body
-        expected = hmac.new(self._account.webhook_secret.encode(), signed, hashlib.sha256).hexdigest()
-        _check_signature(parts.get("v1", ""), expected)
-        if abs(now.timestamp() - int(timestamp)) > _SIGNATURE_TOLERANCE.total_seconds():
-            raise BadSignature("the notice was signed too long ago")
+        try:
+            check_signature(headers.get("dhl-signature", ""), body, self._account.webhook_secret, now)
+        except ValueError as error:
+            raise BadSignature(str(error)) from None
         notice = _read(_DhlNotice, body)
         return _notice(notice.ref_no, [event.value() for event in notice.events])
 
@@ -735,7 +676,7 @@ def _known(scans: Iterable[TrackingEvent | None]) -> Sequence[TrackingEvent]:
     return in_order(scan for scan in scans if scan is not None)
 
 
-def _parsed(body_type: type[_Body], answer: _Answer) -> _Body:
+def _parsed(body_type: type[_Body], answer: Answer) -> _Body:
     try:
         return body_type.model_validate_json(answer.body)
     except ValidationError as error:

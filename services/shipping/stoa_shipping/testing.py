@@ -192,7 +192,7 @@ class Unfinished:
         store = self.store()
         due = [each for each in _shipments(store) if each.due_at is not None and each.due_at <= now]
         for shipment in due[:limit]:
-            pause = min(self.backoff.first * 2 ** min(shipment.attempts, 20), self.backoff.longest)
+            pause = self.backoff.at_most(shipment.attempts)
             shipment.attempts += 1
             shipment.due_at = now + max(self.lease, pause)
             _put(store, shipment)

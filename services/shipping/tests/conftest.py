@@ -1,6 +1,6 @@
 """The shipping service on a store and carriers in memory; tests marked `stack` put it on a real database."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -9,11 +9,9 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from stoa_chassis.avro import Event, EventCodec, new_event
+from stoa_chassis.avro import Event, new_event
 from stoa_chassis.due import Backoff
 from stoa_chassis.memory import MemoryStore, memory_unit_of_work
-from stoa_chassis.migrations import service_migrations
-from stoa_chassis.postgres import Database
 from stoa_chassis.testing import SettableClock
 from stoa_contracts.events import Payload
 from stoa_contracts.money import Money
@@ -226,18 +224,3 @@ def make_shop(change: Callable[[Tariff], Tariff] = lambda tariff: tariff) -> Sho
 def shop() -> Shop:
     """A shop in which nothing has happened."""
     return make_shop()
-
-
-@pytest.fixture(scope="module")
-async def codec(schema_registry_url: str) -> EventCodec:
-    """The codec of the events that the service publishes."""
-    loaded = EventCodec(schema_registry_url)
-    await loaded.load(ShipmentCreated, ShipmentStatusUpdated)
-    return loaded
-
-
-@pytest.fixture(scope="module")
-async def database(database_url: str) -> AsyncIterator[Database]:
-    """The service's database, with its tables."""
-    async with Database.connect(database_url, service_migrations("shipping")) as connected:
-        yield connected

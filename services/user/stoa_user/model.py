@@ -235,7 +235,6 @@ class User:
         last_name: str,
         locale: str = "en",
         now: datetime,
-        roles: frozenset[str] = frozenset(),
     ) -> Self:
         """Open an account. Raises InvalidArgument if the email is none."""
         user = cls(
@@ -245,7 +244,7 @@ class User:
             first_name=first_name,
             last_name=last_name,
             locale=locale,
-            roles=roles,
+            roles=frozenset(),
             created_at=now,
             updated_at=now,
         )

@@ -1,5 +1,6 @@
 """What access tokens prove."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
@@ -35,14 +36,10 @@ def an_issuer(signing_key: str, previous: str = "") -> JwtIssuer:
 
 
 def a_user() -> User:
-    return User.register(
-        email="a@example.com",
-        password_hash="hash",
-        first_name="Ann",
-        last_name="Lee",
-        now=NOW,
-        roles=frozenset({STAFF}),
+    user = User.register(
+        email="a@example.com", password_hash="hash", first_name="Ann", last_name="Lee", now=NOW
     )
+    return replace(user, roles=frozenset({STAFF}))
 
 
 def as_jwk(key: PublicKey) -> jwt.PyJWK:

@@ -1,8 +1,6 @@
 """DHL, as far as a shop sees it: an API key, orders and manifests, and notices with a timed signature."""
 
-import hashlib
 import hmac
-import time
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any, Literal
@@ -26,6 +24,7 @@ from stoa_fakes.carriers.ledger import (
 )
 from stoa_fakes.carriers.network import Refused
 from stoa_fakes.carriers.settings import CarrierSettings
+from stoa_fakes.notices import signed_now
 
 NAME = "dhl"
 _CODES = {
@@ -166,9 +165,8 @@ class Dhl:
     def notice(self, scan: Scan) -> tuple[bytes, dict[str, str]]:
         """Return what is told of a scan, and the signature in its header, over the time and the body."""
         told = {"shipmentNo": scan.tracking_id, "refNo": scan.reference, "events": [_event(scan)]}
-        body, now = orjson.dumps(told), int(time.time())
-        digest = hmac.new(self._webhook_secret, b"%d." % now + body, hashlib.sha256).hexdigest()
-        return body, {"dhl-signature": f"t={now},v1={digest}"}
+        body = orjson.dumps(told)
+        return body, {"dhl-signature": signed_now(self._webhook_secret, body)}
 
     def error(self, status: int, code: str, message: str) -> Response:
         """Say that something went wrong."""

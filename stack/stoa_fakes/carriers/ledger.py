@@ -5,17 +5,19 @@ handing it to a thread would cost more than it does. What a parcel will go throu
 confirmed; a scan has happened when its time has come.
 """
 
-import asyncio
 import sqlite3
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple, Self, TypeAlias
 
 import orjson
+
+from stoa_fakes import notices
+from stoa_fakes.notices import open_database
 
 Resource: TypeAlias = dict[str, Any]
 
@@ -139,6 +141,11 @@ class Notice(NamedTuple):
     scan: Scan
     attempts: int
 
+    @property
+    def id(self) -> str:
+        """The scan's."""
+        return self.scan.id
+
 
 class Journey(NamedTuple):
     """When a parcel is scanned first, and when last, in seconds after it was confirmed."""
@@ -147,24 +154,18 @@ class Journey(NamedTuple):
     delivery: float
 
 
-class Ledger:
+class Ledger(notices.Ledger[Notice]):
     """All that the carriers must not forget."""
 
     def __init__(self, database: sqlite3.Connection, journey: Journey, *, sends_notices: bool) -> None:
-        self._database = database
+        super().__init__(database, "scans", sends_notices=sends_notices)
         self._journey = journey
-        self._sends_notices = sends_notices
-        # Set after a change that may bring forward what is due next.
-        self.changed = asyncio.Event()
 
     @classmethod
     @contextmanager
     def open(cls, file: Path, journey: Journey, *, sends_notices: bool) -> Iterator[Self]:
         """Open the ledger in a file, in a folder that exists; a new one if there is none."""
-        with closing(sqlite3.connect(file)) as database:
-            database.row_factory = sqlite3.Row
-            # In WAL mode a commit survives the death of this process without a sync to disk.
-            database.executescript("pragma journal_mode = wal; pragma synchronous = normal;" + _SCHEMA)
+        with open_database(file, _SCHEMA) as database:
             yield cls(database, journey, sends_notices=sends_notices)
 
     # ------------------------------------------------------------------------------------------- parcels
@@ -297,19 +298,6 @@ class Ledger:
         rows = self._database.execute(f"{_SCANS} where due <= ? order by due limit ?", (time.time(), limit))
         return [Notice(_scan(row), row["attempts"]) for row in rows]
 
-    def notice_sent(self, scan_id: str) -> None:
-        """Note that the receiver has taken a notice."""
-        with self._database:
-            self._database.execute("update scans set due = null where id = ?", (scan_id,))
-
-    def postpone_notice(self, scan_id: str, seconds: float) -> None:
-        """Note that the receiver did not take a notice, and when to try again."""
-        with self._database:
-            self._database.execute(
-                "update scans set attempts = attempts + 1, due = ? where id = ?",
-                (time.time() + seconds, scan_id),
-            )
-
     def next_due(self) -> float | None:
         """Return when there is a notice to send, in Unix time; None if there is none."""
         row = self._row("select min(due) from scans where due is not null")
@@ -344,10 +332,6 @@ class Ledger:
 
     def _parcel_row(self, carrier: str, reference: str) -> sqlite3.Row | None:
         return self._row("select * from parcels where carrier = ? and reference = ?", carrier, reference)
-
-    def _row(self, query: str, *args: Any) -> sqlite3.Row | None:
-        row: sqlite3.Row | None = self._database.execute(query, args).fetchone()
-        return row
 
 
 _SCANS = (

@@ -1,8 +1,5 @@
 """The way to a carrier, which takes its time and fails as one far away does."""
 
-import asyncio
-import random
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
@@ -13,6 +10,7 @@ from starlette.routing import Mount, Route
 
 from stoa_fakes.carriers.faults import Faults
 from stoa_fakes.carriers.ledger import NotBooked, Scan
+from stoa_fakes.network import far_away
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -66,16 +64,12 @@ class Network:
 
     def _behind(self, endpoint: Endpoint) -> Endpoint:
         async def networked(request: Request) -> Response:
-            started, latency = time.monotonic(), self.faults.latency_ms
-            if latency is None:
-                latency = self._latency_ms * random.uniform(0.5, 1.5)
-            if random.random() < self.faults.error_rate:
-                return self._out_of_order()
-            try:
-                answer = await self._answer(endpoint, request)
-            finally:
-                await asyncio.sleep(max(0.0, latency / 1000 - (time.monotonic() - started)))
-            return self._out_of_order() if random.random() < self.faults.lost_answer_rate else answer
+            return await far_away(
+                lambda: self._answer(endpoint, request),
+                lambda: self.faults,
+                self._latency_ms,
+                self._out_of_order,
+            )
 
         return networked
 

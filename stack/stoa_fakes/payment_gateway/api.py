@@ -3,8 +3,6 @@
 import asyncio
 import hashlib
 import hmac
-import random
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
@@ -17,6 +15,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from stoa_fakes import network
+from stoa_fakes.network import far_away
 from stoa_fakes.payment_gateway.ledger import Ledger, RequestRefused, Resource
 from stoa_fakes.payment_gateway.settings import GatewaySettings
 from stoa_fakes.payment_gateway.worker import Worker
@@ -55,22 +55,8 @@ class RefundBody(_Body):
     metadata: dict[str, str] = {}
 
 
-class Faults(BaseModel):
+class Faults(network.Faults):
     """What goes wrong on purpose. POST /admin/faults sets all of them: those not named are switched off."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    latency_ms: Annotated[float | None, Field(ge=0)] = None
-    """Takes the place of the usual latency. The work is done first: a caller that gives up was charged."""
-
-    error_rate: Annotated[float, Field(ge=0, le=1)] = 0
-    """Share of requests that are answered 500 without being carried out."""
-
-    lost_answer_rate: Annotated[float, Field(ge=0, le=1)] = 0
-    """Share of requests that are carried out and then answered 500."""
-
-    duplicate_webhooks: Annotated[int, Field(ge=0, le=10)] = 0
-    """How many times more each notice is sent."""
 
     delay_webhooks_ms: Annotated[float | None, Field(ge=0)] = None
     """Takes the place of the usual time that new notices wait before they are sent."""
@@ -155,7 +141,7 @@ class Api:
     def _suffer(self, faults: Faults) -> None:
         delay = faults.delay_webhooks_ms
         self._faults = faults
-        self._worker.duplicates = faults.duplicate_webhooks
+        self._worker.faults = faults
         self._ledger.notice_delay = (self._settings.webhook_delay_ms if delay is None else delay) / 1000
 
     async def health(self, _: Request) -> Response:
@@ -181,21 +167,12 @@ class Api:
     ) -> Callable[[Request], Awaitable[Response]]:
         """Ask for the API key, and take the time and fail as a gateway far away does."""
 
-        async def network(request: Request) -> Response:
-            started, latency = time.monotonic(), self._faults.latency_ms
-            if latency is None:
-                latency = self._settings.latency_ms * random.uniform(0.5, 1.5)
-            if random.random() < self._faults.error_rate:
-                return _error(500, "internal_error", "something went wrong")
-            try:
-                answer = await endpoint(request)
-            finally:
-                await asyncio.sleep(max(0.0, latency / 1000 - (time.monotonic() - started)))
-            if random.random() < self._faults.lost_answer_rate:
-                return _error(500, "internal_error", "something went wrong")
-            return answer
+        async def networked(request: Request) -> Response:
+            return await far_away(
+                lambda: endpoint(request), lambda: self._faults, self._settings.latency_ms, _out_of_order
+            )
 
-        return self.guarded(network)
+        return self.guarded(networked)
 
 
 def create_app(settings: GatewaySettings) -> Starlette:
@@ -237,6 +214,10 @@ def _idempotency_key(request: Request) -> str:
             400, "idempotency_key_missing", "an Idempotency-Key of up to 255 characters is needed"
         )
     return key
+
+
+def _out_of_order() -> Response:
+    return _error(500, "internal_error", "something went wrong")
 
 
 def _error(status: int, code: str, message: str, **more: Resource) -> Response:

@@ -9,11 +9,14 @@ import sqlite3
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import orjson
+
+from stoa_fakes import notices
+from stoa_fakes.notices import open_database
 
 Resource = dict[str, Any]
 
@@ -92,14 +95,11 @@ class Notice(NamedTuple):
     attempts: int
 
 
-class Ledger:
+class Ledger(notices.Ledger[Notice]):
     """All that the gateway must not forget."""
 
     def __init__(self, database: sqlite3.Connection, *, sends_notices: bool) -> None:
-        self._database = database
-        self._sends_notices = sends_notices
-        # Set after a change that may bring forward what is due next.
-        self.changed = asyncio.Event()
+        super().__init__(database, "notices", sends_notices=sends_notices)
         self._capture = asyncio.Event()
         # Seconds that new notices wait before they are sent.
         self.notice_delay = 0.0
@@ -108,10 +108,7 @@ class Ledger:
     @contextmanager
     def open(cls, file: Path, *, sends_notices: bool) -> Iterator[Self]:
         """Open the ledger in a file, in a folder that exists; a new one if there is none."""
-        with closing(sqlite3.connect(file)) as database:
-            database.row_factory = sqlite3.Row
-            # In WAL mode a commit survives the death of this process without a sync to disk.
-            database.executescript("pragma journal_mode = wal; pragma synchronous = normal;" + _SCHEMA)
+        with open_database(file, _SCHEMA) as database:
             if "captured" not in (row["name"] for row in database.execute("pragma table_info(charges)")):
                 database.execute("alter table charges add column captured integer not null default 1")
             yield cls(database, sends_notices=sends_notices)
@@ -267,19 +264,6 @@ class Ledger:
         )
         return [Notice(*row) for row in rows]
 
-    def notice_sent(self, notice_id: str) -> None:
-        """Note that the receiver has taken a notice."""
-        with self._database:
-            self._database.execute("update notices set due = null where id = ?", (notice_id,))
-
-    def postpone_notice(self, notice_id: str, seconds: float) -> None:
-        """Note that the receiver did not take a notice, and when to try again."""
-        with self._database:
-            self._database.execute(
-                "update notices set attempts = attempts + 1, due = ? where id = ?",
-                (time.time() + seconds, notice_id),
-            )
-
     def next_due(self) -> float | None:
         """Return when there is a charge to capture or a notice to send, in Unix time; None if neither is."""
         row = self._row(
@@ -300,10 +284,6 @@ class Ledger:
         )
 
     # ------------------------------------------------------------------------------------------- SQLite
-
-    def _row(self, query: str, *args: Any) -> sqlite3.Row | None:
-        row: sqlite3.Row | None = self._database.execute(query, args).fetchone()
-        return row
 
     def _insert(self, table: str, values: Resource) -> sqlite3.Row:
         names = ", ".join(values)

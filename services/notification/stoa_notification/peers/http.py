@@ -1,14 +1,13 @@
 """What the providers with an HTTP API have in common: how a request ends."""
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from datetime import timedelta
+from functools import partial
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
 import aiohttp
 import orjson
 
+from stoa_chassis.company import http_session
 from stoa_notification.ports import NotTaken, OutcomeUnknown
 
 _NOT_TAKEN = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
@@ -26,20 +25,7 @@ class Answer(NamedTuple):
         return self.status < HTTPStatus.BAD_REQUEST
 
 
-@asynccontextmanager
-async def session(
-    url: str, attempt: timedelta, headers: Mapping[str, str] | None = None
-) -> AsyncIterator[aiohttp.ClientSession]:
-    """Keep connections to a provider; a request may take up to `attempt`."""
-    async with aiohttp.ClientSession(
-        base_url=f"{url.rstrip('/')}/",
-        headers=headers,
-        timeout=aiohttp.ClientTimeout(total=attempt.total_seconds()),
-        connector=aiohttp.TCPConnector(limit=20, keepalive_timeout=60),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        json_serialize_bytes=orjson.dumps,
-    ) as client:
-        yield client
+session = partial(http_session, connections=20)  # no more is delivered at once
 
 
 async def post(client: aiohttp.ClientSession, path: str, **body: Any) -> Answer:
