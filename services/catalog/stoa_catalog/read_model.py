@@ -40,11 +40,11 @@ class Listing(Generic[V]):
     """
 
     entry: Entry[V]
-    category: str
-    subcategory: str
-    brand: str
-    tags: tuple[str, ...]
-    prices: tuple[Decimal, ...]
+    category: str = ""
+    subcategory: str = ""
+    brand: str = ""
+    tags: tuple[str, ...] = ()
+    prices: tuple[Decimal, ...] = ()
 
     @classmethod
     def of(cls, product: Product, view: V) -> Self:
@@ -59,7 +59,7 @@ class Listing(Generic[V]):
             view,
         )
         if not entry.on_sale:
-            return cls(entry, "", "", "", (), ())
+            return cls(entry)
         return cls(
             entry,
             _storable(details.category),
