@@ -31,6 +31,11 @@ class Entry(Generic[V]):
         """Which version of the product it is."""
         return self.revision >> REVISION_BITS
 
+    @property
+    def rating_version(self) -> int:
+        """Which version of its rating it has."""
+        return self.revision & ((1 << REVISION_BITS) - 1)
+
 
 @dataclass(frozen=True, slots=True)
 class Listing(Generic[V]):
