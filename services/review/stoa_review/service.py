@@ -12,7 +12,7 @@ from datetime import datetime
 from uuid import UUID
 
 from stoa_chassis.avro import Event
-from stoa_chassis.clock import Clock
+from stoa_chassis.clock import Clock, in_milliseconds
 from stoa_chassis.uow import Busy, UnitOfWork, transactional
 from stoa_events import (
     OrderBuyerChanged,
@@ -276,9 +276,7 @@ class Reviewing:
         await tx.lists.save(first)
 
     def _now(self) -> datetime:
-        """Return the time to the millisecond, which is what the store keeps."""
-        now = self._clock.now()
-        return now.replace(microsecond=now.microsecond // 1000 * 1000)
+        return in_milliseconds(self._clock.now())
 
 
 @dataclass(frozen=True, slots=True)
