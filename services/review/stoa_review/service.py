@@ -184,14 +184,13 @@ class Reviewing:
         review = await tx.reviews.find(review_id_of(caller, product_id))
         if review is not None:
             review.write_again(caller, order_id, opinion, self._now(), moderated=self._moderated)
-            await tx.reviews.save(review)
-            return review
-        first = await tx.lists.get(product_id, 0)
-        review = Review.write(
-            product_id, caller, order_id, opinion, self._now(),
-            moderated=self._moderated, bucket=first.next_number,
-        )  # fmt: skip
-        await tx.reviews.add(review)
+        else:
+            first = await tx.lists.get(product_id, 0)
+            review = Review.write(
+                product_id, caller, order_id, opinion, self._now(),
+                moderated=self._moderated, bucket=first.next_number,
+            )  # fmt: skip
+        await tx.reviews.save(review)
         return review
 
     @transactional
