@@ -16,6 +16,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
+from uuid import UUID
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
 from google.protobuf.message import Message
@@ -123,6 +124,11 @@ class Principal:
                 "account of the shop"
             )
         return self.subject
+
+    @property
+    def known_user(self) -> UUID | None:
+        """Return the user's id if it is a user of ours: another issuer may name its users as it likes."""
+        return UUID(self.subject) if self.subject is not None and is_id(self.subject) else None
 
     def is_user(self, user_id: str) -> bool:
         """Tell whether the caller is this user."""

@@ -13,6 +13,11 @@ class Clock(Protocol):
         ...
 
 
+def in_milliseconds(moment: datetime) -> datetime:
+    """Return a time without what is less than a millisecond, which MongoDB does not keep."""
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+
+
 class SystemClock:
     """The clock of this machine, or one that is STOA_CLOCK_OFFSET_SECONDS ahead of it.
 

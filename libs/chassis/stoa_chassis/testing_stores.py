@@ -14,6 +14,7 @@ import asyncpg
 import pytest
 
 from stoa_chassis.avro import EventCodec
+from stoa_chassis.kafka import Producer
 from stoa_chassis.migrations import service_migrations
 from stoa_chassis.postgres import Database
 from stoa_contracts.declarations import Service
@@ -85,6 +86,13 @@ def opensearch_url() -> str:
 def kafka_bootstrap() -> str:
     """The address of a Kafka broker."""
     return _server("STOA_TEST_KAFKA")
+
+
+@pytest.fixture(scope="session")
+async def producer(kafka_bootstrap: str) -> AsyncIterator[Producer]:
+    """A producer on that broker."""
+    async with Producer(kafka_bootstrap) as opened:
+        yield opened
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from uuid import UUID
 from stoa_catalog.hot_set import HotSet
 from stoa_catalog.model import Product
 from stoa_catalog.ports import ProductReader, ReadModel
-from stoa_catalog.read_model import Listing
+from stoa_catalog.read_model import Entry, Listing
 from stoa_chassis.avro import Event
 from stoa_chassis.errors import Unavailable
 from stoa_chassis.telemetry import get_logger
@@ -97,14 +97,18 @@ class Projector(Generic[V]):
         self, event: Event[ProductCreated] | Event[ProductUpdated] | Event[ProductDeleted]
     ) -> None:
         """Project a product as the store has it now, unless the model is as late as the event or later."""
-        product_id, version = event.payload.product_id, event.payload.version
-        known = await self._read_model.get([product_id])
-        if not known or known[0].version < version:
-            await self.fetch([product_id])
+        change = event.payload
+        await self._catch_up(change.product_id, lambda known: known.version < change.version)
 
     async def on_product_rated(self, event: Event[ProductRated]) -> None:
-        """Project a product as the store has it now, with its rating."""
-        await self.fetch([event.payload.product_id])
+        """Project a product as the store has it now, unless the model's rating is as late or later."""
+        change = event.payload
+        await self._catch_up(change.product_id, lambda known: known.rating_version < change.version)
+
+    async def _catch_up(self, product_id: UUID, is_behind: Callable[[Entry[V]], bool]) -> None:
+        known = await self._read_model.get([product_id])
+        if not known or is_behind(known[0]):
+            await self.fetch([product_id])
 
     async def fetch(self, product_ids: Iterable[UUID]) -> Sequence[Listing[V]]:
         """Project products as the store has them now, and return them."""

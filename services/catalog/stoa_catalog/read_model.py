@@ -31,6 +31,11 @@ class Entry(Generic[V]):
         """Which version of the product it is."""
         return self.revision >> REVISION_BITS
 
+    @property
+    def rating_version(self) -> int:
+        """Which version of its rating it has."""
+        return self.revision & ((1 << REVISION_BITS) - 1)
+
 
 @dataclass(frozen=True, slots=True)
 class Listing(Generic[V]):
@@ -40,11 +45,11 @@ class Listing(Generic[V]):
     """
 
     entry: Entry[V]
-    category: str
-    subcategory: str
-    brand: str
-    tags: tuple[str, ...]
-    prices: tuple[Decimal, ...]
+    category: str = ""
+    subcategory: str = ""
+    brand: str = ""
+    tags: tuple[str, ...] = ()
+    prices: tuple[Decimal, ...] = ()
 
     @classmethod
     def of(cls, product: Product, view: V) -> Self:
@@ -59,7 +64,7 @@ class Listing(Generic[V]):
             view,
         )
         if not entry.on_sale:
-            return cls(entry, "", "", "", (), ())
+            return cls(entry)
         return cls(
             entry,
             _storable(details.category),

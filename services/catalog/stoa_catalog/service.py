@@ -24,7 +24,7 @@ from stoa_catalog.ports import ProductReader, ReadModel, Tx, Views
 from stoa_catalog.projector import Projector
 from stoa_catalog.read_model import Entry
 from stoa_chassis.avro import Event
-from stoa_chassis.clock import Clock
+from stoa_chassis.clock import Clock, in_milliseconds
 from stoa_chassis.errors import Unavailable
 from stoa_chassis.telemetry import get_logger
 from stoa_chassis.uow import UnitOfWork, transactional
@@ -219,6 +219,4 @@ class Assortment(Generic[V]):
         return product
 
     def _now(self) -> datetime:
-        """Return the time to the millisecond, which is what the store keeps."""
-        now = self._clock.now()
-        return now.replace(microsecond=now.microsecond // 1000 * 1000)
+        return in_milliseconds(self._clock.now())

@@ -180,7 +180,7 @@ class SharedReadModel:
         async with self._database.transaction() as connection:
             rows = await connection.fetch(_DROP, list(seen), list(seen.values()))
             gone = [Entry(row["product_id"], 0, False, "", (), b"") for row in rows]
-            await _list(connection, [Listing(entry, "", "", "", (), ()) for entry in gone])
+            await _list(connection, list(map(Listing, gone)))
 
     # ------------------------------------------------------------------------------------ several processes
 
@@ -318,7 +318,7 @@ def _by_id(rows: Iterable[asyncpg.Record]) -> Mapping[UUID, Listing[bytes]]:
 
 def _listing(row: asyncpg.Record) -> Listing[bytes]:
     if row["category"] is None:
-        return Listing(_entry(row), "", "", "", (), ())
+        return Listing(_entry(row))
     return Listing(
         _entry(row),
         row["category"],

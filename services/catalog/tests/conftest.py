@@ -151,13 +151,6 @@ async def collection(mongo_url: str) -> AsyncIterator[AsyncCollection[Document]]
         await client.drop_database(name)
 
 
-@pytest.fixture(scope="session")
-async def producer(kafka_bootstrap: str) -> AsyncIterator[Producer]:
-    """A producer on the real broker."""
-    async with Producer(kafka_bootstrap) as opened:
-        yield opened
-
-
 @pytest.fixture
 def outbox(collection: AsyncCollection[Document], codec: EventCodec, producer: Producer) -> MongoOutbox:
     """The outbox of the documents."""

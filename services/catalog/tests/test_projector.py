@@ -18,7 +18,7 @@ from stoa_catalog import projector, testing
 from stoa_catalog.api import FORM, present
 from stoa_catalog.events import handlers
 from stoa_catalog.hot_set import HotSet
-from stoa_catalog.model import Filters, Product, ProductNotFound
+from stoa_catalog.model import Filters, Product, ProductNotFound, Rating
 from stoa_catalog.projector import Projector
 from stoa_catalog.service import Assortment, Browsing
 from stoa_catalog.shared_read_model import SharedReadModel
@@ -30,6 +30,7 @@ from stoa_chassis.mongo import Document
 from stoa_chassis.postgres import Database
 from stoa_chassis.testing import SettableClock, eventually
 from stoa_contracts.events import Payload
+from stoa_events import ProductRated, ReviewRatingChanged
 
 from .conftest import CURRENCY, Catalog, Store, as_drafts, as_it_is, details, draft
 
@@ -129,12 +130,29 @@ async def test_an_event_of_what_is_known_reads_no_document(
     catalog: Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     product = await catalog.assortment.create(details(), [draft()])
+    await consume(catalog, [ReviewRatingChanged(product_id=product.product_id, total=9, count=2, version=3)])
+    await rename(catalog, product)
 
     async def read(_: object) -> Sequence[Product]:
         raise AssertionError("a document was read")
 
     monkeypatch.setattr(testing.ProductReader, "batch", lambda self, ids: read(ids))
     await consume(catalog, await catalog.store.published(product.product_id))
+
+
+async def test_a_rating_that_a_later_version_was_projected_without_is_shown_when_its_event_comes(
+    catalog: Process, memory: MemoryStore[testing.Rows]
+) -> None:
+    product = await catalog.assortment.create(details(), [draft()])
+    await consume(catalog, [ReviewRatingChanged(product_id=product.product_id, total=9, count=2, version=3)])
+    changed = await rename(catalog, product)
+    await catalog.read_model.put([catalog.projector.listing(replace(changed, rating=Rating(), version=7))])
+    rated = replace(memory.rows.products[product.product_id], version=7)
+    memory.rows = testing.Rows({product.product_id: rated})
+    assert (await shown(catalog, product)) == replace(rated, rating=Rating())
+    events = await catalog.store.published(product.product_id)
+    await consume(catalog, [event for event in events if isinstance(event, ProductRated)])
+    assert (await shown(catalog, product)) == rated
 
 
 async def test_a_deletion_is_for_ever(catalog: Process) -> None:

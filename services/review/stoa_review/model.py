@@ -7,8 +7,8 @@ of a product's reviews as they are listed and counted. Buckets have versions tha
 several of them have can tell a later count from an earlier one, and so events that come twice, late or out of
 order change nothing.
 
-Pattern of the buckets: https://www.mongodb.com/docs/manual/data-modeling/design-patterns/group-data/bucket-
-pattern/
+Pattern of the buckets:
+https://www.mongodb.com/docs/manual/data-modeling/design-patterns/group-data/bucket-pattern/
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -120,8 +120,7 @@ def review_id_of(user_id: UUID, product_id: UUID) -> UUID:
     return uuid5(_REVIEWS, f"{user_id}:{product_id}")
 
 
-# ------------------------------------------------------------------------------------------------ who may
-# review
+# ----------------------------------------------------------------------------------------- who may review
 
 
 Orders = Mapping[UUID, tuple[UUID, ...]]
@@ -205,8 +204,7 @@ class Buyer:
             self.version += 1
 
 
-# -------------------------------------------------------------------------------------------------------
-# reviews
+# ------------------------------------------------------------------------------------------------ reviews
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,9 +271,9 @@ class Review:
         moderated: bool,
         bucket: int,
     ) -> Self:
-        """Write the first review that a user has of a product; `moderated`.
+        """Write the first review that a user has of a product.
 
-        It waits for staff to publish it.
+        `moderated`: it waits for staff to publish it.
         """
         review = cls(
             review_id=review_id_of(user_id, product_id),
@@ -489,8 +487,7 @@ def _not_found(review_id: UUID) -> ReviewNotFound:
     return ReviewNotFound(f"review {review_id} not found")
 
 
-# ---------------------------------------------------------------------------------------------------------
-# votes
+# -------------------------------------------------------------------------------------------------- votes
 
 
 @dataclass(slots=True)
@@ -547,8 +544,7 @@ def _voter(review_id: UUID, user_id: UUID) -> UUID:
     return uuid5(review_id, str(user_id))
 
 
-# ---------------------------------------------------------------------------------------------- a product's
-# list
+# --------------------------------------------------------------------------------------- a product's list
 
 
 Place = tuple[int, float, str]

@@ -32,12 +32,8 @@ class Reviews(Protocol):
         """Return a review. Raises ReviewNotFound if there never was one."""
         ...
 
-    async def add(self, review: Review) -> None:
-        """Store a new review, and publish its events."""
-        ...
-
     async def save(self, review: Review) -> None:
-        """Store a changed review, and publish its events; nothing is written if nothing changed."""
+        """Store a review, and publish its events; nothing is written if nothing changed."""
         ...
 
 

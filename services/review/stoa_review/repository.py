@@ -135,12 +135,8 @@ class Reviews:
             raise ReviewNotFound(f"review {review_id} not found")
         return review
 
-    async def add(self, review: Review) -> None:
-        """Store a new review, and publish its events."""
-        await self.save(review)
-
     async def save(self, review: Review) -> None:
-        """Store a changed review, and publish its events; nothing is written if nothing changed."""
+        """Store a review, and publish its events; nothing is written if nothing changed."""
         if self._documents.save(review.review_id, review.version, _review_fields(review)):
             self._documents.publish(review)
 

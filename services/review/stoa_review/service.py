@@ -12,7 +12,7 @@ from datetime import datetime
 from uuid import UUID
 
 from stoa_chassis.avro import Event
-from stoa_chassis.clock import Clock
+from stoa_chassis.clock import Clock, in_milliseconds
 from stoa_chassis.uow import Busy, UnitOfWork, transactional
 from stoa_events import (
     OrderBuyerChanged,
@@ -184,14 +184,13 @@ class Reviewing:
         review = await tx.reviews.find(review_id_of(caller, product_id))
         if review is not None:
             review.write_again(caller, order_id, opinion, self._now(), moderated=self._moderated)
-            await tx.reviews.save(review)
-            return review
-        first = await tx.lists.get(product_id, 0)
-        review = Review.write(
-            product_id, caller, order_id, opinion, self._now(),
-            moderated=self._moderated, bucket=first.next_number,
-        )  # fmt: skip
-        await tx.reviews.add(review)
+        else:
+            first = await tx.lists.get(product_id, 0)
+            review = Review.write(
+                product_id, caller, order_id, opinion, self._now(),
+                moderated=self._moderated, bucket=first.next_number,
+            )  # fmt: skip
+        await tx.reviews.save(review)
         return review
 
     @transactional
@@ -276,9 +275,7 @@ class Reviewing:
         await tx.lists.save(first)
 
     def _now(self) -> datetime:
-        """Return the time to the millisecond, which is what the store keeps."""
-        now = self._clock.now()
-        return now.replace(microsecond=now.microsecond // 1000 * 1000)
+        return in_milliseconds(self._clock.now())
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,12 +84,8 @@ class Reviews:
             raise ReviewNotFound(f"review {review_id} not found")
         return review
 
-    async def add(self, review: Review) -> None:
-        """Store a new review, and publish its events."""
-        await self.save(review)
-
     async def save(self, review: Review) -> None:
-        """Store a changed review, and publish its events; nothing is written if nothing changed."""
+        """Store a review, and publish its events; nothing is written if nothing changed."""
         reviews = self._documents.rows.reviews
         stored = reviews.get(review.review_id)
         if stored is None or stored.version != review.version:

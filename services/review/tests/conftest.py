@@ -167,13 +167,6 @@ async def collection(mongo_url: str) -> AsyncIterator[AsyncCollection[Document]]
         await client.drop_database(name)
 
 
-@pytest.fixture(scope="session")
-async def producer(kafka_bootstrap: str) -> AsyncIterator[Producer]:
-    """A producer on the real broker."""
-    async with Producer(kafka_bootstrap) as opened:
-        yield opened
-
-
 @pytest.fixture
 def in_mongo(collection: AsyncCollection[Document], codec: EventCodec, producer: Producer) -> Store:
     """The ports on that collection, which all tests share."""

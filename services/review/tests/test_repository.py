@@ -48,7 +48,7 @@ def a_full_review(product_id: UUID | None = None) -> Review:
 
 
 async def added(store: Store, review: Review) -> Review:
-    await store.uow.run(lambda tx: tx.reviews.add(review))
+    await store.uow.run(lambda tx: tx.reviews.save(review))
     return review
 
 
@@ -157,7 +157,7 @@ async def test_reviews_are_found_by_who_has_replied(store: Store) -> None:
 async def test_a_unit_of_work_writes_one_document(store: Store) -> None:
     async def two(tx: ports.Tx) -> None:
         for _ in range(2):
-            await tx.reviews.add(a_full_review())
+            await tx.reviews.save(a_full_review())
 
     with pytest.raises(RuntimeError):
         await store.uow.run(two)

@@ -37,6 +37,11 @@ class Variant:
     attributes: Mapping[str, str] = field(default_factory=dict)
     images: tuple[str, ...] = ()
 
+    @property
+    def pairs(self) -> list[str]:
+        """Its attributes as a filter has them: `color:blue`."""
+        return [f"{name}:{value}" for name, value in self.attributes.items()]
+
 
 @dataclass(frozen=True, slots=True)
 class Details:
@@ -51,6 +56,11 @@ class Details:
     brand: str = ""
     tags: tuple[str, ...] = ()
     specifications: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def image(self) -> str:
+        """The first image of its variants, "" if they have none."""
+        return next((image for variant in self.variants for image in variant.images), "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,14 +2,11 @@
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC
-from decimal import Decimal
 from uuid import UUID
-
-from google.type import money_pb2
 
 from stoa.catalog.v1 import catalog_pb2, catalog_pb2_grpc
 from stoa.inventory.v1 import inventory_pb2, inventory_pb2_grpc
-from stoa_contracts.money import Money
+from stoa_chassis.money_proto import from_proto
 from stoa_search.model import Availability, Described, Details, Rated, Rating, Variant
 
 _PAGE = 100
@@ -75,11 +72,7 @@ def _variant(variant: catalog_pb2.Variant) -> Variant:
     return Variant(
         variant_id=UUID(variant.variant_id),
         sku=variant.sku,
-        price=_money(variant.price),
+        price=from_proto(variant.price, "price"),
         attributes=dict(variant.attributes),
         images=tuple(variant.images),
     )
-
-
-def _money(price: money_pb2.Money) -> Money:
-    return Money(Decimal(price.units) + Decimal(price.nanos).scaleb(-9), price.currency_code)

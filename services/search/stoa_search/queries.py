@@ -57,6 +57,7 @@ _SORTS: Mapping[Sort, Sequence[Mapping[str, str]]] = {
 def search(criteria: Criteria, strictness: Strictness, limit: int, *, facets: bool) -> Query:
     """Return the body of a search, without where it goes on."""
     filters = Filters(criteria)
+    narrowed = filters.without()
     query: Query = {
         "size": limit,
         "sort": list(_SORTS[criteria.sort]),
@@ -64,12 +65,12 @@ def search(criteria: Criteria, strictness: Strictness, limit: int, *, facets: bo
         "_source": False,
         "stored_fields": ["hit"],
     }
-    if facets and filters.any:
+    if facets and narrowed:
         # Filters after the counts, which leave out some of them.
         query["query"] = _matching(criteria, strictness, [_ON_SALE])
-        query["post_filter"] = _all(filters.without())
+        query["post_filter"] = _all(narrowed)
     else:
-        query["query"] = _matching(criteria, strictness, [_ON_SALE, *filters.without()])
+        query["query"] = _matching(criteria, strictness, [_ON_SALE, *narrowed])
     if facets:
         query["aggs"] = filters.counts()
     return query
@@ -130,16 +131,11 @@ class Filters:
             pairs = [f"{name}:{value}" for value in values]
             self._variants[ATTRIBUTE + name] = {"terms": {"variants.attributes.folded": pairs}}
 
-    @property
-    def any(self) -> bool:
-        """Whether there is a filter."""
-        return bool(self._roots or self._variants)
-
     def without(self, facet: str = "") -> list[Query]:
         """Return what must hold of a product, with all filters but one."""
-        variants = self._variants_without(facet)
+        variants = _but(facet, self._variants)
         nested = [{"nested": {"path": "variants", "query": _all(variants)}}] if variants else []
-        return [*self._roots_without(facet), *nested]
+        return [*_but(facet, self._roots), *nested]
 
     def counts(self) -> dict[str, Query]:
         """Return the aggregations: of each facet that has a filter its own, of all others one together."""
@@ -165,15 +161,13 @@ class Filters:
 
     def _nested(self, without: str, counting: Mapping[str, Query]) -> Query:
         """Count what variants have, of products that pass the filters."""
-        matching = {"filter": _all(self._variants_without(without)), "aggs": dict(counting)}
+        matching = {"filter": _all(_but(without, self._variants)), "aggs": dict(counting)}
         variants = {"nested": {"path": "variants"}, "aggs": {"matching": matching}}
-        return {"filter": _all(self._roots_without(without)), "aggs": {"variants": variants}}
+        return {"filter": _all(_but(without, self._roots)), "aggs": {"variants": variants}}
 
-    def _roots_without(self, facet: str) -> list[Query]:
-        return [query for name, query in self._roots.items() if name != facet]
 
-    def _variants_without(self, facet: str) -> list[Query]:
-        return [query for name, query in self._variants.items() if name != facet]
+def _but(facet: str, filters: Mapping[str, Query]) -> list[Query]:
+    return [query for name, query in filters.items() if name != facet]
 
 
 _PRODUCTS: Query = {"products": {"reverse_nested": {}}}

@@ -332,7 +332,6 @@ def _document(entry: Entry) -> dict[str, Any]:
     if details is None or price_from is None:
         return document
     traits = [value for variant in details.variants for value in variant.attributes.values()]
-    image = next((image for variant in details.variants for image in variant.images), "")
     return document | {
         "name": details.name,
         "description": details.description,
@@ -346,7 +345,7 @@ def _document(entry: Entry) -> dict[str, Any]:
             {
                 "price": _cents(variant.price),
                 "in_stock": entry.is_in_stock(variant.variant_id),
-                "attributes": [f"{name}:{value}" for name, value in variant.attributes.items()],
+                "attributes": variant.pairs,
             }
             for variant in details.variants
         ],
@@ -359,7 +358,7 @@ def _document(entry: Entry) -> dict[str, Any]:
             [
                 str(entry.product_id), details.name, details.brand, details.category,
                 _cents(price_from), price_from.currency, entry.rating.average, entry.rating.count,
-                image, entry.in_stock,
+                details.image, entry.in_stock,
             ]
         ).decode(),
     }  # fmt: skip

@@ -36,8 +36,8 @@ from stoa_search.model import (
     price_range,
 )
 from stoa_search.ports import Stored
+from stoa_search.queries import ATTRIBUTE
 
-_ATTRIBUTE = "attribute:"
 _ROOTS = ("category", "subcategory", "brand", "tag")
 
 
@@ -205,14 +205,10 @@ def _conditions(criteria: Criteria) -> dict[str, Callable[[Entry, Variant], bool
         conditions["in_stock"] = lambda entry, variant: entry.is_in_stock(variant.variant_id)
     for name, values in criteria.attributes.items():
         pairs = {f"{name}:{value}".lower() for value in values}
-        conditions[_ATTRIBUTE + name] = lambda _, variant, pairs=pairs: bool(  # type: ignore[misc]
-            pairs & {pair.lower() for pair in _pairs(variant)}
+        conditions[ATTRIBUTE + name] = lambda _, variant, pairs=pairs: bool(  # type: ignore[misc]
+            pairs & {pair.lower() for pair in variant.pairs}
         )
     return conditions
-
-
-def _pairs(variant: Variant) -> list[str]:
-    return [f"{name}:{value}" for name, value in variant.attributes.items()]
 
 
 def _variants(entry: Entry, criteria: Criteria, without: str) -> list[Variant]:
@@ -266,10 +262,10 @@ def _facets(matching: Sequence[Entry], criteria: Criteria) -> list[Facet]:
     }
     for name in sorted(names):
         count(
-            _ATTRIBUTE + name,
+            ATTRIBUTE + name,
             lambda entry, name=name: [  # type: ignore[misc]
                 each.attributes[name]
-                for each in _variants(entry, criteria, _ATTRIBUTE + name)
+                for each in _variants(entry, criteria, ATTRIBUTE + name)
                 if name in each.attributes
             ],
         )
@@ -311,7 +307,6 @@ def _hit(entry: Entry) -> Hit:
     details, price = entry.details, entry.price_from
     assert details is not None
     assert price is not None
-    image = next((image for variant in details.variants for image in variant.images), "")
     return Hit(
         product_id=entry.product_id,
         name=details.name,
@@ -319,7 +314,7 @@ def _hit(entry: Entry) -> Hit:
         category=details.category,
         price_from=price,
         rating=Rating(entry.rating.average, entry.rating.count),
-        image=image,
+        image=details.image,
         in_stock=entry.in_stock,
         score=1.0,
     )

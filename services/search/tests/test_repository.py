@@ -69,20 +69,13 @@ async def test_every_field_of_an_entry_comes_back_as_it_was(store: Store) -> Non
 
 async def test_an_entry_is_written_only_if_nobody_else_has_written_it(store: Store) -> None:
     product_id = new_id()
-    (mine,), (theirs,) = (
-        await store.indices.fed.read([product_id]),
-        await store.indices.fed.read([product_id]),
-    )
-    for first, second in ((mine, theirs), (None, None)):
-        one, other = first, second
-        if one is None or other is None:
-            (one,), (other,) = (
-                await store.indices.fed.read([product_id]),
-                await store.indices.fed.read([product_id]),
-            )
-        one.entry.version += 1
-        assert set(await store.indices.fed.write([one])) == set()
-        assert set(await store.indices.fed.write([other])) == {product_id}
+    for is_new in (True, False):
+        (mine,) = await store.indices.fed.read([product_id])
+        (theirs,) = await store.indices.fed.read([product_id])
+        assert (mine.writing is None) is is_new
+        mine.entry.version += 1
+        assert set(await store.indices.fed.write([mine])) == set()
+        assert set(await store.indices.fed.write([theirs])) == {product_id}
 
 
 async def test_a_hit_shows_all_of_a_product(store: Store) -> None:

@@ -24,14 +24,21 @@ _SETTLE = 3.0  # seconds between setting something up and measuring
 
 def command(console: Console, names: Sequence[str], seconds: float, file: Path | None) -> int:
     """Play the named scenarios, or all. Returns 1 if a request failed, 2 if a name is unknown."""
-    known = {scenario.name: scenario for scenario in SCENARIOS}
-    if unknown := set(names) - known.keys():
-        console.print(f"There is no scenario {', '.join(sorted(unknown))}. Scenarios: {', '.join(known)}")
+    to_play = chosen(console, names, SCENARIOS)
+    if not to_play:
         return 2
-    chosen = [known[name] for name in names] or list(SCENARIOS)
     with measured_instance(console) as at:
         path = file or at.folder("bench") / "bench.jsonl"
-        return uvloop.run(play(at, console, chosen, seconds, path))
+        return uvloop.run(play(at, console, to_play, seconds, path))
+
+
+def chosen(console: Console, names: Sequence[str], scenarios: Sequence[Scenario]) -> Sequence[Scenario]:
+    """Return the named scenarios, all if none is named; none, and say so, if a name is unknown."""
+    known = {scenario.name: scenario for scenario in scenarios}
+    if unknown := set(names) - known.keys():
+        console.print(f"There is no scenario {', '.join(sorted(unknown))}. Scenarios: {', '.join(known)}")
+        return ()
+    return [known[name] for name in names or known]
 
 
 async def play(

@@ -19,7 +19,6 @@ from typing import Any
 from uuid import UUID
 
 import asyncpg
-import psutil  # type: ignore[import-untyped]  # no types
 import uvloop
 from rich.console import Console
 
@@ -32,17 +31,17 @@ from stoa_catalog.shared_read_model import SharedReadModel
 from stoa_chassis import mongo
 from stoa_chassis.postgres import Database
 from stoa_contracts.money import Money
-from stoa_load.command import play
-from stoa_load.cost import pids_of
+from stoa_load.command import chosen, play
 from stoa_load.load import Act, Http
 from stoa_load.scenarios import SCENARIOS, Actors, Bench, Play, Scenario, connected, loop
 from stoa_rest import GET_PRODUCT, LIST_PRODUCTS
 from stoa_stack.instance import CHECKOUT, Instance
+from stoa_stack.running import memory_mb, processes_of
 from stoa_stack.servers import postgres
 from stoa_stack.servers.mongo import mongo_url
+from stoa_stack.status import Status, status_file
 from stoa_stack.throwaway import throwaway
 
-MILLION = 1_000_000
 _STATE = CHECKOUT / ".stoa-million"
 _IN_DOCUMENTS = 5_000  # of them
 _BATCH = 500
@@ -205,13 +204,10 @@ async def _timed(what: str, work: Callable[[], Any], console: Console) -> float:
 
 def memory(at: Instance) -> dict[str, int]:
     """Megabytes of the service and the database, pages that processes share counted once."""
-    pids = pids_of(at)
-    found = {}
-    for part in ("catalog", "postgres", "supervisor"):
-        leader = psutil.Process(pids[part])
-        processes = [leader] if part == "supervisor" else [leader, *leader.children(recursive=True)]
-        found[part] = round(sum(each.memory_full_info().pss for each in processes) / 1_000_000)
-    return {f"{part}_mb": megabytes for part, megabytes in found.items() if part != "supervisor"}
+    status = Status.read(status_file(at)) or Status()
+    return {
+        f"{part}_mb": round(memory_mb(processes_of(status.parts[part]))) for part in ("catalog", "postgres")
+    }
 
 
 # ------------------------------------------------------------------------------------------------ scenarios
@@ -311,27 +307,24 @@ def command(console: Console, names: Sequence[str], seconds: float, file: Path |
 
     Returns 1 if a request failed, 2 if a name is unknown.
     """
-    known = {scenario.name: scenario for scenario in scenarios(count)}
-    if unknown := set(names) - known.keys():
-        console.print(f"There is no scenario {', '.join(sorted(unknown))}. Scenarios: {', '.join(known)}")
+    to_play = chosen(console, names, scenarios(count))
+    if not to_play:
         return 2
     settings = {
         "STOA_RATE_LIMITS": "off",
         "STOA_CATALOG__RECONCILE_SECONDS": str(_SECONDS_WITHOUT_COMPARING),
     }
     with throwaway(console, _STATE, settings) as at:
-        return uvloop.run(
-            _measure(at, console, [known[name] for name in names or known], seconds, file, count)
-        )
+        return uvloop.run(_measure(at, console, to_play, seconds, file, count))
 
 
 async def _measure(
-    at: Instance, console: Console, chosen: Sequence[Scenario], seconds: float, file: Path | None, count: int
+    at: Instance, console: Console, to_play: Sequence[Scenario], seconds: float, file: Path | None, count: int
 ) -> int:
     before = memory(at)
     loaded = await load(at, Generated(count, at.currency), console)
     path = file or at.folder("bench") / "bench.jsonl"
-    failed = await play(at, console, chosen, seconds, path)
+    failed = await play(at, console, to_play, seconds, path)
     for name, fact in (loaded | {f"{key}_before": mb for key, mb in before.items()} | memory(at)).items():
         console.print(f"{name}: {fact}")
     return failed

@@ -296,3 +296,9 @@ def test_who_may_act_for_a_user() -> None:
     assert not NOBODY.may_act_for(ANN)
     with pytest.raises(Unauthenticated):
         _ = NOBODY.user_id
+
+
+def test_only_users_whose_ids_are_as_ours_are_known() -> None:
+    user_id = new_id()
+    callers = Principal(str(user_id)), Principal("auth0|ann"), Principal(service="order"), NOBODY
+    assert [caller.known_user for caller in callers] == [user_id, None, None, None]
