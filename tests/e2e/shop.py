@@ -30,6 +30,11 @@ class Customer(Client):
         """Order what is in the cart."""
         return await self.place_order(**order_body(token, request_id))
 
+    async def buy(self, item: Item, quantity: int = 1, token: str = "tok_visa") -> Order:
+        """Order something, and wait until that is settled."""
+        await self.add(item, quantity)
+        return await self.settled(await self.order(token))
+
     async def settled(self, order: Order, within: float = 60) -> Order:
         """Wait until an order is no longer pending, and return it."""
 
@@ -82,6 +87,10 @@ class Shop:
         """How many of something there are, and how many of them are promised."""
         found = await self.staff.get_inventory(item.variant_id)
         return found["stock_count"], found["reserved_count"]
+
+    async def has(self, item: Item, stock: int, reserved: int) -> bool:
+        """Look whether there are so many of something, and so many of them promised."""
+        return await self.stock(item) == (stock, reserved)
 
 
 async def refusal(caller: Client, method: str, target: str, body: Any = None) -> ApiError:

@@ -8,7 +8,6 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from stoa_stack.instance import Instance
 from stoa_stack.mail import Mailbox, Wanted
 from stoa_stack.rest import ApiError
 from stoa_stack.shopping import ADDRESS
@@ -18,11 +17,6 @@ PASSWORD = "correct horse battery"
 LOGIN, REFRESH = "/api/v1/auth/login", "/api/v1/auth/refresh"
 RESET, CONFIRM_RESET = "/api/v1/auth/password-reset", "/api/v1/auth/password-reset/confirm"
 CONFIRM_EMAIL = "/api/v1/auth/email-verification/confirm"
-
-
-@pytest.fixture
-def mailbox() -> Mailbox:
-    return Mailbox(Instance.current())
 
 
 async def a_person(shop: Shop) -> Customer:
@@ -191,8 +185,7 @@ async def test_an_owner_sees_where_she_is_signed_in_and_ends_what_is_not_hers(sh
 async def test_an_account_is_exported_and_erased_and_its_address_is_free_again(shop: Shop) -> None:
     ada = await a_person(shop)
     await ada.create_address(ada.user_id, kind="KIND_SHIPPING", **ADDRESS)
-    await ada.add(await shop.item())
-    order = await ada.settled(await ada.order())
+    order = await ada.buy(await shop.item())
     export = await ada.export_user(ada.user_id)
     assert (export["user"]["email"], len(export["addresses"]), len(export["sessions"])) == (ada.email, 1, 1)
     for path in export["elsewhere"]:

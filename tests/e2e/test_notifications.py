@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from stoa_stack.instance import Instance
 from stoa_stack.mail import Mail, Mailbox, Wanted
 from tests.e2e.shop import Customer, Shop, eventually, refusal
 
@@ -16,11 +15,6 @@ EVERYTHING: dict[str, Any] = {
 }
 
 Read = Callable[[str, str], Any]
-
-
-@pytest.fixture
-def mailbox() -> Mailbox:
-    return Mailbox(Instance.current())
 
 
 async def mail_to(mailbox: Mailbox, shopper: Customer, subject: str) -> Mail:
@@ -35,14 +29,12 @@ async def mail_to(mailbox: Mailbox, shopper: Customer, subject: str) -> Mail:
 async def test_who_buys_is_welcomed_and_told_what_comes_of_her_orders(shop: Shop, mailbox: Mailbox) -> None:
     ada = await shop.shopper()
     await mail_to(mailbox, ada, "Welcome")
-    await ada.add(await shop.item(price="20"), 2)
-    order = await ada.settled(await ada.order())
+    order = await ada.buy(await shop.item(price="20"), 2)
     confirmed = await mail_to(mailbox, ada, "is confirmed")
     assert order["order_id"] in confirmed["text"]
     assert "$40.00" in confirmed["html"]
 
-    await ada.add(await shop.item())
-    await ada.settled(await ada.order("tok_declined"))
+    await ada.buy(await shop.item(), token="tok_declined")
     failed = await mail_to(mailbox, ada, "could not be paid")
     assert "the card was declined" in failed["text"]
 
@@ -66,11 +58,9 @@ async def test_who_does_not_want_mail_about_orders_gets_none(shop: Shop, mailbox
     unwanted = EVERYTHING | {"kinds": {"orders": False, "shipping": True, "marketing": False}}
     path = f"/api/v1/users/{ada.user_id}/notification-preferences"
     assert (await ada.send("PUT", path, json=unwanted)).json()["kinds"]["orders"] is False
-    await ada.add(await shop.item())
-    await ada.settled(await ada.order())
+    await ada.buy(await shop.item())
     bob = await shop.shopper()
-    await bob.add(await shop.item())
-    await bob.settled(await bob.order())
+    await bob.buy(await shop.item())
     await mail_to(mailbox, bob, "is confirmed")
     assert not mailbox.list(Wanted(to=ada.email, subject="is confirmed"))
 

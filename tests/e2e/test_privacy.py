@@ -8,7 +8,6 @@ from uuid import uuid4
 import pytest
 
 from stoa_rest import Address
-from stoa_stack.instance import Instance
 from stoa_stack.mail import Mailbox, Wanted
 from tests.e2e.shop import Customer, Shop, order_body, refusal
 
@@ -26,7 +25,9 @@ def _told_by(logs: Path, words: dict[str, str]) -> list[str]:
 
 
 @pytest.mark.timeout(180)
-async def test_no_log_tells_who_somebody_is_or_what_only_they_know(shop: Shop, state: Path) -> None:
+async def test_no_log_tells_who_somebody_is_or_what_only_they_know(
+    shop: Shop, state: Path, mailbox: Mailbox
+) -> None:
     mark = uuid4().hex[:10]
     person = {
         "e-mail": f"ada.{mark}@mail-{mark}.example",
@@ -88,7 +89,7 @@ async def test_no_log_tells_who_somebody_is_or_what_only_they_know(shop: Shop, s
     stranger.access_token = f"{ada.access_token}x"
     await refusal(stranger, "GET", own)
 
-    guest, mailbox = await shop.guest(), Mailbox(Instance.current())
+    guest = await shop.guest()
     told |= {"guest's token": guest.refresh_token, "guest's access token": guest.access_token}
     await nobody.request_password_reset(email=person["e-mail"])
     for subject in ("confirm", "new password"):
