@@ -1,5 +1,7 @@
 """A shopper, and staff, as a browser would be them: REST through the edge and nothing else."""
 
+import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -10,6 +12,7 @@ import httpx
 from stoa_chassis import testing
 from stoa_rest import Cart, Order, PlaceOrderRequest
 from stoa_stack import shopping
+from stoa_stack.mail import Mail, Mailbox, Wanted
 from stoa_stack.rest import ApiError, Client
 from stoa_stack.shopping import ADDRESS, Item, new_product, open_account, put_on_sale
 
@@ -107,6 +110,20 @@ def order_body(token: str = "tok_visa", request_id: str = "") -> PlaceOrderReque
         "shipping_address": ADDRESS,
         "payment_token": token,
     }
+
+
+async def mail_about(mailbox: Mailbox, to: str, subject: str) -> Mail:
+    """Wait for a mail to somebody about something, and return the newest."""
+    found = await asyncio.to_thread(mailbox.wait, Wanted(to, subject), 30)
+    assert found is not None, f"no mail about {subject}"
+    return found
+
+
+async def token_in_mail(mailbox: Mailbox, to: str, subject: str) -> str:
+    """The token of the link in the newest mail to somebody about something."""
+    text: str = (await mail_about(mailbox, to, subject))["text"]
+    (token,) = set[str](re.findall(r"token=([\w-]{43})", text))
+    return token
 
 
 async def eventually(look: Callable[[], Awaitable[T | None]], within: float = 30) -> T:

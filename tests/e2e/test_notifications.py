@@ -1,13 +1,12 @@
 """A shopper is written to about what she did, once each time, and says what she wants to be told."""
 
-import asyncio
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from stoa_stack.mail import Mail, Mailbox, Wanted
-from tests.e2e.shop import Customer, Shop, eventually, refusal
+from tests.e2e.shop import Customer, Shop, eventually, mail_about, refusal
 
 EVERYTHING: dict[str, Any] = {
     "channels": {"email": True, "sms": False, "push": False},
@@ -19,10 +18,8 @@ Read = Callable[[str, str], Any]
 
 async def mail_to(mailbox: Mailbox, shopper: Customer, subject: str) -> Mail:
     """Wait for a mail to a shopper, of which there is one."""
-    wanted = Wanted(to=shopper.email, subject=subject)
-    found = await asyncio.to_thread(mailbox.wait, wanted, 30)
-    assert found is not None, f"no mail about {subject}"
-    assert found["deliveries"] == len(mailbox.list(wanted)) == 1
+    found = await mail_about(mailbox, shopper.email, subject)
+    assert found["deliveries"] == len(mailbox.list(Wanted(shopper.email, subject))) == 1
     return found
 
 
