@@ -15,13 +15,7 @@ class Carriers:
     """What an operator of the mock carriers can do. An asynchronous context manager."""
 
     def __init__(self, at: Instance) -> None:
-        key = CARRIERS.secret(at, CARRIERS.api_key)
-        self._client = httpx.AsyncClient(
-            base_url=CARRIERS.url(at),
-            headers={"authorization": f"Bearer {key}"},
-            timeout=10,
-            trust_env=False,
-        )
+        self._client = CARRIERS.operator_client(at, timeout=10)
 
     async def __aenter__(self) -> Self:
         return self
