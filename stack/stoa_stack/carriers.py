@@ -15,13 +15,7 @@ class Carriers:
     """What an operator of the mock carriers can do. An asynchronous context manager."""
 
     def __init__(self, at: Instance) -> None:
-        key = CARRIERS.secret(at, CARRIERS.api_key)
-        self._client = httpx.AsyncClient(
-            base_url=CARRIERS.url(at),
-            headers={"authorization": f"Bearer {key}"},
-            timeout=10,
-            trust_env=False,
-        )
+        self._client = CARRIERS.operator_client(at, timeout=10)
 
     async def __aenter__(self) -> Self:
         return self
@@ -34,12 +28,10 @@ class Carriers:
     async def advance(self, tracking_id: str, scans: int = 1) -> int:
         """Let so many of a parcel's next scans happen now; return how many there were left.
 
-        Raises httpx.HTTPStatusError (404) if the parcel is not on its way.
+        There are none before the carrier is told that it may collect the parcel.
         """
         answer = await self._client.post("/admin/advance", json={"tracking_id": tracking_id, "scans": scans})
+        if answer.status_code == httpx.codes.NOT_FOUND:
+            return 0
         happened: int = answer.raise_for_status().json()["scans"]
         return happened
-
-    async def disturb(self, **faults: dict[str, float]) -> None:
-        """Let things go wrong with carriers, by their names; with the others nothing does."""
-        (await self._client.post("/admin/faults", json=faults)).raise_for_status()

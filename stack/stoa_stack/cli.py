@@ -182,7 +182,7 @@ def reindex() -> None:
 
 @app.command()
 def demo() -> None:
-    """Play a shopper: buy, be declined, cancel."""
+    """Play a shopper: search, buy, be declined, cancel, receive, review, send back."""
     from stoa_stack import demo
 
     raise typer.Exit(demo.command(_instance(), console()))

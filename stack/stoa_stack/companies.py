@@ -9,10 +9,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from stoa_stack.credentials import Secrets
 from stoa_stack.instance import Instance
 from stoa_stack.part import Part
+
+if TYPE_CHECKING:
+    import httpx
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,15 @@ class Company:
     def secret(self, at: Instance, name: str) -> str:
         """A secret that it shares with those who call it; made at its first use."""
         return Secrets(at.folder("secrets", "stack")).get(name)
+
+    def operator_client(self, at: Instance, timeout: float) -> httpx.AsyncClient:
+        """A client of its fake, for what only an operator of it can do; `timeout` is in seconds."""
+        import httpx
+
+        headers = {"authorization": f"Bearer {self.secret(at, self.api_key)}"} if self.api_key else None
+        return httpx.AsyncClient(
+            base_url=self.page_url(at), headers=headers, timeout=timeout, trust_env=False
+        )
 
     def fake(self, at: Instance) -> Part:
         """What stands in for it, as a part of the stack."""

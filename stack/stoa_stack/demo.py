@@ -13,7 +13,6 @@ import json
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
 from typing import Any, TypeVar
 from uuid import uuid4
 
@@ -27,7 +26,7 @@ from stoa_stack.carriers import Carriers
 from stoa_stack.instance import Instance
 from stoa_stack.mail import Mail, Mailbox, Wanted
 from stoa_stack.rest import Answer, ApiError, Client
-from stoa_stack.shopping import ADDRESS, Item, access
+from stoa_stack.shopping import ADDRESS, Item, access, amount
 
 _SETTLED_WITHIN = 30.0  # seconds
 _LOOK_EVERY = 0.1  # seconds
@@ -292,14 +291,12 @@ async def _receive(stage: Stage, shopper: ShownClient, lamp: Item, at: Instance)
     stage.say(f"{shipment['carrier']} {shipment['tracking_id']}")
 
     async with Carriers(at) as carriers:
-
-        async def scanned() -> bool:
-            try:
-                return bool(await carriers.advance(shipment["tracking_id"], _ALL_SCANS))
-            except httpx.HTTPStatusError:  # the carrier is yet to be told that it may collect it
-                return False
-
-        await stage.until(scanned, bool, "the carrier has brought it", "the carrier's own page")
+        await stage.until(
+            lambda: carriers.advance(shipment["tracking_id"], _ALL_SCANS),
+            bool,
+            "the carrier has brought it",
+            "the carrier's own page",
+        )
     delivered = await stage.watch(
         shopper, packed, lambda order: order["status"] == "delivered", "the order is delivered"
     )
@@ -576,8 +573,7 @@ def _masked(body: Mapping[str, Any]) -> dict[str, Any]:
 
 def _price(money: Money) -> str:
     """Write a google.type.Money as people do."""
-    amount = Decimal(money["units"]) + Decimal(money["nanos"]) / 1_000_000_000
-    return f"{money['currency_code']} {amount:,.2f}"
+    return f"{money['currency_code']} {amount(money):,.2f}"
 
 
 def _stock_words(stock: Inventory) -> str:

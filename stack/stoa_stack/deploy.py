@@ -66,11 +66,7 @@ def _retention(payload: type[Payload]) -> dict[str, str]:
 
 def _topics() -> set[str]:
     """The topics that a service publishes or reads."""
-    return {
-        topic
-        for service in SERVICES.values()
-        for topic in (*service.publishes, *service.consumes, *service.follows)
-    }
+    return {topic for service in SERVICES.values() for topic in (*service.publishes, *service.consumes)}
 
 
 def create_topics(bootstrap: str, *, replication: int) -> None:

@@ -118,7 +118,7 @@ def _place_secrets(at: Instance, service: Service) -> None:
 
 def _event_modules(service: Service) -> list[Path]:
     """The generated code of the events that the service knows, and of what events have in common."""
-    known = {*service.publishes, *service.consumes, *service.follows}
+    known = {*service.publishes, *service.consumes}
     others = {payload.TOPIC.replace(".", "_") for payload in stoa_events.TOPICS if payload.TOPIC not in known}
     folder = Path(stoa_events.__file__).parent
     return [

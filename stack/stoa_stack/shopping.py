@@ -65,6 +65,11 @@ def money(amount: Decimal | str, currency: str) -> Money:
     return {"currency_code": currency, "units": str(cents // 100), "nanos": cents % 100 * 10_000_000}
 
 
+def amount(money: Money) -> Decimal:
+    """What a `google.type.Money` in JSON is worth."""
+    return Decimal(money["units"]) + Decimal(money["nanos"]) / 10**9
+
+
 def new_product(
     name: str = "Reading lamp",
     *,

@@ -35,10 +35,9 @@ def granted(contracts: Contracts, caller: str) -> set[str]:
 def handled(service: Service) -> set[str]:
     if not (package(service) / "events.py").exists():
         return set()
-    events = importlib.import_module(f"{service.package}.events")
-    tables = [getattr(events, name) for name in ("handlers", "followers") if hasattr(events, name)]
-    mocks = {table: [MagicMock() for _ in inspect.signature(table).parameters] for table in tables}
-    return {payload.TOPIC for table in tables for payload in table(*mocks[table])}
+    handlers = importlib.import_module(f"{service.package}.events").handlers
+    use_cases = [MagicMock() for _ in inspect.signature(handlers).parameters]
+    return {payload.TOPIC for payload in handlers(*use_cases)}
 
 
 @every_service
@@ -54,7 +53,7 @@ def test_a_service_declares_the_events_that_it_publishes(service: Service) -> No
 
 @every_service
 def test_a_service_declares_the_events_that_it_handles(service: Service) -> None:
-    assert handled(service) == {*service.consumes, *service.follows}
+    assert handled(service) == set(service.consumes)
 
 
 PEERS = """

@@ -8,6 +8,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from stoa_stack.carriers import Carriers
+from stoa_stack.instance import Instance
+from stoa_stack.mail import Mailbox
 from tests.e2e.shop import Customer, Shop
 
 
@@ -32,3 +35,16 @@ async def shop(state: Path) -> AsyncIterator[Shop]:
     limits = httpx.Limits(max_connections=200, max_keepalive_connections=100)
     async with httpx.AsyncClient(base_url=access["edge_url"], timeout=30, limits=limits) as http:
         yield Shop(http, await Customer(http).sign_in(**access["staff"]))
+
+
+@pytest.fixture
+async def carriers() -> AsyncIterator[Carriers]:
+    """The carriers, whose parcels need not be waited for."""
+    async with Carriers(Instance.current()) as carriers:
+        yield carriers
+
+
+@pytest.fixture
+def mailbox() -> Mailbox:
+    """The mail that the shop has sent."""
+    return Mailbox(Instance.current())

@@ -1,5 +1,7 @@
 """A shopper, and staff, as a browser would be them: REST through the edge and nothing else."""
 
+import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -10,6 +12,7 @@ import httpx
 from stoa_chassis import testing
 from stoa_rest import Cart, Order, PlaceOrderRequest
 from stoa_stack import shopping
+from stoa_stack.mail import Mail, Mailbox, Wanted
 from stoa_stack.rest import ApiError, Client
 from stoa_stack.shopping import ADDRESS, Item, new_product, open_account, put_on_sale
 
@@ -29,6 +32,11 @@ class Customer(Client):
     async def order(self, token: str = "tok_visa", request_id: str = "") -> Order:
         """Order what is in the cart."""
         return await self.place_order(**order_body(token, request_id))
+
+    async def buy(self, item: Item, quantity: int = 1, token: str = "tok_visa") -> Order:
+        """Order something, and wait until that is settled."""
+        await self.add(item, quantity)
+        return await self.settled(await self.order(token))
 
     async def settled(self, order: Order, within: float = 60) -> Order:
         """Wait until an order is no longer pending, and return it."""
@@ -83,6 +91,10 @@ class Shop:
         found = await self.staff.get_inventory(item.variant_id)
         return found["stock_count"], found["reserved_count"]
 
+    async def has(self, item: Item, stock: int, reserved: int) -> bool:
+        """Look whether there are so many of something, and so many of them promised."""
+        return await self.stock(item) == (stock, reserved)
+
 
 async def refusal(caller: Client, method: str, target: str, body: Any = None) -> ApiError:
     """Send what must be refused, whether or not the API has such a thing, and return the refusal."""
@@ -98,6 +110,20 @@ def order_body(token: str = "tok_visa", request_id: str = "") -> PlaceOrderReque
         "shipping_address": ADDRESS,
         "payment_token": token,
     }
+
+
+async def mail_about(mailbox: Mailbox, to: str, subject: str) -> Mail:
+    """Wait for a mail to somebody about something, and return the newest."""
+    found = await asyncio.to_thread(mailbox.wait, Wanted(to, subject), 30)
+    assert found is not None, f"no mail about {subject}"
+    return found
+
+
+async def token_in_mail(mailbox: Mailbox, to: str, subject: str) -> str:
+    """The token of the link in the newest mail to somebody about something."""
+    text: str = (await mail_about(mailbox, to, subject))["text"]
+    (token,) = set[str](re.findall(r"token=([\w-]{43})", text))
+    return token
 
 
 async def eventually(look: Callable[[], Awaitable[T | None]], within: float = 30) -> T:

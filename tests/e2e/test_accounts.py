@@ -1,28 +1,21 @@
 """People sign in, stay signed in and change how they sign in, and nobody else is in their way."""
 
 import asyncio
-import re
 import time
 from uuid import uuid4
 
 import httpx
 import pytest
 
-from stoa_stack.instance import Instance
 from stoa_stack.mail import Mailbox, Wanted
 from stoa_stack.rest import ApiError
 from stoa_stack.shopping import ADDRESS
-from tests.e2e.shop import Customer, Shop, eventually, order_body, refusal
+from tests.e2e.shop import Customer, Shop, eventually, order_body, refusal, token_in_mail
 
 PASSWORD = "correct horse battery"
 LOGIN, REFRESH = "/api/v1/auth/login", "/api/v1/auth/refresh"
 RESET, CONFIRM_RESET = "/api/v1/auth/password-reset", "/api/v1/auth/password-reset/confirm"
 CONFIRM_EMAIL = "/api/v1/auth/email-verification/confirm"
-
-
-@pytest.fixture
-def mailbox() -> Mailbox:
-    return Mailbox(Instance.current())
 
 
 async def a_person(shop: Shop) -> Customer:
@@ -55,20 +48,12 @@ async def test_who_guesses_elsewhere_keeps_nobody_out_of_where_she_signed_in(sho
     await ada.renew()
 
 
-async def mailed(mailbox: Mailbox, email: str, subject: str, after: int = 0) -> tuple[str, int]:
-    """The token of the link in the newest mail about something, and the mail's number."""
-    found = await asyncio.to_thread(mailbox.wait, Wanted(to=email, subject=subject, after=after), 30)
-    assert found is not None, f"no mail about {subject}"
-    (token,) = set(re.findall(r"token=([\w-]{43})", found["text"]))
-    return token, found["id"]
-
-
 async def test_a_new_account_confirms_its_address_by_the_link_in_its_mail(
     shop: Shop, mailbox: Mailbox
 ) -> None:
     ada = await a_person(shop)
     assert (await ada.get_user(ada.user_id))["email_verified"] is False
-    token, _ = await mailed(mailbox, ada.email, "confirm")
+    token = await token_in_mail(mailbox, ada.email, "confirm")
     await shop.nobody().confirm_email(token=token)
     assert (await ada.get_user(ada.user_id))["email_verified"] is True
     again = await refusal(shop.nobody(), "POST", CONFIRM_EMAIL, {"token": token})
@@ -87,7 +72,7 @@ async def test_another_email_needs_the_password_and_takes_effect_when_it_is_conf
     changed = await ada.update_user(ada.user_id, email=new, current_password=PASSWORD)
     assert (changed["email"], changed["pending_email"]) == (ada.email, new.strip())
     await elsewhere.renew()
-    token, _ = await mailed(mailbox, new.strip().split("@")[0], "confirm")
+    token = await token_in_mail(mailbox, new.strip().split("@")[0], "confirm")
     await shop.nobody().confirm_email(token=token)
     moved = await ada.get_user(ada.user_id)
     assert (moved["email"], moved["pending_email"], moved["email_verified"]) == (new.strip(), "", True)
@@ -109,7 +94,7 @@ async def test_an_owner_whom_a_stranger_tries_to_lock_out_gets_back_in_by_mail(
         await shop.nobody().request_password_reset(email=ada.email)
     locked = await refusal(shop.nobody(), "POST", LOGIN, {"email": ada.email, "password": PASSWORD})
     assert (locked.status, locked.reason) == (429, "SIGN_IN_LOCKED")
-    token, number = await mailed(mailbox, ada.email, "password")
+    token = await token_in_mail(mailbox, ada.email, "password")
     sent = mailbox.list(Wanted(to=ada.email, subject="new password"))
     assert len(sent) <= 3
     new = "another good password"
@@ -120,8 +105,7 @@ async def test_an_owner_whom_a_stranger_tries_to_lock_out_gets_back_in_by_mail(
         assert refused.reason == "INVALID_REFRESH_TOKEN"
     again = await refusal(shop.nobody(), "POST", CONFIRM_RESET, {"token": token, "password": new})
     assert (again.status, set(again.violations)) == (400, {"token"})
-    await mailed(mailbox, ada.email, "confirm")
-    assert number
+    await token_in_mail(mailbox, ada.email, "confirm")
 
 
 async def test_nothing_tells_whether_an_email_has_an_account(shop: Shop, mailbox: Mailbox) -> None:
@@ -133,7 +117,7 @@ async def test_nothing_tells_whether_an_email_has_an_account(shop: Shop, mailbox
         assert time.monotonic() - began >= 0.24
         answers.append((answer.status_code, answer.text))
     assert len(set(answers)) == 1
-    await mailed(mailbox, ada.email, "new password")
+    await token_in_mail(mailbox, ada.email, "new password")
 
 
 async def test_a_guest_fills_a_cart_and_orders_and_keeps_it_all_by_registering(shop: Shop) -> None:
@@ -191,8 +175,7 @@ async def test_an_owner_sees_where_she_is_signed_in_and_ends_what_is_not_hers(sh
 async def test_an_account_is_exported_and_erased_and_its_address_is_free_again(shop: Shop) -> None:
     ada = await a_person(shop)
     await ada.create_address(ada.user_id, kind="KIND_SHIPPING", **ADDRESS)
-    await ada.add(await shop.item())
-    order = await ada.settled(await ada.order())
+    order = await ada.buy(await shop.item())
     export = await ada.export_user(ada.user_id)
     assert (export["user"]["email"], len(export["addresses"]), len(export["sessions"])) == (ada.email, 1, 1)
     for path in export["elsewhere"]:

@@ -1,24 +1,16 @@
 """What comes after an order: it is delivered, or stopped in time, or sent back; and guests order as well."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from decimal import Decimal
 from uuid import uuid4
 
-import httpx
 import pytest
 
 from stoa_rest import Order, Return
 from stoa_stack.carriers import Carriers
-from stoa_stack.instance import Instance
 from stoa_stack.rest import ApiError
-from stoa_stack.shopping import Item, put_into_cart
+from stoa_stack.shopping import Item, amount
 from tests.e2e.shop import Customer, Shop, eventually, order_body
-
-
-@pytest.fixture
-async def carriers() -> AsyncIterator[Carriers]:
-    async with Carriers(Instance.current()) as carriers:
-        yield carriers
 
 
 async def until(reader: Customer, order: Order, done: Callable[[Order], object]) -> Order:
@@ -31,27 +23,14 @@ async def until(reader: Customer, order: Order, done: Callable[[Order], object])
 
 async def packed(buyer: Customer, item: Item, quantity: int = 1) -> Order:
     """Buy something, and wait until it has its parcel."""
-    await buyer.add(item, quantity)
-    order = await buyer.settled(await buyer.order())
+    order = await buyer.buy(item, quantity)
     return await until(buyer, order, lambda found: found.get("shipment"))
 
 
 async def carried(carriers: Carriers, buyer: Customer, order: Order, scans: int, status: str) -> Order:
     """Let the carrier scan a parcel so often, once it knows of it, until its order stands there."""
-
-    async def scanned() -> bool:
-        try:
-            return bool(await carriers.advance(order["shipment"]["tracking_id"], scans))
-        except httpx.HTTPStatusError:
-            return False
-
-    await eventually(scanned)
+    await eventually(lambda: carriers.advance(order["shipment"]["tracking_id"], scans))
     return await until(buyer, order, lambda found: found["status"] == status)
-
-
-def amount(of: Return) -> Decimal:
-    money = of["refund_amount"]
-    return Decimal(money["units"]) + Decimal(money["nanos"]) / 10**9
 
 
 async def test_an_order_is_delivered_and_sent_back_in_two_parts(shop: Shop, carriers: Carriers) -> None:
@@ -65,11 +44,7 @@ async def test_an_order_is_delivered_and_sent_back_in_two_parts(shop: Shop, carr
         "delivered",
     ]
     assert order["shipment"]["status"] == "delivered"
-
-    async def is_off_the_shelf() -> bool:
-        return await shop.stock(item) == (7, 0)
-
-    await eventually(is_off_the_shelf)
+    await eventually(lambda: shop.has(item, 7, 0))
 
     async def send_back(quantity: int) -> Return:
         body = {
@@ -89,7 +64,7 @@ async def test_an_order_is_delivered_and_sent_back_in_two_parts(shop: Shop, carr
 
         return await eventually(refunded)
 
-    assert amount(await send_back(1)) == Decimal("21.60")
+    assert amount((await send_back(1))["refund_amount"]) == Decimal("21.60")
     part = await until(ada, order, lambda found: found["payment"]["status"] == "partially_refunded")
     assert part["status"] == "delivered"
     await send_back(2)
@@ -97,11 +72,7 @@ async def test_an_order_is_delivered_and_sent_back_in_two_parts(shop: Shop, carr
     assert back["status"] == "returned"
     payment = await ada.get_payment(back["payment"]["payment_id"])
     assert payment["refunded_amount"] == order["total_amount"]
-
-    async def restocked() -> bool:
-        return await shop.stock(item) == (10, 0)
-
-    await eventually(restocked)
+    await eventually(lambda: shop.has(item, 10, 0))
     with pytest.raises(ApiError) as refused:
         await send_back(1)
     assert refused.value.status == 400
@@ -153,9 +124,8 @@ async def test_returns_are_for_the_buyer_to_ask_and_for_staff_to_decide(
 
 
 async def test_a_guest_follows_her_order_by_a_link_and_takes_it_into_an_account(shop: Shop) -> None:
-    guest, item = shop.nobody(), await shop.item()
-    guest.use(await guest.create_guest())
-    await put_into_cart(guest, guest.user_id, item, 2)
+    guest, item = await shop.guest(), await shop.item()
+    await guest.add(item, 2)
     with pytest.raises(ApiError) as refused:
         await guest.place_order(**order_body())
     assert list(refused.value.violations) == ["email"]
@@ -171,7 +141,7 @@ async def test_a_guest_follows_her_order_by_a_link_and_takes_it_into_an_account(
     assert made_up.value.status == 404
 
     await guest.settled(order)
-    await put_into_cart(guest, guest.user_id, item, 1)
+    await guest.add(item, 1)
     ada, password = shop.nobody(), uuid4().hex
     await ada.create_user(
         email=email,

@@ -271,8 +271,7 @@ async def test_a_huge_body_is_refused(ada: Customer) -> None:
 
 async def test_another_users_things_are_out_of_reach(shop: Shop, ada: Customer) -> None:
     bob = await shop.shopper()
-    await bob.add(await shop.item())
-    order = await bob.settled(await bob.order())
+    order = await bob.buy(await shop.item())
     for method, path, body in [
         ("GET", f"/api/v1/cart/{bob.user_id}", None),
         ("POST", f"/api/v1/cart/{bob.user_id}/items", ITEM),

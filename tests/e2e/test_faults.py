@@ -73,8 +73,7 @@ async def test_a_shop_whose_payment_gateway_is_down_takes_orders_and_settles_the
 
 async def test_the_projections_of_orders_are_rebuilt_identically_while_the_shop_runs(shop: Shop) -> None:
     ada = await shop.shopper()
-    await ada.add(await shop.item())
-    await ada.settled(await ada.order())
+    await ada.buy(await shop.item())
     code, output = await stoa("replay", "order")
     assert code == 0, output
     assert " 0 differed" in output

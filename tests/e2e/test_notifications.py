@@ -1,14 +1,12 @@
 """A shopper is written to about what she did, once each time, and says what she wants to be told."""
 
-import asyncio
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from stoa_stack.instance import Instance
 from stoa_stack.mail import Mail, Mailbox, Wanted
-from tests.e2e.shop import Customer, Shop, eventually, refusal
+from tests.e2e.shop import Customer, Shop, eventually, mail_about, refusal
 
 EVERYTHING: dict[str, Any] = {
     "channels": {"email": True, "sms": False, "push": False},
@@ -18,31 +16,22 @@ EVERYTHING: dict[str, Any] = {
 Read = Callable[[str, str], Any]
 
 
-@pytest.fixture
-def mailbox() -> Mailbox:
-    return Mailbox(Instance.current())
-
-
 async def mail_to(mailbox: Mailbox, shopper: Customer, subject: str) -> Mail:
     """Wait for a mail to a shopper, of which there is one."""
-    wanted = Wanted(to=shopper.email, subject=subject)
-    found = await asyncio.to_thread(mailbox.wait, wanted, 30)
-    assert found is not None, f"no mail about {subject}"
-    assert found["deliveries"] == len(mailbox.list(wanted)) == 1
+    found = await mail_about(mailbox, shopper.email, subject)
+    assert found["deliveries"] == len(mailbox.list(Wanted(shopper.email, subject))) == 1
     return found
 
 
 async def test_who_buys_is_welcomed_and_told_what_comes_of_her_orders(shop: Shop, mailbox: Mailbox) -> None:
     ada = await shop.shopper()
     await mail_to(mailbox, ada, "Welcome")
-    await ada.add(await shop.item(price="20"), 2)
-    order = await ada.settled(await ada.order())
+    order = await ada.buy(await shop.item(price="20"), 2)
     confirmed = await mail_to(mailbox, ada, "is confirmed")
     assert order["order_id"] in confirmed["text"]
     assert "$40.00" in confirmed["html"]
 
-    await ada.add(await shop.item())
-    await ada.settled(await ada.order("tok_declined"))
+    await ada.buy(await shop.item(), token="tok_declined")
     failed = await mail_to(mailbox, ada, "could not be paid")
     assert "the card was declined" in failed["text"]
 
@@ -66,11 +55,9 @@ async def test_who_does_not_want_mail_about_orders_gets_none(shop: Shop, mailbox
     unwanted = EVERYTHING | {"kinds": {"orders": False, "shipping": True, "marketing": False}}
     path = f"/api/v1/users/{ada.user_id}/notification-preferences"
     assert (await ada.send("PUT", path, json=unwanted)).json()["kinds"]["orders"] is False
-    await ada.add(await shop.item())
-    await ada.settled(await ada.order())
+    await ada.buy(await shop.item())
     bob = await shop.shopper()
-    await bob.add(await shop.item())
-    await bob.settled(await bob.order())
+    await bob.buy(await shop.item())
     await mail_to(mailbox, bob, "is confirmed")
     assert not mailbox.list(Wanted(to=ada.email, subject="is confirmed"))
 

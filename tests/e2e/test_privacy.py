@@ -1,16 +1,14 @@
 """Nothing that says who somebody is gets into a log, of a service or of a server, however a request fails."""
 
 import asyncio
-import re
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
 from stoa_rest import Address
-from stoa_stack.instance import Instance
-from stoa_stack.mail import Mailbox, Wanted
-from tests.e2e.shop import Customer, Shop, order_body, refusal
+from stoa_stack.mail import Mailbox
+from tests.e2e.shop import Customer, Shop, order_body, refusal, token_in_mail
 
 _LOGGED_WITHIN = 1.0  # seconds
 
@@ -26,7 +24,9 @@ def _told_by(logs: Path, words: dict[str, str]) -> list[str]:
 
 
 @pytest.mark.timeout(180)
-async def test_no_log_tells_who_somebody_is_or_what_only_they_know(shop: Shop, state: Path) -> None:
+async def test_no_log_tells_who_somebody_is_or_what_only_they_know(
+    shop: Shop, state: Path, mailbox: Mailbox
+) -> None:
     mark = uuid4().hex[:10]
     person = {
         "e-mail": f"ada.{mark}@mail-{mark}.example",
@@ -88,14 +88,11 @@ async def test_no_log_tells_who_somebody_is_or_what_only_they_know(shop: Shop, s
     stranger.access_token = f"{ada.access_token}x"
     await refusal(stranger, "GET", own)
 
-    guest, mailbox = await shop.guest(), Mailbox(Instance.current())
+    guest = await shop.guest()
     told |= {"guest's token": guest.refresh_token, "guest's access token": guest.access_token}
     await nobody.request_password_reset(email=person["e-mail"])
     for subject in ("confirm", "new password"):
-        wanted = Wanted(to=person["e-mail"], subject=subject)
-        mail = await asyncio.to_thread(mailbox.wait, wanted, 30)
-        assert mail is not None
-        told[f"token to {subject}"] = re.findall(r"token=([\w-]{43})", mail["text"])[0]
+        told[f"token to {subject}"] = await token_in_mail(mailbox, person["e-mail"], subject)
     for path in ("password-reset", "email-verification"):
         confirm = {"token": told["token to confirm"][::-1], "password": person["password"]}
         await refusal(nobody, "POST", f"/api/v1/auth/{path}/confirm", confirm)

@@ -7,14 +7,10 @@ from uuid import uuid4
 
 import pytest
 
-from stoa_rest import Cart, Money, Order
+from stoa_rest import Cart, Order
 from stoa_stack.rest import ApiError
-from stoa_stack.shopping import ADDRESS, Item, money
+from stoa_stack.shopping import ADDRESS, Item, amount, money
 from tests.e2e.shop import Customer, Shop, eventually, order_body
-
-
-def amount(money: Money) -> Decimal:
-    return Decimal(money["units"]) + Decimal(money["nanos"]) / 10**9
 
 
 async def test_a_shopper_registers_finds_a_product_fills_a_cart_orders_and_pays(shop: Shop) -> None:
@@ -106,8 +102,7 @@ async def test_when_one_of_three_things_is_out_of_stock_all_are_back_in_the_cart
     ada, bob = await shop.shopper(), await shop.shopper()
     for thing in things:
         await ada.add(thing, 2)
-    await bob.add(things[1], 2)
-    await bob.settled(await bob.order())
+    await bob.buy(things[1], 2)
     order = await ada.settled(await ada.order())
     assert "out of stock" in order["status_history"][-1]["reason"]
     cart = await eventually(lambda: _cart_holds(ada, dict.fromkeys(things, 2)))
@@ -175,12 +170,11 @@ async def test_a_refused_card_cancels_the_order_and_releases_its_stock(
 ) -> None:
     item = await shop.item(stock=3)
     ada = await shop.shopper()
-    await ada.add(item, 2)
-    order = await ada.settled(await ada.order(token))
+    order = await ada.buy(item, 2, token=token)
     assert order["status"] == "cancelled"
     assert reason in order["status_history"][-1]["reason"]
     assert order["payment"]["status"] == "failed"
-    await eventually(lambda: _stock_is(shop, item, 3, 0))
+    await eventually(lambda: shop.has(item, 3, 0))
 
 
 async def test_want_of_stock_cancels_the_order_before_any_money_moves(shop: Shop) -> None:
@@ -208,8 +202,7 @@ async def test_more_than_there_is_cannot_be_put_into_a_cart(shop: Shop) -> None:
 async def test_cancelling_a_confirmed_order_refunds_it_and_releases_its_stock(shop: Shop) -> None:
     item = await shop.item(stock=4)
     ada = await shop.shopper()
-    await ada.add(item, 3)
-    order = await ada.settled(await ada.order())
+    order = await ada.buy(item, 3)
     cancelled = await ada.cancel_order(order["order_id"], reason="changed my mind")
     assert cancelled["status"] == "cancelled"
     assert cancelled["status_history"][-1]["reason"] == "changed my mind"
@@ -217,15 +210,14 @@ async def test_cancelling_a_confirmed_order_refunds_it_and_releases_its_stock(sh
     assert refunded["payment"]["status"] == "refunded"
     payment = await ada.get_payment(order["payment"]["payment_id"])
     assert payment["refunded_amount"] == order["total_amount"]
-    await eventually(lambda: _stock_is(shop, item, 4, 0))
+    await eventually(lambda: shop.has(item, 4, 0))
     again = await ada.cancel_order(order["order_id"])
     assert again["status"] == "cancelled"
 
 
 async def test_a_part_that_staff_gave_back_does_not_keep_the_rest_whatever_its_request_id(shop: Shop) -> None:
     ada = await shop.shopper()
-    await ada.add(await shop.item(), 3)
-    order = await ada.settled(await ada.order())
+    order = await ada.buy(await shop.item(), 3)
     payment_id, five = order["payment"]["payment_id"], money("5", "USD")
     request_id = f"cancel-{order['order_id']}"
     part = await shop.staff.refund_payment(payment_id, request_id=request_id, amount=five, reason="scratched")
@@ -242,12 +234,11 @@ async def test_a_part_that_staff_gave_back_does_not_keep_the_rest_whatever_its_r
 async def test_an_order_that_staff_refund_in_full_is_cancelled_and_its_stock_released(shop: Shop) -> None:
     item = await shop.item(stock=4)
     ada = await shop.shopper()
-    await ada.add(item, 3)
-    order = await ada.settled(await ada.order())
+    order = await ada.buy(item, 3)
     payment_id = order["payment"]["payment_id"]
     await shop.staff.refund_payment(payment_id, request_id="part", amount=money("5", "USD"), reason="late")
     await shop.staff.refund_payment(payment_id, request_id="rest", reason="very late")
-    await eventually(lambda: _stock_is(shop, item, 4, 0))
+    await eventually(lambda: shop.has(item, 4, 0))
     cancelled = await ada.get_order(order["order_id"])
     assert (cancelled["status"], cancelled["payment"]["status"]) == ("cancelled", "refunded")
 
@@ -270,13 +261,12 @@ async def test_what_is_taken_off_sale_is_not_counted_any_more(shop: Shop) -> Non
 async def test_a_payment_that_answers_too_late_is_given_back(shop: Shop) -> None:
     item = await shop.item(stock=1)
     ada = await shop.shopper()
-    await ada.add(item)
-    order = await ada.settled(await ada.order("tok_timeout"), within=60)
+    order = await ada.buy(item, token="tok_timeout")
     assert order["status"] == "cancelled"
     assert "timed out" in order["status_history"][-1]["reason"]
     refunded = await eventually(lambda: _payment_is(ada, order, "refunded"), within=60)
     assert refunded["status"] == "cancelled"
-    await eventually(lambda: _stock_is(shop, item, 1, 0))
+    await eventually(lambda: shop.has(item, 1, 0))
 
 
 async def test_a_price_that_changed_since_the_cart_was_seen_is_an_error_that_names_the_item(
@@ -408,19 +398,14 @@ async def test_an_order_stays_what_it_was_whatever_becomes_of_its_product_and_it
 async def test_an_order_that_is_cancelled_ten_times_at_once_is_paid_back_once(shop: Shop) -> None:
     item = await shop.item(stock=5)
     ada = await shop.shopper()
-    await ada.add(item)
-    order = await ada.settled(await ada.order())
+    order = await ada.buy(item)
     answers = await asyncio.gather(*(ada.cancel_order(order["order_id"]) for _ in range(10)))
     assert {answer["status"] for answer in answers} == {"cancelled"}
     found = await eventually(lambda: _payment_is(ada, order, "refunded"))
     assert [change["status"] for change in found["status_history"]] == ["pending", "confirmed", "cancelled"]
     payment = await ada.get_payment(order["payment"]["payment_id"])
     assert payment["refunded_amount"] == order["total_amount"]
-    assert await eventually(lambda: _stock_is(shop, item, 5, 0))
-
-
-async def _stock_is(shop: Shop, item: Item, stock: int, reserved: int) -> bool:
-    return await shop.stock(item) == (stock, reserved)
+    assert await eventually(lambda: shop.has(item, 5, 0))
 
 
 async def _payment_is(client: Customer, order: Order, status: str) -> Order | None:

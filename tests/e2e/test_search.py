@@ -27,8 +27,7 @@ async def test_what_staff_sells_is_found_with_its_stock_and_no_more_when_it_is_t
     assert await eventually(in_stock)
     assert (await found(shop, name, in_stock=True, max_price="19.99"))["hits"] == []
     shopper = await shop.shopper()
-    await shopper.add(item)
-    await shopper.settled(await shopper.order())
+    await shopper.buy(item)
 
     async def sold_out() -> bool:
         return not (await found(shop, name, in_stock=True))["hits"]
@@ -55,8 +54,7 @@ async def test_without_the_search_engine_all_else_is_sold_and_it_catches_up(shop
         assert "RetryInfo" in refused.text
     (item,) = await put_on_sale(shop.staff, {**new_product(price="20"), "name": name}, 1)
     shopper = await shop.shopper()
-    await shopper.add(item)
-    assert (await shopper.settled(await shopper.order()))["status"] == "confirmed"
+    assert (await shopper.buy(item))["status"] == "confirmed"
 
     async def caught_up() -> bool:
         return [hit["in_stock"] for hit in (await found(shop, name))["hits"]] == [False]

@@ -1,29 +1,15 @@
 """What was bought is sent: quoted, followed to the doorstep, and stopped in time."""
 
-from collections.abc import AsyncIterator
 from decimal import Decimal
 from uuid import uuid4
 
-import httpx
 import pytest
 
 from stoa_rest import GET_SHIPMENT_LABEL, Order, Tracking
 from stoa_stack.carriers import Carriers
-from stoa_stack.instance import Instance
 from stoa_stack.rest import ApiError
-from stoa_stack.shopping import ADDRESS, new_product, put_on_sale
+from stoa_stack.shopping import ADDRESS, amount, new_product, put_on_sale
 from tests.e2e.shop import Customer, Shop, eventually
-
-
-@pytest.fixture
-async def carriers() -> AsyncIterator[Carriers]:
-    async with Carriers(Instance.current()) as carriers:
-        yield carriers
-
-
-async def bought(shop: Shop, buyer: Customer) -> Order:
-    await buyer.add(await shop.item())
-    return await buyer.settled(await buyer.order())
 
 
 async def tracked(buyer: Customer, order: Order, status: str) -> Tracking:
@@ -32,18 +18,6 @@ async def tracked(buyer: Customer, order: Order, status: str) -> Tracking:
         return found if found["status"] == status else None
 
     return await eventually(look)
-
-
-async def advance(carriers: Carriers, tracking: Tracking, scans: int) -> None:
-    """Let scans happen, once the carrier knows that it may collect the parcel."""
-
-    async def happened() -> bool:
-        try:
-            return bool(await carriers.advance(tracking["tracking_id"], scans))
-        except httpx.HTTPStatusError:
-            return False
-
-    await eventually(happened)
 
 
 async def test_a_quote_is_by_weight_method_and_destination(shop: Shop) -> None:
@@ -60,7 +34,7 @@ async def test_a_quote_is_by_weight_method_and_destination(shop: Shop) -> None:
         assert [quote["shipping_method"] for quote in found["quotes"]] == ["standard", "express"]
         prices = [quote["amount"] for quote in found["quotes"]]
         assert {price["currency_code"] for price in prices} == {"USD"}
-        return [Decimal(price["units"]) + Decimal(price["nanos"]) / 10**9 for price in prices]
+        return [amount(price) for price in prices]
 
     async def weighed() -> list[Decimal] | None:
         """The weight travels by an event."""
@@ -78,16 +52,16 @@ async def test_a_quote_is_by_weight_method_and_destination(shop: Shop) -> None:
 
 async def test_a_parcel_is_sent_and_followed_to_the_doorstep(shop: Shop, carriers: Carriers) -> None:
     ada = await shop.shopper()
-    order = await bought(shop, ada)
+    order = await ada.buy(await shop.item())
     created = await tracked(ada, order, "created")
     assert created["carrier"] in ("fedex", "ups", "dhl")
     assert created["tracking_id"] in created["tracking_url"]
     label = await shop.staff.get_shipment_label(order["order_id"])
     assert label.startswith(b"%PDF")
     assert created["tracking_id"].encode() in label
-    await advance(carriers, created, 1)
+    await eventually(lambda: carriers.advance(created["tracking_id"], 1))
     await tracked(ada, order, "in_transit")
-    await advance(carriers, created, 5)
+    await eventually(lambda: carriers.advance(created["tracking_id"], 5))
     delivered = await tracked(ada, order, "delivered")
     # Scans that are told to happen now may be dated before the note that the parcel was created.
     assert {event["status"] for event in delivered["events"]} == {
@@ -102,7 +76,7 @@ async def test_a_parcel_is_sent_and_followed_to_the_doorstep(shop: Shop, carrier
 
 async def test_an_order_that_is_cancelled_in_time_is_not_sent(shop: Shop) -> None:
     ada = await shop.shopper()
-    order = await bought(shop, ada)
+    order = await ada.buy(await shop.item())
     await tracked(ada, order, "created")
     await ada.cancel_order(order["order_id"], reason="changed my mind")
     assert (await tracked(ada, order, "stopped"))["events"][-1]["status"] == "stopped"
@@ -110,7 +84,7 @@ async def test_an_order_that_is_cancelled_in_time_is_not_sent(shop: Shop) -> Non
 
 async def test_nobody_else_sees_where_a_parcel_is(shop: Shop) -> None:
     ada, bob = await shop.shopper(), await shop.shopper()
-    order = await bought(shop, ada)
+    order = await ada.buy(await shop.item())
     await tracked(ada, order, "created")
     for order_id in (order["order_id"], str(uuid4())):
         with pytest.raises(ApiError) as refused:

@@ -19,7 +19,7 @@ import pytest
 
 from stoa_rest import Cart, Money, Order
 from stoa_stack.instance import CHECKOUT
-from stoa_stack.shopping import Item
+from stoa_stack.shopping import Item, amount
 from stoa_stack.throwaway import SHORT_WAITS, port_base
 from tests.e2e.shop import Customer, Shop, eventually
 
@@ -104,11 +104,6 @@ async def at_the_edge(environment: Mapping[str, str]) -> AsyncIterator[Shop]:
     access = json.loads((Path(environment["STOA_STATE"]) / "access.json").read_text())
     async with httpx.AsyncClient(base_url=access["edge_url"], timeout=30) as http:
         yield Shop(http, await Customer(http).sign_in(**access["staff"]))
-
-
-def amount(money: Money) -> Decimal:
-    """The amount of a sum."""
-    return Decimal(money["units"]) + Decimal(money["nanos"]) / 10**9
 
 
 async def gateway(environment: Mapping[str, str], **faults: float) -> None:

@@ -214,7 +214,11 @@ class App(Generic[S]):
         """
         from stoa_chassis.kafka import Consumer, Membership
 
-        topics = self._declared_topics("consumes", handlers)
+        topics = sorted(payload.TOPIC for payload in handlers)
+        if self._declared is not None and topics != sorted(self._declared.consumes):
+            raise StartError(
+                f"{self.name} has handlers for {topics}, which is not what it declares as consumes"
+            )
         settings = self.settings
         consumer = Consumer(
             self.name,
@@ -226,25 +230,6 @@ class App(Generic[S]):
             at_once=at_once,
         )
         self._when_topics("consumer", topics, self.name, consumer.run)
-
-    async def follow(
-        self, handlers: Mapping[type[Payload], Handler], begin: Callable[[], Awaitable[None]]
-    ) -> None:
-        """Handle each event that is published from now on, in every process, in the background.
-
-        `begin` looks up what was before. Raises StartError if the handlers are not for what is declared.
-        """
-        from stoa_chassis.kafka import Broadcast
-
-        topics = self._declared_topics("follows", handlers)
-        broadcast = Broadcast(self.settings.kafka_bootstrap, handlers, await self.events(), begin)
-        self._when_topics("follower", topics, "", broadcast.run)
-
-    def _declared_topics(self, key: str, handlers: Mapping[type[Payload], Handler]) -> list[str]:
-        topics = sorted(payload.TOPIC for payload in handlers)
-        if self._declared is not None and topics != sorted(getattr(self._declared, key)):
-            raise StartError(f"{self.name} has handlers for {topics}, which is not what it declares as {key}")
-        return topics
 
     def _when_topics(self, name: str, topics: Collection[str], group: str, work: Work) -> None:
         """Run work in the background once the broker has what it needs, and be ready only then."""

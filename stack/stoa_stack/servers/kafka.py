@@ -13,7 +13,6 @@ from stoa_stack.files import write_atomically
 from stoa_stack.instance import Instance
 from stoa_stack.part import Part, Report
 from stoa_stack.servers import java
-from stoa_stack.status import Status, status_file
 
 _PROBE_TOPIC = "stoa.ready"
 
@@ -49,22 +48,12 @@ num.io.threads=4
 background.threads=2
 """
 
-_LOGGING = """\
-rootLogger.level=warn
-rootLogger.appenderRef.stdout.ref=stdout
-appender.stdout.type=Console
-appender.stdout.name=stdout
-appender.stdout.layout.type=PatternLayout
-appender.stdout.layout.pattern=%d{ISO8601} %p %c{1} %m%n
-"""
-
 
 def part(at: Instance, cache: Cache) -> Part:
     """The broker."""
     folder = at.state / "kafka"
     jars = cache.path(KAFKA)
     archive = java.archive_of(jars)
-    archiving: set[asyncio.Task[None]] = set()
 
     def prepare(report: Report) -> None:
         cache.fetch(KAFKA, report)
@@ -80,18 +69,11 @@ def part(at: Instance, cache: Cache) -> Part:
         )
         return {
             folder / "server.properties": properties.encode(),
-            folder / "log4j2.properties": _LOGGING.encode(),
+            folder / "log4j2.properties": java.LOGGING.encode(),
         }
 
     async def ready() -> None:
         await asyncio.to_thread(_probe, at.address("kafka"))
-
-    async def setup() -> None:
-        status = Status.read(status_file(at))
-        if status is not None and (pid := status.parts["kafka"].pid) and not archive.exists():
-            task = asyncio.create_task(java.write_archive(pid, archive))  # nobody waits for it
-            archiving.add(task)
-            task.add_done_callback(archiving.discard)
 
     return Part(
         name="kafka",
@@ -108,7 +90,7 @@ def part(at: Instance, cache: Cache) -> Part:
         prepare=prepare,
         files=files,
         ready=ready,
-        setup=setup,
+        setup=java.archiving(at, "kafka", archive),
         cwd=folder,
         ports=[at.port("kafka"), at.port("kafka-controller")],
         url=at.address("kafka"),

@@ -6,7 +6,6 @@ and listens on 127.0.0.1 alone.
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +15,6 @@ from stoa_stack.files import write_atomically
 from stoa_stack.instance import Instance
 from stoa_stack.part import Part, Report
 from stoa_stack.servers import java, unprivileged
-from stoa_stack.status import Status, status_file
 
 _HEAP_MB = 256
 _GREEN_SECONDS = 5
@@ -69,13 +67,7 @@ indices.requests.cache.size: 4mb
 indices.queries.cache.size: 8mb
 """
 
-_LOGGING = """\
-rootLogger.level=warn
-rootLogger.appenderRef.stdout.ref=stdout
-appender.stdout.type=Console
-appender.stdout.name=stdout
-appender.stdout.layout.type=PatternLayout
-appender.stdout.layout.pattern=%d{ISO8601} %p %c{1} %m%n
+_LOGGING = f"""{java.LOGGING}\
 # What they advise for a large cluster, and a module for arithmetic that the runtime does not have.
 logger.bootstrap.name=org.opensearch.bootstrap.BootstrapChecks
 logger.bootstrap.level=error
@@ -93,7 +85,6 @@ def part(at: Instance, cache: Cache) -> Part:
     jars = cache.path(OPENSEARCH)
     names = [pin.file_name for pin in cache.pins(OPENSEARCH)]
     archive = java.archive_of(jars)
-    archiving: set[asyncio.Task[None]] = set()
 
     def prepare(report: Report) -> None:
         cache.fetch(OPENSEARCH, report)
@@ -120,13 +111,6 @@ def part(at: Instance, cache: Cache) -> Part:
             answer = await client.get(f"http://{at.address('opensearch')}/_cluster/health", params=asked)
             answer.raise_for_status()  # 408 while shards are being opened
 
-    async def setup() -> None:
-        status = Status.read(status_file(at))
-        if status is not None and (pid := status.parts["opensearch"].pid) and not archive.exists():
-            task = asyncio.create_task(java.write_archive(pid, archive))  # nobody waits for it
-            archiving.add(task)
-            task.add_done_callback(archiving.discard)
-
     return Part(
         name="opensearch",
         command=[
@@ -149,7 +133,7 @@ def part(at: Instance, cache: Cache) -> Part:
         prepare=prepare,
         files=files,
         ready=ready,
-        setup=setup,
+        setup=java.archiving(at, "opensearch", archive),
         cwd=folder,
         ports=[at.port("opensearch"), at.port("opensearch-transport")],
         url=f"http://{at.address('opensearch')}",

@@ -140,13 +140,7 @@ class FaultInjector:
     @asynccontextmanager
     async def company_with(self, company: Company, faults: Mapping[str, object]) -> AsyncIterator[None]:
         """Switch the own faults of a company's fake on, and off again."""
-        api_key = company.secret(self.at, company.api_key) if company.api_key else ""
-        async with httpx.AsyncClient(
-            base_url=company.page_url(self.at),
-            headers={"authorization": f"Bearer {api_key}"} if api_key else {},
-            timeout=3,
-            trust_env=False,
-        ) as fake:
+        async with company.operator_client(self.at, timeout=3) as fake:
             try:
                 (await fake.post("/admin/faults", json=faults)).raise_for_status()
             except httpx.HTTPError as error:

@@ -1,6 +1,5 @@
 """Kafka for asyncio: a producer that keeps order, a consumer that retries and then parks messages."""
 
-from stoa_chassis.kafka.broadcast import Broadcast
 from stoa_chassis.kafka.consumer import Consumer, Handler, Membership, RetryPolicy
 from stoa_chassis.kafka.dead_letters import (
     ADDRESSEE_HEADER,
@@ -15,7 +14,6 @@ from stoa_chassis.kafka.topics import DeadLetterTopicMissing, TopicMissing, chec
 __all__ = [
     "ADDRESSEE_HEADER",
     "CORRELATION_ID_HEADER",
-    "Broadcast",
     "Consumer",
     "DeadLetter",
     "DeadLetterTopicMissing",

@@ -45,12 +45,8 @@ async def test_a_peer_that_no_policy_grants_is_refused_at_start() -> None:
 async def test_handlers_have_to_be_for_what_is_declared(app: App[PostgresSettings]) -> None:
     async def handle(_: Any) -> None: ...
 
-    async def begin() -> None: ...
-
     with pytest.raises(StartError, match=r"not what it declares as consumes"):
         await app.consume({OrderPlaced: handle})
-    with pytest.raises(StartError, match=r"not what it declares as follows"):
-        await app.follow({OrderPlaced: handle}, begin)
 
 
 @pytest.fixture
