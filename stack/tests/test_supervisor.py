@@ -234,13 +234,7 @@ async def test_setup_runs_before_others_see_the_part_as_ready(sandbox: Sandbox) 
 
 
 async def test_processes_of_a_supervisor_that_was_killed_are_found_and_ended(sandbox: Sandbox) -> None:
-    watch = sandbox.supervisor(sandbox.server("store"))
-    run = asyncio.create_task(watch.run())
-    await eventually(lambda: watch.status.phase is Phase.READY)
-    status = Status.read(sandbox.status_file)  # all that is known once the supervisor is gone
-    assert status is not None
-    run.cancel()
-    await asyncio.gather(run, return_exceptions=True)
+    status = await sandbox.started_and_left(sandbox.server("store"))
     left = processes.orphans(Path("/another/instance"), status.parts.values())
     assert status.parts["store"].pid in [process.pid for process in left]
     assert processes.orphans(Path("/another/instance"), ()) == []

@@ -22,7 +22,7 @@ Collection = AsyncCollection[dict[str, Any]]
 async def books(mongo_url: str) -> AsyncIterator[Collection]:
     client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(mongo_url, uuidRepresentation="standard")
     name = f"test_{uuid4().hex}"
-    yield client[name]["books"]
+    yield await client[name].create_collection("books")  # as a service has it before its relays start
     await client.drop_database(name)
     await client.close()
 
