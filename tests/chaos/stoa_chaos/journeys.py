@@ -195,6 +195,9 @@ async def _left_in_cart(shopper: Shopper, orders: Sequence[Order]) -> None:
         statuses = {order["status"], *(change["status"] for change in order["status_history"])}
         comes_back = "cancelled" in statuses and "confirmed" not in statuses
         wanted = _quantities(order["items"]) if comes_back else Counter()
+        if "confirmed" in statuses and shopper.record.is_cancelled(order["order_id"]):
+            for variant_id, quantity in _quantities(order["items"]).items():
+                shopper.may_come_back[variant_id].add(quantity)
     if not await shopper.cart_holds(wanted):
         shopper.record.complain(f"the cart does not hold {dict(wanted)} after the orders {_ids(orders)}")
 

@@ -42,6 +42,10 @@ class Record:
         """Note that a shopper asks for an order to be cancelled."""
         self.to_cancel.add(UUID(order_id))
 
+    def is_cancelled(self, order_id: str) -> bool:
+        """Whether a shopper has asked for an order to be cancelled."""
+        return UUID(order_id) in self.to_cancel
+
     def placed(self) -> None:
         """Note that orders were placed just now."""
         self.last_placed = time.monotonic()
