@@ -238,7 +238,9 @@ async def _look_again(sent: SentBack) -> None:
         if found["status"] != status:
             sent.complain(f"return {return_id} was to be {status}, and is {found['status']}")
         elif right and amount(found["refund_amount"]) != right:
-            sent.complain(f"return {return_id} is refunded with {amount(found['refund_amount']):.2f} of {right}")
+            sent.complain(
+                f"return {return_id} is refunded with {amount(found['refund_amount']):.2f} of {right}"
+            )
         else:
             sent.shopper.record.returns["refunded"] += bool(right)
     order = await sent.shopper.get_order(sent.order_id)
