@@ -300,10 +300,11 @@ async def test_twilio_is_given_an_sms_as_its_reference_has_it() -> None:
         assert request.headers["authorization"] == encode_basic_auth("AC1", "token")
         assert parse_qs(text) == {"To": ["+4930123456"], "From": ["+15005550006"], "Body": ["Kurz gesagt."]}
         mock.status = 400
-        mock.body = {"code": 21610, "message": "unsubscribed recipient", "more_info": "", "status": 400}
-        with pytest.raises(Refused) as refused:
-            await twilio.send(a_message("+4930123456"))
-        assert (refused.value.code, refused.value.address_is_gone) == ("21610", True)
+        for code, is_gone in ((21610, True), (21211, True), (21614, True), (21408, False)):
+            mock.body = {"code": code, "message": "of a number", "more_info": "", "status": 400}
+            with pytest.raises(Refused) as refused:
+                await twilio.send(a_message("+4930123456"))
+            assert (refused.value.code, refused.value.address_is_gone) == (str(code), is_gone)
 
 
 async def test_fcm_is_given_a_message_as_its_reference_has_it_with_a_token_of_the_account() -> None:
