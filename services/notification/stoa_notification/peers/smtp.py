@@ -16,9 +16,8 @@ from typing import Self
 from urllib.parse import urlsplit
 
 import aiosmtplib
-import idna
 
-from stoa_notification.peers.sender import Sender
+from stoa_notification.peers.sender import Sender, mailbox_and_domain
 from stoa_notification.ports import Message, NotTaken, OutcomeUnknown, Refused
 
 _IDLE = 4  # connections that are kept
@@ -65,7 +64,7 @@ class Smtp:
             await connection.send_message(
                 mail,
                 sender=self._sender.address,
-                recipients=["@".join(_address(message.address))],
+                recipients=["@".join(mailbox_and_domain(message.address))],
                 timeout=self._timeout,
             )
         except aiosmtplib.SMTPRecipientsRefused as error:
@@ -121,20 +120,13 @@ def _refusal(code: int) -> Exception:
     return Refused(str(code)) if code in _PERMANENT else NotTaken(str(code))
 
 
-def _address(email: str) -> tuple[str, str]:
-    """Return the mailbox and the domain, which is in ASCII (IDNA). Raises ValueError if it is no address."""
-    mailbox, _, domain = email.rpartition("@")
-    if not mailbox or not domain or not email.isprintable() or " " in email:
-        raise ValueError("no address")
-    return mailbox, domain if domain.isascii() else idna.encode(domain, uts46=True).decode()
-
-
 def _mail(message: Message, sender: Sender) -> EmailMessage:
-    """Write a mail. Raises Refused if nobody can have the address."""
+    """Write a mail. Raises Refused if nobody can have the address, or the name."""
     mail = EmailMessage(policy=SMTP)
     mail["From"] = Address(sender.name, addr_spec=sender.address)
+    mailbox, domain = mailbox_and_domain(message.address)
     try:
-        mail["To"] = Address(message.name, *_address(message.address))
+        mail["To"] = Address(message.name, mailbox, domain)
     except (HeaderParseError, ValueError):
         raise Refused("malformed address") from None
     mail["Subject"] = message.content.subject
