@@ -7,6 +7,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import reduce
 from typing import Any
 from uuid import UUID
 
@@ -17,6 +18,7 @@ from confluent_kafka.schema_registry.error import SchemaRegistryError
 
 _HEADER = struct.Struct(">bI")  # the registry's wire format: a zero, and the id of the writer's schema
 _SECONDS = 5
+_SECRET = "stoa.secret"  # the mark of a field of which nobody may see the value but whom it is for
 
 
 class Unreadable(Exception):
@@ -38,7 +40,7 @@ class EventReader:
         self._registry = SchemaRegistryClient({"url": registry_url, "timeout": _SECONDS})
         self._schemas: dict[int, Any] = {}
         self._envelopes: dict[int, Any] = {}
-        self._secrets: dict[int, tuple[str, ...]] = {}
+        self._named: dict[int, Mapping[str, Any]] = {}
 
     def read(self, value: bytes | None) -> Mapping[str, Any]:
         """Return the whole event, but for what its contract calls a secret, such as the token of a mail.
@@ -47,8 +49,11 @@ class EventReader:
         """
         schema_id, body = self._split(value)
         event = self._decode(schema_id, body, None)
-        hidden = dict.fromkeys(self._secrets[schema_id], "(a secret)")
-        return {**event, "payload": event["payload"] | hidden} if hidden else event
+        named = self._named[schema_id]
+        shown: Mapping[str, Any] = (
+            _without_secrets(self._schemas[schema_id], event, named) if named else event
+        )
+        return shown
 
     def envelope(self, value: bytes | None) -> Envelope:
         """Return the envelope without the payload, which is quicker. Raises as `read`."""
@@ -88,13 +93,35 @@ class EventReader:
         wanted = [field for field in schema.get("fields", ()) if field["name"] in ("event_id", "timestamp")]
         if len(wanted) != 2:
             raise Unreadable(f"schema {schema_id} is not of an event")
-        self._secrets[schema_id] = _secrets(schema)
-        self._schemas[schema_id] = fastavro.parse_schema(schema)
+        named: dict[str, Any] = {}
+        parsed = fastavro.parse_schema(schema, named)
+        # Most contracts have no secret: then there is nothing to look through.
+        self._named[schema_id] = named if _SECRET in text else {}
+        self._schemas[schema_id] = parsed
         self._envelopes[schema_id] = fastavro.parse_schema({**schema, "fields": wanted})
 
 
-def _secrets(schema: Mapping[str, Any]) -> tuple[str, ...]:
-    """The fields of a payload whose values nobody may see but who they are for."""
-    payload = next((field["type"] for field in schema["fields"] if field["name"] == "payload"), None)
-    fields = payload.get("fields", ()) if isinstance(payload, Mapping) else ()
-    return tuple(field["name"] for field in fields if field.get("stoa.secret"))
+def _without_secrets(schema: Any, value: Any, named: Mapping[str, Any]) -> Any:
+    """Return a value of a schema without what any record in it calls a secret, however deep that lies."""
+    if isinstance(schema, str):
+        return _without_secrets(named[schema], value, named) if schema in named else value
+    if isinstance(schema, list):  # which of the types it is does not matter: another's fields are not in it
+        return reduce(lambda shown, branch: _without_secrets(branch, shown, named), schema, value)
+    match schema["type"]:
+        case "record" if isinstance(value, Mapping):
+            fields = {field["name"]: field for field in schema["fields"]}
+            return {
+                name: _field_without_secrets(fields[name], each, named) if name in fields else each
+                for name, each in value.items()
+            }
+        case "array" if isinstance(value, list):
+            return [_without_secrets(schema["items"], each, named) for each in value]
+        case "map" if isinstance(value, Mapping):
+            return {key: _without_secrets(schema["values"], each, named) for key, each in value.items()}
+        case dict() | list() as nested:
+            return _without_secrets(nested, value, named)
+    return value
+
+
+def _field_without_secrets(field: Mapping[str, Any], value: Any, named: Mapping[str, Any]) -> Any:
+    return "(a secret)" if field.get(_SECRET) else _without_secrets(field["type"], value, named)

@@ -32,7 +32,7 @@ def written(payload: Payload) -> bytes:
     return out.getvalue()
 
 
-def reader(of: type[Payload]) -> EventReader:
+def reader(of: type[Payload] | SimpleNamespace) -> EventReader:
     """A reader whose registry knows one schema."""
     events = EventReader("http://127.0.0.1:1")
     events._registry = SimpleNamespace(  # type: ignore[assignment]
@@ -54,6 +54,49 @@ def test_the_token_of_a_mail_is_shown_to_nobody() -> None:
     assert shown["payload"] == event.to_dict() | {"token": "(a secret)"}
     assert shown["correlation_id"] == "request-1"
     assert "the secret" not in repr(event)
+
+
+def test_a_secret_is_shown_to_nobody_however_deep_it_lies() -> None:
+    secret = {"name": "code", "type": "string", "stoa.secret": True}
+    of_a_card = {"type": "record", "name": "Card", "fields": [{"name": "brand", "type": "string"}, secret]}
+    schema = {
+        "type": "record",
+        "name": "BoughtEvent",
+        "namespace": "stoa.events",
+        "fields": [
+            {"name": "event_id", "type": {"type": "string", "logicalType": "uuid"}},
+            {"name": "timestamp", "type": {"type": "long", "logicalType": "timestamp-micros"}},
+            {
+                "name": "payload",
+                "type": {
+                    "type": "record",
+                    "name": "Bought",
+                    "fields": [
+                        {"name": "first", "type": ["null", of_a_card]},
+                        {"name": "others", "type": {"type": "array", "items": "Card"}},
+                        {"name": "by_name", "type": {"type": "map", "values": ["null", "Card"]}},
+                        {"name": "keys", "type": {"type": "array", "items": "string"}, "stoa.secret": True},
+                    ],
+                },
+            },
+        ],
+    }
+    card = {"brand": "visa", "code": "the secret"}
+    payload = {"first": card, "others": [card, card], "by_name": {"ann": card, "bob": None}, "keys": ["one"]}
+    out = io.BytesIO(struct.pack(">bI", 0, 1))
+    out.seek(0, io.SEEK_END)
+    event = {"event_id": uuid4(), "timestamp": NOW, "payload": payload}
+    fastavro.schemaless_writer(out, fastavro.parse_schema(schema), event)
+    shown = reader(SimpleNamespace(SCHEMA=orjson.dumps(schema).decode())).read(out.getvalue())
+    hidden = {"brand": "visa", "code": "(a secret)"}
+    assert shown == event | {
+        "payload": {
+            "first": hidden,
+            "others": [hidden, hidden],
+            "by_name": {"ann": hidden, "bob": None},
+            "keys": "(a secret)",
+        }
+    }
 
 
 def test_an_event_without_secrets_is_shown_as_it_is() -> None:

@@ -48,14 +48,15 @@ class NotificationServicer(notification_pb2_grpc.NotificationServiceServicer):
         self, request: notification_pb2.ListNotificationsRequest, context: Any
     ) -> notification_pb2.ListNotificationsResponse:
         """List what a user was told."""
+        user_id = UUID(request.user_id)
 
         async def read(after: Mapping[str, Any], limit: int) -> Sequence[Notification]:
             before = UUID(after["notification_id"]) if after else None
-            return await self._notifications.list(UUID(request.user_id), before, limit)
+            return await self._notifications.list(user_id, before, limit)
 
         found = await page(
             request,
-            {"user_id": request.user_id},
+            {"user_id": user_id},
             read,
             lambda last: {"notification_id": last.notification_id},
         )

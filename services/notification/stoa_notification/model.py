@@ -182,10 +182,15 @@ class Contact:
             raise ContactErased("the account was erased")
         self.preferences = preferences
 
-    def forget_push_token(self, token: str) -> None:
-        """Forget where push messages went, unless they go elsewhere by now."""
-        if self.preferences.push_token == token:
+    def forget_address(self, channel: Channel, address: str) -> None:
+        """Forget where messages by a channel went, unless they go elsewhere by now.
+
+        Where mail goes is up to the account.
+        """
+        if channel is Channel.PUSH and self.preferences.push_token == address:
             self.preferences = replace(self.preferences, push_token="")
+        elif channel is Channel.SMS and self.preferences.phone_number == address:
+            self.preferences = replace(self.preferences, phone_number="")
 
     def erase(self, at: datetime) -> None:
         """Keep nothing of the person but when they were forgotten, so that late events bring nobody back."""

@@ -24,6 +24,7 @@ from stoa_notification.model import Facts, Notification, Recipient
 from stoa_notification.ports import Content
 
 _BLANK_LINES = re.compile(r"\n{3,}")
+_NO_NAME = re.compile(r"://|[@\u202a-\u202e\u2066-\u2069]|www\.|\w{2,}\.\w{2,}", re.IGNORECASE)
 _ORDER_NUMBER = 8  # characters: what people compare; links have all of the id
 
 
@@ -71,7 +72,7 @@ class Templates:
         recipient, facts = _recipient(notification), notification.facts
         return {
             **facts,
-            "name": recipient.name,
+            "name": _greeted(recipient.name),
             "language": recipient.locale,
             "shop_name": self._shop_name,
             "shop_url": self._shop_url,
@@ -103,6 +104,15 @@ def _path(notification: Notification, facts: Facts, recipient: Recipient) -> str
     if recipient.access_token:
         return f"/guest-orders/{recipient.access_token}"
     return f"/orders/{notification.order_id}"
+
+
+def _greeted(name: str) -> str:
+    """Return the name by which a mail greets somebody; "" if it is more than a name.
+
+    Whoever opens an account in a stranger's name chooses what it is called, and mail programs make links of
+    addresses: nobody is to send links, or lines that run backwards, in the name of the shop.
+    """
+    return "" if _NO_NAME.search(name) else name
 
 
 def _recipient(notification: Notification) -> Recipient:

@@ -191,18 +191,13 @@ class Delivery:
     async def _refused(self, notification: Notification, error: Refused) -> None:
         recipient = notification.recipient
         await self._failed(notification, f"refused: {error.code}")
-        if (
-            error.address_is_gone
-            and notification.channel is Channel.PUSH
-            and notification.user_id
-            and recipient
-        ):
-            await self._forget_push_token(notification.user_id, recipient.address)
+        if error.address_is_gone and notification.user_id and recipient:
+            await self._forget_address(notification.user_id, notification.channel, recipient.address)
 
     @transactional
-    async def _forget_push_token(self, tx: Tx, user_id: UUID, token: str) -> None:
+    async def _forget_address(self, tx: Tx, user_id: UUID, channel: Channel, address: str) -> None:
         contact = await tx.contacts.lock(user_id)
-        contact.forget_push_token(token)
+        contact.forget_address(channel, address)
         await tx.contacts.save(contact)
 
 

@@ -119,7 +119,7 @@ async def test_a_user_lists_what_she_was_told_page_by_page(
         ("orders", "email", "pending")
     ] * 2
     page = await owner.ListNotifications(
-        ListNotificationsRequest(user_id=str(user_id), page_token=page.next_page_token)
+        ListNotificationsRequest(user_id=str(user_id).upper(), page_token=page.next_page_token)
     )
     (welcome,) = page.notifications
     assert (welcome.kind, welcome.subject, welcome.status) == ("account", "Welcome to The Shop", "sent")

@@ -206,6 +206,11 @@ async def test_ses_takes_a_mail_from_an_identity_that_it_knows(aws: Aws) -> None
     (sent,) = ses_backends[DEFAULT_ACCOUNT_ID]["eu-central-1"].sent_messages
     assert sent.subject == "Grüße vom Shop"
     assert sent.destinations["ToAddresses"][0].endswith("<ada@mail.test>")
+    await ses.send(a_message("ada@bücher.example"))
+    last = ses_backends[DEFAULT_ACCOUNT_ID]["eu-central-1"].sent_messages[-1]
+    assert last.destinations["ToAddresses"][0].endswith("<ada@xn--bcher-kva.example>")
+    with pytest.raises(Refused, match="SMTPUTF8"):
+        await ses.send(a_message("ädä@mail.test"))
 
 
 async def test_sns_takes_an_sms(aws: Aws) -> None:
@@ -277,6 +282,9 @@ async def test_sendgrid_is_given_a_mail_as_its_reference_has_it() -> None:
         assert sent["personalizations"] == [{"to": [{"email": "ada@mail.test", "name": "Ada Müller"}]}]
         assert [part["type"] for part in sent["content"]] == ["text/plain", "text/html"]
         assert sent["headers"]["Message-ID"] == f"<{message.notification_id}@stoa.example>"
+        await sendgrid.send(a_message("ada@bücher.example", ""))
+        (to,) = json.loads(mock.requests[-1][1])["personalizations"][0]["to"]
+        assert to == {"email": "ada@xn--bcher-kva.example"}
         mock.status, mock.body = 400, {"errors": [{"message": "bad", "field": "from", "help": None}]}
         with pytest.raises(Refused) as refused:
             await sendgrid.send(message)
@@ -300,10 +308,11 @@ async def test_twilio_is_given_an_sms_as_its_reference_has_it() -> None:
         assert request.headers["authorization"] == encode_basic_auth("AC1", "token")
         assert parse_qs(text) == {"To": ["+4930123456"], "From": ["+15005550006"], "Body": ["Kurz gesagt."]}
         mock.status = 400
-        mock.body = {"code": 21610, "message": "unsubscribed recipient", "more_info": "", "status": 400}
-        with pytest.raises(Refused) as refused:
-            await twilio.send(a_message("+4930123456"))
-        assert (refused.value.code, refused.value.address_is_gone) == ("21610", True)
+        for code, is_gone in ((21610, True), (21211, True), (21614, True), (21408, False)):
+            mock.body = {"code": code, "message": "of a number", "more_info": "", "status": 400}
+            with pytest.raises(Refused) as refused:
+                await twilio.send(a_message("+4930123456"))
+            assert (refused.value.code, refused.value.address_is_gone) == (str(code), is_gone)
 
 
 async def test_fcm_is_given_a_message_as_its_reference_has_it_with_a_token_of_the_account() -> None:

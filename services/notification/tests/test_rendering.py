@@ -163,6 +163,29 @@ def test_what_users_write_is_no_markup_and_no_template(templates: Templates) -> 
     assert "{{ shop_url }}" in content.text
 
 
+@pytest.mark.parametrize(
+    ("name", "greeting"),
+    [
+        ("Ada", "Hello Ada,"),
+        ("J. R. R.", "Hello J. R. R.,"),
+        ("J.R.R.", "Hello J.R.R.,"),
+        ("O’Brien-Müller 3rd", "Hello O’Brien-Müller 3rd,"),
+        ("you won, see https://evil.example/a", "Hello,"),
+        ("WWW.evil", "Hello,"),
+        ("see evil.example", "Hello,"),
+        ("write to me@evil", "Hello,"),
+        ("bit.ly/x", "Hello,"),
+        ("\u202eadA", "Hello,"),
+    ],
+)
+def test_nobody_sends_a_link_in_the_name_of_the_shop(templates: Templates, name: str, greeting: str) -> None:
+    """The attack: an account is opened for somebody else's address, under a name that is a message."""
+    recipient = Recipient("ada@mail.test", name)
+    content = rendered(templates, OCCASIONS[0], Channel.EMAIL, recipient)
+    assert content.text.splitlines()[0] == greeting
+    assert "evil" not in content.text + content.html
+
+
 def test_who_may_choose_is_told_where(templates: Templates) -> None:
     ada = Recipient("a@b.c", "Ada", "en")
     for occasion in OCCASIONS:

@@ -422,7 +422,23 @@ async def test_a_device_that_is_gone_is_forgotten(
     push.trouble = Refused("UNREGISTERED", address_is_gone=True)
     await ship(notifications, ada)
     await delivery.due.work_off()
-    assert (await notifications.preferences(ada)).push_token == ""
+    left = await notifications.preferences(ada)
+    assert (left.push_token, left.phone_number) == ("", "+4930123456")
+
+
+async def test_a_phone_number_that_is_gone_is_forgotten_unless_it_is_another_by_now(
+    notifications: Notifications, delivery: Delivery, sms: FakeProvider, ada: UUID
+) -> None:
+    await notifications.prefer(ada, EVERYTHING)
+    sms.trouble = Refused("21610", address_is_gone=True)
+    await ship(notifications, ada)
+    await notifications.prefer(ada, replace(EVERYTHING, phone_number="+4930654321"))
+    await delivery.due.work_off()
+    assert (await notifications.preferences(ada)).phone_number == "+4930654321"
+    await ship(notifications, ada)
+    await delivery.due.work_off()
+    left = await notifications.preferences(ada)
+    assert (left.push_token, left.phone_number) == ("device", "")
 
 
 async def test_while_it_runs_what_is_new_is_delivered_at_once_and_once(

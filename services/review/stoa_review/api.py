@@ -33,7 +33,7 @@ class ReviewServicer(review_pb2_grpc.ReviewServiceServicer):
             place = tuple(after["place"]) if after else None
             return await self._reading.of_product(product_id, sort, place, limit)
 
-        filters = {"product_id": request.product_id, "sort": str(sort)}
+        filters = {"product_id": product_id, "sort": str(sort)}
         found = await page(request, filters, read, lambda last: {"place": last.place})
         return review_pb2.ListProductReviewsResponse(
             reviews=(_message(listed.review) for listed in found.items),

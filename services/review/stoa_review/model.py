@@ -237,7 +237,8 @@ class Review:
     that votes and replies don't get into an author's way. `edition` counts how often it was written anew
     after it was deleted: votes are for one edition. `helpful_votes` is their count, as of `votes_version`.
     `bucket` is the number of the list bucket that it belongs to. `user_id` is None once the account was
-    erased.
+    erased. `was_rejected` from when staff rejects it until staff publishes it: whatever its author
+    makes of it meanwhile waits for staff.
     """
 
     review_id: UUID
@@ -250,6 +251,7 @@ class Review:
     updated_at: datetime
     bucket: int
     moderation_reason: str = ""
+    was_rejected: bool = False
     is_verified_purchase: bool = True
     helpful_votes: int = 0
     votes_version: int = 0
@@ -323,7 +325,7 @@ class Review:
         self.helpful_votes = self.votes_version = 0
         self.edition += 1
         self.created_at = now
-        self._decide(_unseen(moderated), "", now)
+        self._decide(_unseen(moderated or self.was_rejected), "", now)
 
     def update(
         self,
@@ -337,9 +339,9 @@ class Review:
     ) -> None:
         """Say something else. What staff has not seen yet is shown at once, unless reviews are moderated.
 
-        What staff had rejected it must look at again. Nothing happens if the review says that already,
-        whatever the etag. Raises ReviewNotFound, NotTheAuthor, EtagMismatch, InvalidArgument for another
-        order.
+        What staff had rejected it must look at again, after each change. Nothing happens if the review says
+        that already, whatever the etag. Raises ReviewNotFound, NotTheAuthor, EtagMismatch, InvalidArgument
+        for another order.
         """
         self._check_author(caller)
         if order_id not in (None, self.order_id):
@@ -351,7 +353,7 @@ class Review:
                 "the review was changed since you read it", metadata={"review_id": str(self.review_id)}
             )
         self.opinion = opinion
-        self._decide(_unseen(moderated or self.status is Status.REJECTED), self.moderation_reason, now)
+        self._decide(_unseen(moderated or self.was_rejected), self.moderation_reason, now)
 
     def delete(self, caller: UUID, now: datetime) -> None:
         """Take it back, with all that was said to it; again is fine. Raises ReviewNotFound, NotTheAuthor."""
@@ -367,6 +369,7 @@ class Review:
         if self.status is Status.DELETED:
             raise _not_found(self.review_id)
         if (status, reason) != (self.status, self.moderation_reason):
+            self.was_rejected = status is Status.REJECTED
             self._decide(status, reason, now)
 
     def add_reply(

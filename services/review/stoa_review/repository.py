@@ -317,6 +317,7 @@ def _review_fields(review: Review) -> Document:
         "is_verified_purchase": review.is_verified_purchase,
         "status": str(review.status),
         "moderation_reason": review.moderation_reason,
+        "was_rejected": review.was_rejected,
         "helpful_votes": review.helpful_votes,
         "votes_version": review.votes_version,
         "replies": [
@@ -349,6 +350,8 @@ def _review(document: Mapping[str, Any]) -> Review:
         is_verified_purchase=document["is_verified_purchase"],
         status=Status(document["status"]),
         moderation_reason=document["moderation_reason"],
+        # An older process wrote none, and had only these to tell what staff had rejected.
+        was_rejected=document.get("was_rejected", document["status"] in (Status.REJECTED, Status.PENDING)),
         helpful_votes=document["helpful_votes"],
         votes_version=document["votes_version"],
         replies=tuple(map(_reply, document["replies"])),

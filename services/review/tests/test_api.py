@@ -119,7 +119,7 @@ async def test_anyone_reads_a_products_reviews_page_by_page(
     assert [each.rating for each in page.reviews] == [5, 3]
     rest = await nobody.ListProductReviews(
         review_pb2.ListProductReviewsRequest(
-            product_id=product_id, sort="rating", page_token=page.next_page_token
+            product_id=product_id.upper(), sort="rating", page_token=page.next_page_token
         )
     )
     assert [each.rating for each in rest.reviews] == [2]

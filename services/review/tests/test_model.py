@@ -215,6 +215,21 @@ def test_what_staff_has_rejected_it_sees_again_after_an_edit(
     assert review.status is after
 
 
+def test_what_staff_has_rejected_is_not_shown_by_changing_it_again_or_writing_it_anew() -> None:
+    review = a_review()
+    author = author_of(review)
+    review.moderate(Status.REJECTED, "rude", NOW)
+    review.update(author, None, BAD, review.etag, LATER, moderated=False)
+    review.update(author, None, GOOD, review.etag, LATER, moderated=False)
+    assert review.status is Status.PENDING
+    review.delete(author, LATER)
+    review.write_again(author, review.order_id, BAD, LATER, moderated=False)
+    assert review.status is Status.PENDING
+    review.moderate(Status.PUBLISHED, "", LATER)
+    review.update(author, None, GOOD, review.etag, LATER, moderated=False)
+    assert review.status is Status.PUBLISHED
+
+
 def test_moderating_twice_changes_it_once() -> None:
     review = a_review(moderated=True)
     review.moderate(Status.REJECTED, "rude", LATER)

@@ -38,6 +38,7 @@ def a_full_review(product_id: UUID | None = None) -> Review:
         review,
         updated_at=NOW + timedelta(days=1),
         moderation_reason="fine",
+        was_rejected=True,
         helpful_votes=2,
         votes_version=5,
         replies=(question, answer),

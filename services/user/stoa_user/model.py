@@ -81,6 +81,15 @@ class LastAdmin(FailedPrecondition):
         super().__init__("this is the last admin; please make another account one first")
 
 
+class NotAnAdminAnyMore(PermissionDenied):
+    """Who was an admin when the token was given out is none now."""
+
+    reason = "NOT_AN_ADMIN_ANY_MORE"
+
+    def __init__(self) -> None:
+        super().__init__("only an admin may change what staff may do, and you are none any more")
+
+
 class AddressNotFound(NotFound):
     """The account has no such address."""
 
@@ -388,6 +397,11 @@ class RoleChange:
     after: frozenset[str]
     reason: str
     at: datetime
+
+    @property
+    def leaves_an_admin(self) -> bool:
+        """Tell whether the account was one of an admin after it."""
+        return is_admitted(self.after, frozenset({ADMIN}))
 
 
 class AddressKind(StrEnum):

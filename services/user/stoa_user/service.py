@@ -12,7 +12,7 @@ from uuid import UUID
 
 from stoa_chassis.clock import Clock
 from stoa_chassis.emails import valid_email
-from stoa_chassis.uow import UnitOfWork, transactional
+from stoa_chassis.uow import LostRace, UnitOfWork, transactional
 from stoa_contracts.roles import ADMIN
 from stoa_user.model import (
     Address,
@@ -33,6 +33,7 @@ from stoa_user.model import (
     Limited,
     MailedToken,
     MailPolicy,
+    NotAnAdminAnyMore,
     PasswordOfAnother,
     PostalAddress,
     ProfileChange,
@@ -174,12 +175,14 @@ class Requester:
     address: str = ""
     is_admin: bool = False
 
-    def check_may_change(self, user: User) -> None:
+    def check_may_change(self, user: User, proof: Proof | None) -> None:
         """Raise StaffProtected if it is not for this user to change this account.
 
-        Whoever could name another address for an account of staff could become it.
+        Whoever could name another address for an account of staff could become it. So whoever proves to be
+        an admin has to be one still: a token says for minutes what its owner may do no more.
         """
-        if user.is_staff and not self.is_admin and self.user_id != user.user_id:
+        is_admin = self.is_admin and (proof is None or proof.user.is_admin)
+        if user.is_staff and not is_admin and self.user_id != user.user_id:
             raise StaffProtected
 
 
@@ -443,7 +446,7 @@ class Accounts:
     ) -> User:
         now = self._clock.now()
         user = await tx.users.lock(user_id)
-        requester.check_may_change(user)
+        requester.check_may_change(user, proof)
         moves = change.email is not None and user.moves_to(change.email)
         if change.email is not None and moves:
             if proof is None:
@@ -635,12 +638,20 @@ class StaffRoles:
     async def set(
         self, tx: Tx, user_id: UUID, roles: frozenset[str], reason: str, changed_by: UUID
     ) -> tuple[User, Sequence[RoleChange]]:
-        """Let an account have these roles alone; what `get` reads then. Raises UserNotFound, LastAdmin."""
+        """Let an account have these roles alone; what `get` reads then.
+
+        Raises UserNotFound, LastAdmin, and NotAnAdminAnyMore if that is true of who asks for it, whatever the
+        token says: else a deposed admin could come back within minutes.
+        """
         admins = await tx.users.lock_admins()
         user = await tx.users.lock(user_id)
         before, now = user.roles, self._clock.now()
         if user.is_admin and ADMIN not in roles and len(admins) == 1:
             raise LastAdmin
+        # An admin of another issuer has no account here, and so no changes.
+        last = await tx.role_changes.newest(changed_by, 1)
+        if last and not last[0].leaves_an_admin:
+            raise NotAnAdminAnyMore
         user.set_roles(roles, now)
         if user.roles != before:
             await tx.users.save(user)
@@ -696,9 +707,13 @@ class Privacy:
     @transactional
     async def _erase(self, tx: Tx, user_id: UUID, requester: Requester, proof: Proof) -> None:
         now = self._clock.now()
-        admins = await tx.users.lock_admins()
+        # All wait for the lock of admins, so only who erases one takes it, and before that of the account.
+        is_admin = (await tx.users.get(user_id)).is_admin
+        admins = await tx.users.lock_admins() if is_admin else ()
         user = await tx.users.lock(user_id)
-        requester.check_may_change(user)
+        if user.is_admin and not is_admin:
+            raise LostRace  # an admin since a moment ago
+        requester.check_may_change(user, proof)
         if user.is_admin and len(admins) == 1:
             raise LastAdmin
         await self._authenticator.accept(tx, proof)
@@ -835,7 +850,10 @@ class Sessions:
         if proof is None:
             raise InvalidCredentials
         secret = secrets.token_urlsafe(32)
-        session = await self._begin(proof, secret, Client(address, user_agent), guest_token)
+        try:
+            session = await self._begin(proof, secret, Client(address, user_agent), guest_token)
+        except UserNotFound:  # the account was erased a moment ago
+            raise InvalidCredentials from None
         return self._signed_in(proof.user, session, secret)
 
     async def page(self, user_id: UUID, after: UUID | None, limit: int) -> Sequence[Session]:

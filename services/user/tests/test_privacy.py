@@ -1,5 +1,6 @@
 """What a person may ask of an account: where it is signed in, what is kept of her, and to be forgotten."""
 
+from collections.abc import Sequence
 from uuid import uuid4
 
 import pytest
@@ -17,10 +18,12 @@ from stoa_user.model import (
     Purpose,
     SessionNotFound,
     SignInAttempts,
+    User,
     UserNotFound,
 )
 from stoa_user.service import Requester
 from stoa_user.testing import Rows
+from stoa_user.testing import Users as MemoryUsers
 
 from .conftest import PASSWORD, SOMEWHERE, UserService, new_email, session_of, subject_of
 
@@ -169,6 +172,25 @@ async def test_an_account_is_erased_by_who_knows_the_own_password(service: UserS
         await service.accounts.get(user.user_id)
     key = AttemptsKey.of(support.email, HERE)
     assert (await service.store.attempts.get(key)) != SignInAttempts(), "support was let in from there"
+
+
+async def test_only_the_erasure_of_an_admin_waits_for_other_changes_of_admins(
+    service: UserService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user, admin = await service.register(), await service.staff("admin")
+    await service.staff("admin")
+    locked: list[MemoryUsers] = []
+    lock_admins = MemoryUsers.lock_admins
+
+    async def lock(users: MemoryUsers) -> Sequence[User]:
+        locked.append(users)
+        return await lock_admins(users)
+
+    monkeypatch.setattr(MemoryUsers, "lock_admins", lock)
+    await service.privacy.erase(user.user_id, Requester(user.user_id), PASSWORD)
+    assert not locked
+    await service.privacy.erase(admin.user_id, Requester(admin.user_id), PASSWORD)
+    assert locked
 
 
 async def test_the_last_admin_can_not_be_erased_and_what_staff_was_is_kept(

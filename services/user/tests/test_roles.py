@@ -6,7 +6,14 @@ from uuid import uuid4
 import pytest
 
 from stoa_chassis.memory import MemoryStore
-from stoa_user.model import LastAdmin, ProfileChange, RoleChange, StaffProtected, UserNotFound
+from stoa_user.model import (
+    LastAdmin,
+    NotAnAdminAnyMore,
+    ProfileChange,
+    RoleChange,
+    StaffProtected,
+    UserNotFound,
+)
 from stoa_user.service import Requester
 from stoa_user.testing import Rows
 
@@ -97,6 +104,29 @@ async def test_admins_who_depose_each_other_at_the_same_moment_leave_one(
     assert sum(user.is_admin for user in memory.rows.users.values()) == 1
 
 
+async def test_who_was_an_admin_a_moment_ago_makes_nobody_one_nor_takes_over_an_admin(
+    service_on_each: UserService,
+) -> None:
+    """The attack: a deposed admin, whose token is good for minutes, comes back by it."""
+    service = service_on_each
+    deposed, erased, accomplice, left = [await service.staff("admin") for _ in range(4)]
+    await service.roles.set(deposed.user_id, frozenset({"support"}), "moved", left.user_id)
+    await service.privacy.erase(erased.user_id, Requester(erased.user_id), PASSWORD)
+    await service.roles.set(accomplice.user_id, frozenset(), "left", left.user_id)
+    for caller in (deposed, erased):
+        with pytest.raises(NotAnAdminAnyMore):
+            await service.roles.set(accomplice.user_id, frozenset({"admin"}), "back", caller.user_id)
+    requester = Requester(deposed.user_id, is_admin=True)
+    with pytest.raises(StaffProtected):
+        await service.accounts.change_profile(
+            left.user_id, ProfileChange(email=new_email()), requester, PASSWORD
+        )
+    with pytest.raises(StaffProtected):
+        await service.privacy.erase(left.user_id, requester, PASSWORD)
+    await service.roles.set(deposed.user_id, frozenset({"admin"}), "needed again", left.user_id)
+    await service.roles.set(accomplice.user_id, frozenset({"admin"}), "back", deposed.user_id)
+
+
 async def test_roles_of_an_account_that_there_is_not_are_not_set(service: UserService) -> None:
     with pytest.raises(UserNotFound):
         await service.roles.set(uuid4(), frozenset({"support"}), "hired", uuid4())
@@ -113,7 +143,8 @@ async def test_only_an_admin_and_the_owner_change_the_account_of_staff(service: 
     with pytest.raises(StaffProtected):
         await service.privacy.erase(admin.user_id, Requester(support.user_id), PASSWORD)
     assert await service.accounts.get(admin.user_id) == admin
-    for requester in (Requester(admin.user_id), Requester(support.user_id, is_admin=True)):
+    other = await service.staff("admin")
+    for requester in (Requester(admin.user_id), Requester(other.user_id, is_admin=True)):
         await service.accounts.change_profile(admin.user_id, change, requester, PASSWORD)
     customer = await service.register()
     await service.accounts.change_profile(customer.user_id, change, Requester(support.user_id), PASSWORD)

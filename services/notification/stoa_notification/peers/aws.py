@@ -16,7 +16,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, ConnectTimeoutError, EndpointConnectionError
 from botocore.session import Session
 
-from stoa_notification.peers.sender import Sender
+from stoa_notification.peers.sender import Sender, mailbox_and_domain
 from stoa_notification.ports import Message, NotTaken, OutcomeUnknown, Refused
 
 _FOR_NOW = {
@@ -62,11 +62,14 @@ class Ses:
     async def send(self, message: Message) -> None:
         """Give a mail to SES. Raises Refused, NotTaken, OutcomeUnknown."""
         content = message.content
+        mailbox, domain = mailbox_and_domain(message.address)
+        if not mailbox.isascii():
+            raise Refused("SMTPUTF8")  # which SES has not
         await _call(
             self._client.send_email,
             {
                 "FromEmailAddress": formataddr((self._sender.name, self._sender.address)),
-                "Destination": {"ToAddresses": [formataddr((message.name, message.address))]},
+                "Destination": {"ToAddresses": [formataddr((message.name, f"{mailbox}@{domain}"))]},
                 "Content": {
                     "Simple": {
                         "Subject": _text(content.subject),

@@ -12,7 +12,7 @@ from typing import Self
 import aiohttp
 
 from stoa_notification.peers.http import post, session
-from stoa_notification.peers.sender import Sender
+from stoa_notification.peers.sender import Sender, mailbox_and_domain
 from stoa_notification.ports import Message, Refused
 
 
@@ -35,7 +35,9 @@ class SendGrid:
 
     async def send(self, message: Message) -> None:
         """Give a mail to SendGrid. Raises Refused, NotTaken, OutcomeUnknown."""
-        to = {"email": message.address} | ({"name": message.name} if message.name else {})
+        to = {"email": "@".join(mailbox_and_domain(message.address))} | (
+            {"name": message.name} if message.name else {}
+        )
         content = message.content
         answer = await post(
             self._client,

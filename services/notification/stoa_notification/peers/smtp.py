@@ -17,9 +17,8 @@ from typing import Self
 from urllib.parse import urlsplit
 
 import aiosmtplib
-import idna
 
-from stoa_notification.peers.sender import Sender
+from stoa_notification.peers.sender import Sender, mailbox_and_domain
 from stoa_notification.ports import Message, NotTaken, OutcomeUnknown, Refused
 
 _IDLE = 4  # connections that are kept
@@ -81,7 +80,7 @@ class Smtp:
     async def send(self, message: Message) -> None:
         """Give a mail to the server. Raises Refused, NotTaken, OutcomeUnknown."""
         mail = _mail(message, self._sender)
-        recipient = "@".join(_address(message.address))
+        recipient = "@".join(mailbox_and_domain(message.address))
         connection = await self._connection()
         try:
             # The errors' texts are the server's, and name addresses: only codes and types go on from here.
@@ -145,14 +144,6 @@ def _refusal(code: int) -> Exception:
     return Refused(str(code)) if code in _PERMANENT else NotTaken(str(code))
 
 
-def _address(email: str) -> tuple[str, str]:
-    """Return the mailbox and the domain, which is in ASCII (IDNA). Raises ValueError if it is no address."""
-    mailbox, _, domain = email.rpartition("@")
-    if not mailbox or not domain or not email.isprintable() or " " in email:
-        raise ValueError("no address")
-    return mailbox, domain if domain.isascii() else idna.encode(domain, uts46=True).decode()
-
-
 async def _utf8_options(connection: aiosmtplib.SMTP) -> Sequence[str]:
     """Return what a mail in other letters needs (RFC 6531). Raises SMTPNotSupported."""
     if connection.is_ehlo_or_helo_needed:
@@ -163,9 +154,10 @@ async def _utf8_options(connection: aiosmtplib.SMTP) -> Sequence[str]:
 
 
 def _mail(message: Message, sender: Sender) -> bytes:
-    """Write a mail. Raises Refused if nobody can have the address."""
+    """Write a mail. Raises Refused if nobody can have the address, or the name."""
+    mailbox, domain = mailbox_and_domain(message.address)
     try:
-        to = Address(message.name, *_address(message.address))
+        to = Address(message.name, mailbox, domain)
     except (HeaderParseError, ValueError):
         raise Refused("malformed address") from None
     policy = SMTP if to.addr_spec.isascii() else SMTPUTF8

@@ -14,7 +14,11 @@ import aiohttp
 from stoa_notification.peers.http import post, session
 from stoa_notification.ports import Message, Refused
 
-_UNSUBSCRIBED = 21610  # who has answered STOP
+_GONE = {
+    21211,  # no number
+    21610,  # who has answered STOP
+    21614,  # no mobile number
+}
 
 
 class Twilio:
@@ -46,4 +50,4 @@ class Twilio:
         answer = await post(self._client, self._path, data=form)
         if not answer.is_success:
             code = answer.body.get("code", answer.status)
-            raise Refused(str(code), address_is_gone=code == _UNSUBSCRIBED)
+            raise Refused(str(code), address_is_gone=code in _GONE)
