@@ -240,6 +240,7 @@ def _subject(kind: str, resource: dict[str, Any]) -> Charge | GatewayRefund | Ou
         case "charge.succeeded" | "charge.failed" | "charge.captured":
             return _Charge.model_validate(resource).value()
         case "refund.succeeded":
-            return _Refund.model_validate(resource).value()
+            refund = _Refund.model_validate(resource)
+            return refund.value() if refund.is_made else None
         case _:
             return None
