@@ -60,6 +60,8 @@ async def page(
     of an item. One item more than asked for is read, to see if there is a next page. Raises InvalidArgument
     for a token that this list did not give out, or a negative size.
     """
+    # Two lists of a service may have the same filters, and cursors that the other would misread.
+    filters = {**filters, "list": type(request).__name__}
     after = decode_token(request.page_token, filters)
     size = page_size(request.page_size)
     items = await read(after, size + 1)

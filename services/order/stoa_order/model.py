@@ -838,7 +838,7 @@ class Order:
         captured = event.captured or (known is not None and known.captured)
         payment = Payment(event.payment_id, status, event.brand, event.last4, captured)
         if payment != self.payment:
-            self._settle(payment, now)
+            self._settle(payment, event.user_id, now)
         if self.status is Status.PENDING and payment.holds_money:
             self._record(Confirmed(), now)
             self.events.append(
@@ -856,15 +856,18 @@ class Order:
         """Take note that what was held is taken."""
         known = self.payment or Payment(event.payment_id, PaymentStatus.SUCCEEDED, "", "", captured=False)
         if not known.captured:
-            self._settle(replace(known, captured=True), now)
+            self._settle(replace(known, captured=True), event.user_id, now)
 
     def on_payment_failed(self, event: PaymentFailed, now: datetime) -> None:
-        """Cancel for want of payment."""
-        if self.payment is not None:
+        """Cancel for want of payment.
+
+        What was held may lapse before it is taken: then nothing is sent, if the parcel can still be stopped.
+        """
+        if self.payment is not None and (self.payment.captured or not self.payment.holds_money):
             return
-        self._settle(Payment(event.payment_id, PaymentStatus.FAILED, event.brand, event.last4), now)
-        if self.status is Status.PENDING:
-            self._cancel(f"payment failed: {event.reason.replace('_', ' ')}", now)
+        failed = Payment(event.payment_id, PaymentStatus.FAILED, event.brand, event.last4)
+        self._settle(failed, event.user_id, now)
+        self._begin_to_cancel(f"payment failed: {event.reason.replace('_', ' ')}", now)
 
     def on_payment_refunded(self, event: PaymentRefunded, now: datetime) -> None:
         """Take note that money was given back.
@@ -876,7 +879,7 @@ class Order:
         if self.payment and self.payment.status in (status, PaymentStatus.REFUNDED):
             return
         known = self.payment or Payment(event.payment_id, status, "", "")
-        self._settle(replace(known, status=status), now)
+        self._settle(replace(known, status=status), event.user_id, now)
         if event.fully_refunded:
             self._begin_to_cancel("payment refunded", now)
 
@@ -1129,9 +1132,7 @@ class Order:
         if user_id != self.user_id:
             guest_id = self.user_id
             self._record(BuyerChanged(user_id), now)
-            self.events.append(
-                OrderBuyerChanged(order_id=self.order_id, guest_id=guest_id, user_id=self.user_id)
-            )
+            self._tell_buyer_changed(guest_id)
 
     def erase_person(self, now: datetime) -> None:
         """Forget who bought, and where it went.
@@ -1157,8 +1158,14 @@ class Order:
             )
         )
 
-    def _settle(self, payment: Payment, now: datetime) -> None:
+    def _settle(self, payment: Payment, payer_id: UUID, now: datetime) -> None:
         self._record(PaymentSettled(payment), now)
+        if payer_id != self.user_id:
+            # It was asked for just when the order became another's: who heard of that had no payment yet.
+            self._tell_buyer_changed(payer_id)
+
+    def _tell_buyer_changed(self, guest_id: UUID) -> None:
+        self.events.append(OrderBuyerChanged(order_id=self.order_id, guest_id=guest_id, user_id=self.user_id))
 
     def _record(self, fact: Fact, now: datetime) -> None:
         recorded = Recorded(self.version + 1, fact, now)

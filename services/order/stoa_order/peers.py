@@ -35,6 +35,8 @@ _log = get_logger(__name__)
 _QUOTE_SECONDS = 0.5
 # Who cancels waits for shipping, which may have to ask a carrier; else she is told that it was asked for.
 _STOP_SECONDS = 5
+# What payment says of a refund for which there is not enough, or, since what was held has lapsed, nothing.
+_NOT_SO_MUCH_LEFT = ("REFUND_TOO_LARGE", "NOTHING_TO_REFUND", "PAYMENT_FAILED")
 
 
 class Carts:
@@ -254,7 +256,7 @@ class Payments:
                 timeout=10,
             )
         except RemoteError as error:
-            if error.reason in ("REFUND_TOO_LARGE", "NOTHING_TO_REFUND"):
+            if error.reason in _NOT_SO_MUCH_LEFT:
                 return None
             raise
         return answer.refund

@@ -124,6 +124,7 @@ SAGA: tuple[Step, ...] = (
         # Only of a payment that holds the amount. While it is asked for, the parcel is on its way.
         when=lambda order: order.is_to_be_captured,
         asks=lambda peers, order, _: peers.payments.capture(order),
+        # That what was held has lapsed is told by PaymentFailed (see charge): it ends this as well.
         answers={PaymentCaptured: Order.on_payment_captured},
         # It never gives up, and nothing undoes it: the goods have left.
     ),

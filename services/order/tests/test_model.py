@@ -25,6 +25,8 @@ from stoa_events import (
     OrderPlaced,
     OrderReturned,
     OrderShipped,
+    PaymentFailed,
+    PaymentSuccessful,
 )
 from stoa_order.model import (
     ACCOUNT,
@@ -72,7 +74,7 @@ from stoa_order.returns import (
     ReturnWindowClosed,
     TooManyReturns,
 )
-from stoa_order.saga import step_of, steps
+from stoa_order.saga import reactions, step_of, steps
 from stoa_order.testing import (
     ADDRESS,
     GUEST,
@@ -83,6 +85,7 @@ from stoa_order.testing import (
     a_confirmed_order,
     a_delivered_order,
     a_line,
+    an_order,
     declined,
     out_of_stock,
     paid,
@@ -652,6 +655,23 @@ class TestBuyers:
         )
         assert kinds(order).count(OrderBuyerChanged) == 1
         assert order.request_id == f"{guest_id}/request"  # the account may have sent the same
+
+    @pytest.mark.parametrize("answer", [paid, declined])
+    def test_a_payment_of_the_guests_that_comes_after_is_told_whose_it_is(
+        self, answer: Callable[[Order], PaymentSuccessful | PaymentFailed]
+    ) -> None:
+        order = an_order(contact=GUEST)
+        guest_id, user_id = order.user_id, new_id()
+        order.on_inventory_reserved(reserved(order), NOW)
+        asked_before = answer(order)
+        order.change_buyer(user_id, NOW)
+        for _ in range(2):
+            reactions()[type(asked_before)](order, asked_before, NOW)
+        told = [event for event in order.events if isinstance(event, OrderBuyerChanged)]
+        assert told == [OrderBuyerChanged(order_id=order.order_id, guest_id=guest_id, user_id=user_id)] * 2
+
+    def test_who_pays_for_her_own_order_is_told_nothing(self) -> None:
+        assert OrderBuyerChanged not in kinds(a_confirmed_order())
 
     @pytest.mark.parametrize(
         ("email", "locale", "guest", "contact"),

@@ -177,6 +177,12 @@ class NothingLeft(FailedPrecondition):
     reason = "NOTHING_TO_REFUND"
 
 
+class NothingTaken(FailedPrecondition):
+    """As payment says that what was held has lapsed."""
+
+    reason = "PAYMENT_FAILED"
+
+
 @dataclass
 class PaymentServicer(payment_pb2_grpc.PaymentServiceServicer):
     """The payment service, with so much left of one payment; refunds have this status at first."""
@@ -197,6 +203,8 @@ class PaymentServicer(payment_pb2_grpc.PaymentServiceServicer):
     ) -> payment_pb2.RefundPaymentResponse:
         if request.request_id not in self.refunds:
             wanted = from_proto(request.amount, "amount") if request.HasField("amount") else self.left
+            if self.status == "lapsed":
+                raise NothingTaken("what was held has lapsed")
             if not self.left:
                 raise NothingLeft("nothing is left")
             if wanted > self.left:
@@ -226,6 +234,13 @@ async def test_a_return_is_refunded_once_with_what_is_owed_or_left(left: str) ->
         for _ in range(3):
             assert await peer.refund_return(order, made) == ReturnRefundMade(made.return_id, given)
     assert servicer.left == usd(left) - given
+
+
+async def test_nothing_is_given_back_for_a_return_of_what_was_never_taken() -> None:
+    order, made = a_received_return()
+    servicer = PaymentServicer(usd("100.00"), status="lapsed")  # type: ignore[abstract]
+    async with payment(servicer) as peer:
+        assert await peer.refund_return(order, made) == ReturnRefundMade(made.return_id, usd("0.00"))
 
 
 async def test_a_refund_that_is_not_made_yet_is_no_answer() -> None:

@@ -9,6 +9,7 @@ from stoa_chassis.due import Backoff
 from stoa_events import OrderCancelled
 from stoa_order.model import (
     Order,
+    PaymentStatus,
     ReturnRefundMade,
     Saga,
     ShipmentStatus,
@@ -169,6 +170,33 @@ def test_what_is_held_is_taken_when_the_parcel_has_left_and_not_before() -> None
     assert order.payment
     assert order.payment.captured
     assert step_of(order) is None
+
+
+def test_what_lapses_after_the_parcel_has_left_is_not_asked_for_any_more_and_shown_as_failed() -> None:
+    order = sent_with_money_held()
+    for _ in range(2):
+        order.on_payment_failed(declined(order), NOW)
+    assert step_of(order) is SHIP
+    assert order.status is Status.SHIPPED
+    assert order.payment
+    assert order.payment.status is PaymentStatus.FAILED
+    order.on_shipment_status_updated(scanned(order, ShipmentStatus.DELIVERED, NOW + SECOND), NOW + SECOND)
+    assert (order.status, step_of(order)) == (Status.DELIVERED, None)
+
+
+def test_what_lapses_before_the_parcel_has_left_is_not_sent() -> None:
+    order = confirmed_with_money_held()
+    order.on_payment_failed(declined(order), NOW)
+    assert step_of(order) is STOP_SHIPMENT
+    succeed(STOP_SHIPMENT, order)
+    assert (order.status, step_of(order)) == (Status.CANCELLED, None)
+
+
+def test_money_that_is_taken_does_not_lapse() -> None:
+    order = a_confirmed_order()
+    before = order.version
+    order.on_payment_failed(declined(order), NOW)
+    assert (order.version, order.status) == (before, Status.CONFIRMED)
 
 
 def test_what_is_held_for_a_cancelled_order_is_released_and_never_taken() -> None:

@@ -189,6 +189,8 @@ class RequestKey:
     request_id: str
 
 
+# Why a payment fails of which the hold has ended at the bank.
+_LAPSED = "authorization_expired"
 # What this service asks of itself.
 _LATE_CAPTURE = RequestKey("service:payment", "late-capture")
 
@@ -248,7 +250,7 @@ class Payment:
 
     `refunding` is what was promised back but is not back yet: with `refunded` it never exceeds `amount`. The
     token is kept only while the payment is pending: until then the charge may have to be asked for again.
-    `held` is whether the amount is only to be held, or is held; it ends when it is captured.
+    `held` is whether the amount is only to be held, or is held; it ends when it is captured, or has lapsed.
     """
 
     payment_id: UUID
@@ -336,13 +338,14 @@ class Payment:
         """Tell whether this says something that `settle` has to take over.
 
         Once it is known what became of a payment nothing changes it any more, save that what is held is
-        captured. The one exception is a payment that we gave up without a charge: should it be made after
-        all, the money has to go back.
+        captured, or lapses before it is. The one exception is a payment that we gave up without a charge:
+        should it be made after all, the money has to go back.
         """
         if self.status is PaymentStatus.FAILED and self.charge_id is None:
             return charge.status in _SECURED
         if self.status is PaymentStatus.SUCCEEDED and self.held:
-            return charge.status is ChargeStatus.SUCCEEDED
+            lapsed = charge.status is ChargeStatus.FAILED and not self.refunding
+            return lapsed or charge.status is ChargeStatus.SUCCEEDED
         return self.status is PaymentStatus.PENDING and charge.status is not ChargeStatus.PENDING
 
     def settle(self, charge: Charge, now: datetime) -> Refund | None:
@@ -358,7 +361,10 @@ class Payment:
         if self.status is PaymentStatus.FAILED:
             return self._take_back(charge, now)
         if self.status is PaymentStatus.SUCCEEDED:
-            self._captured(now)
+            if charge.status is ChargeStatus.FAILED:
+                self._lapse(now)
+            else:
+                self._captured(now)
             return None
         self._finish(charge, now)
         if charge.status in _SECURED:
@@ -555,6 +561,12 @@ class Payment:
                 amount=self.amount,
             )
         )
+
+    def _lapse(self, now: datetime) -> None:
+        # It will never be taken: to ask on for it would only hide that from who has to know.
+        self.held = False
+        self.updated_at = now
+        self._fail(_LAPSED)
 
     def _finish(self, charge: Charge, now: datetime) -> None:
         self.held = charge.status is ChargeStatus.AUTHORIZED

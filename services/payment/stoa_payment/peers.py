@@ -147,9 +147,7 @@ class HttpGateway:
             # inquired after, and an inquiry does probe.
             probes=False,
         )
-        if answer.status == HTTPStatus.PAYMENT_REQUIRED:
-            return _parsed(_Declined, answer).error.charge.value()
-        return _parsed(_Charge, answer).value()
+        return _charge_of(answer)
 
     async def find(self, payment: Payment) -> Charge | None:
         """Find a charge by its idempotency key."""
@@ -161,8 +159,9 @@ class HttpGateway:
 
     async def capture(self, payment: Payment) -> Charge:
         """Take what is held; the gateway takes it once."""
-        answer = await self._gateway.send("POST", f"v1/charges/{payment.charge_id}/capture")
-        return _parsed(_Charge, answer).value()
+        path = f"v1/charges/{payment.charge_id}/capture"
+        answer = await self._gateway.send("POST", path, HTTPStatus.PAYMENT_REQUIRED)
+        return _charge_of(answer)
 
     async def release(self, payment: Payment, refund: Refund) -> GatewayRefund:
         """Give up what is held, which this gateway takes for a refund of all of it."""
@@ -223,6 +222,12 @@ def _idempotent(key: UUID) -> dict[str, str]:
     return {"idempotency-key": str(key)}
 
 
+def _charge_of(answer: Answer) -> Charge:
+    if answer.status == HTTPStatus.PAYMENT_REQUIRED:
+        return _parsed(_Declined, answer).error.charge.value()
+    return _parsed(_Charge, answer).value()
+
+
 def _parsed(body_type: type[_Body], answer: Answer) -> _Body:
     try:
         return body_type.model_validate_json(answer.body)
@@ -235,6 +240,7 @@ def _subject(kind: str, resource: dict[str, Any]) -> Charge | GatewayRefund | Ou
         case "charge.succeeded" | "charge.failed" | "charge.captured":
             return _Charge.model_validate(resource).value()
         case "refund.succeeded":
-            return _Refund.model_validate(resource).value()
+            refund = _Refund.model_validate(resource)
+            return refund.value() if refund.is_made else None
         case _:
             return None

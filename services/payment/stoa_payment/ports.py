@@ -103,7 +103,7 @@ class PaymentGateway(Protocol):
         ...
 
     async def capture(self, payment: Payment) -> Charge:
-        """Take what is held, once. Raises NoAnswer."""
+        """Take what is held, once. If that has lapsed, the charge has failed. Raises NoAnswer."""
         ...
 
     async def release(self, payment: Payment, refund: Refund) -> GatewayRefund:

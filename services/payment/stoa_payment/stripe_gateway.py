@@ -257,7 +257,8 @@ class StripeGateway:
                 ),
             )
         except (stripe.CardError, stripe.InvalidRequestError) as error:
-            taken = await self._as_it_is(intent_id, path, error, "succeeded")
+            # An intent is canceled when its hold lapses at the bank.
+            taken = await self._as_it_is(intent_id, path, error, "succeeded", "canceled")
         return taken.value(payment)
 
     async def release(self, payment: Payment, refund: Refund) -> GatewayRefund:
@@ -325,13 +326,13 @@ class StripeGateway:
         refunds = (_parsed(_Refund, each) for each in known.data)
         return next((each for each in refunds if each.metadata.refund_id == refund.refund_id), None)
 
-    async def _as_it_is(self, intent_id: str, path: str, error: stripe.StripeError, wanted: str) -> _Intent:
-        """Return an intent that is already as it was to be. Raises NoAnswer if it is otherwise."""
+    async def _as_it_is(self, intent_id: str, path: str, error: stripe.StripeError, *ends: str) -> _Intent:
+        """Return an intent that has come to one of its ends already. Raises NoAnswer if it has not."""
         if error.code == "payment_intent_unexpected_state":
             found = await self._answered(
                 "GET payment_intents", self._intents.retrieve_async(intent_id, {"expand": [_CARD]})
             )
-            if (intent := _parsed(_Intent, found)).status == wanted:
+            if (intent := _parsed(_Intent, found)).status in ends:
                 return intent
         raise _refused(path, error) from error
 

@@ -350,10 +350,15 @@ class Bank:
         """Make the charges that answer late."""
         return replace(self, charges=tuple(map(_made, self.charges)))
 
+    def lapse(self) -> "Bank":
+        """Let what is held be held no longer: it fails when it is to be captured."""
+        return replace(self, charges=tuple(map(_lapsed, self.charges)))
+
     def captured(self, charge_id: str | None) -> Charge | None:
-        """Return a charge that is captured, if it is."""
+        """Return a charge that is captured, or has lapsed instead, if it is or has."""
+        ends = (ChargeStatus.SUCCEEDED, ChargeStatus.FAILED)
         charges = (each.charge for each in self.charges if each.charge.charge_id == charge_id)
-        return next((charge for charge in charges if charge.status is ChargeStatus.SUCCEEDED), None)
+        return next((charge for charge in charges if charge.status in ends), None)
 
     def notices(self) -> list[Charge | GatewayRefund]:
         """Return what the gateway tells unasked, again and again."""
@@ -498,6 +503,12 @@ def _answered(answer: T | None) -> T:
     if answer is None:
         raise ports.NoAnswer("the gateway did not answer")
     return answer
+
+
+def _lapsed(entry: BankCharge) -> BankCharge:
+    return (
+        replace(entry, charge=replace(entry.charge, status=ChargeStatus.FAILED)) if entry.is_held else entry
+    )
 
 
 def _made(entry: BankCharge) -> BankCharge:

@@ -9,7 +9,7 @@ import pytest
 from stoa_chassis.memory import MemoryStore
 from stoa_chassis.testing import SettableClock
 from stoa_contracts.money import Money
-from stoa_events import PaymentCaptured, PaymentRefunded, PaymentSuccessful
+from stoa_events import PaymentCaptured, PaymentFailed, PaymentRefunded, PaymentSuccessful
 from stoa_payment import testing
 from stoa_payment.model import (
     ChargeStatus,
@@ -87,6 +87,42 @@ async def test_a_capture_without_an_answer_is_asked_for_until_there_is_one(
     gateway.arrive()
     assert (await payments.capture(payment.payment_id)).is_captured
     assert len(store.payloads(PaymentCaptured)) == 1
+
+
+@pytest.mark.parametrize("fate", [Fate.ANSWERED, Fate.LOST])
+async def test_a_hold_that_has_lapsed_fails_the_payment_once_and_is_not_asked_for_again(
+    payments: Payments, store: Store, gateway: FakeGateway, clock: SettableClock, fate: Fate
+) -> None:
+    payment = await payments.process(an_order())
+    gateway.bank, gateway.fate = gateway.bank.lapse(), fate
+    await payments.capture(payment.payment_id)
+    gateway.fate = Fate.ANSWERED
+    clock.advance(seconds=15)
+    await payments.unsettled.work_off()
+    charge = gateway.bank.find(str(payment.order_id))
+    assert charge is not None
+    await payments.receive_notice(*gateway.notice(charge))
+    assert [event.reason for event in store.payloads(PaymentFailed)] == ["authorization_expired"]
+    assert store.payloads(PaymentCaptured) == []
+    clock.advance(hours=1)
+    assert await payments.unsettled.work_off() == 0
+    for again in (payments.capture(payment.payment_id), payments.refund(all_back(payment))):
+        with pytest.raises(PaymentNotMade):
+            await again
+
+
+async def test_what_was_promised_back_stays_promised_when_its_hold_lapses(
+    payments: Payments, store: Store, gateway: FakeGateway
+) -> None:
+    payment = await payments.process(an_order())
+    gateway.fate = Fate.UNREACHED
+    await payments.refund(all_back(payment))
+    charge = gateway.bank.lapse().find(str(payment.order_id))
+    assert charge is not None
+    await payments.receive_notice(*gateway.notice(charge))
+    assert store.payloads(PaymentFailed) == []
+    gateway.fate = Fate.ANSWERED
+    assert (await payments.refund(all_back(payment))).is_pending
 
 
 async def test_an_order_that_is_not_sent_has_what_was_held_released(

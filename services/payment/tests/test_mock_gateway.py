@@ -47,7 +47,7 @@ KEY = RequestKey("user", "r1")
 class MockGateway:
     """The process, which tests may stop, start and disturb."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **settings: str) -> None:
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         self._client = httpx.AsyncClient(
@@ -62,6 +62,7 @@ class MockGateway:
             "GATEWAY_WEBHOOK_URL": "",
             "GATEWAY_TIMEOUT_ANSWER_SECONDS": "1",
             "GATEWAY_LATENCY_MS": "5",
+            **settings,
         }
 
     async def start(self) -> None:
@@ -204,6 +205,23 @@ async def test_what_is_held_is_taken_once_or_released_once(mock: MockGateway, ad
             captured = await adapter.capture(payment)
             assert captured.status is ChargeStatus.SUCCEEDED
             assert await adapter.capture(payment) == captured
+
+
+async def test_what_was_held_for_too_long_fails_when_it_is_to_be_taken_and_counts_as_never_taken(
+    tmp_path: Path,
+) -> None:
+    async with aclosing(MockGateway(tmp_path, GATEWAY_HOLD_SECONDS="0.001")) as mock:
+        await mock.start()
+        async with HttpGateway.connect(mock.url, API_KEY, SECRET, TIMEOUT) as adapter:
+            payment, now = replace(a_payment(), held=True), SystemClock().now()
+            payment.settle(await adapter.charge(payment), now)
+            await asyncio.sleep(0.01)
+            for _ in range(2):
+                lapsed = await adapter.capture(payment)
+                assert lapsed.status is ChargeStatus.FAILED
+            assert await adapter.find(payment) == lapsed
+            payment.settle(lapsed, now)
+            assert payment.status is PaymentStatus.FAILED
 
 
 async def test_a_request_that_failed_was_not_carried_out_and_one_whose_answer_was_lost_was(

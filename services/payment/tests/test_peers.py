@@ -239,6 +239,8 @@ async def test_a_notice_is_read_as_what_it_is_about() -> None:
         assert made == Notice("evt_1", GatewayRefund("re_1", refund_id))
         by_hand = gateway.read_notice(*signed(a_notice("refund.succeeded", REFUND)), NOW)
         assert by_hand == Notice("evt_1", OutsideRefund("re_1", "ch_1", Money(Decimal("2.34"), "USD")))
+        waits = a_notice("refund.succeeded", {**REFUND, "status": "pending"})
+        assert gateway.read_notice(*signed(waits), NOW) == Notice("evt_1", None)
         other = gateway.read_notice(*signed(a_notice("dispute.opened", {"id": "dp_1"})), NOW)
         assert other == Notice("evt_1", None)
 

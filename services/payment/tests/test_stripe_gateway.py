@@ -287,9 +287,9 @@ async def test_what_is_held_is_captured_once() -> None:
         assert await gateway.capture(replace(MADE, held=True)) == TAKEN
 
 
-async def test_what_was_released_can_not_be_captured_and_what_was_captured_not_released() -> None:
+async def test_what_is_still_open_is_asked_for_again_and_what_was_captured_not_released() -> None:
     held = replace(MADE, held=True)
-    for asked, state in (("capture", "canceled"), ("cancel", "succeeded")):
+    for asked, state in (("capture", "processing"), ("cancel", "succeeded")):
         fake = FakeStripe(
             {
                 f"POST payment_intents/pi_1/{asked}": (400, UNEXPECTED),
@@ -299,6 +299,18 @@ async def test_what_was_released_can_not_be_captured_and_what_was_captured_not_r
         async with fake.gateway() as gateway:
             with pytest.raises(NoAnswer, match="unexpected_state"):
                 await (gateway.capture(held) if asked == "capture" else gateway.release(held, a_refund()))
+
+
+async def test_what_has_lapsed_or_was_cancelled_has_failed_when_it_is_to_be_captured() -> None:
+    fake = FakeStripe(
+        {
+            "POST payment_intents/pi_1/capture": (400, UNEXPECTED),
+            "GET payment_intents/pi_1": (200, {**INTENT, "status": "canceled"}),
+        }
+    )
+    async with fake.gateway() as gateway:
+        charge = await gateway.capture(replace(MADE, held=True))
+    assert charge == replace(TAKEN, status=ChargeStatus.FAILED, failure_code="canceled")
 
 
 async def test_what_is_held_is_released_by_cancelling_its_intent_once() -> None:

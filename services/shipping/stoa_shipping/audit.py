@@ -18,9 +18,13 @@ FROM shipments
 _UNFINISHED = """
 SELECT order_id, updated_at AS since, attempts, due_at AS next_ask,
     CASE WHEN stopping THEN carrier || ': void' WHEN status = 'pending' THEN 'a carrier: booking'
+        WHEN bookings @> '[{"status": "booked"}]' THEN carrier || ': confirmation'
         ELSE 'a carrier: bookings of which nothing came' END AS waits_for
 FROM shipments
-WHERE due_at IS NOT NULL AND (stopping OR status = 'pending' OR bookings @> '[{"status": "unwanted"}]')
+WHERE due_at IS NOT NULL AND (
+    stopping OR status = 'pending'
+    OR bookings @> '[{"status": "booked"}]' OR bookings @> '[{"status": "unwanted"}]'
+)
 """
 _WON = ("booked", "confirmed")
 
@@ -65,6 +69,9 @@ def findings(books: Books) -> Iterator[Finding]:
             if (status in _WON) != (carrier == shipment.carrier and shipment.status != "stopped"):
                 detail = f"{shipment.status} with {shipment.carrier or 'nobody'}, but {carrier}: {status}"
                 yield Finding("a parcel has one booking", subject, detail, "the table shipments")
+            elif status == "booked" and not shipment.stopping:
+                detail = f"{carrier} has not said yet that it collects it"
+                yield Finding("what is booked is collected", subject, detail, look)
             elif status in ("asked", "unwanted") and shipment.status != "pending":
                 yield Finding("other bookings are voided", subject, f"{carrier}: {status}", look)
 

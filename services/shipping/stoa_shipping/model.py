@@ -82,6 +82,7 @@ class Status(StrEnum):
 
 
 _FAIR_ATTEMPTS = 2
+_CLOCKS_DIFFER = timedelta(days=1)  # a carrier may tell local times for universal ones
 _ORDER = {status: place for place, status in enumerate(Status)}
 _CLOSED = frozenset({Status.DELIVERED, Status.RETURNED, Status.STOPPED})
 _ARRIVALS = frozenset({Status.DELIVERED, Status.EXCEPTION, Status.RETURNED})
@@ -133,6 +134,14 @@ class TrackingEvent:
     description: str
     location: str
     at: datetime
+
+
+def credible(scans: Iterable[TrackingEvent], now: datetime) -> tuple[TrackingEvent, ...]:
+    """Leave out what is said to have happened in the future: the carrier's clock is wrong.
+
+    It would make all that the carrier says after it older than that, and hold the parcel for ever.
+    """
+    return tuple(scan for scan in scans if scan.at <= now + _CLOCKS_DIFFER)
 
 
 def in_order(events: Iterable[TrackingEvent]) -> tuple[TrackingEvent, ...]:

@@ -36,6 +36,7 @@ from stoa_shipping.model import (
     ShipmentUnderWay,
     Status,
     TrackingEvent,
+    credible,
 )
 from stoa_shipping.ports import (
     Carrier,
@@ -226,7 +227,9 @@ class Shipments:
         shipment = notice.shipment_id and await self._reader.get(notice.shipment_id)
         if shipment:
             with bound(shipment.correlation_id, deadline()):
-                await self._note_scanned(shipment.shipment_id, carrier, notice.scans)
+                await self._note_scanned(
+                    shipment.shipment_id, carrier, credible(notice.scans, self._clock.now())
+                )
 
     async def bring_on(self, shipment: Shipment) -> None:
         """Bring a shipment on as far as its carriers let us.
@@ -259,7 +262,7 @@ class Shipments:
 
     async def _look(self, shipment: Shipment) -> Shipment:
         """Ask the carrier for news, in case that its notices got lost."""
-        scans = await self._carriers[shipment.carrier].scans(shipment)
+        scans = credible(await self._carriers[shipment.carrier].scans(shipment), self._clock.now())
         if set(scans) <= set(shipment.history):
             await self._store.put_off(shipment, self._clock.now() + self._polling.after(shipment.attempts))
             return shipment

@@ -43,6 +43,9 @@ def test_what_waits_for_a_carrier_is_told() -> None:
     assert broken(waiting) == ["every parcel finds its carrier"]
     assert next(findings(Books([waiting]))).detail == "ups: too far"
     assert broken(sent(stopping=True)) == ["what is to be stopped is stopped"]
+    assert broken(sent(bookings={FIRST: "booked"})) == ["what is booked is collected"]
+    stopping = sent(stopping=True, bookings={FIRST: "booked"})
+    assert broken(stopping) == ["what is to be stopped is stopped"]
 
 
 def test_what_is_booked_twice_or_not_at_all_is_told() -> None:
@@ -85,4 +88,4 @@ async def test_the_books_have_what_is_stored(
         bookings={FIRST: "booked", SECOND: "unwanted"},
     )
     (waits,) = [each for each in waiting if each.order_id == shipment.order_id]
-    assert waits.waits_for == "a carrier: bookings of which nothing came"
+    assert waits.waits_for == f"{FIRST}: confirmation"

@@ -467,6 +467,14 @@ async def test_a_notice_that_nobody_signed_changes_nothing(shop: Shop) -> None:
     assert shop.told(order) == ["created"]
 
 
+async def test_a_scan_of_the_future_does_not_hold_the_parcel(shop: Shop) -> None:
+    order = await shop.created()
+    future = scan(Status.EXCEPTION, minutes=500_000)
+    await shop.tell(FIRST, order, future)
+    await shop.tell(FIRST, order, scan(Status.DELIVERED), future)
+    assert shop.told(order) == ["created", "delivered"]
+
+
 async def test_a_carrier_tells_nothing_of_anothers_parcel(shop: Shop) -> None:
     order = await shop.created()
     await shop.tell(SECOND, order, scan(Status.DELIVERED))

@@ -88,13 +88,12 @@ class Api:
         while charge["status"] == "pending":
             await self._ledger.next_capture()
             charge = self._ledger.charge_by_id(charge["id"]) or charge
-        if charge["status"] == "failed":
-            return _error(402, charge["failure_code"], "the card was not charged", charge=charge)
-        return JSONResponse(charge)
+        return _outcome(charge)
 
     async def capture_charge(self, request: Request) -> Response:
         """Take what a charge holds."""
-        return JSONResponse(self._ledger.capture(request.path_params["charge"]))
+        charge_id, held_for = request.path_params["charge"], self._settings.hold_seconds
+        return _outcome(self._ledger.capture(charge_id, held_for=held_for))
 
     async def get_charge(self, request: Request) -> Response:
         """Read a charge."""
@@ -205,6 +204,12 @@ def create_app(settings: GatewaySettings) -> Starlette:
     return Starlette(
         lifespan=lifespan, exception_handlers={RequestRefused: _on_refused, ValidationError: _on_invalid}
     )
+
+
+def _outcome(charge: Resource) -> Response:
+    if charge["status"] == "failed":
+        return _error(402, charge["failure_code"], "the card was not charged", charge=charge)
+    return JSONResponse(charge)
 
 
 def _idempotency_key(request: Request) -> str:

@@ -84,6 +84,7 @@ CARDS = {
     "tok_insufficient_funds": Card("visa", "9995", failure_code="insufficient_funds"),
     "tok_timeout": Card("visa", "3184", answers_late=True),
 }
+_LAPSED = "authorization_expired"
 _NO_CARD = Card("", "", failure_code="invalid_token")
 
 
@@ -182,19 +183,28 @@ class Ledger(notices.Ledger[Notice]):
             self._capture.set()
             self._capture = asyncio.Event()
 
-    def capture(self, charge_id: str) -> Resource:
-        """Take what a charge holds, once. Raises RequestRefused for no charge (404), or one without (400)."""
+    def capture(self, charge_id: str, *, held_for: float) -> Resource:
+        """Take what a charge holds, once. One that was held for longer has lapsed, and is answered as failed.
+
+        Raises RequestRefused for no charge (404), or one that holds nothing (400).
+        """
         with self._database:
             charge = self._row("select * from charges where id = ?", charge_id)
             if charge is None:
                 raise RequestRefused(404, "resource_missing", "no such charge")
+            if charge["failure_code"] == _LAPSED:
+                return _charge(charge)
             if charge["status"] != "succeeded" or (not charge["captured"] and charge["refunded"]):
                 raise RequestRefused(400, "charge_not_held", "the charge holds nothing")
             if charge["captured"]:
                 return _charge(charge)
-            charge = self._row("update charges set captured = 1 where id = ? returning *", charge_id)
+            if charge["created"] + held_for < time.time():
+                change, kind = f"status = 'failed', failure_code = '{_LAPSED}'", "charge.failed"
+            else:
+                change, kind = "captured = 1", "charge.captured"
+            charge = self._row(f"update charges set {change} where id = ? returning *", charge_id)
             assert charge is not None
-            self._notify("charge.captured", _charge(charge))
+            self._notify(kind, _charge(charge))
         self.changed.set()
         return _charge(charge)
 

@@ -20,6 +20,8 @@ class GatewaySettings(BaseSettings):
     webhook_url: str = ""
     # How long after it was accepted a charge of tok_timeout is captured.
     timeout_answer_seconds: float = Field(default=45, ge=0)
+    # How long an amount is held: what is not captured by then can't be any more.
+    hold_seconds: float = Field(default=7 * 24 * 3600, gt=0)
     # Mean time that an answer takes; each takes between half and one and a half of it.
     latency_ms: float = Field(default=20, ge=0)
     # How long a notice waits before it is sent, so that it does not overtake the answer that says the same.

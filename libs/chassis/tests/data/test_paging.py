@@ -146,6 +146,10 @@ class Request:
     page_token: str = ""
 
 
+class OtherRequest(Request):
+    """A request for a page of another list of the same service."""
+
+
 class Numbers:
     """A list of numbers, and which reads of it a page took."""
 
@@ -192,4 +196,13 @@ async def test_a_page_of_a_list_with_other_filters_or_of_no_size_is_not_read() -
     for request in (Request(3, token), Request(-1)):
         with pytest.raises(InvalidArgument):
             await numbers.page(request, of="Bo")
+    assert len(numbers.reads) == 1
+
+
+async def test_a_page_of_another_list_with_the_same_filters_is_not_read() -> None:
+    numbers = Numbers(7)
+    token = (await numbers.page(Request(3), of="Ann")).next_page_token
+    with pytest.raises(InvalidArgument) as refused:
+        await numbers.page(OtherRequest(3, token), of="Ann")
+    assert refused.value.violations[0].field == "page_token"
     assert len(numbers.reads) == 1
