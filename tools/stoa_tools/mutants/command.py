@@ -162,8 +162,12 @@ def mutants(
     with _workers(jobs) as workers:
         calls = _watch(console, workers, chosen)
         for module in chosen:
-            own = [mutant for of, mutant in drawn if of is module]
-            fates |= _fates(workers, calls[module.tests], module, own)
+            own = sorted((mutant for of, mutant in drawn if of is module), key=lambda mutant: mutant.start)
+            found = _fates(workers, calls[module.tests], module, own)
+            for (_, mutant), fate in found.items():
+                if fate is Fate.SURVIVED:
+                    _print_diff(console, module, mutant)
+            fates |= found
             killed = _score(fate for (of, _), fate in fates.items() if of is module)
             console.print(f"{module.name}: {len(own)} mutants, {killed:.0f} % killed")
     _report(console, fates, time.monotonic() - began)
@@ -354,9 +358,6 @@ def _score(fates: Iterable[Fate]) -> float:
 
 
 def _report(console: Console, fates: Mapping[tuple[Module, Mutant], Fate], seconds: float) -> None:
-    survivors = [each for each, fate in fates.items() if fate is Fate.SURVIVED]
-    for module, mutant in sorted(survivors, key=lambda each: (each[0].name, each[1].start)):
-        _print_diff(console, module, mutant)
     table = Table("module", *(Fate), "killed of all", box=None)
     for column in table.columns[1:]:
         column.justify = "right"
