@@ -325,6 +325,22 @@ def test_who_was_erased_is_forgotten_and_what_was_said_stays() -> None:
     assert review.version == version
 
 
+def test_reviews_are_stored_and_told_with_these_statuses_and_listed_in_these_orders() -> None:
+    assert [*Status] == ["pending", "published", "rejected", "deleted"]
+    assert [*Sort] == ["most_helpful", "newest", "rating"]
+
+
+def test_what_is_written_anew_after_it_was_rejected_and_deleted_is_not_blamed_for_what_was() -> None:
+    review = a_review()
+    author = author_of(review)
+    review.moderate(Status.REJECTED, "spam", LATER)
+    review.delete(author, LATER)
+    with pytest.raises(ReviewNotFound, match=str(review.review_id)):
+        review.moderate(Status.PUBLISHED, "", LATER)
+    review.write_again(author, new_id(), GOOD, LATER, moderated=False)
+    assert (review.status, review.moderation_reason, review.edition) == (Status.PUBLISHED, "", 2)
+
+
 def test_a_clock_that_goes_back_makes_no_change_older_than_the_one_before() -> None:
     review = a_review()
     review.moderate(Status.REJECTED, "spam", NOW - timedelta(hours=1))

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
+from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
@@ -19,11 +20,13 @@ from stoa_search.model import (
     Change,
     Criteria,
     Described,
+    Details,
     Entry,
     PriceWords,
     Rated,
     Rating,
     Sort,
+    Variant,
     price_range,
     price_words,
 )
@@ -31,6 +34,7 @@ from stoa_search.testing import a_variant, some_details
 
 _VARIANTS = [a_variant(), a_variant(), a_variant()]
 _PRODUCT = new_id()
+NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
 _MANY = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 # What each source says, in the order in which it happened: another thing with each version.
 _HISTORIES: list[Sequence[Change]] = [
@@ -87,6 +91,8 @@ def test_a_product_is_in_stock_if_one_of_its_variants_is() -> None:
     entry = Entry(new_id(), 1, some_details("lamp", blue, red))
     assert not entry.in_stock
     Available(gone.variant_id, Availability(True, 1)).apply(entry)
+    assert not entry.in_stock
+    Available(blue.variant_id, Availability(False, 1)).apply(entry)
     assert not entry.in_stock
     Available(red.variant_id, Availability(True, 1)).apply(entry)
     assert entry.in_stock
@@ -170,6 +176,14 @@ def test_a_product_is_shown_by_the_first_image_that_one_of_its_variants_has() ->
     )
     assert some_details("lamp", plain, pictured, other).image == "a.jpg"
     assert some_details("lamp", plain).image == ""
+
+
+def test_a_product_needs_no_more_than_a_name_a_category_and_variants() -> None:
+    details = Details("lamp", "lighting", (a_variant(),), NOW)
+    assert (details.description, details.subcategory, details.brand) == ("", "", "")
+    assert (details.tags, details.specifications) == ((), {})
+    variant = Variant(new_id(), "LAMP-1", details.variants[0].price)
+    assert (variant.attributes, variant.images) == ({}, ())
 
 
 def test_attributes_are_filtered_by_as_name_and_value() -> None:
