@@ -37,7 +37,7 @@ async def test_a_repeated_load_of_the_catalogue_adds_nothing(shop: Shop, state: 
     assert "0 products added" in shown
     after = await stock(shop)
     assert after.keys() == before.keys()
-    assert [sku for sku in after if after[sku] > before[sku]] == []  # what others have bought leaves meanwhile
+    assert [sku for sku in after if after[sku] > before[sku]] == []  # less: what others have bought leaves
 
 
 async def test_the_demo_goes_as_it_should() -> None:
