@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -88,8 +89,8 @@ def test_who_chooses_nothing_is_mailed_about_orders_and_parcels() -> None:
 @pytest.mark.parametrize("kind", [Kind.ORDERS, Kind.SHIPPING, Kind.MARKETING])
 @pytest.mark.parametrize("channel", [*Channel])
 def test_each_kind_and_each_channel_is_wanted_by_its_own(kind: Kind, channel: Channel) -> None:
-    every = dict.fromkeys(("email", "sms", "push", "orders", "shipping", "marketing"), True)
-    none = dict.fromkeys(every, False)
+    every: dict[str, Any] = dict.fromkeys(("email", "sms", "push", "orders", "shipping", "marketing"), True)
+    none: dict[str, Any] = dict.fromkeys(every, False)
     assert Preferences(**{**none, str(kind): True, str(channel): True}).want(kind, channel)
     assert not Preferences(**{**every, str(kind): False}).want(kind, channel)
     assert not Preferences(**{**every, str(channel): False}).want(kind, channel)
