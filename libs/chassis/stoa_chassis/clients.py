@@ -28,8 +28,6 @@ _Stub = TypeVar("_Stub")
 _Metadata = Sequence[tuple[str, str]]
 
 DEFAULT_DEADLINE = 5.0  # seconds
-# Kept back from our caller's deadline, to still tell it what went wrong when ours has passed.
-_RESERVE = 0.05
 # A shorter deadline than this is our caller's hurry; missing it says nothing about the target. Seconds.
 _FAIR_DEADLINE = 0.5
 _CLOSING_GRACE = 30.0  # seconds
@@ -206,9 +204,7 @@ class _Attempt:
     def __init__(self, channel: ClientChannel, path: str, timeout: float | None) -> None:
         self._channel = channel
         self._path = path
-        self.timeout = DEFAULT_DEADLINE if timeout is None else timeout
-        if (remaining := context.remaining()) is not None:
-            self.timeout = min(self.timeout, remaining * (1 - _RESERVE))
+        self.timeout = context.time_limit(DEFAULT_DEADLINE if timeout is None else timeout)
 
     def metadata(self, own: _Metadata) -> list[tuple[str, str]]:
         """Return what is sent along."""

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 _correlation_id: ContextVar[str] = ContextVar("stoa_correlation_id", default="")
 _deadline: ContextVar[float | None] = ContextVar("stoa_deadline", default=None)
+_RESERVE = 0.05
 
 
 class Bound(NamedTuple):
@@ -35,6 +36,15 @@ def remaining() -> float | None:
     """Return the seconds left until the deadline (0 when it has passed); None if there is no deadline."""
     at = _deadline.get()
     return None if at is None else max(0.0, at - time.monotonic())
+
+
+def time_limit(seconds: float) -> float:
+    """Return how long what is asked of another may take: `seconds`, and never as long as our caller waits.
+
+    A part of the caller's time is kept back, to still tell it what went wrong when ours has passed.
+    """
+    left = remaining()
+    return seconds if left is None else min(seconds, left * (1 - _RESERVE))
 
 
 def bind(correlation_id: str, deadline: float | None = None) -> Bound:

@@ -25,9 +25,10 @@ REQUEST_SECONDS = 3.0
 """How long a request may take unless it says otherwise (`request_timeout`), a second attempt included."""
 _FAIR_SECONDS = 1.0  # who gives up sooner learns nothing about the engine
 _PAUSE_SECONDS = 0.5
-# Too many requests, and what a node says while it starts, stops, or waits for the others.
-_BUSY = 429
-_DOWN = (502, 503, 504)
+# What a node says while it starts, stops, or waits for the others.
+_DOWN = frozenset({502, 503, 504})
+OUTAGES = frozenset({429, *_DOWN})
+"""The statuses by which the engine says that it can't now, of a request or of one entry of many."""
 
 
 class EngineUnavailable(Unavailable):
@@ -47,7 +48,7 @@ class _Json(JSONSerializer):
 
 
 class _Transport(AsyncTransport):
-    """Gives each request one deadline, the caller's if that is sooner, and passes it through a breaker."""
+    """Gives each request one deadline, before the caller's if that is sooner; passes it through a breaker."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -69,9 +70,9 @@ class _Transport(AsyncTransport):
         refuses it.
         """
         options = dict(params or {})
-        seconds = float(options.pop("request_timeout", None) or timeout or REQUEST_SECONDS)
-        if (remaining := context.remaining()) is not None:
-            seconds = min(seconds, remaining)
+        seconds = context.time_limit(
+            float(options.pop("request_timeout", None) or timeout or REQUEST_SECONDS)
+        )
         self._breaker.enter(f"{method} {url}")
         try:
             async with asyncio.timeout(seconds):
@@ -90,7 +91,7 @@ class _Transport(AsyncTransport):
                 self._breaker.failed()
             else:
                 self._breaker.succeeded()
-            if error.status_code in (_BUSY, *_DOWN):
+            if error.status_code in OUTAGES:
                 raise EngineUnavailable("the search engine can't answer now") from error
             raise
         except BaseException:

@@ -366,6 +366,16 @@ async def test_an_order_that_is_cancelled_after_it_was_confirmed_gives_nothing_b
     assert not (await service.carts.get(user)).items
 
 
+async def test_a_cancellation_that_overtakes_the_confirmation_gives_back_what_was_ordered(
+    service: CartService,
+) -> None:
+    user, (lamp,) = await filled(service, 2)
+    order = await service.order(user)
+    for event in (order, cancelled(order), confirmed(order)):
+        await service.handle(event)
+    assert contents(await service.carts.get(user)) == {lamp.variant_id: 2}
+
+
 async def test_a_claimed_cart_can_be_cleared_and_still_comes_back(service: CartService) -> None:
     user, (lamp,) = await filled(service, 2)
     order = await service.order(user)

@@ -6,7 +6,7 @@ Jinja's sandbox. Amounts and dates are written as the language has it (babel), t
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from functools import lru_cache, partial
@@ -39,6 +39,7 @@ class Templates:
             undefined=StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,
+            auto_reload=False,  # or each mail would look whether a file has changed
         )
 
     def subject(self, notification: Notification) -> str:
@@ -135,8 +136,15 @@ def _moment(locale: str, at: str) -> str:
     return f"{format_date(moment, 'long', locale)}, {format_time(moment, 'short', UTC, locale)} UTC"
 
 
-def _lines(locale: str, address: Mapping[str, str]) -> list[str]:
+def _lines(locale: str, address: Mapping[str, str]) -> Sequence[str]:
     """Write an address as its country has it, the country's name in the language of the mail."""
+    return _address_lines(locale, tuple(address.items()))
+
+
+@lru_cache(maxsize=1)  # from the text to the HTML, and not longer: it says where somebody lives
+def _address_lines(locale: str, fields: tuple[tuple[str, str], ...]) -> Sequence[str]:
+    """The library reads a country's rules from a file, each time."""
+    address = dict(fields)
     parts = {
         "name": address["recipient"],
         "street_address": "\n".join(filter(None, (address["line1"], address["line2"]))),

@@ -11,7 +11,6 @@ import time
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -19,7 +18,7 @@ import orjson
 from opensearchpy import AsyncOpenSearch
 from opensearchpy.exceptions import NotFoundError, RequestError, TransportError
 
-from stoa_chassis.opensearch import EngineUnavailable
+from stoa_chassis.opensearch import OUTAGES, EngineUnavailable
 from stoa_chassis.telemetry import get_logger
 from stoa_contracts.money import Money
 from stoa_search import mapping, queries
@@ -171,6 +170,7 @@ class Entries:
         """
         indices = [self._index]
         if self._alias:
+            # Asked each time: an index that a rebuild has just made gets every event from then on.
             with _missing():
                 indices = sorted(await self._client.indices.get_alias(name=self._alias))
         wanted = [{"_index": index, "_id": str(each)} for index in indices for each in product_ids]
@@ -222,12 +222,12 @@ class Indices:
             except RequestError as error:
                 if error.error != "resource_already_exists_exception":
                     raise
-        return not (await self._meta(index)).get("filled", False)
+        return not (await _meta(self._client, index)).get("filled", False)
 
     async def note_filled(self) -> None:
         """Note that the index in use was filled once."""
         for index in await self._client.indices.get_alias(name=self._alias):
-            await self._note_filled(index)
+            await _note_filled(self._client, index)
 
     async def new(self) -> "NewIndex":
         """Make a new index, to which events are written from now on as well.
@@ -241,7 +241,7 @@ class Indices:
         index = f"{self._alias}-{datetime.now(UTC):%Y%m%d%H%M%S%f}"
         await self._create(index, self._alias + _FED)
         await asyncio.sleep(self._settings.settle_seconds)
-        return NewIndex(self._client, self._alias, index, self)
+        return NewIndex(self._client, self._alias, index)
 
     async def _create(self, index: str, *aliases: str) -> None:
         definition = mapping.definition(self._settings.shards, self._settings.replicas)
@@ -252,26 +252,14 @@ class Indices:
         )
         _log.info("index made", index=index)
 
-    async def _meta(self, index: str) -> Mapping[str, Any]:
-        found = await self._client.indices.get_mapping(index=index)
-        meta: Mapping[str, Any] = found[index]["mappings"].get("_meta", {})
-        if meta.get("definition") != mapping.fingerprint():
-            _log.warning("the index was made by another version: `stoa reindex` makes it anew", index=index)
-        return meta
-
-    async def _note_filled(self, index: str) -> None:
-        meta = {**await self._meta(index), "filled": True}
-        await self._client.indices.put_mapping(index=index, body={"_meta": meta})
-
 
 class NewIndex:
     """An index that is being filled, and that events are written to as well."""
 
-    def __init__(self, client: AsyncOpenSearch, alias: str, index: str, indices: Indices) -> None:
+    def __init__(self, client: AsyncOpenSearch, alias: str, index: str) -> None:
         self._client = client
         self._alias = alias
         self._index = index
-        self._indices = indices
         self.entries = Entries(client, index=index)
 
     async def known(self) -> AsyncIterator[Sequence[Entry]]:
@@ -293,12 +281,27 @@ class NewIndex:
     async def use(self) -> None:
         """Answer searches from it from now on, and delete the one before."""
         await self._client.indices.refresh(index=self._index, params={"request_timeout": _WRITE_SECONDS})
-        await self._indices._note_filled(self._index)
+        await _note_filled(self._client, self._index)
         before = list(await self._client.indices.get_alias(name=self._alias))
         actions: list[Mapping[str, Any]] = [{"add": {"index": self._index, "alias": self._alias}}]
         actions += [{"remove_index": {"index": index}} for index in before]
         await self._client.indices.update_aliases(body={"actions": actions})
         _log.info("index in use", index=self._index, before=before)
+
+
+async def _meta(client: AsyncOpenSearch, index: str) -> Mapping[str, Any]:
+    """Return what is noted in an index about itself."""
+    found = await client.indices.get_mapping(index=index)
+    meta: Mapping[str, Any] = found[index]["mappings"].get("_meta", {})
+    if meta.get("definition") != mapping.fingerprint():
+        _log.warning("the index was made by another version: `stoa reindex` makes it anew", index=index)
+    return meta
+
+
+async def _note_filled(client: AsyncOpenSearch, index: str) -> None:
+    """Note in an index that it was filled once."""
+    meta = {**await _meta(client, index), "filled": True}
+    await client.indices.put_mapping(index=index, body={"_meta": meta})
 
 
 @contextmanager
@@ -315,6 +318,8 @@ def _refused(outcome: Mapping[str, Any]) -> Exception:
     error = outcome["error"]
     if error["type"] == "index_not_found_exception":
         return IndexMissing("the index is gone")
+    if outcome["status"] in OUTAGES:
+        return EngineUnavailable("the search engine can't write now")
     return TransportError(outcome["status"], error["type"], outcome)
 
 
@@ -343,13 +348,13 @@ def _document(entry: Entry) -> dict[str, Any]:
         "skus": [variant.sku for variant in details.variants],
         "variants": [
             {
-                "price": _cents(variant.price),
+                "price": variant.price.cents,
                 "in_stock": entry.is_in_stock(variant.variant_id),
                 "attributes": variant.pairs,
             }
             for variant in details.variants
         ],
-        "price_from": _cents(price_from),
+        "price_from": price_from.cents,
         "in_stock": entry.in_stock,
         "rating": entry.rating.average,
         "ratings": entry.rating.count,
@@ -357,7 +362,7 @@ def _document(entry: Entry) -> dict[str, Any]:
         "hit": orjson.dumps(
             [
                 str(entry.product_id), details.name, details.brand, details.category,
-                _cents(price_from), price_from.currency, entry.rating.average, entry.rating.count,
+                price_from.cents, price_from.currency, entry.rating.average, entry.rating.count,
                 details.image, entry.in_stock,
             ]
         ).decode(),
@@ -373,7 +378,7 @@ def _hit(hit: Mapping[str, Any]) -> Hit:
         name=name,
         brand=brand,
         category=category,
-        price_from=_money(price, currency),
+        price_from=Money.of_cents(price, currency),
         rating=Rating(average, count),
         image=image,
         in_stock=in_stock,
@@ -401,7 +406,7 @@ def _entry_fields(entry: Entry) -> dict[str, Any]:
                 {
                     "variant_id": str(variant.variant_id),
                     "sku": variant.sku,
-                    "price": [_cents(variant.price), variant.price.currency],
+                    "price": [variant.price.cents, variant.price.currency],
                     "attributes": list(variant.attributes.items()),
                     "images": list(variant.images),
                 }
@@ -446,7 +451,7 @@ def _entry(product_id: UUID, fields: Mapping[str, Any]) -> Entry:
                 Variant(
                     UUID(variant["variant_id"]),
                     variant["sku"],
-                    _money(*variant["price"]),
+                    Money.of_cents(*variant["price"]),
                     dict(variant["attributes"]),
                     tuple(variant["images"]),
                 )
@@ -502,11 +507,3 @@ _FACETS = ("category", "subcategory", "brand", "tag", "price", "min_rating", "in
 
 def _facet_order(name: str) -> tuple[int, str]:
     return (_FACETS.index(name), "") if name in _FACETS else (len(_FACETS), name)
-
-
-def _cents(money: Money) -> int:
-    return int(money.amount * 100)
-
-
-def _money(cents: int, currency: str) -> Money:
-    return Money(Decimal(cents).scaleb(-2), currency)

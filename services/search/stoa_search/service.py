@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from stoa_chassis.avro import Event
+from stoa_chassis.outages import is_outage
 from stoa_chassis.telemetry import get_logger
 from stoa_events import (
     InventoryAvailabilityChanged,
@@ -85,20 +86,32 @@ class Feed:
                 changes: dict[UUID, list[Change]] = defaultdict(list)
                 for product_id, some, _ in batch:
                     changes[product_id] += some
-                error: Exception | None = None
-                try:
-                    await write(self._entries, changes)
-                except Exception as caught:
-                    error = caught
-                for *_, done in batch:
+                failed = await self._write(changes)
+                for product_id, _, done in batch:
                     if done.done():  # who waited was cancelled
                         continue
-                    if error is None:
+                    if (error := failed.get(product_id)) is None:
                         done.set_result(None)
                     else:
                         done.set_exception(error)
         finally:
             self._writing = None
+
+    async def _write(self, changes: Mapping[UUID, Sequence[Change]]) -> dict[UUID, Exception]:
+        """Write changes; return what went wrong, by product.
+
+        Changes that can't be written together are written in two halves: so those that are at fault are
+        found, and keep none of the others back. In an outage all are.
+        """
+        try:
+            await write(self._entries, changes)
+        except Exception as error:
+            if len(changes) == 1 or is_outage(error):
+                return dict.fromkeys(changes, error)
+            products = list(changes.items())
+            half = len(products) // 2
+            return await self._write(dict(products[:half])) | await self._write(dict(products[half:]))
+        return {}
 
 
 async def write(entries: Entries, changes: Mapping[UUID, Sequence[Change]]) -> None:

@@ -8,8 +8,14 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from opensearchpy.exceptions import TransportError
 
 from stoa_chassis.ids import new_id
+from stoa_chassis.opensearch import EngineUnavailable, connect
+from stoa_chassis.outages import is_outage
+from stoa_search import repository
 from stoa_search.model import (
     Availability,
     Available,
@@ -257,6 +263,24 @@ async def test_what_is_written_to_an_index_that_is_gone_says_so(store: Store) ->
 
 
 # ------------------------------------------------------------------------------------- of OpenSearch alone
+
+
+@pytest.mark.parametrize(
+    ("status", "error"), [(429, EngineUnavailable), (503, EngineUnavailable), (400, TransportError)]
+)
+async def test_an_entry_that_the_engine_can_not_write_now_is_an_outage(
+    status: int, error: type[Exception]
+) -> None:
+    async def answer(_: web.Request) -> web.Response:
+        outcome = {"_id": str(new_id()), "status": status, "error": {"type": "some_exception"}}
+        return web.json_response({"errors": True, "items": [{"index": outcome}]})
+
+    app = web.Application()
+    app.router.add_post("/_bulk", answer)
+    async with TestServer(app) as server, connect(str(server.make_url("/")), connect_timeout=0) as client:
+        with pytest.raises(error) as raised:
+            await repository.Entries(client, index="products").write([Stored(Entry(new_id()), "products")])
+    assert is_outage(raised.value) is (error is EngineUnavailable)
 
 
 @pytest.mark.stack

@@ -1,6 +1,8 @@
 """What the use cases do, on indices in memory: whatever is heard of, in any order, and while one is made."""
 
 import asyncio
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from random import Random
 from typing import Any
 from uuid import UUID
@@ -21,8 +23,16 @@ from stoa_events import (
 )
 from stoa_search.events import handlers
 from stoa_search.model import Availability, Criteria, Described, Entry, IndexMissing, Rated, Rating
+from stoa_search.ports import Stored
 from stoa_search.service import Contended, Feed, Indexing, Reindexing, Search, write
-from stoa_search.testing import FakeCatalog, FakeInventory, MemoryIndices, a_variant, some_details
+from stoa_search.testing import (
+    FakeCatalog,
+    FakeInventory,
+    MemoryEntries,
+    MemoryIndices,
+    a_variant,
+    some_details,
+)
 
 
 def described(product_id: UUID, version: int, name: str, *variants: Any) -> ProductUpdated:
@@ -177,6 +187,71 @@ async def test_an_outage_is_told_to_all_who_wait_and_the_next_one_is_written(
     memory.on_write = lambda: None
     await handle(indexing, lamp, chair)
     assert await names(search) == ["chair", "lamp"]
+
+
+async def test_in_an_outage_all_are_told_by_one_attempt(indexing: Indexing, memory: MemoryIndices) -> None:
+    attempts = 0
+
+    def fail() -> None:
+        nonlocal attempts
+        attempts += 1
+        raise ConnectionError
+
+    memory.on_write = fail
+    told = await asyncio.gather(
+        *(handle(indexing, described(new_id(), 1, f"lamp {number}")) for number in range(20)),
+        return_exceptions=True,
+    )
+    assert [type(error) for error in told] == [ConnectionError] * 20
+    assert attempts == 1
+
+
+@dataclass
+class RefusingEntries(MemoryEntries):
+    """Entries of which some can't be written, for a reason that stays."""
+
+    refused: Collection[UUID] = ()
+
+    async def write(self, entries: Iterable[Stored]) -> Collection[UUID]:
+        """Write entries, unless one of them is refused."""
+        each = list(entries)
+        if any(stored.entry.product_id in self.refused for stored in each):
+            raise ValueError("an entry is refused")
+        return await super().write(each)
+
+
+async def test_an_entry_that_is_refused_keeps_no_other_of_its_batch_back(
+    memory: MemoryIndices, search: Search
+) -> None:
+    await memory.ensure()
+    products = {new_id(): f"lamp {number:02}" for number in range(50)}
+    refused = list(products)[7:9]
+    indexing = Indexing(Feed(RefusingEntries(memory, None, refused)))
+    told = await asyncio.gather(
+        *(handle(indexing, described(product_id, 1, name)) for product_id, name in products.items()),
+        return_exceptions=True,
+    )
+    assert [product_id for product_id, error in zip(products, told, strict=True) if error] == refused
+    assert await names(search) == [name for key, name in products.items() if key not in refused]
+
+
+async def test_an_entry_that_is_changed_all_the_time_keeps_no_other_of_its_batch_back(
+    indexing: Indexing, memory: MemoryIndices
+) -> None:
+    contended, count = new_id(), 0
+
+    def meanwhile() -> None:
+        nonlocal count
+        count += 1
+        memory.indices[memory.used][contended] = Entry(contended), count
+
+    memory.on_write = meanwhile
+    products = [new_id(), contended, new_id()]
+    told = await asyncio.gather(
+        *(handle(indexing, described(product_id, 1, "lamp")) for product_id in products),
+        return_exceptions=True,
+    )
+    assert [type(error) for error in told] == [type(None), Contended, type(None)]
 
 
 async def test_without_an_index_nothing_is_found_nor_written_and_both_say_so(

@@ -15,7 +15,7 @@ from email.policy import default
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-_HEADERS = BytesHeaderParser(policy=default)
+_HEADERS = BytesHeaderParser()
 _SCHEMA = """
 create table if not exists mails (
   id integer primary key autoincrement,
@@ -63,22 +63,21 @@ class Mailbox:
     def open(cls, path: Path) -> Iterator[Self]:
         """Open the file, or make it."""
         with closing(sqlite3.connect(path, isolation_level=None)) as database:
-            database.execute("pragma journal_mode = wal")
-            database.executescript(_SCHEMA)
+            database.executescript("pragma journal_mode = wal; pragma synchronous = normal;" + _SCHEMA)
             yield cls(database)
 
     def add(self, sender: str, recipients: Sequence[str], content: bytes) -> None:
         """Keep a mail, or count it if it is there. Raises sqlite3.OperationalError if there is no room."""
-        mail = _HEADERS.parsebytes(content, headersonly=True)
+        headers = _headers(content)
         self._database.execute(
             "insert into mails (message_id, sender, recipients, subject, content, received)"
             " values (?, ?, ?, ?, ?, ?)"
             " on conflict (message_id) do update set deliveries = deliveries + 1",
             (
-                str(mail["message-id"] or f"<{time.time_ns()}@unnamed>").strip(),
+                headers.get("message-id", "").strip() or f"<{time.time_ns()}@unnamed>",
                 sender,
                 ", ".join(recipients),
-                str(mail["subject"] or ""),
+                str(default.header_fetch_parse("subject", headers.get("subject", ""))),
                 content,
                 time.time(),
             ),
@@ -110,6 +109,12 @@ class Mailbox:
         mail = _parsed(row[-1])
         headers = [(name, str(value)) for name, value in mail.items()]
         return Mail(Summary(*row[:-1]), headers, _part(mail, "plain"), _part(mail, "html"))
+
+
+def _headers(content: bytes) -> dict[str, str]:
+    """Return the headers as they are written: to parse all of them takes longer than to keep the mail."""
+    head, _, _ = content.partition(b"\r\n\r\n")
+    return {name.lower(): value for name, value in _HEADERS.parsebytes(head).raw_items()}
 
 
 def _parsed(content: bytes) -> EmailMessage:

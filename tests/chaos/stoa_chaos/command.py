@@ -22,11 +22,13 @@ from stoa_chaos.journeys import Journey, journeys, play
 from stoa_chaos.probes import SteadyStateProbes
 from stoa_chaos.record import Record
 from stoa_chaos.report import SETTLED_WITHIN, Report, Struck
+from stoa_chaos.returns import Returns
 from stoa_chaos.schedule import Strike, schedule
-from stoa_chaos.shopper import Shopper
+from stoa_chaos.shopper import InsistentClient, Shopper
 from stoa_ops.audit.command import audit
 from stoa_ops.settings import OperatorSettings
 from stoa_stack import shopping
+from stoa_stack.carriers import Carriers
 from stoa_stack.deliveries import deliver_to
 from stoa_stack.files import write_atomically
 from stoa_stack.instance import CHECKOUT, Instance
@@ -129,7 +131,10 @@ async def _run(at: Instance, console: Console, plan: Plan) -> Report:
     report = Report(plan.seed, Record())
     arrived = time.monotonic()
     limits = httpx.Limits(max_connections=200, max_keepalive_connections=100)
-    async with httpx.AsyncClient(base_url=at.edge_url, timeout=20, limits=limits) as http:
+    async with (
+        httpx.AsyncClient(base_url=at.edge_url, timeout=20, limits=limits) as http,
+        Carriers(at) as carriers,
+    ):
         sale = await _stock_up(at, http)
         shoppers: asyncio.Queue[Shopper] = asyncio.Queue()
         user_ids = []
@@ -140,21 +145,25 @@ async def _run(at: Instance, console: Console, plan: Plan) -> Report:
         for item in {each.product_id: each for each in (*sale.plenty, *sale.scarce)}.values():
             await deliver_to(at, user_ids, item)  # so that all of them may review it
         probes = await SteadyStateProbes.prepared(http, report.record, sale.plenty[0], _PROBES)
+        staff = InsistentClient(http, report.record, report.record.requests)
+        returns = Returns(await staff.sign_in(**shopping.access(at)["staff"]), carriers)
         report.record.requests.clear()  # accounts are opened before anything is broken
         began = time.monotonic()
         async with asyncio.TaskGroup() as group:
             for journey in plan.journeys:
-                group.create_task(_go(journey, began, shoppers, sale))
+                group.create_task(_go(journey, began, shoppers, sale, returns))
             strikes = [
                 group.create_task(_strike(strike, began, FaultInjector(at), probes, console))
                 for strike in plan.strikes
             ]
-    report.strikes = [strike.result() for strike in strikes]
-    healed = [began + struck.began + struck.strike.lasts for struck in report.strikes]
-    await _all_back(at, report.record)
-    report.books, report.findings = await audit(OperatorSettings.load(at.state / "operator"), _AUDIT_WITHIN)
-    if not report.findings:
-        report.quiet = time.monotonic() - max([report.record.last_placed, *healed])
+        report.strikes = [strike.result() for strike in strikes]
+        healed = [began + struck.began + struck.strike.lasts for struck in report.strikes]
+        await _all_back(at, report.record)
+        settings = OperatorSettings.load(at.state / "operator")
+        report.books, report.findings = await audit(settings, _AUDIT_WITHIN)
+        if not report.findings:
+            report.quiet = time.monotonic() - max([report.record.last_asked, *healed])
+        await returns.look_again()
     report.seconds = time.monotonic() - arrived
     return report
 
@@ -178,13 +187,17 @@ async def _stock_up(at: Instance, http: httpx.AsyncClient) -> _Sale:
     )
 
 
-async def _go(journey: Journey, began: float, shoppers: asyncio.Queue[Shopper], sale: _Sale) -> None:
+async def _go(
+    journey: Journey, began: float, shoppers: asyncio.Queue[Shopper], sale: _Sale, returns: Returns
+) -> None:
     await asyncio.sleep(max(0.0, began + journey.at - time.monotonic()))
     shopper = await shoppers.get()
     try:
-        await play(journey, shopper, sale.scarce if journey.scarce else sale.plenty)
+        bought = await play(journey, shopper, sale.scarce if journey.scarce else sale.plenty)
     finally:
         shoppers.put_nowait(shopper)
+    if journey.sends_back is not None and bought is not None:
+        await returns.send_back(journey.sends_back, shopper, bought)
 
 
 async def _strike(

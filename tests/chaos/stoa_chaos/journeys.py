@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from uuid import uuid4
 
+from stoa_chaos import returns
+from stoa_chaos.returns import SendsBack
 from stoa_chaos.shopper import GaveUp, Shopper
 from stoa_rest import Order, OrderItem
 from stoa_stack.rest import ApiError
@@ -54,6 +56,7 @@ _GOOD_CARD, _REFUSED_CARD = "tok_visa", "tok_declined"
 _SCARCE = 0.15  # share of the journeys that are after what there is little of
 _MISTYPES = 0.12  # share of the journeys that begin with a wrong password
 _REVIEWS = 0.25  # share of the journeys that end with a review
+_SENDS_BACK = 0.15  # share of the journeys after which what was bought is sent back
 _CART_TAKEN = ("CART_EMPTY", "CART_CHANGED")  # said to the tab that came second
 
 
@@ -61,7 +64,8 @@ _CART_TAKEN = ("CART_EMPTY", "CART_CHANGED")  # said to the tab that came second
 class Journey:
     """One visit to the shop; `at` in seconds from the start of the load. `choice` picks what is bought.
 
-    With a `rating` it ends with a review of that, of which the shopper has received one before.
+    With a `rating` it ends with a review of that, of which the shopper has received one before. If it
+    `sends_back`, what was bought goes back once it is delivered; other journeys have the account meanwhile.
     """
 
     at: float
@@ -74,11 +78,13 @@ class Journey:
     hesitates: float
     mistypes: bool
     rating: int = 0
+    sends_back: SendsBack | None = None
 
 
 def journeys(count: int, seconds: float, seed: int) -> list[Journey]:
     """Draw so many journeys, spread over so many seconds."""
     dice, opinions = random.Random(f"{seed} journeys"), random.Random(f"{seed} reviews")
+    second_thoughts = random.Random(f"{seed} returns")
     return [
         Journey(
             at=round(seconds * (number + dice.random()) / count, 2),
@@ -91,17 +97,19 @@ def journeys(count: int, seconds: float, seed: int) -> list[Journey]:
             hesitates=round(dice.uniform(0, 1.5), 2),
             mistypes=dice.random() < _MISTYPES,
             rating=opinions.randint(1, 5) if opinions.random() < _REVIEWS else 0,
+            sends_back=returns.drawn(second_thoughts) if second_thoughts.random() < _SENDS_BACK else None,
         )
         for number in range(count)
     ]
 
 
-async def play(journey: Journey, shopper: Shopper, items: Sequence[Item]) -> None:
-    """Play a journey to its end, and note what became of it."""
+async def play(journey: Journey, shopper: Shopper, items: Sequence[Item]) -> Order | None:
+    """Play a journey to its end, and note what became of it; return the order if something was bought."""
     item = items[journey.choice % len(items)]
     record = shopper.record
+    bought: Order | None = None
     try:
-        outcome = await _play(journey, shopper, item)
+        outcome, bought = await _play(journey, shopper, item)
     except (GaveUp, NotSettled) as gave_up:
         outcome = "gave up"
         record.complain(f"a shopper gave up: {gave_up}")
@@ -110,9 +118,10 @@ async def play(journey: Journey, shopper: Shopper, items: Sequence[Item]) -> Non
         if not (error.reason == "OUT_OF_STOCK" and journey.scarce):
             record.complain(f"{error}: {journey} of {item.variant_id}")
     record.journey(journey.habit, outcome)
+    return bought
 
 
-async def _play(journey: Journey, shopper: Shopper, item: Item) -> str:
+async def _play(journey: Journey, shopper: Shopper, item: Item) -> tuple[str, Order | None]:
     if journey.mistypes:
         await shopper.mistype_password()
     for number in range(journey.browses):
@@ -154,7 +163,8 @@ async def _play(journey: Journey, shopper: Shopper, item: Item) -> str:
         outcome = f"{outcome}, then {settled[0]['status']}"
     if journey.rating:
         await shopper.review(item.product_id, journey.rating)
-    return outcome
+    kept = [order for order in settled if not shopper.record.is_cancelled(order["order_id"])]
+    return outcome, next((order for order in kept if order["status"] != "cancelled"), None)
 
 
 async def _place(
@@ -167,7 +177,7 @@ async def _place(
     answers = await asyncio.gather(
         *(shopper.place(card, request_id) for request_id in request_ids), return_exceptions=True
     )
-    shopper.record.placed()
+    shopper.record.asked()
     refused = [answer for answer in answers if isinstance(answer, BaseException)]
     orders = {answer["order_id"]: answer for answer in answers if not isinstance(answer, BaseException)}
     for refusal in refused:
@@ -195,6 +205,9 @@ async def _left_in_cart(shopper: Shopper, orders: Sequence[Order]) -> None:
         statuses = {order["status"], *(change["status"] for change in order["status_history"])}
         comes_back = "cancelled" in statuses and "confirmed" not in statuses
         wanted = _quantities(order["items"]) if comes_back else Counter()
+        if "confirmed" in statuses and shopper.record.is_cancelled(order["order_id"]):
+            for variant_id, quantity in _quantities(order["items"]).items():
+                shopper.may_come_back[variant_id].add(quantity)
     if not await shopper.cart_holds(wanted):
         shopper.record.complain(f"the cart does not hold {dict(wanted)} after the orders {_ids(orders)}")
 

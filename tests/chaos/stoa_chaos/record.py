@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from decimal import Decimal
 from uuid import UUID
 
 from stoa_rest import Order
@@ -20,7 +21,9 @@ class Record:
     orders: dict[UUID, str] = field(default_factory=dict)  # the status that a shopper saw last
     to_cancel: set[UUID] = field(default_factory=set)
     seconds: dict[str, list[float]] = field(default_factory=dict)
-    last_placed: float = 0.0
+    last_asked: float = 0.0
+    returns: Counter[str] = field(default_factory=Counter)  # how many were asked for, approved, …
+    given_back: Decimal = Decimal(0)  # for returns
 
     def complain(self, what: str) -> None:
         """Note what no trouble excuses."""
@@ -42,9 +45,13 @@ class Record:
         """Note that a shopper asks for an order to be cancelled."""
         self.to_cancel.add(UUID(order_id))
 
-    def placed(self) -> None:
-        """Note that orders were placed just now."""
-        self.last_placed = time.monotonic()
+    def is_cancelled(self, order_id: str) -> bool:
+        """Whether a shopper has asked for an order to be cancelled."""
+        return UUID(order_id) in self.to_cancel
+
+    def asked(self) -> None:
+        """Note that something was asked just now that has its consequences: an order, a return."""
+        self.last_asked = time.monotonic()
 
     def settled(self, card: str, seconds: float) -> None:
         """Note how long it took from ordering to the end that a shopper sees."""

@@ -27,6 +27,7 @@ _AIMS = {("killed", "a service"): 2.0, ("killed", "kafka"): 5.0}
 
 # What an order that was paid goes through.
 _WAY = ("confirmed", "shipped", "delivered", "returned")
+_RETURNS = ("asked for", "approved", "rejected", "refunded")
 
 
 @dataclass(frozen=True)
@@ -146,6 +147,8 @@ class Report:
                 {"habit": habit, "outcome": outcome, "count": count}
                 for (habit, outcome), count in sorted(self.record.journeys.items())
             ],
+            "returns": self._returns(),
+            "given_back_for_returns": f"{self.record.given_back:.2f}",
             "requests": dict(requests.most_common()),
             "requests_failed_share": round(_failed(requests), 4),
             "settled_seconds": {card: _percentiles(times) for card, times in self._times().items()},
@@ -158,6 +161,10 @@ class Report:
 
     def _orders(self) -> dict[str, int]:
         return dict(Counter(order.status for order in self.books.order.orders.values()))
+
+    def _returns(self) -> dict[str, int]:
+        """How many were asked for, and what became of them; in this order."""
+        return {what: self.record.returns[what] for what in _RETURNS}
 
     def _times(self) -> dict[str, list[float]]:
         late = {"tok_timeout": self.record.seconds.get("tok_timeout", [])}
@@ -257,6 +264,8 @@ class Report:
             journeys[outcome] += count
         table.add_row("journeys", _counts(journeys))
         table.add_row("orders", _counts(self._orders()))
+        returns = ", ".join(f"{count} {what}" for what, count in self._returns().items())
+        table.add_row("returns", f"{returns}; given back for them {self.record.given_back:.2f}")
         table.add_row(
             "requests",
             f"{total}, of which failed {_failed(requests):.1%}: "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
@@ -34,7 +34,7 @@ class GaveUp(Exception):
     """The shop could not be reached for longer than anyone waits."""
 
 
-class Shopper(Client):
+class InsistentClient(Client):
     """Somebody with an account, who tries each request for `timeout` seconds, with a pause in between.
 
     Every answer is counted in `requests`, every order that is shown is noted in the record.
@@ -95,6 +95,27 @@ class Shopper(Client):
         self.requests["answered"] += 1
         return answer
 
+
+class Shopper(InsistentClient):
+    """Who buys.
+
+    `may_come_back` are quantities by variant that may come into the cart at any time: of orders that were
+    cancelled after they had been confirmed. Their cart stays as it is, unless the cancellation overtakes the
+    confirmation on the way to the cart service, which then gives back what it holds for them (ADR 22).
+    """
+
+    def __init__(
+        self,
+        http: httpx.AsyncClient,
+        record: Record,
+        requests: Counter[str],
+        *,
+        timeout: float = _TIMEOUT,
+        pause: float = 0.5,
+    ) -> None:
+        super().__init__(http, record, requests, timeout=timeout, pause=pause)
+        self.may_come_back: defaultdict[str, set[int]] = defaultdict(set)
+
     async def mistype_password(self) -> None:
         """Sign in with a wrong password, then with the right one. Raises ApiError if that is refused, too."""
         try:
@@ -123,15 +144,23 @@ class Shopper(Client):
             return await self.get_order(error.metadata["order_id"])
 
     async def cart_holds(self, wanted: Mapping[str, int]) -> bool:
-        """Look at the cart until it holds so many of each variant and nothing else; False: it never did."""
+        """Look at the cart until it holds so many of each variant and nothing else; False: it never did.
+
+        What may come back may be there as well: of what is wanted too, the larger of the two quantities.
+        """
         deadline = time.monotonic() + _CART_WITHIN
         while True:
             cart = await self.get_cart(self.user_id)
-            if {item["variant_id"]: item["quantity"] for item in cart["items"]} == dict(wanted):
+            there = Counter({item["variant_id"]: item["quantity"] for item in cart["items"]})
+            if all(there[each] in self._may_hold(each, wanted.get(each, 0)) for each in {*there, *wanted}):
                 return True
             if time.monotonic() > deadline:
                 return False
             await asyncio.sleep(_LOOK_EVERY)
+
+    def _may_hold(self, variant_id: str, wanted: int) -> set[int]:
+        came_back = self.may_come_back.get(variant_id, ())
+        return {wanted, *(max(wanted, quantity) for quantity in came_back)}
 
     async def review(self, product_id: str, rating: int) -> None:
         """Review something, or change the review of it, and find helpful what others say, or no longer.

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from datetime import timedelta
 from decimal import Decimal
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -26,6 +26,7 @@ from stoa_chaos.journeys import Habit, Journey, journeys, play
 from stoa_chaos.probes import request_for
 from stoa_chaos.record import Record
 from stoa_chaos.report import Recovery, Report, Struck
+from stoa_chaos.returns import Decision, Parts, Returns, SendsBack
 from stoa_chaos.schedule import Strike, schedule
 from stoa_chaos.shopper import GaveUp, Shopper
 from stoa_chassis.testing import eventually
@@ -36,7 +37,7 @@ from stoa_services import SERVICES
 from stoa_stack.instance import Instance
 from stoa_stack.parts import parts
 from stoa_stack.rest import ApiError
-from stoa_stack.shopping import Item
+from stoa_stack.shopping import Item, amount, money
 from stoa_stack.status import PartStatus, State, Status
 from stoa_stack.stores import stores_of
 from stoa_stack.up import status_file
@@ -249,9 +250,15 @@ class _Shop:
     """A shop in a handler: a cart, its orders, cards that are refused; and what may be wrong with it."""
 
     def __init__(
-        self, *, sells_twice: bool = False, loses_carts: bool = False, doubles: bool = False
+        self,
+        *,
+        sells_twice: bool = False,
+        loses_carts: bool = False,
+        doubles: bool = False,
+        gives_back: int = 0,
     ) -> None:
         self._sells_twice, self._loses_carts, self._doubles = sells_twice, loses_carts, doubles
+        self._gives_back = gives_back  # of each variant of an order that is cancelled after its confirmation
         self._cart: dict[str, int] = {}
         self._orders: dict[str, dict[str, Any]] = {}  # by request
 
@@ -271,7 +278,10 @@ class _Shop:
             case "GET", "orders":
                 return httpx.Response(200, json=self._order(request.url.path.split("/")[4]))
             case "PUT", "orders":
-                return httpx.Response(200, json=self._order(request.url.path.split("/")[4]))
+                order = self._order(request.url.path.split("/")[4])
+                if self._gives_back:
+                    self._cart = {line["variant_id"]: self._gives_back for line in order["items"]}
+                return httpx.Response(200, json=order)
         return httpx.Response(200, json={})
 
     def _place(self, request_id: str, card: str) -> httpx.Response:
@@ -315,7 +325,7 @@ async def _complaints(habit: Habit, shop: _Shop, monkeypatch: pytest.MonkeyPatch
     return shopper.record.complaints
 
 
-@pytest.mark.parametrize("habit", [Habit.PLAIN, Habit.HASTY, Habit.FORGETFUL, Habit.TABS, Habit.PERSISTENT])
+@pytest.mark.parametrize("habit", Habit)
 async def test_nobody_complains_of_a_shop_that_does_what_it_should(
     habit: Habit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -333,6 +343,25 @@ async def test_a_cart_that_does_not_come_back_as_it_was_when_its_order_fails_is_
 ) -> None:
     complaints = await _complaints(Habit.PERSISTENT, _Shop(**{wrong: True}), monkeypatch)
     assert "the cart does not hold {'a-variant': 1}" in complaints[0]
+
+
+@pytest.mark.parametrize(("gives_back", "complaints"), [(0, 0), (1, 0), (2, 1)])
+async def test_a_cart_may_come_back_as_it_was_whose_order_was_cancelled_after_its_confirmation(
+    gives_back: int, complaints: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = _Shop(gives_back=gives_back)
+    assert len(await _complaints(Habit.REGRETS, shop, monkeypatch)) == complaints
+
+
+async def test_what_may_come_back_is_no_complaint_whenever_it_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    shopper = _shopper(
+        *(httpx.Response(200, json={"items": _lines(cart)}) for cart in ({}, {"lamp": 2}, {"lamp": 3})),
+        *(httpx.Response(200, json={"items": _lines(cart)}) for cart in ({"lamp": 2}, {"lamp": 1})),
+    )
+    monkeypatch.setattr("stoa_chaos.shopper._CART_WITHIN", -1)
+    shopper.may_come_back["lamp"].add(2)
+    assert [await shopper.cart_holds({}) for _ in range(3)] == [True, True, False]
+    assert [await shopper.cart_holds({"lamp": 1}) for _ in range(2)] == [True, True]
 
 
 # ------------------------------------------------------------------------------- judging
@@ -474,3 +503,170 @@ async def test_a_review_that_does_not_say_what_was_sent_is_a_complaint() -> None
     shopper = Shopper(http, Record(), Counter(), pause=0.001)
     await shopper.review("a-product", 2)
     assert ["says 4 instead of 2" in complaint for complaint in shopper.record.complaints] == [True]
+
+
+# ------------------------------------------------------------------------------- sending back
+
+_LAMP = "a-variant"
+
+
+class _Desk:
+    """A shop in a handler that takes back two lamps of 10.00 with 1.61 of tax and 5.00 of shipping.
+
+    `wrong` names what it does wrong, if anything.
+    """
+
+    def __init__(self, wrong: str = "") -> None:
+        self._wrong = wrong
+        self._order_id = uuid4()
+        self._returns: dict[str, dict[str, Any]] = {}  # by request
+        self._looks = 0
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        body = json.loads(request.content) if request.content else {}
+        match request.method, request.url.path.split("/")[3:]:
+            case "POST", ["orders", _, "returns"]:
+                return httpx.Response(200, json=self._ask(body))
+            case "PUT", ["orders", _, "returns", return_id, action]:
+                return self._decide(self._of(return_id), action)
+            case "GET", ["orders", _, "returns"]:
+                kept = [] if self._wrong == "loses it" else [*self._returns.values()]
+                return httpx.Response(200, json={"returns": kept})
+            case "GET", ["payments", _]:
+                twice = 2 if self._wrong == "refunds twice" else 1
+                return httpx.Response(200, json={"refunded_amount": _usd(twice * self._refunded)})
+        self._looks += 1
+        return httpx.Response(200, json=self.order("delivered" if self._looks > 1 else "shipped"))
+
+    def order(self, status: str) -> Any:
+        came_back = sum(each["units"] for each in self._returns.values() if each["status"] == "refunded")
+        return {
+            "order_id": str(self._order_id),
+            "status": "returned" if came_back == 2 else status,
+            "items": [{"variant_id": _LAMP, "quantity": 2, "price": _usd(Decimal(10))}],
+            "subtotal": _usd(Decimal(20)),
+            "tax_amount": _usd(Decimal("1.61")),
+            "shipping_amount": _usd(Decimal(5)),
+            "total_amount": _usd(Decimal("26.61")),
+            "payment": {"payment_id": "a-payment"},
+            "shipment": {"tracking_id": "1Z"},
+        }
+
+    @property
+    def _refunded(self) -> Decimal:
+        refunded = [each for each in self._returns.values() if each["status"] == "refunded"]
+        return sum((amount(each["refund_amount"]) for each in refunded), Decimal(0))
+
+    def _ask(self, body: dict[str, Any]) -> dict[str, Any]:
+        request_id = str(uuid4()) if self._wrong == "doubles it" else body["request_id"]
+        units = sum(item["quantity"] for item in body["items"])
+        new = {"return_id": request_id, "status": "requested", "units": units}
+        return self._returns.setdefault(request_id, new)
+
+    def _of(self, return_id: str) -> dict[str, Any]:
+        return next(each for each in self._returns.values() if each["return_id"] == return_id)
+
+    def _decide(self, made: dict[str, Any], action: str) -> httpx.Response:
+        before = made["status"]
+        if action == "receive":
+            if before == "rejected" and self._wrong != "takes what was rejected":
+                return _refused(400, "RETURN_NOT_OPEN")
+            if before != "refunded":
+                # The second lamp costs less tax than the first, and the shipping with it.
+                worth = "26.61" if made["units"] == 2 else "15.80" if self._refunded else "10.81"
+                worth = "10.80" if self._wrong == "is a cent short" else worth
+                made |= {"status": "refunded", "refund_amount": _usd(Decimal(worth))}
+        elif action == "approve":
+            if before == "rejected":
+                return _refused(400, "RETURN_NOT_OPEN")
+            made["status"] = "approved" if before == "requested" else before
+        elif before == "refunded":
+            return _refused(400, "RETURN_NOT_OPEN")
+        else:
+            made["status"] = "rejected"
+        return httpx.Response(200, json=made)
+
+
+def _usd(worth: Decimal) -> stoa_rest.Money:
+    return money(worth, "USD")
+
+
+async def _sent_back(plan: SendsBack, desk: _Desk, monkeypatch: pytest.MonkeyPatch) -> Record:
+    monkeypatch.setattr("stoa_chaos.returns._LOOK_EVERY", 0)
+    http = httpx.AsyncClient(base_url="http://shop", transport=httpx.MockTransport(desk))
+    shopper = Shopper(http, Record(), Counter(), pause=0.001)
+    advanced = []
+
+    class Carriers:
+        async def advance(self, tracking_id: str, scans: int) -> int:
+            advanced.append(tracking_id)
+            if len(advanced) == 1:
+                raise httpx.ConnectError("they are down")
+            return scans
+
+    returns = Returns(shopper, Carriers())  # type: ignore[arg-type]  # all that is asked of them
+    await returns.send_back(plan, shopper, desk.order("confirmed"))
+    await returns.look_again()
+    assert advanced
+    return shopper.record
+
+
+@pytest.mark.parametrize("parts", Parts)
+@pytest.mark.parametrize("decision", Decision)
+@pytest.mark.parametrize("hasty", [False, True])
+async def test_nobody_complains_of_returns_that_end_as_they_should(
+    parts: Parts, decision: Decision, hasty: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = await _sent_back(SendsBack(parts, hasty, decision, tabs=2), _Desk(), monkeypatch)
+    assert record.complaints == []
+    asked = 2 if parts is Parts.TWO else 1
+    refunded = asked if decision is Decision.APPROVED else 0
+    assert [record.returns[what] for what in ("asked for", "approved", "rejected", "refunded")] == [
+        asked, refunded, asked - refunded, refunded,
+    ]  # fmt: skip
+    worth = {Parts.ALL: "26.61", Parts.ONE: "10.81", Parts.TWO: "26.61"}[parts]
+    assert record.given_back == (Decimal(worth) if refunded else 0)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "decision", "complaint"),
+    [
+        ("doubles it", Decision.APPROVED, "one request gave several returns"),
+        ("loses it", Decision.APPROVED, "is lost"),
+        ("refunds twice", Decision.APPROVED, "21.62 was given back of 10.81"),
+        ("is a cent short", Decision.APPROVED, "is refunded with 10.80 of 10.81"),
+        ("takes what was rejected", Decision.REJECTED, "was rejected, and then received"),
+    ],
+)
+async def test_whatever_is_wrong_with_a_return_is_a_complaint(
+    wrong: str, decision: Decision, complaint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = SendsBack(Parts.ONE, hasty=False, decision=decision, tabs=1)
+    record = await _sent_back(plan, _Desk(wrong), monkeypatch)
+    assert any(complaint in each for each in record.complaints), record.complaints
+
+
+async def test_a_parcel_that_does_not_come_is_a_complaint(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stoa_chaos.returns._DELIVERED_WITHIN", -1)
+    returns = Returns(_shopper(), None)  # type: ignore[arg-type]  # nobody gets as far as that
+    shopper = _shopper()
+    plan = SendsBack(Parts.ALL, hasty=False, decision=Decision.APPROVED, tabs=1)
+    await returns.send_back(plan, shopper, _Desk().order("confirmed"))
+    assert ["gave up" in complaint for complaint in shopper.record.complaints] == [True]
+
+
+def test_some_of_what_was_bought_is_sent_back_in_every_way() -> None:
+    plans = [journey.sends_back for journey in journeys(2000, 60, 7) if journey.sends_back is not None]
+    assert 200 < len(plans) < 400
+    assert {(plan.parts, plan.decision) for plan in plans} == {*product(Parts, Decision)}
+    assert {(plan.hasty, plan.tabs) for plan in plans} == {*product((False, True), (1, 2))}
+
+
+@pytest.mark.parametrize(
+    ("habit", "keeps"), [(Habit.PLAIN, True), (Habit.PERSISTENT, True), (Habit.REGRETS, False)]
+)
+async def test_what_can_be_sent_back_is_what_was_bought_and_not_cancelled(habit: Habit, keeps: bool) -> None:
+    http = httpx.AsyncClient(base_url="http://shop", transport=httpx.MockTransport(_Shop()))
+    shopper = Shopper(http, Record(), Counter(), pause=0.001)
+    bought = await play(_journey(habit), shopper, [Item("a-product", "a-variant")])
+    assert (bought is not None and bought["status"] == "confirmed") == keeps

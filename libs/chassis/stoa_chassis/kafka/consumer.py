@@ -282,12 +282,11 @@ class Consumer:
         """Stop fetching what piles up, as behind a message that is retried, until it is worked off."""
         for partition in self._partitions.values():
             waiting = len(partition.queue)
-            position = TopicPartition(partition.topic, partition.number)
             if not partition.paused and waiting > _PAUSE_ABOVE:
-                client.pause([position])
+                client.pause([TopicPartition(partition.topic, partition.number)])
                 partition.paused = True
             elif partition.paused and waiting < _RESUME_BELOW:
-                client.resume([position])
+                client.resume([TopicPartition(partition.topic, partition.number)])
                 partition.paused = False
 
     # ------------------------------------------------------------------------------ in the event loop
