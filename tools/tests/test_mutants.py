@@ -1,7 +1,11 @@
 """What `stoa mutants` changes, and that tests which look on are told apart from those that don't."""
 
 import io
+import os
+import subprocess
+import sys
 import textwrap
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -10,7 +14,7 @@ import typer
 from rich.console import Console
 
 from stoa_stack.instance import CHECKOUT
-from stoa_tools.mutants import command
+from stoa_tools.mutants import command, worker
 from stoa_tools.mutants.command import Module, modules
 from stoa_tools.mutants.operators import mutants_of
 
@@ -125,8 +129,12 @@ def test_every_module_that_decides_is_mutated() -> None:
     names = {module.name for module in modules()}
     assert {
         "stoa_contracts.money",
+        "stoa_contracts.roles",
         "stoa_chassis.auth",
         "stoa_order.saga",
+        "stoa_order.returns",
+        "stoa_shipping.tariff",
+        "stoa_notification.occasions",
         "stoa_catalog.read_model",
     } <= names
     models = CHECKOUT.glob("services/*/stoa_*/model.py")
@@ -226,6 +234,22 @@ def test_mutants_that_the_tests_notice_are_killed(run: Callable[[str, float], st
     assert not printed.endswith("failed")
     assert killed >= 2
     assert timed_out >= 1
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processes can't be put on one processor")
+def test_the_time_in_which_others_have_the_processor_is_not_the_tests() -> None:
+    one = {min(os.sched_getaffinity(0))}
+    busy = "import os, sys; os.sched_setaffinity(0, {int(sys.argv[1])})\nwhile True: pass"
+    rivals = [subprocess.Popen([sys.executable, "-c", busy, str(*one)]) for _ in range(2)]
+    try:
+        began = time.monotonic()
+        while min(worker._kept_waiting(rival.pid) for rival in rivals) < 0.1:
+            assert time.monotonic() - began < 60, "neither has waited for the other"
+            time.sleep(0.01)
+    finally:
+        for rival in rivals:
+            rival.kill()
+            rival.wait()
 
 
 @pytest.mark.slow

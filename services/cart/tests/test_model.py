@@ -109,6 +109,19 @@ def test_the_subtotal_is_the_sum_of_the_prices_seen_and_always_fits(
     assert cart.updated_at == NOW, "looking is no change"
 
 
+def test_a_price_is_seen_as_long_as_the_cart_can_be_summed_up() -> None:
+    lamp = new_id()
+    cart = cart_of({lamp: 1}, "10.00")
+    (item,) = cart.items
+    for price, seen in (
+        (MAX_SUBTOTAL, MAX_SUBTOTAL),
+        (MAX_SUBTOTAL + 1, MAX_SUBTOTAL),
+        (Decimal(1), Decimal(1)),
+    ):
+        cart.refresh({item.product_id: {lamp: usd(price)}})
+        assert cart.subtotal == usd(seen)
+
+
 def test_a_product_that_is_not_known_stays_as_it_was_seen() -> None:
     lamp, chair = new_id(), new_id()
     cart = cart_of({lamp: 1, chair: 2}, "10.00")

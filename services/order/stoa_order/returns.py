@@ -122,15 +122,12 @@ class Purchase:
         Tax goes by the share of the price, rounded half up to the cent. The refund of a return is what is
         owed with it less what was owed before, so that refunds add up to what was paid, to the cent.
         """
-        zero = Money.zero(self.tax.currency)
         whole = self._price(self.quantities)
         price = self._price(came_back)
         if price == whole:
             return whole + self.tax + self.shipping
-        if price == zero:
-            return zero
         share = (self.tax.amount * price.amount / whole.amount).quantize(Decimal("0.01"), ROUND_HALF_UP)
-        return price + Money(share, zero.currency)
+        return price + Money(share, price.currency)
 
     def refund(self, before: Mapping[UUID, int], items: Iterable[ReturnItem]) -> Money:
         """Return what is given back for some items when so much came back before."""
@@ -144,12 +141,12 @@ class Purchase:
         seen: set[UUID] = set()
         for position, item in enumerate(items):
             path = f"items{subscript(position)}"
-            left = self.quantities.get(item.variant_id, 0) - returned.get(item.variant_id, 0)
             if item.variant_id in seen:
                 raise InvalidArgument(f"{path}.variant_id", "is there already: give each variant once")
             seen.add(item.variant_id)
             if item.variant_id not in self.quantities:
                 raise InvalidArgument(f"{path}.variant_id", "is not in the order")
+            left = self.quantities[item.variant_id] - returned.get(item.variant_id, 0)
             if item.quantity > left:
                 told = f"only {left} of it can" if left else "nothing of it can"
                 raise InvalidArgument(f"{path}.quantity", f"{told} still be sent back")
@@ -161,7 +158,7 @@ class Purchase:
 
 def quantities(items: Iterable[ReturnItem], more: Mapping[UUID, int] | None = None) -> Mapping[UUID, int]:
     """Add up how many of each variant there are, with `more`."""
-    total: Counter[UUID] = Counter(more or {})
+    total: Counter[UUID] = Counter(more)
     for item in items:
         total[item.variant_id] += item.quantity
     return total

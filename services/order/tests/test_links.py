@@ -2,12 +2,15 @@
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from datetime import timedelta
+from uuid import UUID
 
 import pytest
 
 from stoa_chassis.ids import new_id
 from stoa_order.links import GuestLinks
 from stoa_order.testing import LINKS, NOW
+
+MAILED = UUID("01234567-89ab-7def-8123-456789abcdef")
 
 
 def test_a_link_leads_to_its_order_until_it_expires() -> None:
@@ -16,6 +19,19 @@ def test_a_link_leads_to_its_order_until_it_expires() -> None:
     assert LINKS.secret(order_id, NOW) == secret
     for days, found in ((0, order_id), (365, order_id), (366, None)):
         assert LINKS.order_of(secret, NOW + timedelta(days=days)) == found
+
+
+def test_a_link_that_was_mailed_once_leads_to_its_order_after_every_release() -> None:
+    secret = "ASNFZ4mrfe-BI0VniavN7wAAUpwUDGGfu4HsMXPeL_hcbipb"
+    assert LINKS.order_of(secret, NOW) == MAILED
+    assert LINKS.secret(MAILED, NOW) == secret
+
+
+def test_a_link_lasts_until_the_end_of_its_last_day() -> None:
+    secret = LINKS.secret(MAILED, NOW)
+    midnight = NOW.replace(hour=0) + LINKS.lifetime + timedelta(days=1)
+    assert LINKS.order_of(secret, midnight - timedelta(microseconds=1)) == MAILED
+    assert LINKS.order_of(secret, midnight) is None
 
 
 def test_a_link_fits_into_a_path() -> None:

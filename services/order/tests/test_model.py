@@ -159,6 +159,10 @@ def scan(order: Order, status: ShipmentStatus, second: int) -> None:
 
 
 class TestPlacing:
+    def test_an_order_begins_as_pending_for_no_reason_but_that_it_was_placed(self) -> None:
+        (first,) = placed().history
+        assert (first.status, first.reason, first.at) == (Status.PENDING, "", NOW)
+
     def test_totals_are_items_plus_shipping_plus_tax(self) -> None:
         order = placed(cart_line("19.99", 3), cart_line("0.01"))
         assert order.amounts.subtotal == usd("59.98")
@@ -605,14 +609,20 @@ class TestCancelling:
         order = confirmed()
         order.cancel("changed my mind", NOW)
         order.on_shipment_under_way(ShipmentUnderWay(), NOW)
+        before = order.version
         order.on_shipment_under_way(ShipmentUnderWay(), NOW)
         assert (order.status, order.cancellation) == (Status.CONFIRMED, None)
-        before = order.version
         with pytest.raises(NotCancellable):
             order.cancel("changed my mind", NOW)
         assert order.version == before
         scan(order, ShipmentStatus.IN_TRANSIT, 1)
         assert order.status is Status.SHIPPED
+
+    def test_a_parcel_that_nobody_wanted_to_stop_goes_on_without_a_word(self) -> None:
+        order = confirmed()
+        before = order.version
+        order.on_shipment_under_way(ShipmentUnderWay(), NOW)
+        assert (order.status, order.version) == (Status.CONFIRMED, before)
 
     def test_a_scan_that_is_faster_than_the_stop_ships(self) -> None:
         order = confirmed()

@@ -62,6 +62,7 @@ class TestAsking:
         order = delivered()
         made = ask(order, wanted(lamps=1, chairs=2))
         assert (made.status, made.reason, made.refund) == (ReturnStatus.REQUESTED, "too dark", usd("27.58"))
+        assert made.decision == ""
         told = order.events[-1]
         assert isinstance(told, OrderReturnRequested)
         assert (told.return_id, told.status, told.reason) == (made.return_id, "requested", "too dark")
@@ -206,6 +207,13 @@ class TestRefunds:
     def test_a_part_is_worth_its_price_and_its_share_of_the_tax(self) -> None:
         order = delivered()
         assert bring(order, wanted(lamps=1)).refund == usd("10.80")
+
+    def test_half_a_cent_of_tax_is_given_back_as_a_whole_one(self) -> None:
+        lamp = LAMP.variant_id
+        two_lamps = Purchase({lamp: 2}, {lamp: usd("1.00")}, shipping=usd("5.00"), tax=usd("0.01"))
+        assert two_lamps.owed({}) == usd("0.00")
+        assert two_lamps.owed({lamp: 1}) == usd("1.01")
+        assert two_lamps.owed({lamp: 2}) == usd("7.01")
 
     def test_the_last_of_an_order_is_worth_what_shipping_cost_as_well(self) -> None:
         order = delivered()

@@ -241,3 +241,25 @@ def test_what_waits_for_its_capture_is_not_looked_after(a_full_payment: Payment,
     assert payment.next_check_at == now + retry.lease
     payment.capture(retry, now + timedelta(1))
     assert payment.next_check_at == now + retry.lease
+
+
+async def test_who_resolves_to_take_what_is_held_says_when_and_comes_back_to_it(
+    payments: Payments, retry: RetryPolicy
+) -> None:
+    payment = await payments.process(an_order())
+    later = payment.updated_at + timedelta(minutes=1)
+    payment.capture(retry, later)
+    assert (payment.updated_at, payment.next_check_at) == (later, later + retry.lease)
+    payment.capture(retry, later + timedelta(minutes=1))
+    assert payment.updated_at == later
+
+
+@pytest.mark.parametrize(
+    ("refunded", "refunding", "released"), [(0, 0, False), (20, 0, True), (0, 20, True), (15, 5, True)]
+)
+async def test_what_is_held_is_released_when_all_of_it_is_given_or_promised_back(
+    payments: Payments, refunded: int, refunding: int, released: bool
+) -> None:
+    payment = await payments.process(an_order())
+    payment.refunded, payment.refunding = (Money(Decimal(each), "USD") for each in (refunded, refunding))
+    assert payment.is_released == released

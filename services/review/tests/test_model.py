@@ -340,6 +340,46 @@ def test_who_was_erased_is_forgotten_and_what_was_said_stays() -> None:
     assert review.version == version
 
 
+def test_reviews_are_stored_and_told_with_these_statuses_and_listed_in_these_orders() -> None:
+    assert [*Status] == ["pending", "published", "rejected", "deleted"]
+    assert [*Sort] == ["most_helpful", "newest", "rating"]
+
+
+def test_what_is_written_anew_after_it_was_rejected_and_deleted_is_not_blamed_for_what_was() -> None:
+    review = a_review()
+    author = author_of(review)
+    review.moderate(Status.REJECTED, "spam", LATER)
+    review.delete(author, LATER)
+    with pytest.raises(ReviewNotFound, match=str(review.review_id)):
+        review.moderate(Status.PUBLISHED, "", LATER)
+    review.write_again(author, new_id(), GOOD, LATER, moderated=False)
+    assert (review.status, review.moderation_reason, review.edition) == (Status.PUBLISHED, "", 2)
+
+
+def test_a_clock_that_goes_back_makes_no_change_older_than_the_one_before() -> None:
+    review = a_review()
+    review.moderate(Status.REJECTED, "spam", NOW - timedelta(hours=1))
+    assert (review.updated_at, review.created_at) == (NOW, NOW)
+
+
+def test_who_replied_is_forgotten_and_the_author_keeps_her_pictures() -> None:
+    review, other = a_review(), new_id()
+    review.add_reply(other, "I agree.", None, NOW, is_staff=False)
+    author, version = author_of(review), review.version
+    review.forget(other)
+    assert (review.user_id, review.opinion) == (author, GOOD)
+    assert [reply.user_id for reply in review.replies] == [None]
+    assert review.version == version + 1
+
+
+def test_a_review_is_of_a_purchase_and_of_one_user_and_product_for_ever() -> None:
+    user_id, product_id = UUID(int=1), UUID(int=2)
+    review = Review.write(product_id, user_id, new_id(), GOOD, NOW, moderated=False, bucket=3)
+    assert review.review_id == UUID("688bf7e9-0b9c-508b-8771-3468720286a1")
+    assert review.is_verified_purchase
+    assert (review.bucket, review.etag, review.moderation_reason) == (3, "1", "")
+
+
 # ------------------------------------------------------------------------------------------------------ votes
 
 
@@ -365,6 +405,13 @@ def test_a_bucket_does_not_know_who_its_voters_are() -> None:
     voter, bucket = new_id(), VoteBucket(new_id(), new_id(), 1, 0)
     bucket.vote(voter, True)
     assert voter not in bucket.voters
+
+
+def test_a_users_vote_is_always_in_the_same_of_all_buckets() -> None:
+    review_id = UUID(int=7)
+    numbers = [VoteBucket.number_of(review_id, UUID(int=user)) for user in range(200)]
+    assert numbers == [VoteBucket.number_of(review_id, UUID(int=user)) for user in range(200)]
+    assert set(numbers) == set(range(VOTE_BUCKETS))
 
 
 def test_nobody_votes_for_her_own_review() -> None:

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from copy import deepcopy
+from dataclasses import replace
+from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
@@ -12,15 +14,19 @@ from stoa_chassis.errors import InvalidArgument
 from stoa_chassis.ids import new_id
 from stoa_search.model import (
     PRICE_STEPS,
+    RATING_STEPS,
     Availability,
     Available,
     Change,
     Criteria,
     Described,
+    Details,
     Entry,
     PriceWords,
     Rated,
     Rating,
+    Sort,
+    Variant,
     price_range,
     price_words,
 )
@@ -28,6 +34,7 @@ from stoa_search.testing import a_variant, some_details
 
 _VARIANTS = [a_variant(), a_variant(), a_variant()]
 _PRODUCT = new_id()
+NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
 _MANY = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 # What each source says, in the order in which it happened: another thing with each version.
 _HISTORIES: list[Sequence[Change]] = [
@@ -85,6 +92,8 @@ def test_a_product_is_in_stock_if_one_of_its_variants_is() -> None:
     assert not entry.in_stock
     Available(gone.variant_id, Availability(True, 1)).apply(entry)
     assert not entry.in_stock
+    Available(blue.variant_id, Availability(False, 1)).apply(entry)
+    assert not entry.in_stock
     Available(red.variant_id, Availability(True, 1)).apply(entry)
     assert entry.in_stock
     Described(2, None).apply(entry)
@@ -112,6 +121,8 @@ def test_the_price_is_that_of_the_cheapest_variant() -> None:
         ("cheap chair", PriceWords("chair", cheapest_first=True)),
         ("cheap chair under 150", PriceWords("chair", None, Decimal(150), cheapest_first=True)),
         ("lamp over 100 under 50", PriceWords("lamp")),
+        ("lamp over 50 under 50", PriceWords("lamp", Decimal(50), Decimal(50))),
+        ("Lamp UNDER 49,90 EUR", PriceWords("Lamp", None, Decimal("49.90"))),
         # No prices:
         ("shelf under 90 cm", PriceWords("shelf under 90 cm")),
         ("under the sea", PriceWords("under the sea")),
@@ -136,6 +147,45 @@ def test_no_price_is_more_than_the_most_and_less_than_the_least() -> None:
     Criteria(min_price=Decimal(1), max_price=Decimal(1))
 
 
-def test_ranges_of_prices_are_named_by_their_bounds() -> None:
-    assert [price_range(step) for step in PRICE_STEPS][:2] == ["0-10", "10-25"]
-    assert price_range(PRICE_STEPS[-1]) == "1000-"
+def test_ranges_of_prices_are_named_by_their_bounds_and_ratings_counted_from_the_best() -> None:
+    assert [price_range(step) for step in PRICE_STEPS] == [
+        *("0-10", "10-25", "25-50", "50-100", "100-250", "250-500", "500-1000", "1000-")
+    ]
+    assert RATING_STEPS == (4, 3, 2, 1)
+
+
+def test_a_product_of_which_nothing_was_heard_has_no_version_no_rating_and_no_stock() -> None:
+    entry = Entry(_PRODUCT)
+    assert (entry.version, entry.details, entry.availability) == (0, None, {})
+    assert entry.rating == Rating(average=0.0, count=0, version=0)
+
+
+def test_who_says_nothing_is_answered_all_that_is_on_sale_by_relevance() -> None:
+    criteria = Criteria()
+    texts = (criteria.words, criteria.category, criteria.subcategory, criteria.brand, criteria.tag)
+    assert texts == ("",) * 5
+    assert (criteria.min_price, criteria.max_price, criteria.min_rating) == (None, None, 0.0)
+    assert not criteria.in_stock
+    assert not criteria.cheapest_first
+    assert criteria.sort is Sort.RELEVANCE
+
+
+def test_a_product_is_shown_by_the_first_image_that_one_of_its_variants_has() -> None:
+    plain, pictured, other = (
+        replace(a_variant(), images=images) for images in ((), ("a.jpg", "b.jpg"), ("c.jpg",))
+    )
+    assert some_details("lamp", plain, pictured, other).image == "a.jpg"
+    assert some_details("lamp", plain).image == ""
+
+
+def test_a_product_needs_no_more_than_a_name_a_category_and_variants() -> None:
+    details = Details("lamp", "lighting", (a_variant(),), NOW)
+    assert (details.description, details.subcategory, details.brand) == ("", "", "")
+    assert (details.tags, details.specifications) == ((), {})
+    variant = Variant(new_id(), "LAMP-1", details.variants[0].price)
+    assert (variant.attributes, variant.images) == ({}, ())
+
+
+def test_attributes_are_filtered_by_as_name_and_value() -> None:
+    variant = replace(a_variant(), attributes={"color": "blue", "size": "L"})
+    assert variant.pairs == ["color:blue", "size:L"]

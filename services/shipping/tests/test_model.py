@@ -406,3 +406,69 @@ def test_what_is_over_is_forgotten_at_once(end: Status) -> None:
 
 def test_every_status_of_a_booking_is_one_of_these() -> None:
     assert [*BookingStatus] == ["asked", "booked", "confirmed", "refused", "unwanted", "voided"]
+
+
+def test_shipments_are_stored_and_told_with_these_statuses() -> None:
+    assert [*Status] == [
+        *("waiting", "pending", "created", "in_transit", "exception", "out_for_delivery"),
+        *("delivered", "returned", "stopped"),
+    ]
+
+
+FORWARD = {
+    Status.CREATED: {"in_transit", "out_for_delivery", "delivered", "exception", "returned"},
+    Status.IN_TRANSIT: {"out_for_delivery", "delivered", "exception", "returned"},
+    Status.OUT_FOR_DELIVERY: {"delivered", "exception", "returned"},
+    Status.EXCEPTION: {"in_transit", "out_for_delivery", "delivered", "returned"},
+    Status.DELIVERED: set(),
+    Status.RETURNED: set(),
+}
+
+
+@pytest.mark.parametrize("before", FORWARD)
+@pytest.mark.parametrize("after", sorted(SCANNED))
+def test_a_scan_goes_forward_and_never_back(before: Status, after: Status) -> None:
+    shipment = created() if before is Status.CREATED else scanned(before)
+    assert shipment.status is before
+    shipment.on_scanned(FIRST, [scan(after, 60)], NEXT_LOOK, NOW)
+    assert shipment.status is (after if after in FORWARD[before] else before)
+
+
+def test_whatever_is_heard_of_a_shipment_says_when_it_was_changed() -> None:
+    shipment, account, changes = a_shipment(), uuid4(), []
+    acts: list[Callable[[datetime], object]] = [
+        lambda now: shipment.on_buyer_changed(account, now),
+        lambda now: shipment.on_order_confirmed(USER, a_parcel(), CARRIERS, now),
+        lambda now: shipment.on_payment_successful(CARRIERS, now),
+        lambda now: shipment.ask_next(CARRIERS, now),
+        lambda now: shipment.on_refused(SECOND, "too heavy", CARRIERS, RETRY, now),
+        lambda now: shipment.on_booked(THIRD, LABEL, RETRY, now),
+        lambda now: shipment.on_voided(FIRST, now),
+        lambda now: shipment.on_confirmed(THIRD, now + timedelta(hours=1), now),
+        lambda now: shipment.on_user_erased(now),
+        lambda now: shipment.stop(now),
+        lambda now: shipment.on_under_way(THIRD, now),
+        lambda now: shipment.on_scanned(THIRD, [scan(Status.IN_TRANSIT)], now + timedelta(hours=1), now),
+    ]
+    moments = [NOW + timedelta(seconds=number) for number in range(1, len(acts) + 1)]
+    for act, moment in zip(acts, moments, strict=True):
+        act(moment)
+        changes.append(shipment.updated_at)
+    assert changes == moments
+    assert shipment.user_id == account
+
+
+def test_payment_alone_is_a_change() -> None:
+    shipment = a_shipment()
+    shipment.on_payment_successful(CARRIERS, NOW + timedelta(seconds=1))
+    assert shipment.updated_at == NOW + timedelta(seconds=1)
+    assert shipment.created_at == NOW
+
+
+def test_a_parcel_of_an_erased_account_is_followed_until_it_is_there() -> None:
+    shipment = created()
+    assert shipment.is_followed
+    shipment.on_user_erased(NOW)
+    assert shipment.is_followed
+    shipment.on_scanned(FIRST, [scan(Status.DELIVERED)], NEXT_LOOK, NOW)
+    assert not shipment.is_followed

@@ -40,6 +40,62 @@ def test_europe_is_near_to_europe() -> None:
 
 
 @pytest.mark.parametrize(
+    ("home", "near", "far"),
+    [
+        (
+            "DE",
+            "AT BE BG CH CY CZ DK EE ES FI FR GB GR HR HU IE IS IT LI LT LU LV MT NL NO PL PT RO SE SI SK",
+            "AU CA MX NZ US",
+        ),
+        ("US", "CA MX", "AU DE NZ"),
+        ("NZ", "AU", "CA DE MX US"),
+    ],
+)
+def test_a_continent_is_near_to_itself_and_far_from_the_others(home: str, near: str, far: str) -> None:
+    def zones(countries: str) -> set[Zone]:
+        return {
+            Origin(home).zone_of(replace(ADDRESS, region="", country=country))
+            for country in countries.split()
+        }
+
+    assert zones(near) == {Zone.NEIGHBOURING}
+    assert zones(far) == {Zone.INTERNATIONAL}
+
+
+@pytest.mark.parametrize(
+    ("country", "region"),
+    [
+        *(("US", region) for region in ("AK", "Alaska", "HI", "Hawaii")),
+        *(("ES", region) for region in ("Las Palmas", "Santa Cruz de Tenerife")),
+    ],
+)
+def test_what_lies_off_the_land_is_as_far_as_a_neighbour(country: str, region: str) -> None:
+    destination = replace(ADDRESS, country=country, region=region)
+    assert Origin(country, region).zone_of(destination) is Zone.NEIGHBOURING
+
+
+@pytest.mark.parametrize(
+    ("method", "zone", "light", "heavy", "days", "carriers"),
+    [
+        (Method.STANDARD, Zone.LOCAL, "4.90", "5.30", 2, "ups fedex dhl"),
+        (Method.STANDARD, Zone.DOMESTIC, "4.90", "5.50", 4, "ups fedex dhl"),
+        (Method.STANDARD, Zone.NEIGHBOURING, "12.90", "14.70", 6, "dhl ups fedex"),
+        (Method.STANDARD, Zone.INTERNATIONAL, "24.90", "29.40", 10, "dhl ups fedex"),
+        (Method.EXPRESS, Zone.LOCAL, "14.90", "16.10", 1, "fedex ups dhl"),
+        (Method.EXPRESS, Zone.DOMESTIC, "14.90", "16.80", 1, "fedex ups dhl"),
+        (Method.EXPRESS, Zone.NEIGHBOURING, "29.90", "34.10", 2, "dhl fedex ups"),
+        (Method.EXPRESS, Zone.INTERNATIONAL, "49.90", "58.80", 4, "dhl fedex ups"),
+    ],
+)
+def test_an_operator_who_sets_no_rates_has_these(
+    method: Method, zone: Zone, light: str, heavy: str, days: int, carriers: str
+) -> None:
+    (rate,) = [rate for rate in RATES if (rate.method, rate.zone) == (method, zone)]
+    assert [rate.price(grams) for grams in (2000, 3000)] == [Decimal(light), Decimal(heavy)]
+    assert (rate.days, rate.carriers) == (days, tuple(carriers.split()))
+
+
+@pytest.mark.parametrize(
     ("grams", "price"),
     [(1, "4.90"), (2000, "4.90"), (2001, "5.50"), (3000, "5.50"), (3001, "6.10"), (1_000_000, "603.70")],
 )

@@ -100,8 +100,8 @@ class JwtIssuer:
 def public_key(key: EllipticCurvePublicKey) -> PublicKey:
     """Describe a key; its id is its thumbprint (RFC 7638), so that all instances call it the same."""
     jwk: dict[str, Any] = ECAlgorithm.to_jwk(key, as_dict=True)
-    members = {name: jwk[name] for name in ("crv", "kty", "x", "y")}
-    canonical = json.dumps(members, separators=(",", ":"), sort_keys=True).encode()
+    members = {name: jwk[name] for name in ("crv", "kty", "x", "y")}  # in the order of the RFC
+    canonical = json.dumps(members, separators=(",", ":")).encode()
     kid = jwt.utils.base64url_encode(hashlib.sha256(canonical).digest()).decode()
     return PublicKey(kid, jwk["x"], jwk["y"])
 

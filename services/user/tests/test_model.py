@@ -239,6 +239,10 @@ def test_nothing_is_left_of_a_person_who_is_erased() -> None:
 # ------------------------------------------------------------------------------------------------- clients
 
 
+def test_of_who_says_nothing_nothing_is_known() -> None:
+    assert (Client().address, Client().user_agent, Client().device) == ("", "", "")
+
+
 @pytest.mark.parametrize(
     ("user_agent", "device"),
     [
@@ -796,3 +800,18 @@ def test_failures_are_counted_by_email_in_one_form_and_origin() -> None:
     assert (elsewhere.account == key.account, elsewhere.origin == key.origin) == (True, False)
     assert (other.account == key.account, other.origin == key.origin) == (False, False)
     assert (len(key.account), len(key.origin)) == (32, 32)
+
+
+def test_what_is_told_of_an_account_that_was_changed_is_all_that_others_need() -> None:
+    user = replace(a_user(), email="a@example.com", locale="de", pending_email="b@example.com")
+    user.confirm_email("b@example.com", NOW)
+    assert (
+        UserProfileUpdated(
+            user_id=user.user_id,
+            email="b@example.com",
+            first_name=user.first_name,
+            last_name=user.last_name,
+            locale="de",
+        )
+        in user.events
+    )

@@ -105,3 +105,40 @@ def test_a_previous_key_of_another_kind_is_refused() -> None:
     other = public_pem(rsa.generate_private_key(65537, 2048))
     with pytest.raises(KeyUnusable):
         an_issuer(private_pem(ec.generate_private_key(ec.SECP256R1())), other)
+
+
+def test_a_guests_token_says_that_it_is_one_and_tells_its_session_until_it_expires() -> None:
+    issuer, guest = an_issuer(private_pem(ec.generate_private_key(ec.SECP256R1()))), uuid4()
+    token = issuer.issue_to_guest(guest, SESSION, NOW)
+    claims = jwt.decode(token, as_jwk(issuer.public_keys[0]), ["ES256"], issuer="stoa", audience="stoa")
+    assert (claims["sub"], claims["sid"], claims["roles"], claims["guest"]) == (
+        str(guest),
+        str(SESSION),
+        [],
+        True,
+    )
+    expiry = NOW + issuer.lifetime
+    assert issuer.session_of_guest(token, expiry - timedelta(seconds=1)) == SESSION
+    assert issuer.session_of_guest(token, expiry) is None
+    assert issuer.session_of_guest(issuer.issue(a_user(), SESSION, NOW), NOW) is None
+
+
+@pytest.mark.parametrize("foreign", ["issuer", "audience"])
+def test_a_guests_token_of_another_shop_is_none_even_if_the_key_is_the_same(foreign: str) -> None:
+    key = private_pem(ec.generate_private_key(ec.SECP256R1()))
+    names = {"issuer": "stoa", "audience": "stoa", foreign: "another"}
+    other = JwtIssuer(key, **names, lifetime=timedelta(minutes=15))
+    token = other.issue_to_guest(uuid4(), SESSION, NOW)
+    assert other.session_of_guest(token, NOW) == SESSION
+    assert an_issuer(key).session_of_guest(token, NOW) is None
+
+
+def test_what_is_no_token_and_what_another_key_signed_is_no_guests() -> None:
+    issuer, other = (an_issuer(private_pem(ec.generate_private_key(ec.SECP256R1()))) for _ in range(2))
+    for token in ("", "a.b.c", other.issue_to_guest(uuid4(), SESSION, NOW)):
+        assert issuer.session_of_guest(token, NOW) is None
+
+
+def test_two_tokens_are_never_the_same() -> None:
+    issuer = an_issuer(private_pem(ec.generate_private_key(ec.SECP256R1())))
+    assert issuer.issue_to_guest(SESSION, SESSION, NOW) != issuer.issue_to_guest(SESSION, SESSION, NOW)

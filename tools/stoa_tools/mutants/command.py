@@ -38,17 +38,29 @@ from stoa_stack.instance import CHECKOUT
 from stoa_tools.mutants.operators import Mutant, mutants_of
 from stoa_tools.mutants.worker import Calls, Task
 
-# What is mutated: where the shop decides, what an order costs, who may call, what a client is answered.
+# What is mutated: where the shop decides, what an order costs, who may call, what a client is answered. What
+# a store is asked (SQL, queries of OpenSearch) is not: only the store can tell.
 MUTATED = (
+    "libs/contracts/stoa_contracts/descriptors.py",
     "libs/contracts/stoa_contracts/money.py",
+    "libs/contracts/stoa_contracts/roles.py",
     "libs/chassis/stoa_chassis/auth.py",
+    "libs/chassis/stoa_chassis/breaker.py",
+    "libs/chassis/stoa_chassis/due.py",
+    "libs/chassis/stoa_chassis/emails.py",
     "libs/chassis/stoa_chassis/errors.py",
     "libs/chassis/stoa_chassis/paging.py",
+    "libs/chassis/stoa_chassis/postal.py",
     "libs/chassis/stoa_chassis/status.py",
     "libs/chassis/stoa_chassis/tokens.py",
     "services/*/stoa_*/model.py",
+    "services/*/stoa_*/links.py",
+    "services/*/stoa_*/occasions.py",
     "services/*/stoa_*/read_model.py",
+    "services/*/stoa_*/returns.py",
     "services/*/stoa_*/saga.py",
+    "services/*/stoa_*/tariff.py",
+    "services/*/stoa_*/tokens.py",
 )
 _EQUIVALENT = Path(__file__).with_name("equivalent.toml")
 # The tests of a mutant may take so many times what they take without it, and so many seconds more.
@@ -150,8 +162,12 @@ def mutants(
     with _workers(jobs) as workers:
         calls = _watch(console, workers, chosen)
         for module in chosen:
-            own = [mutant for of, mutant in drawn if of is module]
-            fates |= _fates(workers, calls[module.tests], module, own)
+            own = sorted((mutant for of, mutant in drawn if of is module), key=lambda mutant: mutant.start)
+            found = _fates(workers, calls[module.tests], module, own)
+            for (_, mutant), fate in found.items():
+                if fate is Fate.SURVIVED:
+                    _print_diff(console, module, mutant)
+            fates |= found
             killed = _score(fate for (of, _), fate in fates.items() if of is module)
             console.print(f"{module.name}: {len(own)} mutants, {killed:.0f} % killed")
     _report(console, fates, time.monotonic() - began)
@@ -342,9 +358,6 @@ def _score(fates: Iterable[Fate]) -> float:
 
 
 def _report(console: Console, fates: Mapping[tuple[Module, Mutant], Fate], seconds: float) -> None:
-    survivors = [each for each, fate in fates.items() if fate is Fate.SURVIVED]
-    for module, mutant in sorted(survivors, key=lambda each: (each[0].name, each[1].start)):
-        _print_diff(console, module, mutant)
     table = Table("module", *(Fate), "killed of all", box=None)
     for column in table.columns[1:]:
         column.justify = "right"

@@ -39,7 +39,8 @@ _MEMORY = 4 * 2**30  # bytes that a mutant's tests may take
 class Task:
     """Some tests to run: those `chosen` by their ids, or all, of some files and folders.
 
-    `source` stands in the place of the module's own, if there is a module. The tests have `limit` seconds.
+    `source` stands in the place of the module's own, if there is a module. The tests have `limit` seconds, in
+    which those don't count that other processes kept them waiting for a processor.
     """
 
     folders: Sequence[str]
@@ -127,7 +128,7 @@ def _run_apart(task: Task) -> Mapping[str, Any]:
         finally:
             os._exit(code)
     ended, status = 0, 0
-    while not ended and time.monotonic() - began < task.limit:
+    while not ended and time.monotonic() - began - _kept_waiting(child) < task.limit:
         time.sleep(0.01)
         ended, status = os.waitpid(child, os.WNOHANG)
     with suppress(ProcessLookupError, PermissionError):
@@ -135,6 +136,18 @@ def _run_apart(task: Task) -> Mapping[str, Any]:
     if not ended:
         os.waitpid(child, 0)
     return {"code": os.waitstatus_to_exitcode(status) if ended else None, "seconds": time.monotonic() - began}
+
+
+def _kept_waiting(process: int) -> float:
+    """How many seconds a process could have run, and others ran instead; 0.0 where the system doesn't tell.
+
+    https://docs.kernel.org/scheduler/sched-stats.html
+    """
+    try:
+        _, waited, _ = Path(f"/proc/{process}/schedstat").read_text().split()
+    except (OSError, ValueError):
+        return 0.0
+    return int(waited) / 1e9
 
 
 def _run(task: Task) -> int:
@@ -163,6 +176,7 @@ def _run(task: Task) -> int:
     code = pytest.main(
         [
             *("-q", "-p", "no:cacheprovider", "-m", "not stack and not slow"),
+            "--timeout=0",  # the limit of the task is fair to tests on a busy machine
             *([] if watch else ["-x"]),
             *(dict.fromkeys(files) if files else task.folders),
         ],
