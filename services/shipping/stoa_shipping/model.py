@@ -216,7 +216,8 @@ class Shipment:
 
     `carrier` and `label` are those of the booking that won. `stopping` is whether it is to be stopped and the
     carrier has not said yet whether it still can be. `problem` says what keeps it from being sent. `erased`
-    is whether its buyer's account was: her address is forgotten when nothing needs it any more.
+    is whether its buyer's account was: her address is forgotten when nothing needs it any more. `revision` is
+    what its store knows this state by; None if it can't tell whether it is still so.
     """
 
     shipment_id: UUID
@@ -237,6 +238,7 @@ class Shipment:
     history: tuple[TrackingEvent, ...] = ()
     attempts: int = 0
     due_at: datetime | None = None
+    revision: object = field(default=None, compare=False)
     events: list[ShipmentCreated | ShipmentStatusUpdated] = field(default_factory=list, compare=False)
 
     @classmethod
@@ -295,6 +297,13 @@ class Shipment:
                 return
             case _:
                 raise ShipmentUnderWay("the carrier has the parcel", metadata={"status": self.status})
+
+    def claim(self, retry: RetryPolicy, now: datetime) -> bool:
+        """Leave what is due to whoever stores it, until the lease lapses; tell whether anything is."""
+        if self.due_at is None or self.due_at > now:
+            return False
+        self.attempts, self.due_at = self.attempts + 1, now + retry.lease
+        return True
 
     @property
     def is_visible(self) -> bool:

@@ -12,9 +12,11 @@ from stoa_shipping.model import Label, Notice, Shipment, Status, TrackingEvent
 class Shipments(Protocol):
     """The shipments, in a transaction; one for an order."""
 
-    async def of_order(self, order_id: UUID) -> Shipment | None:
-        """Read an order's shipment, which nobody else may change until the transaction ends; None if it has
-        none.
+    async def begin(self, shipment: Shipment) -> Shipment:
+        """Store a new shipment unless its order has one, and return the one that it has.
+
+        Nobody else may change that until the transaction ends. It is erased if the account of the user of the
+        new one was.
         """
         ...
 
@@ -26,12 +28,15 @@ class Shipments(Protocol):
         """Read a user's shipments, which nobody else may change until the transaction ends."""
         ...
 
-    async def add(self, shipment: Shipment) -> bool:
-        """Store a new shipment unless its order has one; tell whether it was stored."""
-        ...
-
     async def save(self, shipment: Shipment) -> None:
         """Store a changed shipment, and publish its events."""
+        ...
+
+    async def save_unless_changed(self, shipment: Shipment) -> bool:
+        """Do what `save` does, unless somebody else has changed it since it was read or stored.
+
+        Tell whether it was stored: it may have been read by another transaction, or without a lock.
+        """
         ...
 
 
@@ -52,10 +57,6 @@ class ErasedUsers(Protocol):
 
     async def add(self, user_id: UUID, now: datetime) -> None:
         """Keep that an account was erased; again is fine."""
-        ...
-
-    async def has(self, user_id: UUID) -> bool:
-        """Tell whether a user's account was erased."""
         ...
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -28,7 +29,6 @@ from stoa_shipping.model import (
     TrackingEvent,
 )
 
-_SHIPMENTS = Table("shipments", key="shipment_id")
 _ERASED_USERS = Table("erased_users", key="user_id")
 _DUE = DueTable("shipments", key="shipment_id")
 _ADDRESS = TypeAdapter(Address)
@@ -40,6 +40,16 @@ SELECT * FROM shipments
 WHERE status <> 'waiting' AND shipping_method IS NOT NULL
     AND ($1::text IS NULL OR status = $1) AND ($2::uuid IS NULL OR shipment_id < $2)
 ORDER BY shipment_id DESC LIMIT $3
+"""
+# The transaction that wrote a row last tells whether it is still as it was.
+_READ = "SELECT *, xmin AS revision FROM shipments WHERE"
+# One statement, since a round trip costs more than a row. It finds none that was stored while it ran.
+_BEGIN = """
+WITH known AS ({read} order_id = {order_id} FOR UPDATE), begun AS (
+    INSERT INTO shipments ({columns}) SELECT {values} WHERE NOT EXISTS (SELECT FROM known)
+    ON CONFLICT (order_id) DO NOTHING RETURNING *, xmin AS revision
+)
+SELECT shipment.*, {erased} AS is_erased FROM (TABLE known UNION ALL TABLE begun) AS shipment
 """
 # In the order of their ids, so that two who learn of the same variants wait for each other and don't
 # deadlock.
@@ -59,18 +69,26 @@ class Shipments:
         self._queries = queries
         self._outbox = outbox
 
-    async def of_order(self, order_id: UUID) -> Shipment | None:
-        """Read an order's shipment, which nobody else may change until the transaction ends; None if it has
-        none.
+    async def begin(self, shipment: Shipment) -> Shipment:
+        """Store a new shipment unless its order has one, and return the one that it has.
+
+        Nobody else may change that until the transaction ends. It is erased if the account of the user of the
+        new one was.
         """
-        return await _read(self._queries, "order_id = $1 FOR UPDATE", order_id)
+        row = _row(shipment)
+        statement, arguments = _begin(tuple(row)), row.values()
+        found = await self._queries.fetchrow(statement, *arguments)
+        if found is None:  # somebody was faster
+            found = await self._queries.fetchrow(statement, *arguments)
+        assert found is not None
+        known = _shipment(found)
+        known.erased |= found["is_erased"]
+        return known
 
     async def of_user(self, user_id: UUID) -> Sequence[Shipment]:
         """Read a user's shipments, which nobody else may change until the transaction ends."""
         # In the order of their ids, so that two who read them wait for each other and don't deadlock.
-        rows = await self._queries.fetch(
-            "SELECT * FROM shipments WHERE user_id = $1 ORDER BY shipment_id FOR UPDATE", user_id
-        )
+        rows = await self._queries.fetch(f"{_READ} user_id = $1 ORDER BY shipment_id FOR UPDATE", user_id)
         return [_shipment(row) for row in rows]
 
     async def lock(self, shipment_id: UUID) -> Shipment:
@@ -80,14 +98,27 @@ class Shipments:
             raise ShipmentNotFound("there is no such shipment")
         return shipment
 
-    async def add(self, shipment: Shipment) -> bool:
-        """Store a new shipment unless its order has one; tell whether it was stored."""
-        return await _SHIPMENTS.insert_new(self._queries, _row(shipment), unique="(order_id)")
-
     async def save(self, shipment: Shipment) -> None:
         """Store a changed shipment, and publish its events."""
-        await _SHIPMENTS.update(self._queries, _row(shipment))
+        row = _row(shipment)
+        shipment.revision = await self._queries.fetchval(_save(tuple(row)), *row.values())
         self._outbox.collect(shipment)
+
+    async def save_unless_changed(self, shipment: Shipment) -> bool:
+        """Do what `save` does, unless somebody else has changed it since it was read or stored.
+
+        Tell whether it was stored: it may have been read by another transaction, or without a lock.
+        """
+        if shipment.revision is None:
+            return False
+        row = _row(shipment)
+        statement = _save(tuple(row), f"AND xmin = ${len(row) + 1}")
+        revision = await self._queries.fetchval(statement, *row.values(), shipment.revision)
+        if revision is None:
+            return False
+        shipment.revision = revision
+        self._outbox.collect(shipment)
+        return True
 
 
 class Weights:
@@ -119,11 +150,6 @@ class ErasedUsers:
     async def add(self, user_id: UUID, now: datetime) -> None:
         """Keep that an account was erased; again is fine."""
         await _ERASED_USERS.insert_new(self._queries, {"user_id": user_id, "erased_at": now})
-
-    async def has(self, user_id: UUID) -> bool:
-        """Tell whether a user's account was erased."""
-        found = await self._queries.fetchval("SELECT 1 FROM erased_users WHERE user_id = $1", user_id)
-        return found is not None
 
 
 def open_tx(connection: asyncpg.Connection, outbox: Outbox) -> ports.Tx:
@@ -181,8 +207,33 @@ class Unfinished:
 
 
 async def _read(queries: Queries, condition: str, key: UUID) -> Shipment | None:
-    row = await queries.fetchrow(f"SELECT * FROM shipments WHERE {condition}", key)
+    row = await queries.fetchrow(f"{_READ} {condition}", key)
     return _shipment(row) if row else None
+
+
+@lru_cache
+def _begin(columns: tuple[str, ...]) -> str:
+    places = _places(columns)
+    erased = f"EXISTS (SELECT FROM erased_users WHERE user_id = {places['user_id']})"
+    return _BEGIN.format(
+        read=_READ,
+        order_id=places["order_id"],
+        columns=", ".join(columns),
+        values=", ".join({**places, "erased": f"{places['erased']} OR {erased}"}.values()),
+        erased=erased,
+    )
+
+
+@lru_cache
+def _save(columns: tuple[str, ...], condition: str = "") -> str:
+    places = _places(columns)
+    changes = ", ".join(f"{column} = {place}" for column, place in places.items() if column != "shipment_id")
+    key = f"shipment_id = {places['shipment_id']}"
+    return f"UPDATE shipments SET {changes} WHERE {key} {condition} RETURNING xmin"
+
+
+def _places(columns: tuple[str, ...]) -> dict[str, str]:
+    return {column: f"${number}" for number, column in enumerate(columns, 1)}
 
 
 def _row(shipment: Shipment) -> dict[str, Any]:
@@ -239,6 +290,7 @@ def _shipment(row: asyncpg.Record) -> Shipment:
         due_at=row["due_at"],
         created_at=row["created_at"],
         updated_at=row["updated_at"],
+        revision=row.get("revision"),  # what is claimed comes without
     )
 
 

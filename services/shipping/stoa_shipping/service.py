@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
 
@@ -164,15 +164,15 @@ class Shipments:
 
     async def on_order_confirmed(self, event: Event[OrderConfirmed]) -> None:
         """Send what was ordered, once it is paid too."""
-        self._wake_for(await self._note_confirmed(event))
+        self._take_up(*await self._note_confirmed(event))
 
     async def on_payment_successful(self, event: Event[PaymentSuccessful]) -> None:
         """Send what was paid, once it is confirmed too."""
-        self._wake_for(await self._note_paid(event))
+        self._take_up(*await self._note_paid(event))
 
     async def on_order_cancelled(self, event: Event[OrderCancelled]) -> None:
         """Send nothing of an order that was cancelled."""
-        self._wake_for(await self._note_cancelled(event))
+        self._take_up(*await self._note_cancelled(event))
 
     @transactional
     async def on_buyer_changed(self, tx: Tx, event: Event[OrderBuyerChanged]) -> None:
@@ -212,7 +212,7 @@ class Shipments:
         except NoAnswer as error:
             await self._put_off(shipment, error)
             raise CarrierSilent(f"{shipment.carrier} does not say whether it has the parcel") from error
-        self._wake_for(shipment)
+        self._take_up(shipment, claimed=False)
         if shipment.status is not Status.STOPPED:
             raise ShipmentUnderWay("the carrier has the parcel", metadata={"status": shipment.status})
 
@@ -227,9 +227,7 @@ class Shipments:
         shipment = notice.shipment_id and await self._reader.get(notice.shipment_id)
         if shipment:
             with bound(shipment.correlation_id, deadline()):
-                await self._note_scanned(
-                    shipment.shipment_id, carrier, credible(notice.scans, self._clock.now())
-                )
+                await self._note_scanned(shipment, carrier, credible(notice.scans, self._clock.now()))
 
     async def bring_on(self, shipment: Shipment) -> None:
         """Bring a shipment on as far as its carriers let us.
@@ -243,7 +241,7 @@ class Shipments:
                 shipment = await self._look(shipment)
             if shipment.to_confirm:
                 await self._carriers[shipment.carrier].confirm(shipment)
-                shipment = await self._note_collectable(shipment.shipment_id, shipment.carrier)
+                shipment = await self._note_collectable(shipment, shipment.carrier)
             for carrier in shipment.to_void:
                 shipment = await self._void(shipment, carrier)
         except NoAnswer as error:
@@ -251,14 +249,14 @@ class Shipments:
 
     async def _book(self, shipment: Shipment, carrier: str) -> Shipment:
         if shipment.is_overdue(self._retry, self._clock.now()):
-            shipment = await self._ask_next(shipment.shipment_id)
+            shipment = await self._ask_next(shipment)
             carrier = shipment.asking or carrier
         try:
             label = await self._carriers[carrier].book(shipment)
         except NotCarried as error:
             _log.warning("a parcel is refused", carrier=carrier, order_id=shipment.order_id, why=str(error))
-            return await self._note_refused(shipment.shipment_id, carrier, str(error))
-        return await self._note_booked(shipment.shipment_id, carrier, label)
+            return await self._note_refused(shipment, carrier, str(error))
+        return await self._note_booked(shipment, carrier, label)
 
     async def _look(self, shipment: Shipment) -> Shipment:
         """Ask the carrier for news, in case that its notices got lost."""
@@ -266,23 +264,25 @@ class Shipments:
         if set(scans) <= set(shipment.history):
             await self._store.put_off(shipment, self._clock.now() + self._polling.after(shipment.attempts))
             return shipment
-        return await self._note_scanned(shipment.shipment_id, shipment.carrier, scans)
+        return await self._note_scanned(shipment, shipment.carrier, scans)
 
     async def _void(self, shipment: Shipment, carrier: str) -> Shipment:
         try:
             await self._carriers[carrier].void(shipment)
         except UnderWay:
             _log.warning("a carrier has the parcel", carrier=carrier, order_id=shipment.order_id)
-            return await self._note_under_way(shipment.shipment_id, carrier)
-        return await self._note_voided(shipment.shipment_id, carrier)
+            return await self._note_under_way(shipment, carrier)
+        return await self._note_voided(shipment, carrier)
 
     async def _put_off(self, shipment: Shipment, error: NoAnswer) -> None:
         _log.info("a carrier does not answer", order_id=shipment.order_id, cause=str(error))
         await self.unfinished.put_off(shipment)
 
-    def _wake_for(self, shipment: Shipment) -> None:
-        """Have it taken up now, if something is to be done: mostly nothing is yet."""
-        if shipment.due_at is not None:
+    def _take_up(self, shipment: Shipment, claimed: bool) -> None:
+        """Go on with what was stored as claimed; have it claimed if something else is to be done."""
+        if claimed:
+            self.unfinished.take_up(shipment)
+        elif shipment.due_at is not None:
             self.unfinished.wake()
 
     def _next_look(self) -> datetime:
@@ -291,7 +291,7 @@ class Shipments:
     # ------------------------------------------------------------------------------------ in transactions
 
     @transactional
-    async def _note_confirmed(self, tx: Tx, event: Event[OrderConfirmed]) -> Shipment:
+    async def _note_confirmed(self, tx: Tx, event: Event[OrderConfirmed]) -> tuple[Shipment, bool]:
         order = event.payload
         parcel = Parcel(
             Method(order.shipping_method),
@@ -302,24 +302,21 @@ class Shipments:
             order.total_amount,
         )
         carriers = self._tariff.carriers(parcel.method, parcel.destination)
-        is_erased = await tx.erased_users.has(order.user_id)
 
         def confirm(shipment: Shipment) -> None:
             shipment.on_order_confirmed(order.user_id, parcel, carriers, self._clock.now())
-            if is_erased:
-                shipment.on_user_erased(self._clock.now())
 
-        return await self._change(tx, order.order_id, confirm)
+        return await self._change_and_claim(tx, order.order_id, confirm)
 
     @transactional
-    async def _note_paid(self, tx: Tx, event: Event[PaymentSuccessful]) -> Shipment:
+    async def _note_paid(self, tx: Tx, event: Event[PaymentSuccessful]) -> tuple[Shipment, bool]:
         def pay(shipment: Shipment) -> None:
             shipment.on_payment_successful(self._carriers_of(shipment), self._clock.now())
 
-        return await self._change(tx, event.payload.order_id, pay)
+        return await self._change_and_claim(tx, event.payload.order_id, pay)
 
     @transactional
-    async def _note_cancelled(self, tx: Tx, event: Event[OrderCancelled]) -> Shipment:
+    async def _note_cancelled(self, tx: Tx, event: Event[OrderCancelled]) -> tuple[Shipment, bool]:
         def stop(shipment: Shipment) -> None:
             try:
                 shipment.stop(self._clock.now())
@@ -327,15 +324,15 @@ class Shipments:
                 # The order service asks before it cancels: should it have not, a person has to look.
                 _log.error("an order was cancelled whose parcel is under way", order_id=shipment.order_id)
 
-        return await self._change(tx, event.payload.order_id, stop)
+        return await self._change_and_claim(tx, event.payload.order_id, stop)
 
     @transactional
     async def _want_stopped(self, tx: Tx, order_id: UUID) -> Shipment:
         return await self._change(tx, order_id, lambda shipment: shipment.stop(self._clock.now()))
 
     @transactional
-    async def _ask_next(self, tx: Tx, shipment_id: UUID) -> Shipment:
-        shipment, now = await tx.shipments.lock(shipment_id), self._clock.now()
+    async def _ask_next(self, tx: Tx, known: Shipment) -> Shipment:
+        shipment, now = await tx.shipments.lock(known.shipment_id), self._clock.now()
         if shipment.asking and shipment.is_overdue(self._retry, now):
             silent = shipment.asking
             shipment.ask_next(self._carriers_of(shipment), now)
@@ -344,61 +341,80 @@ class Shipments:
         return shipment
 
     @transactional
-    async def _note_booked(self, tx: Tx, shipment_id: UUID, carrier: str, label: Label) -> Shipment:
-        shipment = await tx.shipments.lock(shipment_id)
-        shipment.on_booked(carrier, label, self._retry, self._clock.now())
-        await tx.shipments.save(shipment)
-        return shipment
+    async def _note_booked(self, tx: Tx, known: Shipment, carrier: str, label: Label) -> Shipment:
+        def book(shipment: Shipment) -> None:
+            shipment.on_booked(carrier, label, self._retry, self._clock.now())
+
+        return await self._update(tx, known, book)
 
     @transactional
-    async def _note_refused(self, tx: Tx, shipment_id: UUID, carrier: str, why: str) -> Shipment:
-        shipment = await tx.shipments.lock(shipment_id)
-        shipment.on_refused(carrier, why, self._carriers_of(shipment), self._retry, self._clock.now())
-        await tx.shipments.save(shipment)
-        return shipment
+    async def _note_refused(self, tx: Tx, known: Shipment, carrier: str, why: str) -> Shipment:
+        def refuse(shipment: Shipment) -> None:
+            shipment.on_refused(carrier, why, self._carriers_of(shipment), self._retry, self._clock.now())
+
+        return await self._update(tx, known, refuse)
 
     @transactional
-    async def _note_collectable(self, tx: Tx, shipment_id: UUID, carrier: str) -> Shipment:
-        shipment, now = await tx.shipments.lock(shipment_id), self._clock.now()
-        shipment.on_confirmed(carrier, self._next_look(), now)
-        await tx.shipments.save(shipment)
-        return shipment
+    async def _note_collectable(self, tx: Tx, known: Shipment, carrier: str) -> Shipment:
+        def confirm(shipment: Shipment) -> None:
+            shipment.on_confirmed(carrier, self._next_look(), self._clock.now())
+
+        return await self._update(tx, known, confirm)
 
     @transactional
-    async def _note_voided(self, tx: Tx, shipment_id: UUID, carrier: str) -> Shipment:
-        shipment = await tx.shipments.lock(shipment_id)
-        shipment.on_voided(carrier, self._clock.now())
-        await tx.shipments.save(shipment)
-        return shipment
+    async def _note_voided(self, tx: Tx, known: Shipment, carrier: str) -> Shipment:
+        return await self._update(tx, known, lambda shipment: shipment.on_voided(carrier, self._clock.now()))
 
     @transactional
-    async def _note_under_way(self, tx: Tx, shipment_id: UUID, carrier: str) -> Shipment:
-        shipment = await tx.shipments.lock(shipment_id)
-        shipment.on_under_way(carrier, self._clock.now())
-        await tx.shipments.save(shipment)
-        return shipment
+    async def _note_under_way(self, tx: Tx, known: Shipment, carrier: str) -> Shipment:
+        return await self._update(
+            tx, known, lambda shipment: shipment.on_under_way(carrier, self._clock.now())
+        )
 
     @transactional
     async def _note_scanned(
-        self, tx: Tx, shipment_id: UUID, carrier: str, scans: Sequence[TrackingEvent]
+        self, tx: Tx, known: Shipment, carrier: str, scans: Sequence[TrackingEvent]
     ) -> Shipment:
-        shipment = await tx.shipments.lock(shipment_id)
-        if shipment.on_scanned(carrier, scans, self._next_look(), self._clock.now()):
+        # What is known already can't become unknown: then there is nothing to store.
+        return await self._update(
+            tx,
+            known,
+            lambda shipment: shipment.on_scanned(carrier, scans, self._next_look(), self._clock.now()),
+        )
+
+    async def _change(self, tx: Tx, order_id: UUID, change: Callable[[Shipment], object]) -> Shipment:
+        """Change the shipment of an order; it begins with what is heard first of it."""
+        begun = Shipment.begin(order_id, correlation_id() or str(new_id()), self._clock.now())
+        change(begun)
+        shipment = await tx.shipments.begin(begun)
+        if shipment.shipment_id != begun.shipment_id:
+            change(shipment)
             await tx.shipments.save(shipment)
         return shipment
 
-    async def _change(self, tx: Tx, order_id: UUID, change: Callable[[Shipment], None]) -> Shipment:
-        """Change the shipment of an order; it begins with what is heard first of it."""
-        shipment = await tx.shipments.of_order(order_id)
-        if shipment is None:
-            begun = Shipment.begin(order_id, correlation_id() or str(new_id()), self._clock.now())
-            change(begun)
-            if await tx.shipments.add(begun):
-                return begun
-            shipment = await tx.shipments.of_order(order_id)  # somebody was faster
-            assert shipment is not None
-        change(shipment)
-        await tx.shipments.save(shipment)
+    async def _change_and_claim(
+        self, tx: Tx, order_id: UUID, change: Callable[[Shipment], object]
+    ) -> tuple[Shipment, bool]:
+        """Do what `_change` does, and claim what is to be done if there is room; tell whether it was."""
+        claimed = False
+
+        def change_and_claim(shipment: Shipment) -> None:
+            nonlocal claimed
+            change(shipment)
+            claimed = self.unfinished.has_room and shipment.claim(self._retry, self._clock.now())
+
+        return await self._change(tx, order_id, change_and_claim), claimed
+
+    async def _update(self, tx: Tx, known: Shipment, change: Callable[[Shipment], bool | None]) -> Shipment:
+        """Change a shipment as it is known, which spares reading it; anew if somebody else has changed it.
+
+        It is left as it is if the change says that it is none.
+        """
+        shipment = replace(known, events=[])
+        if change(shipment) is not False and not await tx.shipments.save_unless_changed(shipment):
+            shipment = await tx.shipments.lock(known.shipment_id)
+            if change(shipment) is not False:
+                await tx.shipments.save(shipment)
         return shipment
 
     def _carriers_of(self, shipment: Shipment) -> Sequence[str]:

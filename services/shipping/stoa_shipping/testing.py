@@ -29,7 +29,7 @@ from stoa_shipping.model import (
 
 T = TypeVar("T")
 Row: TypeAlias = tuple[Any, ...]
-_SHIPMENT = [each.name for each in fields(Shipment) if each.name != "events"]
+_SHIPMENT = [each.name for each in fields(Shipment) if each.compare]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ def shipment_row(shipment: Shipment) -> Row:
 
 def shipment_of(row: Row) -> Shipment:
     """Turn a row into a shipment."""
-    return Shipment(**dict(zip(_SHIPMENT, row, strict=True)))
+    return Shipment(**dict(zip(_SHIPMENT, row, strict=True)), revision=row)
 
 
 # Where a repository finds its rows: the view of a transaction, or the store for a statement outside of one.
@@ -71,11 +71,22 @@ class Shipments:
         self._store = store
         self._outbox = outbox
 
-    async def of_order(self, order_id: UUID) -> Shipment | None:
-        """Read an order's shipment, which nobody else may change until the transaction ends; None if it has
-        none.
+    async def begin(self, shipment: Shipment) -> Shipment:
+        """Store a new shipment unless its order has one, and return the one that it has.
+
+        Nobody else may change that until the transaction ends. It is erased if the account of the user of the
+        new one was.
         """
-        return _of_order(self._store(), order_id)
+        store = self._store()
+        is_erased = shipment.user_id in store.rows.erased_users
+        if known := _of_order(store, shipment.order_id):
+            known.erased |= is_erased
+            return known
+        begun = replace(shipment, erased=shipment.erased or is_erased, events=[])
+        _check(store, begun)
+        row = begun.revision = shipment_row(begun)
+        store.rows = replace(store.rows, shipments=(*store.rows.shipments, row))
+        return begun
 
     async def of_user(self, user_id: UUID) -> Sequence[Shipment]:
         """Read a user's shipments, which nobody else may change until the transaction ends."""
@@ -88,21 +99,24 @@ class Shipments:
             raise ShipmentNotFound("there is no such shipment")
         return shipment
 
-    async def add(self, shipment: Shipment) -> bool:
-        """Store a new shipment unless its order has one; tell whether it was stored."""
-        store = self._store()
-        if _of_order(store, shipment.order_id) is not None:
-            return False
-        _check(store, shipment)
-        store.rows = replace(store.rows, shipments=(*store.rows.shipments, shipment_row(shipment)))
-        return True
-
     async def save(self, shipment: Shipment) -> None:
         """Store a changed shipment, and publish its events."""
         store = self._store()
         _check(store, shipment)
         _put(store, shipment)
+        shipment.revision = shipment_row(shipment)
         self._outbox.collect(shipment)
+
+    async def save_unless_changed(self, shipment: Shipment) -> bool:
+        """Do what `save` does, unless somebody else has changed it since it was read or stored.
+
+        Tell whether it was stored: it may have been read by another transaction, or without a lock.
+        """
+        known = _get(self._store(), shipment.shipment_id)
+        if known is None or known.revision != shipment.revision:
+            return False
+        await self.save(shipment)
+        return True
 
 
 class Weights:
@@ -138,10 +152,6 @@ class ErasedUsers:
         """Keep that an account was erased; again is fine."""
         store = self._store()
         store.rows = replace(store.rows, erased_users=store.rows.erased_users | {user_id})
-
-    async def has(self, user_id: UUID) -> bool:
-        """Tell whether a user's account was erased."""
-        return user_id in self._store().rows.erased_users
 
 
 def open_tx(view: MemoryStore[Rows], outbox: Outbox) -> ports.Tx:

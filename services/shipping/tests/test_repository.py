@@ -1,5 +1,6 @@
 """What the use cases rely on, of the store in memory and of PostgreSQL alike."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
@@ -99,8 +100,12 @@ def created() -> Shipment:
 async def add(store: Store, shipment: Shipment) -> Shipment:
     """Store a new one, as the first that is heard of its order does: its events come later."""
     shipment.events.clear()
-    assert await store.uow.run(lambda tx: tx.shipments.add(shipment))
+    assert await begin(store, shipment) == shipment
     return shipment
+
+
+async def begin(store: Store, shipment: Shipment) -> Shipment:
+    return await store.uow.run(lambda tx: tx.shipments.begin(shipment))
 
 
 async def save(store: Store, shipment: Shipment) -> None:
@@ -123,7 +128,8 @@ async def test_every_field_comes_back_as_it_was(store: Store) -> None:
     assert await store.reader.get(shipment.shipment_id) == shipment
     assert await store.reader.of_order(shipment.order_id) == shipment
     assert await store.uow.run(lambda tx: tx.shipments.lock(shipment.shipment_id)) == shipment
-    assert await store.uow.run(lambda tx: tx.shipments.of_order(shipment.order_id)) == shipment
+    again = replace(waiting(), order_id=shipment.order_id)
+    assert await begin(store, again) == shipment
 
 
 async def test_one_of_which_little_is_known_comes_back_as_it_was(store: Store) -> None:
@@ -138,14 +144,24 @@ async def test_one_of_which_little_is_known_comes_back_as_it_was(store: Store) -
 async def test_an_order_has_one_shipment(store: Store) -> None:
     first = await add(store, waiting())
     other = replace(waiting(), order_id=first.order_id)
-    assert not await store.uow.run(lambda tx: tx.shipments.add(other))
+    assert await begin(store, other) == first
     assert await store.reader.get(other.shipment_id) is None
+
+
+async def test_those_who_begin_at_once_begin_the_same(store: Store) -> None:
+    order_id = new_id()
+    begun = await asyncio.gather(
+        *(
+            store.uow.run(lambda tx: tx.shipments.begin(replace(waiting(), order_id=order_id)))
+            for _ in range(5)
+        )
+    )
+    assert len({each.shipment_id for each in begun}) == 1
 
 
 async def test_what_never_was_is_not_found(store: Store) -> None:
     assert await store.reader.get(new_id()) is None
     assert await store.reader.of_order(new_id()) is None
-    assert await store.uow.run(lambda tx: tx.shipments.of_order(new_id())) is None
     with pytest.raises(ShipmentNotFound):
         await store.uow.run(lambda tx: tx.shipments.lock(new_id()))
 
@@ -158,6 +174,43 @@ async def test_what_is_saved_publishes_its_events_once(store: Store) -> None:
     shipment.on_scanned(FIRST, [scan(Status.IN_TRANSIT)], NOW, NOW)
     await save(store, shipment)
     assert await store.published() == ["shipment.created", "shipment.status_updated"]
+
+
+async def save_unless_changed(store: Store, shipment: Shipment) -> bool:
+    return await store.uow.run(lambda tx: tx.shipments.save_unless_changed(shipment))
+
+
+async def test_what_nobody_has_changed_is_saved_as_it_is_known(store: Store) -> None:
+    await add(store, shipment := pending())
+    known = await store.reader.get(shipment.shipment_id)
+    assert known is not None
+    known.on_booked(FIRST, label(), RETRY, NOW)
+    assert await save_unless_changed(store, known)
+    known.on_confirmed(FIRST, NOW, NOW)
+    assert await save_unless_changed(store, known)
+    assert await store.reader.get(shipment.shipment_id) == known
+    assert await store.published() == ["shipment.created"]
+
+
+async def test_what_somebody_has_changed_is_not_saved_as_it_was_known(store: Store) -> None:
+    await add(store, shipment := pending())
+    known = await store.reader.get(shipment.shipment_id)
+    assert known is not None
+    shipment.attempts += 1
+    await save(store, shipment)
+    known.on_booked(FIRST, label(), RETRY, NOW)
+    assert not await save_unless_changed(store, known)
+    assert await store.reader.get(shipment.shipment_id) == shipment
+    assert await store.published() == []
+    assert not await save_unless_changed(store, replace(shipment, revision=None))
+
+
+async def test_what_is_claimed_is_not_as_it_was_known(store: Store) -> None:
+    await add(store, shipment := pending())
+    known = await store.reader.get(shipment.shipment_id)
+    assert known is not None
+    await store.unfinished.claim_due(NOW, 10)
+    assert not await save_unless_changed(store, known)
 
 
 @pytest.mark.parametrize(
@@ -245,11 +298,19 @@ async def test_the_shipments_of_a_user_are_hers_alone(store: Store) -> None:
 
 
 async def test_an_erased_account_is_remembered(store: Store) -> None:
-    erased, other = uuid4(), uuid4()
+    shipment, other = replace(waiting(), user_id=uuid4()), replace(waiting(), user_id=uuid4())
+    known = await add(store, waiting())
+    assert shipment.user_id is not None
+    user_id = shipment.user_id
     for _ in range(2):
-        await store.uow.run(lambda tx: tx.erased_users.add(erased, NOW))
-    assert await store.uow.run(lambda tx: tx.erased_users.has(erased))
-    assert not await store.uow.run(lambda tx: tx.erased_users.has(other))
+        await store.uow.run(lambda tx: tx.erased_users.add(user_id, NOW))
+    begun = [
+        await begin(store, each) for each in (shipment, other, replace(shipment, order_id=known.order_id))
+    ]
+    assert [each.erased for each in begun] == [True, False, True]
+    stored = await store.reader.get(shipment.shipment_id)
+    assert stored is not None
+    assert stored.erased
 
 
 def by(version: int) -> Callable[[dict[UUID, int]], Callable[[ports.Tx], Awaitable[None]]]:
