@@ -71,7 +71,7 @@ async def test_the_books_have_what_is_stored(
     shipment.on_booked(FIRST, Label(number, "https://ups.example", NOW), RETRY, NOW + timedelta(seconds=1))
     shipment.events.clear()
     uow = postgres_unit_of_work(database, codec, repository.open_tx, SystemClock())
-    await uow.run(lambda tx: tx.shipments.add(shipment))
+    await uow.run(lambda tx: tx.shipments.begin(shipment))
     connection = await asyncpg.connect(database_url)
     try:
         books = await audit.read(connection)
