@@ -142,12 +142,22 @@ def test_of_who_was_erased_only_that_is_kept() -> None:
         contact.prefer(ALL)
 
 
-def test_a_device_is_forgotten_unless_there_is_another_by_now() -> None:
+@pytest.mark.parametrize(
+    ("channel", "known", "left"),
+    [
+        (Channel.PUSH, ALL.push_token, replace(ALL, push_token="")),
+        (Channel.SMS, ALL.phone_number, replace(ALL, phone_number="")),
+        (Channel.EMAIL, "buyer@mail.test", ALL),
+    ],
+)
+def test_where_messages_went_is_forgotten_unless_they_go_elsewhere_by_now(
+    channel: Channel, known: str, left: Preferences
+) -> None:
     contact = a_contact()
-    contact.forget_push_token("an older one")
+    contact.forget_address(channel, "an older one")
     assert contact.preferences == ALL
-    contact.forget_push_token("device")
-    assert contact.preferences == replace(ALL, push_token="")
+    contact.forget_address(channel, known)
+    assert contact.preferences == left
 
 
 def test_a_guest_is_told_by_mail_alone_also_if_an_account_wants_more() -> None:
