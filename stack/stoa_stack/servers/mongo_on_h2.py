@@ -2,11 +2,13 @@
 
 The server is a library without a main class, and the Java runtime comes without a compiler; Python starts
 both. It also makes writes durable: the library acknowledges a write that H2 will store some time later, while
-a shop must find every acknowledged write again after the server was killed.
+a shop must find every acknowledged write again after the server was killed. And it ends when H2 closes its
+store because it can't be written (the disk is full): the library would refuse every command from then on.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -27,9 +29,13 @@ class DurableBackend:
 
     def handleMessage(self, message: Any) -> Any:  # noqa: N802  # the name that Java calls
         """Answer a command, after storing what it wrote."""
-        answer = self._backend.handleMessage(message)
-        if str(message.getDocument().keySet().iterator().next()) not in _READS:
-            self._backend.commit()
+        try:
+            answer = self._backend.handleMessage(message)
+            if str(message.getDocument().keySet().iterator().next()) not in _READS:
+                self._backend.commit()
+        finally:
+            if self._backend.getMvStore().isClosed():
+                os._exit(1)  # whoever watches this process starts it again
         return answer
 
     def __getattr__(self, name: str) -> Any:
