@@ -24,7 +24,8 @@ from stoa_notification.ports import Message, NotTaken, OutcomeUnknown, Refused
 _IDLE = 4  # connections that are kept
 _PERMANENT = range(500, 600)
 
-# The library's EmailMessage would parse each of these lines, at half of what a notification costs.
+# The library's EmailMessage would parse each of these lines, at half of what a notification costs. Nobody's
+# holiday notice answers what is submitted automatically (RFC 3834).
 _MAIL = """\
 Date: {date}
 Message-ID: {message_id}
