@@ -18,8 +18,8 @@ from uuid import uuid4
 
 from stoa_chaos import returns
 from stoa_chaos.returns import SendsBack
-from stoa_chaos.shopper import GaveUp, Shopper
-from stoa_rest import Order, OrderItem
+from stoa_chaos.shopper import GaveUp, Shopper, quantities
+from stoa_rest import Order
 from stoa_stack.rest import ApiError
 from stoa_stack.shopping import Item, NotSettled
 
@@ -204,16 +204,12 @@ async def _left_in_cart(shopper: Shopper, orders: Sequence[Order]) -> None:
     for order in sorted(orders, key=lambda order: order["order_id"]):  # as they were placed
         statuses = {order["status"], *(change["status"] for change in order["status_history"])}
         comes_back = "cancelled" in statuses and "confirmed" not in statuses
-        wanted = _quantities(order["items"]) if comes_back else Counter()
+        wanted = quantities(order) if comes_back else Counter()
         if "confirmed" in statuses and shopper.record.is_cancelled(order["order_id"]):
-            for variant_id, quantity in _quantities(order["items"]).items():
+            for variant_id, quantity in quantities(order).items():
                 shopper.may_come_back[variant_id].add(quantity)
     if not await shopper.cart_holds(wanted):
         shopper.record.complain(f"the cart does not hold {dict(wanted)} after the orders {_ids(orders)}")
-
-
-def _quantities(lines: Iterable[OrderItem]) -> Counter[str]:
-    return Counter({line["variant_id"]: line["quantity"] for line in lines})
 
 
 def _ids(orders: Iterable[Order]) -> str:
@@ -221,4 +217,4 @@ def _ids(orders: Iterable[Order]) -> str:
 
 
 def _holds(order: Order, item: Item, quantity: int) -> bool:
-    return _quantities(order["items"])[item.variant_id] >= quantity
+    return quantities(order)[item.variant_id] >= quantity

@@ -22,7 +22,7 @@ from uuid import uuid4
 
 import httpx
 
-from stoa_chaos.shopper import GaveUp, InsistentClient, Shopper
+from stoa_chaos.shopper import GaveUp, InsistentClient, Shopper, quantities
 from stoa_rest import Order, Return, ReturnItem
 from stoa_stack.carriers import Carriers
 from stoa_stack.rest import ApiError
@@ -100,7 +100,7 @@ class SentBack:
     @property
     def is_whole(self) -> bool:
         """Whether all of the order came back."""
-        return self.received == _quantities(self.order)
+        return self.received == quantities(self.order)
 
     def complain(self, what: str) -> None:
         """Note what no trouble excuses."""
@@ -216,7 +216,7 @@ def owed(order: Order, came_back: Counter[str]) -> Decimal:
 
     That is the price with its share of the tax, and all that was paid if nothing is kept.
     """
-    if came_back == _quantities(order):
+    if came_back == quantities(order):
         return amount(order["total_amount"])
     price = sum(
         (amount(line["price"]) * came_back[line["variant_id"]] for line in order["items"]), Decimal(0)
@@ -255,13 +255,9 @@ async def _look_again(sent: SentBack) -> None:
     sent.shopper.record.given_back += given_back
 
 
-def _quantities(order: Order) -> Counter[str]:
-    return Counter({line["variant_id"]: line["quantity"] for line in order["items"]})
-
-
 def _parts(parts: Parts, order: Order) -> list[list[ReturnItem]]:
     """Return what is sent back together. Of a single item there is one part."""
-    units = list(_quantities(order).elements())
+    units = list(quantities(order).elements())
     cut = {Parts.ALL: [units], Parts.ONE: [units[:1]], Parts.TWO: [units[:1], units[1:]]}
     return [
         [{"variant_id": variant_id, "quantity": quantity} for variant_id, quantity in Counter(part).items()]

@@ -7,6 +7,7 @@ import random
 import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 from uuid import uuid4
 
@@ -97,24 +98,17 @@ class InsistentClient(Client):
 
 
 class Shopper(InsistentClient):
-    """Who buys.
+    """Who buys."""
 
-    `may_come_back` are quantities by variant that may come into the cart at any time: of orders that were
-    cancelled after they had been confirmed. Their cart stays as it is, unless the cancellation overtakes the
-    confirmation on the way to the cart service, which then gives back what it holds for them (ADR 22).
-    """
+    @cached_property
+    def may_come_back(self) -> defaultdict[str, set[int]]:
+        """Quantities by variant that may come into the cart at any time.
 
-    def __init__(
-        self,
-        http: httpx.AsyncClient,
-        record: Record,
-        requests: Counter[str],
-        *,
-        timeout: float = _TIMEOUT,
-        pause: float = 0.5,
-    ) -> None:
-        super().__init__(http, record, requests, timeout=timeout, pause=pause)
-        self.may_come_back: defaultdict[str, set[int]] = defaultdict(set)
+        They are of orders that were cancelled after they had been confirmed. Their cart stays as it is,
+        unless the cancellation overtakes the confirmation on the way to the cart service, which then gives
+        back what it holds for them (ADR 22).
+        """
+        return defaultdict(set)
 
     async def mistype_password(self) -> None:
         """Sign in with a wrong password, then with the right one. Raises ApiError if that is refused, too."""
@@ -206,6 +200,11 @@ class Shopper(InsistentClient):
         except ApiError as error:
             if error.reason != "ORDER_NOT_CANCELLABLE":
                 raise
+
+
+def quantities(order: Order) -> Counter[str]:
+    """Return how many of each variant were ordered."""
+    return Counter({line["variant_id"]: line["quantity"] for line in order["items"]})
 
 
 def _kind(status: int) -> str:
