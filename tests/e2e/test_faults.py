@@ -14,7 +14,7 @@ from tests.shell import stoa
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.local("kills and rebuilds parts by `stoa`; on a cluster the stages kill and rolling kill pods"),
+    pytest.mark.local("kills and rebuilds parts by `stoa`; on a cluster pods are killed (stage `kill`)"),
 ]
 
 

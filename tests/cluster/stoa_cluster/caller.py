@@ -1,4 +1,4 @@
-"""Runs in a pod of the cluster, with the identity of its ServiceAccount: sends calls and tells what came back.
+"""Runs in a pod, with the identity of its ServiceAccount: sends calls, and tells what came back.
 
 It needs Python and grpcio alone, and is given to the pod's Python as text. On its input is JSON:
 `{"calls": [[target, path], …], "metadata": [[name, value], …]}`; on its output `[[code, details], …]` in the

@@ -18,7 +18,7 @@ _STARTS_WITHIN = 180.0  # seconds
 _CALLS_WITHIN = 300.0
 
 
-class Call(NamedTuple):
+class Sent(NamedTuple):
     """What is called, without the leading slash: stoa.user.v1.UserService/GetUser; and where."""
 
     target: str
@@ -37,11 +37,6 @@ class Answer(NamedTuple):
         return self.code == "PERMISSION_DENIED" and self.details.startswith("RBAC: access denied")
 
     @property
-    def refused_as_unproven(self) -> bool:
-        """Whether no call was heard at all, because the caller proved no identity."""
-        return self.code == "UNAVAILABLE"
-
-    @property
     def answered(self) -> bool:
         """Whether the service itself answered, whatever it said."""
         return not (self.refused_by_mesh or self.code in ("UNAVAILABLE", "DEADLINE_EXCEEDED", ""))
@@ -54,7 +49,7 @@ class Caller:
     cluster: Cluster
     pod: str
 
-    async def send(self, calls: Sequence[Call], metadata: Mapping[str, str] | None = None) -> list[Answer]:
+    async def send(self, calls: Sequence[Sent], metadata: Mapping[str, str] | None = None) -> list[Answer]:
         """Send calls, and return their answers in the same order."""
         given = {
             "calls": [(call.target, f"/{call.path}") for call in calls],
@@ -66,7 +61,12 @@ class Caller:
 
 @asynccontextmanager
 async def callers(
-    cluster: Cluster, image: str, identities: Collection[str], *, sidecar: bool = True, make: Collection[str] = ()
+    cluster: Cluster,
+    image: str,
+    identities: Collection[str],
+    *,
+    sidecar: bool = True,
+    make: Collection[str] = (),
 ) -> AsyncIterator[Mapping[str, Caller]]:
     """A pod for each ServiceAccount, within the block; those of `make` are made for it.
 

@@ -1,7 +1,7 @@
 """The identities of the mesh are renewed while shoppers buy.
 
-In the values for tests a proxy asks for certificates that are good for minutes, and so for the next one before
-the stage has lasted long.
+In the values for tests a proxy asks for certificates that are good for minutes, and so for the next one
+before the stage has lasted long.
 """
 
 from __future__ import annotations

@@ -6,7 +6,6 @@ import asyncio
 import os
 import platform
 import shutil
-import subprocess
 import time
 import traceback
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ from rich.text import Text
 
 from stoa_cluster import report
 from stoa_cluster.installation import STATE, Installation, ingress_url
-from stoa_cluster.kubernetes import Cluster, CommandFailed, run
+from stoa_cluster.kubernetes import Cluster, CommandFailed
 from stoa_cluster.proof import STAGES
 from stoa_cluster.stages import Figures, NotProven, Skipped, Stage
 from stoa_stack.cluster import Namespaces
@@ -80,7 +79,9 @@ async def _run(
     found["cluster"] = cluster
     for stage in stages:
         found["stages"][stage.name] = await _one(console, shop, stage)
-        found["stages"] = {each.name: found["stages"][each.name] for each in STAGES if each.name in found["stages"]}
+        found["stages"] = {
+            each.name: found["stages"][each.name] for each in STAGES if each.name in found["stages"]
+        }
         report.write(path, found)
     console.print(f"The report: {path} and {path.with_suffix('.md').name}", soft_wrap=True)
     failed = [stage.name for stage in stages if found["stages"][stage.name]["verdict"] == "failed"]
@@ -122,9 +123,7 @@ async def _one(console: Console, shop: Installation, stage: Stage) -> dict[str, 
 async def _about() -> dict[str, Any]:
     """What the cluster is, for the report. Raises CommandFailed."""
     nodes = await Cluster("default").list("nodes")
-    commit = subprocess.run(
-        ("git", "rev-parse", "--short", "HEAD"), cwd=CHECKOUT, capture_output=True, text=True, check=False
-    )
+    commit = await run("git", "-C", str(CHECKOUT), "rev-parse", "--short", "HEAD")
     istiod = await Cluster("istio-system").list("pods", "--selector", "app=istiod")
     return {
         "Kubernetes": nodes[0]["status"]["nodeInfo"]["kubeletVersion"],
@@ -132,5 +131,5 @@ async def _about() -> dict[str, Any]:
         "nodes": len(nodes),
         "cores of a node": nodes[0]["status"]["capacity"]["cpu"],
         "machine": platform.machine(),
-        "commit": commit.stdout.strip(),
+        "commit": commit.strip(),
     }

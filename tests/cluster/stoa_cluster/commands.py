@@ -18,7 +18,7 @@ def add_to(stoa: typer.Typer) -> None:
 
 
 @app.command("test-cluster")
-def test_cluster(
+def prove(
     stages: Annotated[list[str] | None, typer.Argument(help="only these, in their order; none: all")] = None,
     show: Annotated[bool, typer.Option("--list", help="only list the stages")] = False,
     load: Annotated[

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-import xml.etree.ElementTree as xml
 from collections import Counter
+from xml.etree import ElementTree
 
 from stoa_cluster.installation import Installation
 from stoa_cluster.stages import Figures, prove
@@ -35,7 +35,7 @@ async def the_shop_does_all_that_it_does_at_home(shop: Installation, figures: Fi
                 process.terminate()
                 await process.wait()
     prove(results.exists(), "the tests did not run")
-    cases = xml.parse(results).getroot().findall(".//testcase")
+    cases = ElementTree.parse(results).getroot().findall(".//testcase")
     outcomes = Counter(_outcome(case) for case in cases)
     figures["tests passed"] = outcomes["passed"]
     figures["failed"] = [_name(case) for case in cases if _outcome(case) == "failed"]
@@ -43,17 +43,17 @@ async def the_shop_does_all_that_it_does_at_home(shop: Installation, figures: Fi
     prove(outcomes["passed"] and not figures["failed"], f"{outcomes['failed']} tests failed")
 
 
-def _outcome(case: xml.Element) -> str:
+def _outcome(case: ElementTree.Element) -> str:
     if case.find("failure") is not None or case.find("error") is not None:
         return "failed"
     return "skipped" if case.find("skipped") is not None else "passed"
 
 
-def _name(case: xml.Element) -> str:
+def _name(case: ElementTree.Element) -> str:
     return f"{case.get('classname', '').rpartition('.')[2]}::{case.get('name')}"
 
 
-def _left_out(cases: list[xml.Element]) -> list[str]:
+def _left_out(cases: list[ElementTree.Element]) -> list[str]:
     """How many tests were left out for each reason."""
     skipped = [case.find("skipped") for case in cases]
     reasons = Counter(each.get("message", "") for each in skipped if each is not None)

@@ -15,10 +15,10 @@ from stoa_cluster.installation import Installation, namespace
 from stoa_cluster.kubernetes import has_sidecar, is_ready, run
 from stoa_cluster.stages import Figures, prove
 from stoa_cluster.traffic import buy_once
+from stoa_services import SERVICES
 from stoa_stack import demo_catalogue, shopping
 from stoa_stack.instance import CHECKOUT
 from stoa_stack.rest import ApiError
-from stoa_services import SERVICES
 
 _TOOLS = ("edge", "ops", "servers")
 _INFRASTRUCTURE = CHECKOUT / "charts" / "infrastructure"

@@ -69,9 +69,9 @@ class Installation:
         """The image of a service, of the edge, or of one of the tools."""
         return f"{self.registry}/{name}:{self.tag}"
 
-    def target(self, service: str) -> str:
-        """Where a service is called, from any namespace."""
-        return f"{service}.{self.namespaces.shop}:{GRPC_PORT}"
+    def host(self, service: str) -> str:
+        """How a service is called from any namespace."""
+        return f"{service}.{self.namespaces.shop}"
 
     def http(self, **options: Any) -> httpx.AsyncClient:
         """A connection to the shop through the ingress."""

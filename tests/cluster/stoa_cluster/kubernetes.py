@@ -40,7 +40,8 @@ class Cluster:
 
     async def apply(self, *things: Thing) -> None:
         """Bring objects to what they should be."""
-        await self.kubectl("apply", "-f", "-", given=json.dumps({"apiVersion": "v1", "kind": "List", "items": things}))
+        every = {"apiVersion": "v1", "kind": "List", "items": things}
+        await self.kubectl("apply", "-f", "-", given=json.dumps(every))
 
     async def get(self, kind: str, name: str) -> Thing:
         """One object."""
@@ -49,16 +50,20 @@ class Cluster:
 
     async def list(self, kind: str, *options: str) -> Sequence[Thing]:
         """All objects of a kind, or those that the options select."""
-        found: Sequence[Thing] = json.loads(await self.kubectl("get", kind, "--output", "json", *options))["items"]
+        found: Sequence[Thing] = json.loads(await self.kubectl("get", kind, "--output", "json", *options))[
+            "items"
+        ]
         return found
 
     async def pods(self, app: str = "") -> Sequence[Thing]:
         """The pods that are not about to go, all or those of a Deployment of the shop."""
         selected = ("--selector", f"app.kubernetes.io/name={app}") if app else ()
-        return [pod for pod in await self.list("pods", *selected) if "deletionTimestamp" not in pod["metadata"]]
+        return [
+            pod for pod in await self.list("pods", *selected) if "deletionTimestamp" not in pod["metadata"]
+        ]
 
     async def rolled_out(self, deployment: str, within: float = _WITHIN) -> float:
-        """Wait until all pods of a Deployment are new and ready; returns the seconds. Raises CommandFailed."""
+        """Wait until all pods of a Deployment are new and ready; returns the seconds."""
         began = time.monotonic()
         limit = f"--timeout={within:.0f}s"
         await self.kubectl("rollout", "status", f"deployment/{deployment}", limit, within=within + 10)
@@ -71,7 +76,7 @@ class Cluster:
         return await self.kubectl(*command, given=given, within=within)
 
     async def job(self, name: str, within: float) -> tuple[bool, str]:
-        """Wait for the end of a Job; returns whether it succeeded, and what it printed. Raises CommandFailed."""
+        """Wait for the end of a Job; returns whether it was a good one, and what was printed."""
         deadline = time.monotonic() + within
         while time.monotonic() < deadline:
             ends = {each["type"] for each in (await self.get("job", name))["status"].get("conditions", ())}

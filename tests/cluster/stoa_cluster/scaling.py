@@ -31,7 +31,9 @@ async def pods_follow_the_load(shop: Installation, figures: Figures) -> None:
     ended = asyncio.Event()
     failed: list[str] = []
     async with shop.http(limits=httpx.Limits(max_connections=_READERS)) as http:
-        reading = [asyncio.create_task(_read_on(Client(http, tries=1), ended, failed)) for _ in range(_READERS)]
+        reading = [
+            asyncio.create_task(_read_on(Client(http, tries=1), ended, failed)) for _ in range(_READERS)
+        ]
         try:
             began = time.monotonic()
             await _until(shop, lambda pods: pods > least, _UP_WITHIN, "was not scaled up")
@@ -65,7 +67,7 @@ def _used(scaler: Any) -> int | None:
 
 async def _until(shop: Installation, holds: Any, within: float, otherwise: str) -> None:
     deadline = time.monotonic() + within
-    while not holds((wanted := (await _scaler(shop))["status"].get("desiredReplicas", 0))):
+    while not holds(wanted := (await _scaler(shop))["status"].get("desiredReplicas", 0)):
         prove(time.monotonic() < deadline, f"{_SERVICE} {otherwise} within {within:g} s: {wanted} pods")
         await asyncio.sleep(_LOOK_EVERY)
 

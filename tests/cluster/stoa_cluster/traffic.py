@@ -24,7 +24,15 @@ from stoa_rest import Operation
 from stoa_stack import shopping
 from stoa_stack.percentile import percentile
 from stoa_stack.rest import Answer, ApiError, Client
-from stoa_stack.shopping import ADDRESS, Item, NotSettled, new_product, open_account, put_into_cart, put_on_sale
+from stoa_stack.shopping import (
+    ADDRESS,
+    Item,
+    NotSettled,
+    new_product,
+    open_account,
+    put_into_cart,
+    put_on_sale,
+)
 
 _SETTLED_WITHIN = 60.0  # seconds
 _LOOK_EVERY = 0.3

@@ -8,28 +8,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from stoa_cluster import command, home, report
+from stoa_cluster import command, report
 from stoa_cluster.callers import Answer
 from stoa_cluster.proof import STAGES
 from stoa_cluster.stages import NotProven
 from stoa_cluster.traffic import Tally
-from stoa_contracts.declarations import EDGE
-from stoa_contracts.descriptors import Rpc, read
-from stoa_services import SERVICES
-
-
-def admits(rpc: Rpc, identity: str) -> bool:
-    assert rpc.policy is not None
-    users = rpc.policy.alternatives - {"services"}
-    return bool(users) if identity == EDGE else identity in rpc.policy.services
-
-
-async def test_at_home_the_chassis_refuses_whom_the_contract_does_not_name() -> None:
-    identities = [*SERVICES, EDGE, "stranger"]
-    rpcs = read().rpcs
-    refused = await home.refused(identities, rpcs)
-    assert refused == {(who, rpc.call_path) for rpc in rpcs for who in identities if not admits(rpc, who)}
-    assert 0 < len(refused) < len(rpcs) * len(identities)
 
 
 def test_a_refusal_of_the_mesh_is_told_from_one_of_the_service() -> None:
