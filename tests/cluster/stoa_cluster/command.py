@@ -18,7 +18,7 @@ from rich.text import Text
 
 from stoa_cluster import report
 from stoa_cluster.installation import STATE, Installation, ingress_url
-from stoa_cluster.kubernetes import Cluster, CommandFailed
+from stoa_cluster.kubernetes import Cluster, CommandFailed, run
 from stoa_cluster.proof import STAGES
 from stoa_cluster.stages import Figures, NotProven, Skipped, Stage
 from stoa_stack.cluster import Namespaces

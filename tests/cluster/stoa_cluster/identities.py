@@ -104,7 +104,7 @@ async def _ask(
 def _compare(calls: Sequence[Call], answers: Sequence[Answer], figures: Figures) -> None:
     """Raise NotProven if the mesh decided otherwise than the calls say."""
     wrong = [
-        f"{call.identity} → {call.method} {'was not let through' if call.allowed else 'was not refused'}: {answer}"
+        f"{call.identity} → {call.method} {'not let through' if call.allowed else 'not refused'}: {answer}"
         for call, answer in zip(calls, answers, strict=True)
         if not (answer.answered if call.allowed else answer.refused_by_mesh)
     ]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx
 
+from stoa_cluster import releases
 from stoa_cluster.installation import Installation, namespace
 from stoa_cluster.kubernetes import has_sidecar, is_ready, run
 from stoa_cluster.stages import Figures, prove
@@ -22,8 +23,8 @@ from stoa_stack.rest import ApiError
 
 _TOOLS = ("edge", "ops", "servers")
 _INFRASTRUCTURE = CHECKOUT / "charts" / "infrastructure"
-_SHOP = CHECKOUT / "gen" / "charts" / "stoa"
-_TEST_VALUES = CHECKOUT / "charts" / "environments" / "test.yaml"
+_WHO_USES_WHAT = CHECKOUT / "gen" / "charts" / "infrastructure.yaml"
+_TIMEOUT_ANSWER_SECONDS = 20  # as in the tests at home: after this the payment gateway answers what timed out
 _INSTALLED_WITHIN = 900.0  # seconds
 _ANSWERS_WITHIN = 120.0
 
@@ -36,7 +37,7 @@ async def everything(shop: Installation, figures: Figures) -> None:
         async with _timed(figures, "of them for the infrastructure"):
             await _install_infrastructure(shop)
         async with _timed(figures, "of them for topics, schemas, migrations and the shop"):
-            await _install_shop(shop)
+            await releases.install(shop)
         async with _timed(figures, "of them until the ingress leads to it"):
             await _until_answered(shop)
     await _check_pods(shop, figures)
@@ -56,18 +57,10 @@ async def _load_images(shop: Installation) -> None:
 async def _install_infrastructure(shop: Installation) -> None:
     await shop.cluster.apply(*(namespace(each, in_mesh=True) for each in _namespaces(shop)))
     await run(str(Path(sys.executable).with_name("stoa")), "secrets")
-    await _helm(shop, shop.namespaces.infrastructure, "infrastructure", _INFRASTRUCTURE)
-
-
-async def _install_shop(shop: Installation) -> None:
-    await shop.cluster.helm("dependency", "build", str(_SHOP))
-    await _helm(shop, shop.namespaces.shop, "stoa", _SHOP)
-
-
-async def _helm(shop: Installation, into: str, release: str, chart: Path) -> None:
-    await shop.cluster.elsewhere(into).helm(
-        *("upgrade", "--install", release, str(chart), "--values", str(_TEST_VALUES)),
-        *("--set", f"global.image.registry={shop.registry}", "--set", f"global.image.tag={shop.tag}"),
+    await shop.infrastructure.helm(
+        *("upgrade", "--install", "infrastructure", str(_INFRASTRUCTURE)),
+        *("--values", str(_WHO_USES_WHAT), "--set", f"image.registry={shop.registry},image.tag={shop.tag}"),
+        *("--set-string", f"servers.gateway.env.GATEWAY_TIMEOUT_ANSWER_SECONDS={_TIMEOUT_ANSWER_SECONDS}"),
         *("--wait", "--timeout", f"{_INSTALLED_WITHIN:.0f}s"),
         within=_INSTALLED_WITHIN + 30,
     )
