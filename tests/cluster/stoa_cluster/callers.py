@@ -113,7 +113,7 @@ def _pod(identity: str, image: str, *, sidecar: bool) -> Thing:
         "name": "caller",
         "image": image,
         "imagePullPolicy": "IfNotPresent",
-        "command": ["python", "-c", waits],
+        "command": ["python3", "-c", waits],
         "resources": {
             "requests": {"cpu": "10m", "memory": "48Mi"},
             "limits": {"cpu": "1", "memory": "192Mi"},

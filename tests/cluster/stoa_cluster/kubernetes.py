@@ -72,7 +72,7 @@ class Cluster:
     async def python(self, pod: str, program: str, given: str = "", within: float = _WITHIN) -> str:
         """Run a Python program in the first container of a pod, and return what it printed."""
         container = (await self.get("pod", pod))["spec"]["containers"][0]["name"]
-        command = ("exec", "--stdin", pod, "--container", container, "--", "python", "-c", program)
+        command = ("exec", "--stdin", pod, "--container", container, "--", "python3", "-c", program)
         return await self.kubectl(*command, given=given, within=within)
 
     async def job(self, name: str, within: float) -> tuple[bool, str]:
