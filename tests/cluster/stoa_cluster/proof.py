@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stoa_cluster import broken, certificates, e2e, identities, install, rolling, scaling
+from stoa_cluster import broken, certificates, e2e, identities, install, migration, rolling, scaling
 from stoa_cluster.stages import Stage
 
 STAGES = (
@@ -44,5 +44,10 @@ STAGES = (
         "rotate",
         "certificates are renewed under load, and no request fails of it",
         certificates.certificates_are_renewed,
+    ),
+    Stage(
+        "migrate",
+        "a database is changed, there and back, while old and new versions use it",
+        migration.old_and_new_share_a_database,
     ),
 )
