@@ -11,6 +11,7 @@ Arrows point from a part to what it needs:
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from stoa_contracts.declarations import Store
@@ -21,21 +22,24 @@ from stoa_stack.fetch import Cache
 from stoa_stack.instance import Instance
 from stoa_stack.part import Part, with_needs
 from stoa_stack.servers import edge, kafka, mongo, opensearch, postgres, registry, valkey
-from stoa_stack.stores import users_of
+from stoa_stack.stores import STORES, users_of
+
+SERVERS: Mapping[str, Callable[[Instance], Part]] = {
+    "postgres": lambda at: postgres.part(at, databases=users_of(Store.POSTGRES)),
+    "valkey": lambda at: valkey.part(at, users=users_of(Store.REDIS)),
+    "mongo": lambda at: mongo.part(at, Cache.of_user()),
+    "opensearch": lambda at: opensearch.part(at, Cache.of_user()),
+    "kafka": lambda at: kafka.part(at, Cache.of_user()),
+    "registry": lambda at: registry.part(at, Cache.of_user()),
+    **{company.part: company.fake for company in COMPANIES.values()},
+}
+"""What services need around them, each with its part of an instance."""
 
 
 def parts(at: Instance) -> list[Part]:
     """All parts of an instance."""
-    cache = Cache.of_user()
-    servers = [
-        postgres.part(at, databases=users_of(Store.POSTGRES)),
-        valkey.part(at, users=users_of(Store.REDIS)),
-        *([] if at.mongo_url else [mongo.part(at, cache)]),
-        *([] if at.opensearch_url else [opensearch.part(at, cache)]),
-        kafka.part(at, cache),
-        registry.part(at, cache),
-        *(company.fake(at) for company in COMPANIES.values()),
-    ]
+    elsewhere = {store.part for store in STORES.values() if store.elsewhere(at)}
+    servers = [part(at) for name, part in SERVERS.items() if name not in elsewhere]
     contracts = Part(
         name="contracts",  # topics and event schemas
         command=[sys.executable, "-m", "stoa_stack.deploy"],

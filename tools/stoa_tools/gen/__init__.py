@@ -10,13 +10,14 @@ from pathlib import Path
 
 from stoa_contracts.descriptors import InvalidContract, read
 from stoa_stack.files import write_atomically
-from stoa_tools.gen import events, rest, schemas, services
+from stoa_tools.gen import events, infrastructure, rest, schemas, services
 from stoa_tools.gen.errors import GenerationFailed
 from stoa_tools.gen.tools import buf
 from stoa_stack.instance import CHECKOUT
 
 _PYTHON = Path("python")
 _OPENAPI = Path("openapi") / "openapi.yaml"
+_INFRASTRUCTURE = Path("charts") / "infrastructure.yaml"
 _DESCRIPTORS = Path("descriptors") / "stoa.binpb"
 
 
@@ -42,7 +43,8 @@ def run(check: bool = False) -> list[str]:
             contracts = read(fresh / _DESCRIPTORS)
         except InvalidContract as error:
             raise GenerationFailed(str(error)) from error
-        services.generate(CHECKOUT, contracts, fresh / _PYTHON / "stoa_services")
+        declared = services.generate(CHECKOUT, contracts, fresh / _PYTHON / "stoa_services")
+        infrastructure.generate(declared, fresh / _INFRASTRUCTURE)
         _mark_typed(fresh / _PYTHON)
         return _compare(fresh, CHECKOUT / "gen", write=not check)
 
