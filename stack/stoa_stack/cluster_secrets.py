@@ -24,7 +24,7 @@ from stoa_services import SERVICES
 from stoa_stack import access, cluster, operators
 from stoa_stack.credentials import Secrets
 from stoa_stack.instance import Instance
-from stoa_stack.parts import SERVERS
+from stoa_stack.servers.table import SERVERS
 from stoa_stack.services import STAFF_SECRET, place_secrets
 
 ACCESS = "access"

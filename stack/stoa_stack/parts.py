@@ -11,29 +11,15 @@ Arrows point from a part to what it needs:
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
-from pathlib import Path
 
-from stoa_contracts.declarations import Store
 from stoa_services import SERVICES
-from stoa_stack import deploy, fork_server, services
-from stoa_stack.companies import COMPANIES
-from stoa_stack.fetch import Cache
+from stoa_stack import fork_server, services
+from stoa_stack.files import package_folder
 from stoa_stack.instance import Instance
 from stoa_stack.part import Part, with_needs
-from stoa_stack.servers import edge, kafka, mongo, opensearch, postgres, registry, valkey
-from stoa_stack.stores import STORES, users_of
-
-SERVERS: Mapping[str, Callable[[Instance], Part]] = {
-    "postgres": lambda at: postgres.part(at, databases=users_of(Store.POSTGRES)),
-    "valkey": lambda at: valkey.part(at, users=users_of(Store.REDIS)),
-    "mongo": lambda at: mongo.part(at, Cache.of_user()),
-    "opensearch": lambda at: opensearch.part(at, Cache.of_user()),
-    "kafka": lambda at: kafka.part(at, Cache.of_user()),
-    "registry": lambda at: registry.part(at, Cache.of_user()),
-    **{company.part: company.fake for company in COMPANIES.values()},
-}
-"""What services need around them, each with its part of an instance."""
+from stoa_stack.servers import edge
+from stoa_stack.servers.table import SERVERS
+from stoa_stack.stores import STORES
 
 
 def parts(at: Instance) -> list[Part]:
@@ -42,11 +28,11 @@ def parts(at: Instance) -> list[Part]:
     servers = [part(at) for name, part in SERVERS.items() if name not in elsewhere]
     contracts = Part(
         name="contracts",  # topics and event schemas
-        command=[sys.executable, "-m", "stoa_stack.deploy"],
+        command=[sys.executable, "-m", "stoa_ops", "deploy"],
         needs=("kafka", "registry"),
-        env={"STOA_KAFKA_BOOTSTRAP": at.address("kafka"), "STOA_SCHEMA_REGISTRY_URL": at.registry_url},
+        env={"STOA_OPS_DIR": str(at.folder("operator"))},
         packages=["stoa_events", "stoa_services"],
-        reads=[Path(deploy.__file__)],
+        reads=[package_folder("stoa_ops") / "deploy.py"],
     )
     declared = [services.part(at, service, contracts=contracts.name) for service in SERVICES.values()]
     forking = fork_server.part(at)

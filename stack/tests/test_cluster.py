@@ -13,7 +13,7 @@ from stoa_stack import cluster, cluster_secrets
 from stoa_stack.cluster import Namespaces
 from stoa_stack.cluster_secrets import Secret
 from stoa_stack.instance import CHECKOUT, Instance
-from stoa_stack.parts import SERVERS
+from stoa_stack.servers.table import SERVERS
 from stoa_stack.services import place_secrets
 from stoa_stack.stores import stores_of
 

@@ -23,7 +23,7 @@ from typing import NoReturn
 from stoa_stack import cluster
 from stoa_stack.files import write_atomically
 from stoa_stack.part import Part
-from stoa_stack.parts import SERVERS
+from stoa_stack.servers.table import SERVERS
 
 _SERVER = 1  # the process that a container begins with
 _PAUSE = 0.25  # seconds
