@@ -6,12 +6,13 @@
 local MAX_DEPTH = 32
 local MAX_VIOLATIONS = 20
 local MAX_PATH = 16384 -- bytes, with the query
--- What services read of the headers, and what is needed to pass a request on (x-canary tells a mesh to which version). The rest, such as the cookies of other
+-- What services read of the headers, and what is needed to pass a request on. The rest, such as the cookies of other
 -- applications on the domain, ends here: gRPC refuses a call with more than 8 KiB of them, and names them.
 local FORWARDED = {
   [":authority"] = true, authorization = true, ["content-length"] = true, ["content-type"] = true,
-  ["x-request-id"] = true, traceparent = true, ["x-canary"] = true, ["x-gateway-signature"] = true, ["stripe-signature"] = true,
+  ["x-request-id"] = true, traceparent = true, ["x-gateway-signature"] = true, ["stripe-signature"] = true,
   ["fdx-signature"] = true, ["x-ups-signature"] = true, ["dhl-signature"] = true,
+  ["x-canary"] = true, -- by which a mesh finds the version that is asked for
 }
 local MAX_FORWARDED = 7000 -- bytes, counted as HTTP/2 does
 local HEADER_OVERHEAD = 32
