@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 import yaml
 
+from stoa_cluster.matrix import IDENTITIES, STRANGER, matrix
 from stoa_contracts.declarations import EDGE, Service
 from stoa_contracts.descriptors import Contracts
 from stoa_services import SERVICES
 from stoa_stack.instance import CHECKOUT
-from tests.cluster.matrix import IDENTITIES, STRANGER, matrix
 
 every_service = pytest.mark.parametrize("service", SERVICES.values(), ids=SERVICES.keys())
 
