@@ -39,9 +39,7 @@ class Server:
     @classmethod
     def primary(cls, folder: Path) -> Self:
         """A server with nothing in it."""
-        _run(
-            folder, "initdb", "-D", folder, "-U", "postgres", "--auth=trust", "--no-sync", "--no-instructions"
-        )
+        _run(folder, "initdb", "-D", folder, "-U", "postgres", "--auth=trust", "--no-sync")
         return cls(folder)
 
     def replica(self, folder: Path) -> Server:
