@@ -233,7 +233,8 @@ async def _apply(
         else:
             async with connection.transaction():
                 await connection.execute(f"SET LOCAL lock_timeout = '{_LOCK_WAIT_SECONDS}s'")
-                await connection.execute(migration.sql)
+                if migration.statements:
+                    await connection.execute(migration.sql)
                 await _note(connection, component, migration)
         done.append(migration.name)
         log.info("applied a migration", component=component, migration=migration.name)
