@@ -1,4 +1,4 @@
-"""What operators type: `stoa audit`, `top`, `outbox`, `sagas`, `dlq`, `migrate`."""
+"""What operators type: `stoa audit`, `top`, `outbox`, `sagas`, `dlq`."""
 
 from __future__ import annotations
 
@@ -77,14 +77,6 @@ def top(
     from stoa_ops import top
 
     raise typer.Exit(top.command(_settings(), _console(), interval=interval, once=once, as_json=json))
-
-
-@app.command()
-def migrate(service: Annotated[str, typer.Argument(help="whose tables")]) -> None:
-    """Bring the database of a service up to date, where its processes don't as they start."""
-    from stoa_ops import migrate
-
-    raise typer.Exit(migrate.command(_console(), service))
 
 
 @dlq.command("list")

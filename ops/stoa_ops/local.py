@@ -33,16 +33,6 @@ def operator_folder() -> Path | None:
     return at.state / "operator" if at is not None else None
 
 
-def secrets_folder(service: str) -> Path | None:
-    """Where the local instance keeps the secrets of a service; None if there is no instance here."""
-    at = _instance()
-    if at is None or not at.state.exists():
-        return None
-    from stoa_stack.services import secrets_folder
-
-    return secrets_folder(at, service)
-
-
 def is_down() -> bool:
     """Whether there is a local instance and it does not run."""
     at = _instance()
