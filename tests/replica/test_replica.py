@@ -19,8 +19,7 @@ from stoa_chassis.postgres import Database
 from stoa_chassis.postgres_replica import Replica
 from stoa_chassis.testing import eventually
 from stoa_user.repository import Profiles
-
-from .servers import Server
+from tests.postgres import Server
 
 pytestmark = [pytest.mark.stack, pytest.mark.own_stack, pytest.mark.slow]
 
