@@ -59,7 +59,7 @@ mutants: ## do the tests notice mistakes in the code? make mutants A="--module '
 soak:    ## a moderate load for 20 minutes, to see what grows: make soak A="--minutes 5"
 	$(STOA) soak $(A)
 
-lint:    ## style, types, imports, lock, contracts: or make lint T="types imports"
+lint:    ## style, types, imports, lock, contracts, migrations: or make lint T="types imports"
 	$(STOA) lint $(T)
 
 charts:  ## check the charts and all that they render: or make charts T="units"
