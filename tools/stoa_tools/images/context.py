@@ -74,6 +74,7 @@ def _install(requirements: Iterable[str], folder: Path) -> None:
     )  # fmt: skip
     asked.unlink()
     shutil.rmtree(folder / "bin", ignore_errors=True)
+    (folder / ".lock").unlink(missing_ok=True)  # the installer's
 
 
 def _platform() -> str:
@@ -82,8 +83,6 @@ def _platform() -> str:
 
 
 def _run(command: list[str | Path], env: Mapping[str, str] | None = None) -> None:
-    done = subprocess.run(
-        command, env=os.environ | (env or {}), capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command, env=os.environ | (env or {}), capture_output=True, text=True, check=False)
     if done.returncode:
         raise StagingFailed(f"{' '.join(map(str, command[:3]))}: {done.stderr.strip()}")
