@@ -1,4 +1,7 @@
-{{/* How the world gets to the edge: by Istio's own Gateway, or by one of the Gateway API. */}}
+{{/*
+How the world gets to the edge: by Istio's own Gateway, or by one of the Gateway API. Argo CD applies it when the services
+are there.
+*/}}
 {{- define "stoa-mesh.gateway" -}}
 {{- $mesh := .Values.global.mesh }}
 {{- $host := include "stoa-service.mesh.host" (list . "edge") }}
@@ -9,6 +12,7 @@ kind: Gateway
 metadata:
   name: stoa
   labels: {{- include "stoa-service.labels" . | nindent 4 }}
+  annotations: {argocd.argoproj.io/sync-wave: "1"}
 spec:
   selector: {{- toYaml .Values.gateway.selector | nindent 4 }}
   servers:
@@ -26,6 +30,7 @@ kind: VirtualService
 metadata:
   name: shop
   labels: {{- include "stoa-service.labels" . | nindent 4 }}
+  annotations: {argocd.argoproj.io/sync-wave: "1"}
 spec:
   hosts: {{- toYaml .Values.gateway.hosts | nindent 4 }}
   gateways: [stoa]
@@ -42,6 +47,7 @@ metadata:
   name: stoa
   namespace: {{ .Values.gateway.namespace }}
   labels: {{- include "stoa-service.labels" . | nindent 4 }}
+  annotations: {argocd.argoproj.io/sync-wave: "1"}
 spec:
   gatewayClassName: istio
   listeners:
@@ -68,6 +74,7 @@ kind: HTTPRoute
 metadata:
   name: shop
   labels: {{- include "stoa-service.labels" . | nindent 4 }}
+  annotations: {argocd.argoproj.io/sync-wave: "1"}
 spec:
   parentRefs:
     - {name: stoa, namespace: {{ .Values.gateway.namespace }}{{ if $tls }}, sectionName: https{{ end }}}
@@ -87,6 +94,7 @@ kind: HTTPRoute
 metadata:
   name: shop-to-https
   labels: {{- include "stoa-service.labels" . | nindent 4 }}
+  annotations: {argocd.argoproj.io/sync-wave: "1"}
 spec:
   parentRefs:
     - {name: stoa, namespace: {{ .Values.gateway.namespace }}, sectionName: http}
