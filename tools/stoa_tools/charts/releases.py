@@ -21,7 +21,8 @@ INFRASTRUCTURE = Path("charts/infrastructure")
 
 # Suites of helm-unittest, by the chart that they run on: those of the umbrella's parts run on the umbrella.
 SUITES: Mapping[Path, Sequence[str]] = {
-    SHOP: tuple(f"../../../charts/{part}/tests/*_test.yaml" for part in ("stoa-service", "edge", "ops")),
+    SHOP: tuple(f"../../../charts/{part}/tests/*_test.yaml" for part in ("stoa-service", "edge", "ops"))
+    + ("../../../mesh/istio/tests/*_test.yaml",),
 }
 
 
@@ -50,7 +51,8 @@ def releases() -> list[Release]:
                 "certificates": {"issuer": {"kind": "Issuer", "name": "stoa"}},
             }
         },
-        "with a canary": {"catalog": {"rollout": {"enabled": True}}},
+        "without a canary": {"catalog": {"rollout": {"enabled": False}}},
+        "behind a gateway of the Gateway API": {"stoa-mesh": {"gateway": {"kind": "gateway-api"}}},
     }
     return [
         *shops,

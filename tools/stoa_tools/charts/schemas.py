@@ -27,6 +27,7 @@ _DEFINITIONS = {
     "argo-rollouts": "manifests/crds/*.yaml",
     "prometheus-operator": "example/prometheus-operator-crd/*.yaml",
     "external-secrets": "config/crds/bases/external-secrets.io_*.yaml",
+    "gateway-api": "config/crd/standard/*.yaml",
     "cert-manager": "deploy/crds/cert-manager.io_*.yaml",
 }
 _Kind = tuple[str, str]
