@@ -31,7 +31,7 @@ from stoa_tools.programs import PROGRAMS, program, source
 _SERVICE = "catalog"
 _CONTROLLER, _METRICS = "rollouts-controller", "victoria-metrics"
 _CONTROLLERS = "argo-rollouts"
-_RECIPE = "FROM scratch\nCOPY program /program\nUSER 65534:65534\nENTRYPOINT [\"/program\"]\n"
+_RECIPE = 'FROM scratch\nCOPY program /program\nUSER 65534:65534\nENTRYPOINT ["/program"]\n'
 _UNNAMED = "quay.io/argoproj/argo-rollouts:latest"
 _WEIGHTS = (20, 50)
 _DELIVERY = (
@@ -77,7 +77,9 @@ async def _good(shop: Installation, figures: Figures) -> None:
         began, weights = time.monotonic(), set[int]()
         while (status := await _status(shop)).get("phase") != "Healthy":
             weights.add(_weight(status))
-            prove(status.get("phase") != "Degraded", f"a good version was taken back: {status.get('message')}")
+            prove(
+                status.get("phase") != "Degraded", f"a good version was taken back: {status.get('message')}"
+            )
             prove(time.monotonic() - began < _DECIDED_WITHIN, f"a good version is not promoted: {status}")
             await asyncio.sleep(_LOOK_EVERY)
     figures["calls that asked for the new version by x-canary, and got it"] = asked_for
@@ -165,7 +167,9 @@ async def _status(shop: Installation) -> Any:
 async def _until(shop: Installation, holds: Any, what: str) -> Any:
     deadline = time.monotonic() + _DECIDED_WITHIN
     while not holds(status := await _status(shop)):
-        prove(time.monotonic() < deadline, f"it is not so within {_DECIDED_WITHIN:g} s that it {what}: {status}")
+        prove(
+            time.monotonic() < deadline, f"it is not so within {_DECIDED_WITHIN:g} s that it {what}: {status}"
+        )
         await asyncio.sleep(_LOOK_EVERY)
     return status
 

@@ -19,13 +19,10 @@ SHOP = Path("gen/charts/stoa")
 INFRASTRUCTURE = Path("charts/infrastructure")
 
 
-# Suites of helm-unittest, by the chart that they run on: the library's on the umbrella, where it is in use.
+# Suites of helm-unittest, by the chart that they run on: those of the umbrella's parts run on the umbrella.
 SUITES: Mapping[Path, Sequence[str]] = {
-    SHOP: (
-        "charts/stoa-service/tests/*_test.yaml",
-        "charts/edge/tests/*_test.yaml",
-        "charts/ops/tests/*_test.yaml",
-    ),
+    SHOP: tuple(f"../../../charts/{part}/tests/*_test.yaml" for part in ("stoa-service", "edge", "ops"))
+    + ("../../../mesh/istio/tests/*_test.yaml",),
 }
 
 
@@ -48,8 +45,14 @@ def releases() -> list[Release]:
     ]
     production = shops[-1]
     options: Mapping[str, Mapping[str, Any]] = {
-        "without a mesh": {"global": {"mesh": {"enabled": False}}},
-        "with a canary": {"catalog": {"rollout": {"enabled": True}}},
+        "without a mesh": {
+            "global": {
+                "mesh": {"enabled": False},
+                "certificates": {"issuer": {"kind": "Issuer", "name": "stoa"}},
+            }
+        },
+        "without a canary": {"catalog": {"rollout": {"enabled": False}}},
+        "behind a gateway of the Gateway API": {"stoa-mesh": {"gateway": {"kind": "gateway-api"}}},
     }
     return [
         *shops,
