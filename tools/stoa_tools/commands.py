@@ -1,4 +1,4 @@
-"""What developers type: `stoa gen`, `lint`, `test`, `charts`, `model`, `mutants`, `lock`, `images`."""
+"""What developers type: `stoa gen`, `lint`, `test`, `charts`, `images`, `model`, `mutants`, `lock`."""
 
 from __future__ import annotations
 
