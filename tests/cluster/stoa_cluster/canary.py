@@ -44,7 +44,7 @@ _DELIVERY = (
     "rollout.analysis.count=2",
     "rollout.analysis.failures=0",
 )
-# Another version by an annotation that nobody reads; a bad one can check no token, so it fails all who have one.
+# Another version by an annotation that nobody reads; a bad one can check no token, so who has one is failed.
 _GOOD = "podAnnotations.version=good"
 _BAD = "settings.jwks_url=http://127.0.0.1:9/none"
 _DECIDED_WITHIN = 300.0  # seconds
