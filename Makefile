@@ -3,7 +3,7 @@ STOA = @stack/bootstrap && .venv/bin/stoa
 S ?= order
 
 .DEFAULT_GOAL := help
-.PHONY: help up down status logs reset demo test test-cluster model mutants lint gen audit chaos bench bench-million profile soak lock apply images new charts
+.PHONY: help up down status logs reset demo test test-cluster model mutants lint gen charts audit chaos bench bench-million profile soak lock apply images new
 
 help:    ## show this
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/ ##/' | awk -F ' *## ' '{printf "  make %-13s %s\n", $$1, $$2}'
