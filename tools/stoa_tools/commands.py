@@ -1,7 +1,8 @@
-"""What developers type: `stoa gen`, `lint`, `test`, `model`, `mutants`, `lock`."""
+"""What developers type: `stoa gen`, `lint`, `test`, `model`, `mutants`, `lock`, `promote`."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -112,3 +113,34 @@ def mutants(
     from stoa_tools.mutants import command
 
     command.mutants(console(), count=count, seed=seed, wanted=module or (), least=least, jobs=jobs)
+
+
+@app.command()
+def promote(
+    environment: Annotated[str, typer.Argument(help="where it is to run: a folder of gitops/environments")],
+    source: Annotated[str | None, typer.Option("--from", help="what this environment runs")] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="or what this file names: registry/name@sha256:… a line")
+    ] = None,
+    tag: Annotated[str, typer.Option(help="with --images: the commit that they were built from")] = "",
+    show: Annotated[bool, typer.Option("--print", help="only print the images that run there")] = False,
+) -> None:
+    """Write what an environment runs: the charts and images of one commit."""
+    from stoa_tools.promote import NotARelease, Release, values_of
+
+    if not show and (source is None) == (images is None):
+        raise typer.BadParameter("name either what it comes --from or the --images")
+    try:
+        target = values_of(environment)
+        if show:
+            print("\n".join(Release.read(target).images))
+            return
+        if images is not None:
+            release = Release.of_images(images.read_text().split(), tag)
+        else:
+            release = Release.read(values_of(source or ""))
+        release.write(target)
+    except (NotARelease, OSError) as error:
+        console().print(f"[red]Not promoted:[/] {error}", soft_wrap=True)
+        raise typer.Exit(1) from None
+    console().print(f"{environment} is to run {release.commit[:12]} ({len(release.images)} images)")
