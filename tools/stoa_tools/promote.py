@@ -52,19 +52,18 @@ class Release:
     def read(cls, path: Path) -> Release:
         """The release that an environment runs. Raises NotARelease."""
         try:
-            image = yaml.safe_load(path.read_text())["global"]["image"]
-            return cls(image["registry"], image["tag"], image["digests"])._checked()
-        except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
+            values: dict[str, Any] = yaml.safe_load(path.read_text())
+            shared = values.pop("global")["defaults"]["image"]
+            digests = {name: value["image"]["digest"] for name, value in values.items()}
+            return cls(shared["registry"], shared["tag"], digests)._checked()
+        except (OSError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
             raise NotARelease(f"{path} names no release: {error!r}") from None
 
     def write(self, path: Path) -> None:
         """Write the values file."""
-        image: dict[str, Any] = {
-            "registry": self.registry,
-            "tag": self.commit,
-            "digests": dict(sorted(self.digests.items())),
-        }
-        path.write_text(_HEADER + yaml.safe_dump({"global": {"image": image}}, sort_keys=False))
+        shared = {"image": {"registry": self.registry, "tag": self.commit}}
+        own = {name: {"image": {"digest": digest}} for name, digest in sorted(self.digests.items())}
+        path.write_text(_HEADER + yaml.safe_dump({"global": {"defaults": shared}, **own}, sort_keys=False))
 
     @property
     def images(self) -> Sequence[str]:

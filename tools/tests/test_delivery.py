@@ -59,6 +59,7 @@ def test_charts_and_settings_of_an_environment_are_in_the_repository(environment
     parts = content["spec"]["generators"][0]["matrix"]["generators"][1]["list"]["elements"]
     for part in parts:
         assert (CHECKOUT / part["chart"] / "Chart.yaml").exists()
+        assert (CHECKOUT / part["generated"].lstrip("/")).exists()
         assert (CHECKOUT / part["settings"].lstrip("/")).exists()
 
 
