@@ -133,7 +133,7 @@ def promote(
     try:
         target = values_of(environment)
         if show:
-            print("\n".join(Release.read(target).images))
+            typer.echo("\n".join(Release.read(target).images))
             return
         if images is not None:
             release = Release.of_images(images.read_text().split(), tag)

@@ -1,7 +1,7 @@
 """`stoa promote`: what an environment runs is one file, and changing it is the whole of a promotion.
 
-gitops/environments/<environment>/images.yaml is a values file of the umbrella chart. Its tag is the commit of the
-release, of which Argo CD takes the charts; its digests are the images, as they were pushed and signed.
+gitops/environments/<environment>/images.yaml is a values file of the umbrella chart. Its tag is the commit of
+the release, of which Argo CD takes the charts; its digests are the images, as they were pushed and signed.
 """
 
 from __future__ import annotations
