@@ -31,6 +31,7 @@ def main(arguments: list[str]) -> None:
     settings = EdgeSettings(
         upstreams=dict(pair.split("=", 1) for pair in options.upstream),
         tls_dir=options.tls_dir,
+        sidecar=options.sidecar,
         rate_limits=RateLimits() if options.rate_limits else None,
         cors_origins=tuple(options.cors_origin),
         **{name: getattr(options, name) for name in _PLAIN},
@@ -56,6 +57,12 @@ def _parser() -> argparse.ArgumentParser:
         help="where a service is; once for each",
     )
     parser.add_argument("--tls-dir", type=Path, help="folder of the edge's cert.pem, key.pem and ca.pem")
+    parser.add_argument(
+        "--sidecar",
+        action=argparse.BooleanOptionalAction,
+        default=_DEFAULTS.sidecar,
+        help="a mesh's sidecar does mTLS and watches the instances of each service",
+    )
     parser.add_argument("--cors-origin", action="append", default=[], help="web origin that may call")
     parser.add_argument(
         "--rate-limits", action=argparse.BooleanOptionalAction, default=True, help="shed load"

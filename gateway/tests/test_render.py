@@ -44,6 +44,18 @@ def test_only_idempotent_rpcs_are_sent_again_when_a_service_may_have_read_them()
     assert "stoa.user.v1.UserService/CreateUser" not in retried
 
 
+def test_beside_a_sidecar_services_are_called_by_their_names_and_their_instances_are_left_to_it() -> None:
+    def clusters(settings: EdgeSettings) -> list[dict[str, object]]:
+        config = yaml.safe_load(render(settings, Path("/edge"))["envoy.yaml"])
+        return [each for each in config["static_resources"]["clusters"] if each["name"] in SERVICES]
+
+    beside = replace(SETTINGS, sidecar=True)
+    called = [r["route"] for r in _routes(beside) if "route" in r and r["name"] != "preflight"]
+    assert all(route["auto_host_rewrite"] for route in called)  # type: ignore[index]
+    assert all("health_checks" in each and "outlier_detection" in each for each in clusters(SETTINGS))
+    assert not any("health_checks" in each or "outlier_detection" in each for each in clusters(beside))
+
+
 def test_an_rpc_may_have_a_timeout_of_its_own() -> None:
     name = "stoa.payment.v1.PaymentService/RefundPayment"
     timeouts = {
@@ -62,8 +74,9 @@ def test_an_rpc_may_have_a_timeout_of_its_own() -> None:
         {"rate_limits": None, "openapi": None},
         {"tls_dir": True, "access_log": "/dev/null", "trace_endpoint": "127.0.0.1:4317", "trusted_hops": 1},
         {"jwks_url": "https://issuer.example/keys", "cors_origins": ()},
+        {"sidecar": True, "trusted_hops": 1},
     ],
-    ids=["default", "bare", "full", "other issuer"],
+    ids=["default", "bare", "full", "other issuer", "in a mesh"],
 )
 async def test_envoy_accepts_every_combination_of_settings(
     changes: dict[str, object], tmp_path: Path, certificates: Path

@@ -38,7 +38,7 @@ class ServiceSettings(BaseSettings):
     # Identities of callers are SPIFFE ids that start so; the rest is the service's name.
     spiffe_prefix: str = "spiffe://stoa.local/ns/stoa/sa/"
     # True when a sidecar does mTLS and names the caller in x-forwarded-client-cert. Anyone who reaches the
-    # port could write that header, so it counts only where nothing but the sidecar reaches it.
+    # port could write that header: a service does not start with it unless both hosts are loopback.
     sidecar_mtls: bool = False
 
     # More calls at once are refused with RESOURCE_EXHAUSTED: a queue would only make all of them late.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from stoa_contracts.descriptors import InvalidContract, read
 from stoa_stack.files import write_atomically
-from stoa_tools.gen import events, rest, schemas, services
+from stoa_tools.gen import charts, events, rest, schemas, services
 from stoa_tools.gen.errors import GenerationFailed
 from stoa_tools.gen.tools import buf
 from stoa_stack.instance import CHECKOUT
@@ -42,7 +42,8 @@ def run(check: bool = False) -> list[str]:
             contracts = read(fresh / _DESCRIPTORS)
         except InvalidContract as error:
             raise GenerationFailed(str(error)) from error
-        services.generate(CHECKOUT, contracts, fresh / _PYTHON / "stoa_services")
+        declared = services.generate(CHECKOUT, contracts, fresh / _PYTHON / "stoa_services")
+        charts.generate(CHECKOUT, contracts, declared, fresh / "charts")
         _mark_typed(fresh / _PYTHON)
         return _compare(fresh, CHECKOUT / "gen", write=not check)
 
