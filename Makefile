@@ -3,7 +3,7 @@ STOA = @stack/bootstrap && .venv/bin/stoa
 S ?= order
 
 .DEFAULT_GOAL := help
-.PHONY: help up down status logs reset demo test model mutants lint gen audit chaos bench bench-million profile soak lock apply new promote
+.PHONY: help up down status logs reset demo test model mutants lint gen audit chaos bench bench-million profile soak lock apply images new promote
 
 help:    ## show this
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/ ##/' | awk -F ' *## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -64,6 +64,9 @@ gen:     ## regenerate gen/ from proto/, events/ and the declarations
 
 lock:    ## resolve the Python packages into requirements.lock
 	$(STOA) lock $(A)
+
+images:  ## build the container images: make images A="order edge --tag dev --sbom sbom"
+	$(STOA) images $(A)
 
 new:     ## write a new service: make new N=coupon A="--store mongo"
 	$(STOA) new $(N) $(A)

@@ -1,4 +1,5 @@
 import asyncio
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -6,7 +7,7 @@ import pytest
 import yaml
 
 from stoa_contracts.descriptors import read
-from stoa_gateway import EdgeSettings, RateLimits, render, write
+from stoa_gateway import EdgeSettings, RateLimits, envoy, render, write
 from stoa_gateway.__main__ import main
 
 from .conftest import ENVOY, ROUTES, SERVICES
@@ -102,3 +103,19 @@ def test_the_command_line_writes_what_envoy_is_started_with(
     assert "limit.address" not in config
     with pytest.raises(SystemExit, match="no upstream for"):
         main([str(tmp_path), "--upstream", "order=order:1"])
+
+
+def test_an_edge_that_listens_everywhere_asks_itself_for_the_keys_by_the_loopback() -> None:
+    config = render(replace(SETTINGS, host="0.0.0.0"), Path("/edge"))["envoy.yaml"].decode()
+    assert "http://127.0.0.1:8080/api/v1/auth/jwks" in config
+
+
+def test_the_image_s_command_writes_the_files_and_becomes_envoy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[list[str]] = []
+    monkeypatch.setattr(os, "execv", lambda _, command: started.append(command))
+    upstreams = [f"--upstream={name}={name}:9000" for name in SERVICES]
+    main([str(tmp_path / "edge"), "--start", "--concurrency", "1", *upstreams])
+    assert started == [envoy.command(tmp_path / "edge" / "envoy.yaml", concurrency=1)]
+    assert (tmp_path / "edge" / "envoy.yaml").exists()

@@ -1,4 +1,4 @@
-"""What developers type: `stoa gen`, `lint`, `test`, `model`, `mutants`, `lock`, `promote`."""
+"""What developers type: `stoa gen`, `lint`, `test`, `model`, `mutants`, `lock`, `images`, `promote`."""
 
 from __future__ import annotations
 
@@ -116,31 +116,48 @@ def mutants(
 
 
 @app.command()
-def promote(
+def images(
+    names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="all if none")] = None,
+    registry: Annotated[str, typer.Option(help="what their names begin with")] = "localhost/stoa",
+    tag: Annotated[str, typer.Option(help="what their names end with")] = "dev",
+    base: Annotated[str, typer.Option(help="the base image, by digest where it counts")] = "",
+    source: Annotated[str, typer.Option(help="the repository's address, for a label")] = "",
+    builder: Annotated[str, typer.Option(help="docker, podman or buildah; else the first of them")] = "",
+    sbom: Annotated[Path | None, typer.Option(help="a folder for their bills of materials")] = None,
+    push: Annotated[Path | None, typer.Option(help="upload them, and write their digests there")] = None,
+) -> None:
+    """Build the container images of the services, the edge and the operators' tools.
+
+    STOA_IMAGE_OPTIONS has more options for the builder, as the machine at hand needs them.
+    """
+    from stoa_tools.images.command import Wanted, command
+
+    wanted = Wanted(names or [], registry, tag, base, source, builder, sbom, push)
+    raise typer.Exit(command(wanted, console()))
+
+
+@app.command("promote")
+def promote_release(
     environment: Annotated[str, typer.Argument(help="where it is to run: a folder of gitops/environments")],
     source: Annotated[str | None, typer.Option("--from", help="what this environment runs")] = None,
-    images: Annotated[
-        Path | None, typer.Option(help="or what this file names: registry/name@sha256:… a line")
-    ] = None,
-    tag: Annotated[str, typer.Option(help="with --images: the commit that they were built from")] = "",
+    digests: Annotated[Path | None, typer.Option(help="or what `stoa images --push` has written")] = None,
+    registry: Annotated[str, typer.Option(help="with --digests: where they were pushed")] = "",
+    tag: Annotated[str, typer.Option(help="with --digests: the commit that they were built from")] = "",
     show: Annotated[bool, typer.Option("--print", help="only print the images that run there")] = False,
 ) -> None:
     """Write what an environment runs: the charts and images of one commit."""
-    from stoa_tools.promote import NotARelease, Release, values_of
+    from stoa_tools import promote
+    from stoa_tools.promote import NotARelease
 
-    if not show and (source is None) == (images is None):
-        raise typer.BadParameter("name either what it comes --from or the --images")
+    if not show and (source is None) == (digests is None):
+        raise typer.BadParameter("name either what it comes --from or the --digests")
     try:
-        target = values_of(environment)
         if show:
-            typer.echo("\n".join(Release.read(target).images))
+            typer.echo("\n".join(promote.running(environment).images))
             return
-        if images is not None:
-            release = Release.of_images(images.read_text().split(), tag)
-        else:
-            release = Release.read(values_of(source or ""))
-        release.write(target)
-    except (NotARelease, OSError) as error:
+        release = promote.running(source) if source else promote.pushed(digests or Path(), registry, tag)
+        promote.write(release, environment)
+    except NotARelease as error:
         console().print(f"[red]Not promoted:[/] {error}", soft_wrap=True)
         raise typer.Exit(1) from None
     console().print(f"{environment} is to run {release.commit[:12]} ({len(release.images)} images)")

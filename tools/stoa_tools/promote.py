@@ -6,6 +6,7 @@ the release, of which Argo CD takes the charts; its digests are the images, as t
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,9 +19,11 @@ from stoa_services import SERVICES
 from stoa_stack.instance import CHECKOUT
 
 _ENVIRONMENTS = CHECKOUT / "gitops" / "environments"
-_IMAGE = re.compile(r"(?P<registry>[^@\s]+)/(?P<name>[^/@:\s]+)@(?P<digest>sha256:[0-9a-f]{64})\Z")
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}\Z")
 _COMMIT = re.compile(r"[0-9a-f]{40}\Z")
 _HEADER = "# Written by `stoa promote`. The tag is the commit that charts and images are of.\n"
+NEEDED: Collection[str] = {*SERVICES, "edge", "ops"}
+"""The images that a shop can't run without."""
 
 
 class NotARelease(ValueError):
@@ -29,64 +32,68 @@ class NotARelease(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """The charts and images of one commit."""
+    """The charts and images of one commit; raises NotARelease if they are not all there."""
 
     registry: str
     commit: str
     digests: Mapping[str, str]
     """Of each image, by its name."""
 
-    @classmethod
-    def of_images(cls, images: Sequence[str], commit: str) -> Release:
-        """The release of images that were pushed: `registry/name@sha256:…` each. Raises NotARelease."""
-        found = [_IMAGE.match(image) for image in images]
-        if wrong := [image for image, match in zip(images, found, strict=True) if match is None]:
-            raise NotARelease(f"{wrong[0]!r} is no image with its registry and digest")
-        matches = [match for match in found if match is not None]
-        registries = sorted({match["registry"] for match in matches})
-        if len(registries) != 1:
-            raise NotARelease(f"images come from one registry, not from {', '.join(registries) or 'none'}")
-        return cls(registries[0], commit, {match["name"]: match["digest"] for match in matches})._checked()
-
-    @classmethod
-    def read(cls, path: Path) -> Release:
-        """The release that an environment runs. Raises NotARelease."""
-        try:
-            values: dict[str, Any] = yaml.safe_load(path.read_text())
-            shared = values.pop("global")["defaults"]["image"]
-            digests = {name: value["image"]["digest"] for name, value in values.items()}
-            return cls(shared["registry"], shared["tag"], digests)._checked()
-        except (OSError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
-            raise NotARelease(f"{path} names no release: {error!r}") from None
-
-    def write(self, path: Path) -> None:
-        """Write the values file."""
-        shared = {"image": {"registry": self.registry, "tag": self.commit}}
-        own = {name: {"image": {"digest": digest}} for name, digest in sorted(self.digests.items())}
-        path.write_text(_HEADER + yaml.safe_dump({"global": {"defaults": shared}, **own}, sort_keys=False))
+    def __post_init__(self) -> None:
+        if not self.registry:
+            raise NotARelease("it has no registry")
+        if not _COMMIT.match(self.commit):
+            raise NotARelease(f"the tag must be a whole commit, not {self.commit!r}")
+        if missing := NEEDED - self.digests.keys():
+            raise NotARelease(f"there is no image of {', '.join(sorted(missing))}")
+        if wrong := [name for name, digest in self.digests.items() if not _DIGEST.match(digest)]:
+            raise NotARelease(f"{wrong[0]} has no digest, but {self.digests[wrong[0]]!r}")
 
     @property
     def images(self) -> Sequence[str]:
         """Each image as a registry knows it."""
         return [f"{self.registry}/{name}@{digest}" for name, digest in sorted(self.digests.items())]
 
-    def _checked(self) -> Release:
-        if not _COMMIT.match(self.commit):
-            raise NotARelease(f"the tag must be a whole commit, not {self.commit!r}")
-        if missing := needed() - self.digests.keys():
-            raise NotARelease(f"there is no image of {', '.join(sorted(missing))}")
-        return self
+    def as_values(self) -> Mapping[str, Any]:
+        """The release as values of the umbrella chart."""
+        shared = {"image": {"registry": self.registry, "tag": self.commit}}
+        own = {name: {"image": {"digest": digest}} for name, digest in sorted(self.digests.items())}
+        return {"global": {"defaults": shared}, **own}
+
+    @classmethod
+    def of_values(cls, values: Mapping[str, Any]) -> Release:
+        """The release that values of the umbrella chart name. Raises NotARelease."""
+        try:
+            shared = values["global"]["defaults"]["image"]
+            own = {name: value["image"]["digest"] for name, value in values.items() if name != "global"}
+            return cls(shared["registry"], shared["tag"], own)
+        except (KeyError, TypeError) as error:
+            raise NotARelease(f"it is no release: {error!r}") from None
 
 
-def needed() -> Collection[str]:
-    """The images that a shop can't run without."""
-    return {*SERVICES, "edge", "ops"}
+def pushed(digests: Path, registry: str, commit: str) -> Release:
+    """The release of what `stoa images --push` has written. Raises NotARelease."""
+    try:
+        return Release(registry, commit, json.loads(digests.read_text()))
+    except (OSError, json.JSONDecodeError) as error:
+        raise NotARelease(f"{digests}: {error}") from None
 
 
-def values_of(environment: str) -> Path:
-    """The file that says what an environment runs. Raises NotARelease if there is no such environment."""
-    folder = _ENVIRONMENTS / environment
-    if not folder.is_dir():
-        known = ", ".join(sorted(path.name for path in _ENVIRONMENTS.iterdir()))
-        raise NotARelease(f"there is no environment {environment}, only {known}")
-    return folder / "images.yaml"
+def running(environment: str) -> Release:
+    """The release that an environment runs. Raises NotARelease."""
+    path = _file(environment)
+    if not path.exists():
+        raise NotARelease(f"nothing runs in {environment} yet")
+    return Release.of_values(yaml.safe_load(path.read_text()))
+
+
+def write(release: Release, environment: str) -> None:
+    """Let an environment run a release. Raises NotARelease if there is no such environment."""
+    _file(environment).write_text(_HEADER + yaml.safe_dump(release.as_values(), sort_keys=False))
+
+
+def _file(environment: str) -> Path:
+    known = sorted(path.parent.name for path in _ENVIRONMENTS.glob("*/applicationset.yaml"))
+    if environment not in known:
+        raise NotARelease(f"there is no environment {environment}, only {', '.join(known)}")
+    return _ENVIRONMENTS / environment / "images.yaml"
