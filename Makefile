@@ -3,7 +3,7 @@ STOA = @stack/bootstrap && .venv/bin/stoa
 S ?= order
 
 .DEFAULT_GOAL := help
-.PHONY: help up down status logs reset demo test model mutants lint gen audit chaos bench bench-million profile soak lock apply images new promote
+.PHONY: help up down status logs reset demo test model mutants lint gen charts audit chaos bench bench-million profile soak lock apply images new promote
 
 help:    ## show this
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/ ##/' | awk -F ' *## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -58,6 +58,9 @@ soak:    ## a moderate load for 20 minutes, to see what grows: make soak A="--mi
 
 lint:    ## style, types, imports, lock, contracts: or make lint T="types imports"
 	$(STOA) lint $(T)
+
+charts:  ## check the charts and all that they render: or make charts T="units"
+	$(STOA) charts $(T)
 
 gen:     ## regenerate gen/ from proto/, events/ and the declarations
 	$(STOA) gen

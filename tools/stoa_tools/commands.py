@@ -1,4 +1,4 @@
-"""What developers type: `stoa gen`, `lint`, `test`, `model`, `mutants`, `lock`, `images`, `promote`."""
+"""What developers type: `stoa gen`, `lint`, `test`, `images`, `charts`, `model`, `mutants`, `promote` …"""
 
 from __future__ import annotations
 
@@ -71,6 +71,16 @@ def run_tests(
         quality.some_tests(console(), context.args)
     else:
         quality.test(console())
+
+
+@app.command()
+def charts(
+    checks: Annotated[list[str] | None, typer.Argument(help="only these: lint, units, rendered")] = None,
+) -> None:
+    """Check the charts: Helm's lint, their unit tests, and what each environment renders."""
+    from stoa_tools.charts import command
+
+    raise typer.Exit(command.charts(console(), checks or ()))
 
 
 @app.command()

@@ -36,7 +36,6 @@ readinessProbe:
   periodSeconds: 5
   timeoutSeconds: 3
   failureThreshold: 2
-{{ include "stoa-service.mounts" . }}
 {{- end }}
 
 {{/* What leads into the shop, and the shop's own pods, for the keys that tokens are checked by. */}}

@@ -1,7 +1,7 @@
 {{/*
-All objects of a service, or of a chart with a container and ports of its own: `stoa-service.render` (list . OPTIONS).
-Each part below is given a context: the chart, the release, `Values` in their three layers (what is declared, what
-holds for all workloads, what the release says of this one), and what a workload that is no service has otherwise.
+All objects of a service. A chart of something else gives `stoa-service.render` (list . OPTIONS) what it has otherwise.
+Each part is given a context: the chart, the release, the options, and `Values` in their layers: what is declared, what
+holds for all workloads, what the release says of this one.
 */}}
 {{- define "stoa-service.all" -}}
 {{- include "stoa-service.render" (list . (dict
@@ -16,10 +16,10 @@ holds for all workloads, what the release says of this one), and what a workload
 
 {{- define "stoa-service.render" -}}
 {{- $chart := first . -}}
-{{- $global := (index $chart.Values "stoa-service").global -}}
-{{- $declared := $chart.Values.declared | default dict -}}
-{{- $own := omit $chart.Values "declared" "global" "stoa-service" -}}
-{{- $values := mustMergeOverwrite (deepCopy $declared) (deepCopy $global.defaults) $own (dict "global" $global) -}}
+{{- $global := $chart.Values.global -}}
+{{- $own := omit $chart.Values "declared" "global" -}}
+{{- $layers := list (deepCopy $chart.Values.declared) (deepCopy $global.defaults) (deepCopy $own) -}}
+{{- $values := mustMergeOverwrite (index $layers 0) (index $layers 1) (index $layers 2) (dict "global" $global) -}}
 {{- $context := mustMerge (dict "Chart" $chart.Chart "Release" $chart.Release "Values" $values) (last .) -}}
 {{- $parts := list
   $context.configuration
@@ -34,7 +34,7 @@ holds for all workloads, what the release says of this one), and what a workload
   "stoa-service.monitor"
   $context.mesh
 -}}
-{{- range compact $parts }}
+{{- range compact ($context.parts | default $parts) }}
 {{- with include . $context | trim }}
 ---
 {{ . }}

@@ -23,12 +23,7 @@ spec:
       from: {{- toYaml $network.monitoring | nindent 8 }}
     {{- end }}
   egress:
-    - ports: [{port: 53, protocol: UDP}, {port: 53, protocol: TCP}]
-      to: {{- toYaml $network.dns | nindent 8 }}
-    {{- if .Values.global.mesh.enabled }}
-    - ports: [{port: 15012}]
-      to: {{- toYaml $network.mesh | nindent 8 }}
-    {{- end }}
+    {{- include "stoa-service.network.common" . | nindent 4 }}
     {{- with .Values.calls }}
     - ports: [{port: 9000}]
       to:
@@ -54,5 +49,15 @@ spec:
 {{- define "stoa-service.callers" -}}
 {{- range $caller, $_ := .Values.callers }}
 - {podSelector: {matchLabels: {app.kubernetes.io/name: {{ $caller }}, app.kubernetes.io/part-of: stoa}}}
+{{- end }}
+{{- end }}
+
+{{/* Where every pod goes: to names, and to the control plane of the mesh. */}}
+{{- define "stoa-service.network.common" -}}
+- ports: [{port: 53, protocol: UDP}, {port: 53, protocol: TCP}]
+  to: {{- toYaml .Values.global.network.dns | nindent 4 }}
+{{- if .Values.global.mesh.enabled }}
+- ports: [{port: 15012}]
+  to: {{- toYaml .Values.global.network.mesh | nindent 4 }}
 {{- end }}
 {{- end }}
