@@ -3,7 +3,7 @@ STOA = @stack/bootstrap && .venv/bin/stoa
 S ?= order
 
 .DEFAULT_GOAL := help
-.PHONY: help up down status logs reset demo test model mutants lint gen charts audit chaos bench bench-million profile soak lock apply images new promote
+.PHONY: help up down status logs reset demo test model mutants lint gen charts audit chaos bench bench-million profile soak lock apply images new promote workflows
 
 help:    ## show this
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/ ##/' | awk -F ' *## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -76,3 +76,6 @@ new:     ## write a new service: make new N=coupon A="--store mongo"
 
 promote: ## write what an environment runs: make promote E=production A="--from staging"
 	$(STOA) promote $(E) $(A)
+
+workflows: ## check the workflows of CI, and Argo CD's objects
+	$(STOA) workflows

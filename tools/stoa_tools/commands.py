@@ -171,3 +171,11 @@ def promote_release(
         console().print(f"[red]Not promoted:[/] {error}", soft_wrap=True)
         raise typer.Exit(1) from None
     console().print(f"{environment} is to run {release.commit[:12]} ({len(release.images)} images)")
+
+
+@app.command()
+def workflows() -> None:
+    """Check the workflows of CI, and what Argo CD is told and would render."""
+    from stoa_tools import workflows as checks
+
+    raise typer.Exit(checks.workflows(console()))

@@ -24,6 +24,7 @@ _VALIDATOR = "kubernetes-validate==1.37.0"
 # Where each module keeps its definitions of custom resources.
 _DEFINITIONS = {
     "istio": "kubernetes/customresourcedefinitions.gen.yaml",
+    "argo-cd": "manifests/crds/*-crd.yaml",
     "argo-rollouts": "manifests/crds/*.yaml",
     "prometheus-operator": "example/prometheus-operator-crd/*.yaml",
     "external-secrets": "config/crds/bases/external-secrets.io_*.yaml",
