@@ -3,7 +3,7 @@ STOA = @stack/bootstrap && .venv/bin/stoa
 S ?= order
 
 .DEFAULT_GOAL := help
-.PHONY: help up down status logs reset demo test model mutants lint gen charts audit chaos bench bench-million profile soak lock apply images new promote workflows
+.PHONY: help up down status logs reset demo test test-cluster model mutants lint gen charts audit chaos bench bench-million profile soak lock apply images new promote workflows
 
 help:    ## show this
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/ ##/' | awk -F ' *## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -34,6 +34,9 @@ audit:   ## check that the books of all stores balance
 
 test:    ## everything a change must pass, or some tests: make test T="services/order -k cancel"
 	$(STOA) test $(T)
+
+test-cluster: ## prove charts and mesh on the cluster of KUBECONFIG: make test-cluster T="install e2e"
+	$(STOA) test-cluster $(T) $(A)
 
 chaos:   ## break everything while shoppers buy, then audit: make chaos A="--seed 7 --minutes 5"
 	$(STOA) chaos $(A)

@@ -17,7 +17,7 @@ metadata:
     nginx.ingress.kubernetes.io/proxy-body-size: "0"
     {{- if .Values.global.mesh.enabled }}
     nginx.ingress.kubernetes.io/service-upstream: "true"
-    nginx.ingress.kubernetes.io/upstream-vhost: {{ .Chart.Name }}.{{ .Release.Namespace }}.svc.cluster.local
+    nginx.ingress.kubernetes.io/upstream-vhost: {{ include "stoa-service.mesh.host" (list . .Chart.Name) }}
     {{- end }}
 spec:
   ingressClassName: {{ $ingress.nginx.className }}

@@ -167,6 +167,14 @@ spec:
     loadBalancer:
       simple: LEAST_REQUEST
       localityLbSetting: {enabled: true}
+  {{- if .Values.rollout.enabled }}
+  # Argo Rollouts adds which pods are of which version.
+  subsets:
+    {{- range list "stable" "canary" }}
+    - name: {{ . }}
+      labels: {{- include "stoa-service.selector" $ | nindent 8 }}
+    {{- end }}
+  {{- end }}
 {{- end }}
 
 {{/*
@@ -185,7 +193,15 @@ spec:
   http:
     - name: all
       route:
+        {{- if .Values.rollout.enabled }}
+        # Argo Rollouts changes the weights as a new version comes.
+        - destination: {host: {{ $host }}, subset: stable}
+          weight: 100
+        - destination: {host: {{ $host }}, subset: canary}
+          weight: 0
+        {{- else }}
         - destination: {host: {{ $host }}}
+        {{- end }}
       timeout: {{ $mesh.timeout }}
       retries: {{- toYaml $mesh.retries | nindent 8 }}
 {{- end }}

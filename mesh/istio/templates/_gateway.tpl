@@ -1,23 +1,27 @@
-{{/* How the world gets to the edge: by Istio's own Gateway, or by one of the Gateway API. */}}
+{{/*
+How the world gets to the edge: by Istio's own Gateway, or by one of the Gateway API. Argo CD applies it when the services
+are there.
+*/}}
 {{- define "stoa-mesh.gateway" -}}
 {{- $mesh := .Values.global.mesh }}
 {{- $host := include "stoa-service.mesh.host" (list . "edge") }}
-{{- $tls := .Values.gateway.tlsSecret -}}
-{{- if eq .Values.gateway.kind "istio" }}
+{{- $tls := .Values.global.ingress.tlsSecret -}}
+{{- if eq .Values.global.ingress.kind "istio" }}
 apiVersion: networking.istio.io/v1
 kind: Gateway
 metadata:
   name: stoa
   labels: {{- include "stoa-service.labels" . | nindent 4 }}
+  annotations: {argocd.argoproj.io/sync-wave: "1"}
 spec:
-  selector: {{- toYaml .Values.gateway.selector | nindent 4 }}
+  selector: {{- toYaml .Values.global.ingress.selector | nindent 4 }}
   servers:
     - port: {number: 80, name: http, protocol: HTTP}
-      hosts: {{- toYaml .Values.gateway.hosts | nindent 8 }}
+      hosts: {{- toYaml .Values.global.ingress.hosts | nindent 8 }}
       {{- if $tls }}
       tls: {httpsRedirect: true}
     - port: {number: 443, name: https, protocol: HTTPS}
-      hosts: {{- toYaml .Values.gateway.hosts | nindent 8 }}
+      hosts: {{- toYaml .Values.global.ingress.hosts | nindent 8 }}
       tls: {mode: SIMPLE, credentialName: {{ $tls }}, minProtocolVersion: TLSV1_2}
       {{- end }}
 ---
@@ -26,22 +30,24 @@ kind: VirtualService
 metadata:
   name: shop
   labels: {{- include "stoa-service.labels" . | nindent 4 }}
+  annotations: {argocd.argoproj.io/sync-wave: "1"}
 spec:
-  hosts: {{- toYaml .Values.gateway.hosts | nindent 4 }}
+  hosts: {{- toYaml .Values.global.ingress.hosts | nindent 4 }}
   gateways: [stoa]
   http:
     - name: all
       route:
         - destination: {host: {{ $host }}, port: {number: 8080}}
-      timeout: {{ .Values.gateway.timeout }}
+      timeout: {{ .Values.global.ingress.timeout }}
       retries: {{- toYaml $mesh.retries | nindent 8 }}
-{{- else if eq .Values.gateway.kind "gateway-api" }}
+{{- else if eq .Values.global.ingress.kind "gateway-api" }}
 apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
 metadata:
   name: stoa
-  namespace: {{ .Values.gateway.namespace }}
+  namespace: {{ .Values.global.ingress.namespace }}
   labels: {{- include "stoa-service.labels" . | nindent 4 }}
+  annotations: {argocd.argoproj.io/sync-wave: "1"}
 spec:
   gatewayClassName: istio
   listeners:
@@ -68,10 +74,11 @@ kind: HTTPRoute
 metadata:
   name: shop
   labels: {{- include "stoa-service.labels" . | nindent 4 }}
+  annotations: {argocd.argoproj.io/sync-wave: "1"}
 spec:
   parentRefs:
-    - {name: stoa, namespace: {{ .Values.gateway.namespace }}{{ if $tls }}, sectionName: https{{ end }}}
-  {{- with without .Values.gateway.hosts "*" }}
+    - {name: stoa, namespace: {{ .Values.global.ingress.namespace }}{{ if $tls }}, sectionName: https{{ end }}}
+  {{- with without .Values.global.ingress.hosts "*" }}
   hostnames: {{- toYaml . | nindent 4 }}
   {{- end }}
   rules:
@@ -79,7 +86,7 @@ spec:
         - path: {type: PathPrefix, value: /}
       backendRefs:
         - {name: edge, port: 8080}
-      timeouts: {request: {{ .Values.gateway.timeout }}}
+      timeouts: {request: {{ .Values.global.ingress.timeout }}}
 {{- if $tls }}
 ---
 apiVersion: gateway.networking.k8s.io/v1
@@ -87,10 +94,11 @@ kind: HTTPRoute
 metadata:
   name: shop-to-https
   labels: {{- include "stoa-service.labels" . | nindent 4 }}
+  annotations: {argocd.argoproj.io/sync-wave: "1"}
 spec:
   parentRefs:
-    - {name: stoa, namespace: {{ .Values.gateway.namespace }}, sectionName: http}
-  {{- with without .Values.gateway.hosts "*" }}
+    - {name: stoa, namespace: {{ .Values.global.ingress.namespace }}, sectionName: http}
+  {{- with without .Values.global.ingress.hosts "*" }}
   hostnames: {{- toYaml . | nindent 4 }}
   {{- end }}
   rules:

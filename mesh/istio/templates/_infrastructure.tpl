@@ -1,7 +1,7 @@
 {{/*
 What the shop stands on, as the mesh sees it: what lies outside of the cluster is named, or it could not be called; and
-what is spoken to by HTTP gets each request once. By itself a proxy sends what was answered 503 twice more, whatever it
-was, and to a carrier or a payment gateway that may be a second booking.
+what is spoken to by HTTP in plain text gets each request once. By itself a proxy sends what was answered 503 twice more,
+whatever it was, and to a carrier or a payment gateway that may be a second booking.
 */}}
 {{- define "stoa-mesh.infrastructure" -}}
 {{- range $name, $server := .Values.global.infrastructure }}
@@ -22,7 +22,7 @@ spec:
   resolution: {{ if hasPrefix "*" $host }}NONE{{ else }}DNS{{ end }}
   ports:
     - {number: {{ $server.port }}, name: {{ $server.protocol | default "tcp" | lower }}-{{ $name }}, protocol: {{ $server.protocol | default "TCP" | upper }}}
-{{- else if has $name $.Values.httpServers }}
+{{- else if eq ($server.protocol | default "tcp") "http" }}
 {{- $service := last (splitList "/" $reachable) }}
 ---
 apiVersion: networking.istio.io/v1

@@ -29,6 +29,14 @@ SUITES: Mapping[Path, Sequence[str]] = {
 }
 
 
+_NGINX = {
+    "kind": "nginx",
+    "hosts": ["shop.stoa.example"],
+    "principals": ["cluster.local/ns/ingress-nginx/sa/ingress-nginx"],
+    "nginx": {"email": "operators@stoa.example"},
+}
+
+
 @dataclass(frozen=True)
 class Release:
     """A chart with files of values, and some more; paths are relative to the checkout."""
@@ -49,6 +57,11 @@ def releases() -> list[Release]:
     production = shops[-1]
     options: Mapping[str, Mapping[str, Any]] = {
         "without a mesh": {"global": {"mesh": {"enabled": False}}},
+        "behind NGINX": {"global": {"ingress": _NGINX}},
+        "behind NGINX, with a certificate for tests": {
+            "global": {"ingress": {**_NGINX, "nginx": {"issuer": "selfsigned"}}, "mesh": {"enabled": False}}
+        },
+        "behind a gateway of the Gateway API": {"global": {"ingress": {"kind": "gateway-api"}}},
         "with a canary": {"catalog": {"rollout": {"enabled": True}}},
     }
     return [

@@ -1,7 +1,7 @@
-"""Who may call which method, as the chassis decides it at home: every identity × every method of the contracts.
+"""Who may call which method, as the chassis decides at home: every identity × every method of the contracts.
 
-The mesh has to come to the same. tests/contract compares with what its policies are rendered from, and the tests on a
-cluster send each call and see whether it is refused.
+The mesh has to come to the same. tests/contract compares with what its policies are rendered from, and the
+proof on a cluster sends each call and sees whether it is refused.
 """
 
 import asyncio
