@@ -26,6 +26,7 @@ _DEFINITIONS = {
     "istio": "kubernetes/customresourcedefinitions.gen.yaml",
     "argo-cd": "manifests/crds/*-crd.yaml",
     "argo-rollouts": "manifests/crds/*.yaml",
+    "gateway-api": "config/crd/standard/*.yaml",
     "prometheus-operator": "example/prometheus-operator-crd/*.yaml",
     "external-secrets": "config/crds/bases/external-secrets.io_*.yaml",
     "cert-manager": "deploy/crds/cert-manager.io_*.yaml",
