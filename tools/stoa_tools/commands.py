@@ -1,4 +1,4 @@
-"""What developers type: `stoa gen`, `lint`, `test`, `images`, `charts`, `model`, `mutants`, `promote` …"""
+"""What developers type: `stoa gen`, `lint`, `test`, `charts`, `model`, `mutants`, `lock`, `images`, `promote` …"""
 
 from __future__ import annotations
 

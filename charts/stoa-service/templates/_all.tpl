@@ -25,6 +25,7 @@ holds for all workloads, what the release says of this one.
   $context.configuration
   "stoa-service.service-account"
   "stoa-service.external-secret"
+  "stoa-service.certificate"
   "stoa-service.deployment"
   "stoa-service.rollout"
   "stoa-service.service"

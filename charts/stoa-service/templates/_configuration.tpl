@@ -19,6 +19,7 @@ settings of the release, which come last.
 {{- $_ := set $variables "STOA_SIDECAR_MTLS" "true" }}
 {{- else }}
 {{- $_ := set $variables "STOA_TLS_DIR" "/var/run/stoa/tls" }}
+{{- $_ := set $variables "STOA_HEALTH_PORT" (include "stoa-service.health-port" .) }}
 {{- end }}
 {{- range .Values.calls }}
 {{- $_ := set $variables (printf "STOA_%s_TARGET" (upper .)) (printf "%s:9000" .) }}

@@ -69,6 +69,11 @@ spec:
         {{- end }}
 {{- end }}
 
+{{/* A kubelet has no certificate: in a mesh the proxy asks for it, and else there is a port for it. */}}
+{{- define "stoa-service.health-port" -}}
+{{ ternary .port.number 9001 .Values.global.mesh.enabled }}
+{{- end }}
+
 {{/* What is the container's own in the pod of a service. */}}
 {{- define "stoa-service.container" -}}
 envFrom:
@@ -82,15 +87,15 @@ ports:
   - {name: {{ .metrics.name }}, containerPort: {{ .metrics.number }}}
 {{- /* It listens once its stores are there and its database is migrated, which may take a while. */}}
 startupProbe:
-  grpc: {port: {{ .port.number }}, service: liveness}
+  grpc: {port: {{ include "stoa-service.health-port" . }}, service: liveness}
   periodSeconds: 2
   failureThreshold: {{ div .Values.startSeconds 2 }}
 livenessProbe:
-  grpc: {port: {{ .port.number }}, service: liveness}
+  grpc: {port: {{ include "stoa-service.health-port" . }}, service: liveness}
   periodSeconds: 10
   timeoutSeconds: 3
 readinessProbe:
-  grpc: {port: {{ .port.number }}}
+  grpc: {port: {{ include "stoa-service.health-port" . }}}
   periodSeconds: 5
   timeoutSeconds: 3
   failureThreshold: 2

@@ -404,9 +404,12 @@ class App(Generic[S]):
         settings = self.settings
         credentials = self._certificates.server_credentials() if self._certificates else None
         try:
-            return await self._server.start(f"{settings.host}:{settings.port}", credentials)
+            port = await self._server.start(f"{settings.host}:{settings.port}", credentials)
+            if settings.health_port:
+                await self._server.serve_health(f"{settings.host}:{settings.health_port}")
         except RuntimeError as error:
             raise StartError(f"{settings.host}:{settings.port} can't be listened on: {error}") from error
+        return port
 
 
 Compose = Callable[[App[S]], Awaitable[None]]
@@ -492,7 +495,11 @@ def _is_loopback(host: str) -> bool:
 
 def _refuse_taken_port(settings: ServiceSettings) -> None:
     """Raise StartError if somebody listens: with SO_REUSEPORT gRPC would silently share with a stranger."""
-    for host, port in ((settings.host, settings.port), (settings.metrics_host, settings.metrics_port)):
+    for host, port in (
+        (settings.host, settings.port),
+        (settings.host, settings.health_port),
+        (settings.metrics_host, settings.metrics_port),
+    ):
         if port == 0:
             continue
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:

@@ -32,6 +32,8 @@ class ServiceSettings(BaseSettings):
     metrics_host: str = "127.0.0.1"
     metrics_port: int = Field(default=0, ge=0)
     workers: int = Field(default=1, ge=1)
+    # A second port, in plaintext, for health checks alone: a kubelet has no certificate. 0 is none.
+    health_port: int = Field(default=0, ge=0)
 
     # Folder with cert.pem, key.pem and ca.pem; empty when a mesh sidecar does mTLS.
     tls_dir: str = ""

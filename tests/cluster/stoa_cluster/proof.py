@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stoa_cluster import broken, certificates, e2e, identities, install, migration, rolling, scaling
+from stoa_cluster import broken, canary, certificates, e2e, identities, install, migration, rolling, scaling
 from stoa_cluster.stages import Stage
 
 STAGES = (
@@ -39,6 +39,11 @@ STAGES = (
         "broken",
         "a release that is never ready leaves the one before it serving",
         broken.a_release_that_is_never_ready_replaces_nothing,
+    ),
+    Stage(
+        "canary",
+        "a new version of the catalogue is promoted if it answers well, and taken back if not",
+        canary.a_version_is_judged_by_what_it_answers,
     ),
     Stage(
         "rotate",

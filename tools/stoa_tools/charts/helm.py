@@ -35,9 +35,12 @@ def render(
     return [each for each in yaml.safe_load_all(text) if each]
 
 
-def unit_tests(chart: Path, suites: Sequence[Path]) -> str:
-    """Run suites of helm-unittest on a chart, and return what it says. Raises HelmFailed."""
-    files = [word for suite in suites for word in ("--file", str(suite))]
+def unit_tests(chart: Path, suites: Sequence[str]) -> str:
+    """Run suites of helm-unittest, given by patterns below the chart, and return what it says.
+
+    Raises HelmFailed.
+    """
+    files = [word for suite in suites for word in ("--file", suite)]
     return _run([programs.program("helm-unittest"), "--strict", *files, str(chart)])
 
 

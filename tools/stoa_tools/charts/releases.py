@@ -19,13 +19,9 @@ SHOP = Path("gen/charts/stoa")
 INFRASTRUCTURE = Path("charts/infrastructure")
 
 
-# Suites of helm-unittest, by the chart that they run on: the library's on the umbrella, where it is in use.
+# Suites of helm-unittest, by the chart that they run on: those of the umbrella's parts run on the umbrella.
 SUITES: Mapping[Path, Sequence[str]] = {
-    SHOP: (
-        "charts/stoa-service/tests/*_test.yaml",
-        "charts/edge/tests/*_test.yaml",
-        "charts/ops/tests/*_test.yaml",
-    ),
+    SHOP: tuple(f"../../../charts/{part}/tests/*_test.yaml" for part in ("stoa-service", "edge", "ops")),
 }
 
 
@@ -56,10 +52,15 @@ def releases() -> list[Release]:
     ]
     production = shops[-1]
     options: Mapping[str, Mapping[str, Any]] = {
-        "without a mesh": {"global": {"mesh": {"enabled": False}}},
+        "without a mesh": {
+            "global": {
+                "mesh": {"enabled": False},
+                "certificates": {"issuer": {"kind": "Issuer", "name": "stoa"}},
+            }
+        },
         "behind NGINX": {"global": {"ingress": _NGINX}},
         "behind NGINX, with a certificate for tests": {
-            "global": {"ingress": {**_NGINX, "nginx": {"issuer": "selfsigned"}}, "mesh": {"enabled": False}}
+            "global": {"ingress": {**_NGINX, "nginx": {"issuer": "selfsigned"}}}
         },
         "behind a gateway of the Gateway API": {"global": {"ingress": {"kind": "gateway-api"}}},
         "with a canary": {"catalog": {"rollout": {"enabled": True}}},

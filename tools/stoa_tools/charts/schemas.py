@@ -111,7 +111,7 @@ def _strict(schema: Mapping[str, Any], *, top: bool = False) -> dict[str, Any]:
     """The schema of a custom resource as JSON Schema has it, with no fields but those that it names."""
     strict: dict[str, Any] = dict(schema)
     if "properties" in schema:
-        properties = {key: _strict(value) for key, value in schema["properties"].items()}
+        properties: dict[str, Any] = {key: _strict(value) for key, value in schema["properties"].items()}
         if top:  # what every object has stands in few of these schemas
             properties |= dict.fromkeys(("apiVersion", "kind", "metadata"), True)
         strict["properties"] = properties
