@@ -1,4 +1,4 @@
-"""What developers type: `stoa gen`, `lint`, `test`, `charts`, `model`, `mutants`, `lock`, `images`, `promote` …"""
+"""What developers type: `stoa gen`, `lint`, `test`, `charts`, `images`, `model`, `mutants`, `promote` …"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """`stoa workflows`: what can be known of CI and of Argo CD's objects without either of them.
 
-Workflows go through actionlint. Argo CD's objects are held against the schemas of its custom resources; and what
-its ApplicationSets let an environment run is rendered, with the digests of a release in the place of the next.
+Workflows go through actionlint. Argo CD's objects are held against the schemas of its custom resources; and
+what its ApplicationSets let an environment run is rendered, as if the next release were promoted.
 """
 
 from __future__ import annotations
@@ -37,9 +37,11 @@ def workflows(console: Console) -> int:
 
 
 def _of_workflows() -> Iterator[str]:
-    # Scripts in workflows are few and short: no shellcheck, which is there on some machines and not on others.
-    command = [programs.program("actionlint"), "-no-color", "-shellcheck=", "-pyflakes="]
-    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
+    # No shellcheck or pyflakes, which are there on some machines and not on others.
+    alone = ("-no-color", "-shellcheck=", "-pyflakes=")
+    done = subprocess.run(
+        [programs.program("actionlint"), *alone], cwd=CHECKOUT, capture_output=True, text=True, check=False
+    )
     if done.returncode:
         yield (done.stdout + done.stderr).strip()
 

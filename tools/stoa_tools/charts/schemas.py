@@ -67,7 +67,7 @@ class CustomResources:
 
 def _loader() -> Any:
     """What reads their files: a lone `=`, which PyYAML has no value for, is the text that it is."""
-    loader = type("Loader", (getattr(yaml, "CSafeLoader", yaml.SafeLoader),), {})
+    loader: Any = type("Loader", (getattr(yaml, "CSafeLoader", yaml.SafeLoader),), {})
     loader.add_constructor("tag:yaml.org,2002:value", loader.construct_yaml_str)
     return loader
 
