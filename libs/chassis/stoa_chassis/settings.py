@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field
 from pydantic_settings import (
@@ -107,6 +107,14 @@ class PostgresSettings(ServiceSettings):
 
     database_url: str = Field(default="", repr=False)
     database_pool_size: int = Field(default=10, ge=1)
+    # Who brings the schema up to date: each process as it starts (one does, the others wait), or never one of
+    # these: then something else does before, and a process waits for it.
+    migrate: Literal["at_start", "never"] = "at_start"
+
+    # A streaming replica that answers reads that may lag. Empty: the primary answers all.
+    database_replica_url: str = Field(default="", repr=False)
+    # The primary answers instead while the replica is further behind.
+    database_replica_max_lag_seconds: float = Field(default=5, gt=0)
 
 
 class MongoSettings(ServiceSettings):

@@ -89,7 +89,7 @@ async def in_postgres(database: Database, codec: EventCodec) -> Store:
 
     return Store(
         postgres_unit_of_work(database, codec, repository.open_tx, SystemClock()),
-        repository.OrderViews(database),
+        repository.OrderViews(database, database),
         repository.DueSagas(database, BACKOFF),
         published,
     )

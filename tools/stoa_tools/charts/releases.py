@@ -21,7 +21,8 @@ INFRASTRUCTURE = Path("charts/infrastructure")
 
 # Suites of helm-unittest, by the chart that they run on: those of the umbrella's parts run on the umbrella.
 SUITES: Mapping[Path, Sequence[str]] = {
-    SHOP: tuple(f"../../../charts/{part}/tests/*_test.yaml" for part in ("stoa-service", "edge", "ops")),
+    SHOP: tuple(f"../../../charts/{part}/tests/*_test.yaml" for part in ("stoa-service", "edge", "ops"))
+    + ("../../../mesh/istio/tests/*_test.yaml",),
 }
 
 
@@ -63,7 +64,7 @@ def releases() -> list[Release]:
             "global": {"ingress": {**_NGINX, "nginx": {"issuer": "selfsigned"}}}
         },
         "behind a gateway of the Gateway API": {"global": {"ingress": {"kind": "gateway-api"}}},
-        "with a canary": {"catalog": {"rollout": {"enabled": True}}},
+        "without a canary": {"catalog": {"rollout": {"enabled": False}}},
     }
     return [
         *shops,

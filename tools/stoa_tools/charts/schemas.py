@@ -29,6 +29,7 @@ _DEFINITIONS = {
     "gateway-api": "config/crd/standard/*.yaml",
     "prometheus-operator": "example/prometheus-operator-crd/*.yaml",
     "external-secrets": "config/crds/bases/external-secrets.io_*.yaml",
+    "gateway-api": "config/crd/standard/*.yaml",
     "cert-manager": "deploy/crds/cert-manager.io_*.yaml",
 }
 _Kind = tuple[str, str]

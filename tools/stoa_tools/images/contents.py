@@ -67,7 +67,13 @@ def images() -> Sequence[Image]:
         ),
         # It reads the contracts' descriptors and calls nobody, so that it needs no gRPC beside Envoy.
         Image("edge", "edge", ("stoa-gateway",), without=frozenset({"grpcio"})),
-        Image("ops", "ops", ("stoa-ops", *services.values())),
+        # Of the services it has the books, the migrations and the replays, which speak with no company outside.
+        Image(
+            "ops",
+            "ops",
+            ("stoa-ops", *services.values()),
+            without=frozenset({"aiosmtplib", "babel", "botocore", "stripe"}),
+        ),
     ]
 
 

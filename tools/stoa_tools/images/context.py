@@ -23,8 +23,6 @@ from stoa_tools.workspace import Member
 RECIPES = CHECKOUT / "images"
 _UV = Path(sys.executable).with_name("uv")  # placed there by stack/bootstrap
 _START = "from runpy import run_module\n\nrun_module({module!r}, run_name='__main__', alter_sys=True)\n"
-# What wheels bring that nothing at runtime reads: sources of what is compiled, and programs.
-_UNUSED = ("*.c", "*.h", "*.hpp", "*.pxd", "*.pxi", "*.pyi", "*.pyx", "*.exe")
 
 
 class StagingFailed(Exception):
@@ -54,7 +52,7 @@ class Wheels:
 
 def stage(image: Image, contents: Contents, wheels: Wheels, folder: Path) -> None:
     """Fill the folder with what the image's recipe copies. Raises StagingFailed."""
-    shutil.copy(RECIPES / "root.py", folder)
+    shutil.copy(RECIPES / "build.py", folder)
     _install(contents.locked.values(), folder / "packages")
     _install(map(_pinned, map(wheels.of, contents.own)), folder / "own")
     if image.module:
@@ -76,9 +74,6 @@ def _install(requirements: Iterable[str], folder: Path) -> None:
     )  # fmt: skip
     asked.unlink()
     shutil.rmtree(folder / "bin", ignore_errors=True)
-    for pattern in _UNUSED:
-        for path in folder.rglob(pattern):
-            path.unlink()
 
 
 def _platform() -> str:
