@@ -91,6 +91,7 @@ def compile_all(root: Path, *, keep_sources: bool) -> None:
         root,
         maxlevels=99,
         stripdir=str(root),
+        prependdir="/",
         quiet=2,
         legacy=not keep_sources,  # beside the sources, where they are found without them
         workers=0,
@@ -101,7 +102,7 @@ def compile_all(root: Path, *, keep_sources: bool) -> None:
 
 
 def strip(file: Path) -> None:
-    """Cut off a library what no loader reads: symbols and sections for debuggers, which follow the segments."""
+    """Cut off a library what no loader reads: the sections for debuggers, which follow the segments."""
     content = file.read_bytes()
     if content[:5] != b"\x7fELF\x02" or file.is_symlink():
         return

@@ -134,7 +134,9 @@ def images(
     source: Annotated[str, typer.Option(help="the repository's address, for a label")] = "",
     builder: Annotated[str, typer.Option(help="docker, podman or buildah; else the first of them")] = "",
     sbom: Annotated[Path | None, typer.Option(help="a folder for their bills of materials")] = None,
-    push: Annotated[Path | None, typer.Option(help="upload them, and write their digests there")] = None,
+    push: Annotated[
+        Path | None, typer.Option(help="upload them, and write there what was: NAME@DIGEST a line")
+    ] = None,
 ) -> None:
     """Build the container images of the services, the edge and the operators' tools.
 

@@ -49,7 +49,6 @@ SOURCES = {
     "istio": Module("istio.io/api", "v1.31.4"),
     "argo-cd": Module("github.com/argoproj/argo-cd/v3", "v3.2.0"),
     "argo-rollouts": Module("github.com/argoproj/argo-rollouts", "v1.10.2"),
-    "gateway-api": Module("sigs.k8s.io/gateway-api", "v1.4.0"),
     "prometheus-operator": Module("github.com/prometheus-operator/prometheus-operator", "v0.85.0"),
     "external-secrets": Module("github.com/external-secrets/external-secrets", "v0.16.2"),
     "gateway-api": Module("sigs.k8s.io/gateway-api", "v1.6.3"),

@@ -52,7 +52,8 @@ class ServiceSettings(BaseSettings):
     jwt_issuer: str = "stoa"
     jwt_audience: str = "stoa"
 
-    kafka_bootstrap: str = "127.0.0.1:18013"
+    # host:port, or a URL with an account in it (kafka/connection.py), which is then a file among the secrets.
+    kafka_bootstrap: str = Field(default="127.0.0.1:18013", repr=False)
     # Names this process among those of its service, and is the same when it is started again: its consumer
     # then takes its partitions back at once, even after a kill. No two processes may have the same. Empty: it
     # is a new member after each start, and the group waits for one that was killed.

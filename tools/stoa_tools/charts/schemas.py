@@ -26,7 +26,6 @@ _DEFINITIONS = {
     "istio": "kubernetes/customresourcedefinitions.gen.yaml",
     "argo-cd": "manifests/crds/*-crd.yaml",
     "argo-rollouts": "manifests/crds/*.yaml",
-    "gateway-api": "config/crd/standard/*.yaml",
     "prometheus-operator": "example/prometheus-operator-crd/*.yaml",
     "external-secrets": "config/crds/bases/external-secrets.io_*.yaml",
     "gateway-api": "config/crd/standard/*.yaml",

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from stoa_stack.fetch import Cache
 from stoa_stack.instance import CHECKOUT
 from stoa_tools.images.contents import PYTHON, Contents, Image
 from stoa_tools.lock import PLATFORMS
@@ -55,6 +56,9 @@ def stage(image: Image, contents: Contents, wheels: Wheels, folder: Path) -> Non
     shutil.copy(RECIPES / "build.py", folder)
     _install(contents.locked.values(), folder / "packages")
     _install(map(_pinned, map(wheels.of, contents.own)), folder / "own")
+    for bundle in image.servers:
+        there = Cache.of_user().fetch(bundle)
+        shutil.copytree(there, folder / "servers" / there.name)
     if image.module:
         (folder / "own" / "__main__.py").write_text(_START.format(module=image.module))
 
@@ -74,6 +78,7 @@ def _install(requirements: Iterable[str], folder: Path) -> None:
     )  # fmt: skip
     asked.unlink()
     shutil.rmtree(folder / "bin", ignore_errors=True)
+    (folder / ".lock").unlink(missing_ok=True)  # the installer's
 
 
 def _platform() -> str:

@@ -37,7 +37,7 @@ def components(image: BuiltImage) -> Iterator[Component]:
     for path, text in image.texts.items():
         described = HeaderParser().parsestr(text)
         if path.name == "METADATA":
-            name = canonicalize_name(described["Name"])
+            name = str(canonicalize_name(described["Name"]))
             url = PackageURL("pypi", None, name, described["Version"])
             licence = described["License-Expression"] or described["License"] or ""
         else:
