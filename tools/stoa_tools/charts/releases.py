@@ -27,6 +27,14 @@ SUITES: Mapping[Path, Sequence[str]] = {
 }
 
 
+_NGINX = {
+    "kind": "nginx",
+    "hosts": ["shop.stoa.example"],
+    "principals": ["cluster.local/ns/ingress-nginx/sa/ingress-nginx"],
+    "nginx": {"email": "operators@stoa.example"},
+}
+
+
 @dataclass(frozen=True)
 class Release:
     """A chart with files of values, and some more; paths are relative to the checkout."""
@@ -52,8 +60,12 @@ def releases() -> list[Release]:
                 "certificates": {"issuer": {"kind": "Issuer", "name": "stoa"}},
             }
         },
+        "behind NGINX": {"global": {"ingress": _NGINX}},
+        "behind NGINX, with a certificate for tests": {
+            "global": {"ingress": {**_NGINX, "nginx": {"issuer": "selfsigned"}}}
+        },
+        "behind a gateway of the Gateway API": {"global": {"ingress": {"kind": "gateway-api"}}},
         "without a canary": {"catalog": {"rollout": {"enabled": False}}},
-        "behind a gateway of the Gateway API": {"stoa-mesh": {"gateway": {"kind": "gateway-api"}}},
     }
     return [
         *shops,
