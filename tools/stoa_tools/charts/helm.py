@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import yaml
@@ -24,14 +26,16 @@ def pack(chart: Path) -> None:
 
 def lint(chart: Path, files: Sequence[Path], namespace: str, values: Mapping[str, Any]) -> None:
     """Check a chart; warnings count. Raises HelmFailed."""
-    _helm("lint", "--strict", "--quiet", "--namespace", namespace, *_given(files, values), str(chart))
+    with _given(files, values) as options:
+        _helm("lint", "--strict", "--quiet", "--namespace", namespace, *options, str(chart))
 
 
 def render(
     name: str, chart: Path, files: Sequence[Path], namespace: str, values: Mapping[str, Any]
 ) -> list[Mapping[str, Any]]:
     """Return the objects that a release would have. Raises HelmFailed."""
-    text = _helm("template", name, str(chart), "--namespace", namespace, *_given(files, values))
+    with _given(files, values) as options:
+        text = _helm("template", name, str(chart), "--namespace", namespace, *options)
     return [each for each in yaml.safe_load_all(text) if each]
 
 
@@ -44,11 +48,13 @@ def unit_tests(chart: Path, suites: Sequence[str]) -> str:
     return _run([programs.program("helm-unittest"), "--strict", *files, str(chart)])
 
 
-def _given(files: Sequence[Path], values: Mapping[str, Any]) -> Iterator[str]:
-    for file in files:
-        yield from ("--values", str(file))
-    for key, value in values.items():
-        yield from ("--set-json", f"{key}={json.dumps(value)}")
+@contextmanager
+def _given(files: Sequence[Path], values: Mapping[str, Any]) -> Iterator[list[str]]:
+    """The options that give a release its values: of a table in `values` all else stays."""
+    with NamedTemporaryFile("w", suffix=".json") as last:
+        last.write(json.dumps(values))
+        last.flush()
+        yield [word for file in (*files, last.name) for word in ("--values", str(file))]
 
 
 def _helm(*words: str) -> str:
