@@ -42,7 +42,9 @@ PROGRAMS = {
     "helm": Module("helm.sh/helm/v3", "v3.19.5", "cmd/helm"),
     "helm-unittest": Module("github.com/helm-unittest/helm-unittest", "v1.1.2", "cmd/helm-unittest"),
     "rollouts-controller": Module("github.com/argoproj/argo-rollouts", "v1.10.2", "cmd/rollouts-controller"),
-    "victoria-metrics": Module("github.com/VictoriaMetrics/VictoriaMetrics", "v1.151.0", "app/victoria-metrics"),
+    "victoria-metrics": Module(
+        "github.com/VictoriaMetrics/VictoriaMetrics", "v1.151.0", "app/victoria-metrics"
+    ),
 }
 SOURCES = {
     "istio": Module("istio.io/api", "v1.31.4"),

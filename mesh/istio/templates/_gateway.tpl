@@ -38,8 +38,33 @@ spec:
     - name: all
       route:
         - destination: {host: {{ $host }}, port: {number: 8080}}
+      headers:
+        response: {remove: [x-envoy-upstream-service-time, x-envoy-decorator-operation]}
       timeout: {{ .Values.gateway.timeout }}
       retries: {{- toYaml $mesh.retries | nindent 8 }}
+---
+# A client may name its request. By itself a gateway gives every request from outside a name of its own, and Istio has
+# no other word for it.
+apiVersion: networking.istio.io/v1alpha3
+kind: EnvoyFilter
+metadata:
+  name: stoa-request-ids
+  namespace: {{ .Values.gateway.namespace }}
+  labels: {{- include "stoa-service.labels" . | nindent 4 }}
+spec:
+  workloadSelector:
+    labels: {{- toYaml .Values.gateway.selector | nindent 6 }}
+  configPatches:
+    - applyTo: NETWORK_FILTER
+      match:
+        context: GATEWAY
+        listener: {filterChain: {filter: {name: envoy.filters.network.http_connection_manager}}}
+      patch:
+        operation: MERGE
+        value:
+          typed_config:
+            "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+            preserve_external_request_id: true
 {{- else if eq .Values.gateway.kind "gateway-api" }}
 apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
