@@ -57,6 +57,7 @@ async def _load_images(shop: Installation) -> None:
 async def _install_infrastructure(shop: Installation) -> None:
     await shop.cluster.apply(*(namespace(each, in_mesh=True) for each in _namespaces(shop)))
     await run(str(Path(sys.executable).with_name("stoa")), "secrets")
+    await shop.sign_in_as_operator()
     await shop.infrastructure.helm(
         *("upgrade", "--install", "infrastructure", str(_INFRASTRUCTURE)),
         *("--values", str(_WHO_USES_WHAT), "--set", f"image.registry={shop.registry},image.tag={shop.tag}"),
