@@ -99,8 +99,10 @@ async def _check_pods(shop: Installation, figures: Figures) -> None:
 async def _load_catalogue(shop: Installation) -> None:
     known = shopping.access(shop.instance())
     staff, customer = known["staff"], known["demo_customer"]
-    currency = shop.instance().currency
-    await demo_catalogue.load(shop.url, *staff.values(), *customer.values(), currency)
+    await demo_catalogue.load(
+        *(shop.url, staff["email"], staff["password"], customer["email"], customer["password"]),
+        currency=shop.instance().currency,
+    )
 
 
 def _namespaces(shop: Installation) -> tuple[str, str]:
