@@ -43,7 +43,9 @@ PROGRAMS = {
     "actionlint": Module("github.com/rhysd/actionlint", "v1.7.12", "cmd/actionlint"),
     "helm-unittest": Module("github.com/helm-unittest/helm-unittest", "v1.1.2", "cmd/helm-unittest"),
     "rollouts-controller": Module("github.com/argoproj/argo-rollouts", "v1.10.2", "cmd/rollouts-controller"),
-    "victoria-metrics": Module("github.com/VictoriaMetrics/VictoriaMetrics", "v1.151.0", "app/victoria-metrics"),
+    "victoria-metrics": Module(
+        "github.com/VictoriaMetrics/VictoriaMetrics", "v1.151.0", "app/victoria-metrics"
+    ),
 }
 SOURCES = {
     "istio": Module("istio.io/api", "v1.31.4"),

@@ -34,8 +34,11 @@ def test_a_service_s_image_has_the_service_and_the_libraries_and_no_other_part(n
 @pytest.mark.parametrize("service", SERVICES.values(), ids=SERVICES)
 def test_a_service_s_image_has_the_clients_of_its_stores_and_of_no_others(service: Service) -> None:
     clients = {
-        Store.POSTGRES: "asyncpg", Store.MONGO: "pymongo", Store.REDIS: "redis", Store.OPENSEARCH: "opensearch-py",
-    }  # fmt: skip
+        Store.POSTGRES: "asyncpg",
+        Store.MONGO: "pymongo",
+        Store.REDIS: "redis",
+        Store.OPENSEARCH: "opensearch-py",
+    }
     found = contents(IMAGES[service.name]).locked.keys() & set(clients.values())
     assert found == {clients[store] for store in service.stores}
 

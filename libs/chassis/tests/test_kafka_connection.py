@@ -6,7 +6,11 @@ from stoa_chassis.kafka import connection
 
 
 def account(bootstrap: str) -> dict[str, object]:
-    return {name: value for name, value in connection(bootstrap).items() if name.startswith(("sasl", "sec", "ssl"))}
+    return {
+        name: value
+        for name, value in connection(bootstrap).items()
+        if name.startswith(("sasl", "sec", "ssl"))
+    }
 
 
 def test_plain_addresses_are_taken_as_they_are() -> None:
@@ -29,7 +33,9 @@ def test_a_url_names_the_authority_of_certificates_that_the_system_does_not_know
     assert account("sasl_ssl://order:pw@one:9093?ca=/run/ca.pem")["ssl.ca.location"] == "/run/ca.pem"
 
 
-@pytest.mark.parametrize("url", ["sasl_ssl://one:9093", "kafka://order:secret@one:9093", "sasl_ssl://a:secret@"])
+@pytest.mark.parametrize(
+    "url", ["sasl_ssl://one:9093", "kafka://order:secret@one:9093", "sasl_ssl://a:secret@"]
+)
 def test_what_is_no_such_url_is_refused_without_showing_it(url: str) -> None:
     with pytest.raises(ValueError, match="must be host:port") as refused:
         connection(url)

@@ -18,11 +18,12 @@ _SOURCES = ("charts", "gen/charts", "mesh/istio")
 SHOP = Path("gen/charts/stoa")
 INFRASTRUCTURE = Path("charts/infrastructure")
 
-
 # Suites of helm-unittest, by the chart that they run on: those of the umbrella's parts run on the umbrella.
 SUITES: Mapping[Path, Sequence[str]] = {
-    SHOP: tuple(f"../../../charts/{part}/tests/*_test.yaml" for part in ("stoa-service", "edge", "ops"))
-    + ("../../../mesh/istio/tests/*_test.yaml",),
+    SHOP: [
+        *(f"../../../charts/{part}/tests/*_test.yaml" for part in ("stoa-service", "edge", "ops")),
+        "../../../mesh/istio/tests/*_test.yaml",
+    ],
 }
 
 
