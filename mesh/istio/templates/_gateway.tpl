@@ -42,29 +42,6 @@ spec:
         response: {remove: [x-envoy-upstream-service-time, x-envoy-decorator-operation]}
       timeout: {{ .Values.global.ingress.timeout }}
       retries: {{- toYaml $mesh.retries | nindent 8 }}
----
-# A client may name its request. By itself a gateway gives every request from outside a name of its own, and Istio has
-# no other word for it.
-apiVersion: networking.istio.io/v1alpha3
-kind: EnvoyFilter
-metadata:
-  name: stoa-request-ids
-  namespace: {{ .Values.global.ingress.namespace }}
-  labels: {{- include "stoa-service.labels" . | nindent 4 }}
-spec:
-  workloadSelector:
-    labels: {{- toYaml .Values.global.ingress.selector | nindent 6 }}
-  configPatches:
-    - applyTo: NETWORK_FILTER
-      match:
-        context: GATEWAY
-        listener: {filterChain: {filter: {name: envoy.filters.network.http_connection_manager}}}
-      patch:
-        operation: MERGE
-        value:
-          typed_config:
-            "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-            preserve_external_request_id: true
 {{- else if eq .Values.global.ingress.kind "gateway-api" }}
 apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
@@ -131,5 +108,31 @@ spec:
         - type: RequestRedirect
           requestRedirect: {scheme: https, statusCode: 301}
 {{- end }}
+{{- end }}
+{{- if ne .Values.global.ingress.kind "nginx" }}
+---
+# A client may name its request. By itself a gateway gives every request from outside a name of its own, and Istio has
+# no other word for it.
+apiVersion: networking.istio.io/v1alpha3
+kind: EnvoyFilter
+metadata:
+  name: stoa-request-ids
+  namespace: {{ .Values.global.ingress.namespace }}
+  labels: {{- include "stoa-service.labels" . | nindent 4 }}
+spec:
+  workloadSelector:
+    {{- $pods := dict "istio" .Values.global.ingress.selector "gateway-api" (dict "gateway.networking.k8s.io/gateway-name" "stoa") }}
+    labels: {{- toYaml (get $pods .Values.global.ingress.kind) | nindent 6 }}
+  configPatches:
+    - applyTo: NETWORK_FILTER
+      match:
+        context: GATEWAY
+        listener: {filterChain: {filter: {name: envoy.filters.network.http_connection_manager}}}
+      patch:
+        operation: MERGE
+        value:
+          typed_config:
+            "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+            preserve_external_request_id: true
 {{- end }}
 {{- end }}
