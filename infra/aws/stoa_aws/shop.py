@@ -1,0 +1,81 @@
+"""The whole shop: its stacks, in the order in which they build on each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aws_cdk import App, Tags, Validations
+from cdk_nag import AwsSolutionsChecks
+
+from stoa_aws.accounts import AccountsStack
+from stoa_aws.autoscaling import AutoscalingStack
+from stoa_aws.backups import BackupsStack
+from stoa_aws.cache import CacheStack
+from stoa_aws.cluster import ClusterStack
+from stoa_aws.documents import DocumentsStack
+from stoa_aws.environment import Environment
+from stoa_aws.events import EventsStack
+from stoa_aws.front import FrontStack
+from stoa_aws.identities import IdentitiesStack
+from stoa_aws.images import ImagesStack
+from stoa_aws.keys import KeysStack
+from stoa_aws.network import NetworkStack
+from stoa_aws.postgres import PostgresStack
+from stoa_aws.search import SearchStack
+from stoa_aws.watch import WatchStack
+
+
+@dataclass(frozen=True)
+class Shop:
+    """The stacks of one shop that tests and the estimate look at."""
+
+    app: App
+    at: Environment
+
+
+def build(at: Environment, outdir: str | None = None) -> Shop:
+    """Make all stacks of a shop, to be synthesised; cdk-nag looks at them as they are."""
+    app = App(outdir=outdir, analytics_reporting=False)
+    Validations.of(app).add_plugins(AwsSolutionsChecks(app, verbose=True))
+    Tags.of(app).add("stoa:environment", at.name)
+
+    keys = KeysStack(app, at.named("keys"), at)
+    network = NetworkStack(app, at.named("network"), at, key=keys.logs)
+    ImagesStack(app, at.named("images"), at)
+    cluster = ClusterStack(app, at.named("cluster"), at, vpc=network.vpc, secrets_key=keys.secrets, logs_key=keys.logs)
+    AutoscalingStack(
+        app, at.named("autoscaling"), at, cluster=cluster.cluster, node_role=cluster.node_role
+    )
+    accounts = AccountsStack(app, at.named("accounts"), at, key=keys.secrets)
+    postgres = PostgresStack(
+        app, at.named("postgres"), at, vpc=network.vpc, nodes=cluster.guard, key=keys.data, secrets_key=keys.secrets,
+        logs_key=keys.logs,
+    )  # fmt: skip
+    documents = DocumentsStack(
+        app, at.named("documents"), at, vpc=network.vpc, nodes=cluster.guard, key=keys.data, secrets_key=keys.secrets,
+        logs_key=keys.logs,
+    )  # fmt: skip
+    events = EventsStack(
+        app, at.named("events"), at, vpc=network.vpc, nodes=cluster.guard, key=keys.data, logs_key=keys.logs
+    )
+    cache = CacheStack(
+        app, at.named("carts"), at, vpc=network.vpc, nodes=cluster.guard, key=keys.data, logs_key=keys.logs,
+        accounts=accounts,
+    )  # fmt: skip
+    search = SearchStack(
+        app, at.named("search"), at, vpc=network.vpc, nodes=cluster.guard, key=keys.data, logs_key=keys.logs,
+        master=accounts.of_search,
+    )  # fmt: skip
+    IdentitiesStack(
+        app, at.named("identities"), at, cluster=cluster.cluster, key=keys.secrets, accounts=accounts,
+        postgres=postgres, documents=documents, cache=cache, search=search, events=events,
+    )  # fmt: skip
+    front = FrontStack(
+        app, at.named("front"), at, vpc=network.vpc, cluster=cluster.cluster, nodes=cluster.guard
+    )
+    BackupsStack(app, at.named("backups"), at, key=keys.data)
+    WatchStack(
+        app, at.named("watch"), at, key=keys.logs, postgres=postgres, documents=documents, events=events,
+        cache=cache, search=search, front=front,
+    )  # fmt: skip
+    return Shop(app, at)
