@@ -3,7 +3,7 @@ STOA = @stack/bootstrap && .venv/bin/stoa
 S ?= order
 
 .DEFAULT_GOAL := help
-.PHONY: help up down status logs reset demo test model mutants lint gen audit chaos bench bench-million profile soak lock apply new
+.PHONY: help up down status logs reset demo test model mutants lint gen audit chaos bench bench-million profile soak lock apply new infra
 
 help:    ## show this
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/ ##/' | awk -F ' *## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -67,3 +67,6 @@ lock:    ## resolve the Python packages into requirements.lock
 
 new:     ## write a new service: make new N=coupon A="--store mongo"
 	$(STOA) new $(N) $(A)
+
+infra:   ## make and check the templates for AWS, without AWS: make infra A="--set size=medium"
+	$(STOA) infra $(A)

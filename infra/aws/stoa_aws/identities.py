@@ -9,15 +9,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 
-from aws_cdk import Fn, SecretValue, Stack
+from aws_cdk import Fn, RemovalPolicy, SecretValue, Stack
 from aws_cdk import aws_eks_v2 as eks
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_secretsmanager as secretsmanager
 from constructs import Construct
 
-from stoa_aws import accounts, cache, documents, postgres, rights, search
-from stoa_aws.accounts import AccountsStack
+from stoa_aws import cache, documents, postgres, rights, search
+from stoa_aws.accounts import READ_ONLY, AccountsStack
 from stoa_aws.cache import CacheStack
 from stoa_aws.documents import DocumentsStack
 from stoa_aws.environment import Environment
@@ -32,8 +32,6 @@ NAMESPACE = "stoa"
 OPERATORS_ACCOUNT = "ops"
 AUTHORITIES = "/var/run/stoa/secrets/rds-ca.pem"
 """Where a pod has the authorities that RDS and DocumentDB are signed by, which no system knows."""
-
-_PLACED_BY_OPERATORS = "what companies outside have given us, which they renew"
 
 
 class IdentitiesStack(Stack):
@@ -70,20 +68,21 @@ class IdentitiesStack(Stack):
         )
 
     def _secrets(self, service: Service) -> Sequence[secretsmanager.Secret]:
-        found = []
-        if service.stores:
-            account = self._accounts.of_services[service.name]
-            found.append(self._composed(f"{service.name}/stores", self._addresses.of(service, account)))
-        if service.secrets:
-            found.append(self._placed(service.name, _PLACED_BY_OPERATORS))
-        return found
+        """Two of each, whatever they hold: what is made here, and what operators place."""
+        stores = self._addresses.of(service, self._accounts.of_services[service.name]) if service.stores else {}
+        return (
+            self._composed(f"{service.name}/stores", stores),
+            self._placed(service.name, "what companies outside have given us, which they renew"),
+        )
 
     def _operator(self) -> secretsmanager.Secret:
         """What operators' tools are told: each service's store, with the account that reads."""
         return self._composed(
             "operator",
             {
-                f"{service.name}_url": self._addresses.url(service, service.store, self._accounts.of_operators)
+                f"{service.name}_url": self._addresses.url(
+                    service, service.store, READ_ONLY, self._accounts.of_operators
+                )
                 for service in SERVICES.values()
                 if service.store is not None
             },
@@ -109,6 +108,7 @@ class IdentitiesStack(Stack):
             secret_name=self._at.secret(name),
             encryption_key=self._key,
             secret_object_value={},
+            removal_policy=RemovalPolicy.RETAIN,
         )
         excuse(secret, "SMG4", why)
         return secret
@@ -205,16 +205,17 @@ class _Addresses:
 
     def of(self, service: Service, account: secretsmanager.ISecret) -> Mapping[str, str]:
         """The files of a service's stores, by name."""
-        return {f"stoa_{_SETTINGS[store]}": self.url(service, store, account) for store in service.stores}
+        return {
+            f"stoa_{_SETTINGS[store]}": self.url(service, store, service.name, account) for store in service.stores
+        }
 
-    def url(self, service: Service, store: Store, account: secretsmanager.ISecret) -> str:
-        """The URL of a service's store, with an account."""
-        user = account.secret_value_from_json("username").unsafe_unwrap()
+    def url(self, service: Service, store: Store, user: str, account: secretsmanager.ISecret) -> str:
+        """The URL of a service's store, with a user and the password of its account."""
         password = account.secret_value_from_json("password").unsafe_unwrap()
         return self._urls[store](service, f"{user}:{password}")
 
     def _postgres_url(self, service: Service, account: str) -> str:
-        host = self._postgres.of(service.name).primary.db_instance_endpoint_address
+        host = self._postgres.instance_of(service.name).primary.db_instance_endpoint_address
         return (
             f"postgresql://{account}@{host}:{postgres.PORT}/{service.name}"
             f"?sslmode=verify-full&sslrootcert={AUTHORITIES}"

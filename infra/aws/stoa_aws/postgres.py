@@ -67,7 +67,7 @@ class PostgresStack(Stack):
         self.instances: Mapping[str, Instance] = {name: self._instance(name) for name in wanted}
         self._of = {user: self.instances.get(user) or self.instances[_SHARED] for user in users}
 
-    def of(self, service: str) -> Instance:
+    def instance_of(self, service: str) -> Instance:
         """The instance that has the database of a service."""
         return self._of[service]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 from aws_cdk import App, Tags, Validations
 from cdk_nag import AwsSolutionsChecks
@@ -24,18 +24,17 @@ from stoa_aws.postgres import PostgresStack
 from stoa_aws.search import SearchStack
 from stoa_aws.watch import WatchStack
 
-
-@dataclass(frozen=True)
-class Shop:
-    """The stacks of one shop that tests and the estimate look at."""
-
-    app: App
-    at: Environment
+# What the CDK does by default only in apps that are new.
+_FEATURES = {"@aws-cdk/aws-iam:minimizePolicies": True, "@aws-cdk/aws-s3:serverAccessLogsUseBucketPolicy": True}
 
 
-def build(at: Environment, outdir: str | None = None) -> Shop:
-    """Make all stacks of a shop, to be synthesised; cdk-nag looks at them as they are."""
-    app = App(outdir=outdir, analytics_reporting=False)
+def build(settings: Mapping[str, str] | None = None, outdir: str | None = None) -> App:
+    """Make all stacks of a shop, ready to be synthesised; cdk-nag looks at them then.
+
+    What `settings` leave out is taken from the CDK's context, or is that of the example. Raises InvalidSetting.
+    """
+    app = App(outdir=outdir, analytics_reporting=False, context={**_FEATURES, **(settings or {})})
+    at = Environment.of({name: app.node.try_get_context(name) for name in Environment.settings()})
     Validations.of(app).add_plugins(AwsSolutionsChecks(app, verbose=True))
     Tags.of(app).add("stoa:environment", at.name)
 
@@ -78,4 +77,4 @@ def build(at: Environment, outdir: str | None = None) -> Shop:
         app, at.named("watch"), at, key=keys.logs, postgres=postgres, documents=documents, events=events,
         cache=cache, search=search, front=front,
     )  # fmt: skip
-    return Shop(app, at)
+    return app

@@ -151,7 +151,7 @@ MEDIUM = Size(
     documents=Documents(type="r6g.large", instances=3),
     cache=Cache(type="cache.m7g.large", replicas=2),
     search=Search(type="r6g.large.search", nodes=3, storage_gb=100, master_type="m6g.large.search"),
-    budget_usd=6000,
+    budget_usd=7300,
     usage=Usage(
         orders=300_000,
         requests_millions=200,
