@@ -20,6 +20,7 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient
 
+from stoa_chassis.kafka.connection import connection
 from stoa_services import SERVICES
 
 _SECONDS = 10
@@ -210,18 +211,17 @@ class OffsetReader:
 @functools.cache
 def _admin(bootstrap: str) -> AdminClient:
     # Only for what it asks and waits for. One for the whole process, which it keeps open as long.
-    return AdminClient({"bootstrap.servers": bootstrap, "log_level": 2})
+    return AdminClient(connection(bootstrap))
 
 
 def _consumer(bootstrap: str, group: str = "operator") -> Consumer:
     return Consumer(
         {
-            "bootstrap.servers": bootstrap,
+            **connection(bootstrap),
             "group.id": group,  # never joined: partitions are assigned by hand
             "enable.auto.commit": False,
             "auto.offset.reset": "earliest",
             "enable.partition.eof": False,
-            "log_level": 2,
         }
     )
 

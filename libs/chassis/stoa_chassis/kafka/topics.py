@@ -2,12 +2,12 @@
 
 import asyncio
 from collections.abc import Iterable
-from typing import Any
 
 import confluent_kafka
 from confluent_kafka import KafkaException
 
 from stoa_chassis.errors import Unavailable
+from stoa_chassis.kafka.connection import connection
 from stoa_chassis.kafka.dead_letters import dead_letter_topic
 
 _REQUEST_SECONDS = 5.0
@@ -36,8 +36,7 @@ async def check_topics(bootstrap: str, topics: Iterable[str] = (), group: str = 
 
 
 def _existing(bootstrap: str) -> set[str]:
-    config: dict[str, Any] = {"bootstrap.servers": bootstrap, "log_level": 2}
     try:
-        return set(confluent_kafka.Producer(config).list_topics(timeout=_REQUEST_SECONDS).topics)
+        return set(confluent_kafka.Producer(connection(bootstrap)).list_topics(timeout=_REQUEST_SECONDS).topics)
     except KafkaException as error:
         raise Unavailable(f"the broker can't be reached: {error}") from error
