@@ -3,7 +3,7 @@ STOA = @stack/bootstrap && .venv/bin/stoa
 S ?= order
 
 .DEFAULT_GOAL := help
-.PHONY: help up down status logs reset demo test model mutants lint gen audit chaos bench bench-million profile soak lock apply new infra
+.PHONY: help up down status logs reset demo test test-cluster model mutants lint gen charts audit chaos bench bench-million profile soak lock apply images infra new
 
 help:    ## show this
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/ ##/' | awk -F ' *## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -35,6 +35,9 @@ audit:   ## check that the books of all stores balance
 test:    ## everything a change must pass, or some tests: make test T="services/order -k cancel"
 	$(STOA) test $(T)
 
+test-cluster: ## prove charts and mesh on the cluster of KUBECONFIG: make test-cluster T="install e2e"
+	$(STOA) test-cluster $(T) $(A)
+
 chaos:   ## break everything while shoppers buy, then audit: make chaos A="--seed 7 --minutes 5"
 	$(STOA) chaos $(A)
 
@@ -59,11 +62,17 @@ soak:    ## a moderate load for 20 minutes, to see what grows: make soak A="--mi
 lint:    ## style, types, imports, lock, contracts: or make lint T="types imports"
 	$(STOA) lint $(T)
 
+charts:  ## check the charts and all that they render: or make charts T="units"
+	$(STOA) charts $(T)
+
 gen:     ## regenerate gen/ from proto/, events/ and the declarations
 	$(STOA) gen
 
 lock:    ## resolve the Python packages into requirements.lock
 	$(STOA) lock $(A)
+
+images:  ## build the container images: make images A="order edge --tag dev --sbom sbom"
+	$(STOA) images $(A)
 
 new:     ## write a new service: make new N=coupon A="--store mongo"
 	$(STOA) new $(N) $(A)

@@ -1,12 +1,15 @@
-"""`python -m stoa_gateway FOLDER --upstream order=order:8443 …`: write what Envoy is started with.
+"""`python -m stoa_gateway FOLDER --upstream order=order:9000 …`: write what Envoy is started with.
 
-For images and charts; the local stack calls `stoa_gateway.write` itself.
+With `--start` it then becomes Envoy: so the image of the edge runs. The local stack calls
+`stoa_gateway.write` itself.
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
+from stoa_gateway import envoy
 from stoa_gateway.render import write
 from stoa_gateway.settings import EdgeSettings, RateLimits
 
@@ -26,19 +29,24 @@ _PLAIN = {
 
 
 def main(arguments: list[str]) -> None:
-    """Write the files and say which one Envoy is started with."""
+    """Write the files; start Envoy in this process's place, or say which file it is started with."""
     options = _parser().parse_args(arguments)
     settings = EdgeSettings(
         upstreams=dict(pair.split("=", 1) for pair in options.upstream),
         tls_dir=options.tls_dir,
+        sidecar=options.sidecar,
         rate_limits=RateLimits() if options.rate_limits else None,
         cors_origins=tuple(options.cors_origin),
         **{name: getattr(options, name) for name in _PLAIN},
     )
     try:
-        sys.stdout.write(f"{write(settings, options.folder)}\n")
+        config = write(settings, options.folder)
     except ValueError as error:
         sys.exit(str(error))
+    if options.start:
+        starting = envoy.command(config, concurrency=options.concurrency)
+        os.execv(starting[0], starting)
+    sys.stdout.write(f"{config}\n")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -56,10 +64,18 @@ def _parser() -> argparse.ArgumentParser:
         help="where a service is; once for each",
     )
     parser.add_argument("--tls-dir", type=Path, help="folder of the edge's cert.pem, key.pem and ca.pem")
+    parser.add_argument(
+        "--sidecar",
+        action=argparse.BooleanOptionalAction,
+        default=_DEFAULTS.sidecar,
+        help="a mesh's sidecar does mTLS and watches the instances of each service",
+    )
     parser.add_argument("--cors-origin", action="append", default=[], help="web origin that may call")
     parser.add_argument(
         "--rate-limits", action=argparse.BooleanOptionalAction, default=True, help="shed load"
     )
+    parser.add_argument("--start", action="store_true", help="start Envoy with it")
+    parser.add_argument("--concurrency", type=int, default=2, help="threads of the Envoy that is started")
     for name, words in _PLAIN.items():
         default = getattr(_DEFAULTS, name)
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default, help=words)

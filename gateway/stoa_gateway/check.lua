@@ -12,6 +12,7 @@ local FORWARDED = {
   [":authority"] = true, authorization = true, ["content-length"] = true, ["content-type"] = true,
   ["x-request-id"] = true, traceparent = true, ["x-gateway-signature"] = true, ["stripe-signature"] = true,
   ["fdx-signature"] = true, ["x-ups-signature"] = true, ["dhl-signature"] = true,
+  ["x-canary"] = true, -- by which a mesh finds the version that is asked for
 }
 local MAX_FORWARDED = 7000 -- bytes, counted as HTTP/2 does
 local HEADER_OVERHEAD = 32

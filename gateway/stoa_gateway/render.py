@@ -33,7 +33,8 @@ def render(settings: EdgeSettings, folder: Path) -> dict[str, bytes]:
         raise ValueError(f"no upstream for {', '.join(sorted(missing))}")
     pages = _pages(settings)
     services = sorted({each.name.split("/")[0]: each.rpc.service for each in routes}.items())
-    jwks_url = settings.jwks_url or f"http://{settings.host}:{settings.port}/api/v1/auth/jwks"
+    itself = "127.0.0.1" if settings.host == "0.0.0.0" else settings.host
+    jwks_url = settings.jwks_url or f"http://{itself}:{settings.port}/api/v1/auth/jwks"
     jwks = urlsplit(jwks_url)
     config = _template("envoy.yaml.j2").render(
         edge=settings,

@@ -30,16 +30,20 @@ class RateLimits:
 class EdgeSettings:
     """Where the edge listens, where the services are (name → host:port), and which tokens it trusts.
 
-    `tls_dir` has the edge's own cert.pem, key.pem and ca.pem; without it services are called in plaintext,
-    for a mesh whose sidecars do mTLS. `jwks_url` is the issuer's key set, fetched again every `jwks_seconds`;
-    by default the edge asks itself, which leads to the user service. `trusted_hops` says how many proxies in
-    front of the edge may add to x-forwarded-for. `timeouts` has the seconds of RPCs that differ from the
-    rest, by name (stoa.payment.v1.PaymentService/RefundPayment). `access_log` is a file, by default standard
-    output. `trace_endpoint` is the host:port of an OTLP collector (gRPC); without it the edge makes no spans.
+    `tls_dir` has the edge's own cert.pem, key.pem and ca.pem; without it services are called in plaintext.
+    In a mesh there is a `sidecar`, which does mTLS: an upstream is a name by which the sidecar finds all
+    instances of a service, so it is for the sidecar to watch which of them answer.
+
+    `jwks_url` is the issuer's key set, fetched again every `jwks_seconds`; by default the edge asks itself,
+    which leads to the user service. `trusted_hops` says how many proxies in front of the edge may add to
+    x-forwarded-for. `timeouts` has the seconds of RPCs that differ from the rest, by name
+    (stoa.payment.v1.PaymentService/RefundPayment). `access_log` is a file, by default standard output.
+    `trace_endpoint` is the host:port of an OTLP collector (gRPC); without it the edge makes no spans.
     """
 
     upstreams: Mapping[str, str]
     tls_dir: Path | None = None
+    sidecar: bool = False
     host: str = "127.0.0.1"
     port: int = 8080
     admin_port: int = 18081

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import envoy  # type: ignore[import-untyped]  # no types
 import grpc
 import httpx
 import jwt
@@ -31,11 +30,11 @@ from google.rpc import error_details_pb2, status_pb2
 from stoa.user.v1 import user_pb2
 from stoa_chassis.testing import eventually, free_port
 from stoa_contracts.descriptors import read
-from stoa_gateway import EdgeSettings, write
+from stoa_gateway import EdgeSettings, envoy, write
 from stoa_gateway.routes import edge_routes
 from stoa_stack.certificates import Authority
 
-ENVOY = Path(envoy.__file__).parent / "_bin" / "envoy"
+ENVOY = envoy.binary()
 ROUTES = edge_routes(read())
 SERVICES = sorted({each.rpc.service for each in ROUTES})
 JWKS = "stoa.user.v1.AuthService/GetJwks"

@@ -142,6 +142,11 @@ async def test_identity_and_internals_that_a_client_claims_do_not_get_through(ed
     assert not claimed.keys() & edge.services.last.metadata.keys()
 
 
+async def test_a_client_may_ask_for_the_new_version_of_a_service(edge: Edge) -> None:
+    await edge.client.get(PUBLIC, headers={"x-canary": "catalog"})
+    assert edge.services.last.metadata["x-canary"] == "catalog"
+
+
 @pytest.mark.parametrize("given", [UUID, UUID.upper()])
 async def test_a_client_may_name_its_request_by_a_uuid(given: str, edge: Edge) -> None:
     answer = await edge.client.get(PUBLIC, headers={"x-request-id": given})

@@ -1,4 +1,5 @@
 import asyncio
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -6,7 +7,7 @@ import pytest
 import yaml
 
 from stoa_contracts.descriptors import read
-from stoa_gateway import EdgeSettings, RateLimits, render, write
+from stoa_gateway import EdgeSettings, RateLimits, envoy, render, write
 from stoa_gateway.__main__ import main
 
 from .conftest import ENVOY, ROUTES, SERVICES
@@ -44,6 +45,18 @@ def test_only_idempotent_rpcs_are_sent_again_when_a_service_may_have_read_them()
     assert "stoa.user.v1.UserService/CreateUser" not in retried
 
 
+def test_beside_a_sidecar_services_are_called_by_their_names_and_their_instances_are_left_to_it() -> None:
+    def clusters(settings: EdgeSettings) -> list[dict[str, object]]:
+        config = yaml.safe_load(render(settings, Path("/edge"))["envoy.yaml"])
+        return [each for each in config["static_resources"]["clusters"] if each["name"] in SERVICES]
+
+    beside = replace(SETTINGS, sidecar=True)
+    called = [r["route"] for r in _routes(beside) if "route" in r and r["name"] != "preflight"]
+    assert all(route["auto_host_rewrite"] for route in called)  # type: ignore[index]
+    assert all("health_checks" in each and "outlier_detection" in each for each in clusters(SETTINGS))
+    assert not any("health_checks" in each or "outlier_detection" in each for each in clusters(beside))
+
+
 def test_an_rpc_may_have_a_timeout_of_its_own() -> None:
     name = "stoa.payment.v1.PaymentService/RefundPayment"
     timeouts = {
@@ -62,8 +75,9 @@ def test_an_rpc_may_have_a_timeout_of_its_own() -> None:
         {"rate_limits": None, "openapi": None},
         {"tls_dir": True, "access_log": "/dev/null", "trace_endpoint": "127.0.0.1:4317", "trusted_hops": 1},
         {"jwks_url": "https://issuer.example/keys", "cors_origins": ()},
+        {"sidecar": True, "trusted_hops": 1},
     ],
-    ids=["default", "bare", "full", "other issuer"],
+    ids=["default", "bare", "full", "other issuer", "in a mesh"],
 )
 async def test_envoy_accepts_every_combination_of_settings(
     changes: dict[str, object], tmp_path: Path, certificates: Path
@@ -89,3 +103,19 @@ def test_the_command_line_writes_what_envoy_is_started_with(
     assert "limit.address" not in config
     with pytest.raises(SystemExit, match="no upstream for"):
         main([str(tmp_path), "--upstream", "order=order:1"])
+
+
+def test_an_edge_that_listens_everywhere_asks_itself_for_the_keys_by_the_loopback() -> None:
+    config = render(replace(SETTINGS, host="0.0.0.0"), Path("/edge"))["envoy.yaml"].decode()
+    assert "http://127.0.0.1:8080/api/v1/auth/jwks" in config
+
+
+def test_the_image_s_command_writes_the_files_and_becomes_envoy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[list[str]] = []
+    monkeypatch.setattr(os, "execv", lambda _, command: started.append(command))
+    upstreams = [f"--upstream={name}={name}:9000" for name in SERVICES]
+    main([str(tmp_path / "edge"), "--start", "--concurrency", "1", *upstreams])
+    assert started == [envoy.command(tmp_path / "edge" / "envoy.yaml", concurrency=1)]
+    assert (tmp_path / "edge" / "envoy.yaml").exists()

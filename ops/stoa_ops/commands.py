@@ -1,4 +1,4 @@
-"""What operators type: `stoa audit`, `top`, `outbox`, `sagas`, `dlq`."""
+"""What operators type: `stoa audit`, `top`, `outbox`, `sagas`, `dlq`, `deploy`, `migrate`, `replay`, `reindex`."""
 
 from __future__ import annotations
 
@@ -77,6 +77,42 @@ def top(
     from stoa_ops import top
 
     raise typer.Exit(top.command(_settings(), _console(), interval=interval, once=once, as_json=json))
+
+
+@app.command()
+def deploy(
+    replication: Annotated[int, typer.Option(min=1, help="copies of each new topic's events")] = 1,
+) -> None:
+    """Create the topics and register the event schemas that are missing."""
+    from stoa_ops import deploy
+
+    raise typer.Exit(deploy.command(_settings(), _console(), replication=replication))
+
+
+@app.command()
+def migrate(
+    services: Annotated[list[str] | None, typer.Argument(metavar="SERVICE", help="all if none")] = None,
+) -> None:
+    """Bring the schemas of the services' databases up to date."""
+    from stoa_ops import migrate
+
+    raise typer.Exit(migrate.command(services or [], _console()))
+
+
+@app.command()
+def replay(service: Annotated[str, typer.Argument(help="a service with projections, such as order")]) -> None:
+    """Rebuild what a service's reads come from, while the shop runs."""
+    from stoa_ops import replay
+
+    raise typer.Exit(replay.command(service, _console()))
+
+
+@app.command()
+def reindex() -> None:
+    """Make the search index anew from the catalogue, while the shop runs and searches go on."""
+    from stoa_ops import replay
+
+    raise typer.Exit(replay.command("search", _console()))
 
 
 @dlq.command("list")

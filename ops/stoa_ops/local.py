@@ -60,6 +60,17 @@ def usage() -> Mapping[str, Usage]:
     return found
 
 
+def environment(service: str) -> Mapping[str, str]:
+    """What a program of a service is started with: what the local stack gives it, else what this process has."""
+    at = _instance()
+    if at is None:
+        return os.environ
+    from stoa_services import SERVICES
+    from stoa_stack import services
+
+    return os.environ | services.environment(at, SERVICES[service])
+
+
 @functools.cache
 def pids() -> Mapping[int, int]:
     """Which process has which local port, of a local instance."""

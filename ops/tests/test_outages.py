@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from stoa_stack import deploy
+from stoa_ops import deploy
 from stoa_stack.instance import Instance
 from stoa_stack.running import kill
 from stoa_stack.status import PartStatus, State, Status, status_file

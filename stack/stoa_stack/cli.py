@@ -156,31 +156,6 @@ def fetch(
 
 
 @app.command()
-def deploy() -> None:
-    """Create the topics and register the event schemas at a running Kafka and registry."""
-    from stoa_stack import deploy
-
-    at = _instance()
-    deploy.deploy(at.address("kafka"), at.registry_url)
-
-
-@app.command()
-def replay(service: Annotated[str, typer.Argument(help="a service with projections, such as order")]) -> None:
-    """Rebuild what a service's reads come from, while the shop runs."""
-    from stoa_stack import replay
-
-    raise typer.Exit(replay.command(_instance(), service, console()))
-
-
-@app.command()
-def reindex() -> None:
-    """Make the search index anew from the catalogue, while the shop runs and searches go on."""
-    from stoa_stack import replay
-
-    raise typer.Exit(replay.command(_instance(), "search", console()))
-
-
-@app.command()
 def demo() -> None:
     """Play a shopper: search, buy, be declined, cancel, receive, review, send back."""
     from stoa_stack import demo

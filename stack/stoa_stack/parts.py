@@ -11,13 +11,13 @@ Arrows point from a part to what it needs:
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 from stoa_contracts.declarations import Store
 from stoa_services import SERVICES
-from stoa_stack import deploy, fork_server, services
+from stoa_stack import fork_server, services
 from stoa_stack.companies import COMPANIES
 from stoa_stack.fetch import Cache
+from stoa_stack.files import package_folder
 from stoa_stack.instance import Instance
 from stoa_stack.part import Part, with_needs
 from stoa_stack.servers import edge, kafka, mongo, opensearch, postgres, registry, valkey
@@ -38,11 +38,11 @@ def parts(at: Instance) -> list[Part]:
     ]
     contracts = Part(
         name="contracts",  # topics and event schemas
-        command=[sys.executable, "-m", "stoa_stack.deploy"],
+        command=[sys.executable, "-m", "stoa_ops", "deploy"],
         needs=("kafka", "registry"),
-        env={"STOA_KAFKA_BOOTSTRAP": at.address("kafka"), "STOA_SCHEMA_REGISTRY_URL": at.registry_url},
+        env={"STOA_OPS_DIR": str(at.folder("operator"))},
         packages=["stoa_events", "stoa_services"],
-        reads=[Path(deploy.__file__)],
+        reads=[package_folder("stoa_ops") / "deploy.py"],
     )
     declared = [services.part(at, service, contracts=contracts.name) for service in SERVICES.values()]
     forking = fork_server.part(at)

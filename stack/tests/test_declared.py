@@ -7,7 +7,7 @@ import pytest
 
 from stoa_contracts.declarations import Service, Store
 from stoa_services import SERVICES
-from stoa_stack import deploy, fingerprint, operators
+from stoa_stack import fingerprint, operators
 from stoa_stack.certificates import Authority
 from stoa_stack.instance import Instance
 from stoa_stack.parts import parts
@@ -54,20 +54,6 @@ def test_a_store_that_no_server_keeps_is_named_with_its_service(monkeypatch: pyt
     monkeypatch.delitem(STORES, Store.OPENSEARCH)
     with pytest.raises(ValueError, match="user: the stack has no server for the store opensearch"):
         stores_of(replace(SERVICES["user"], store=Store.OPENSEARCH))
-
-
-def test_a_topic_is_kept_as_long_as_its_contract_says_or_as_all_are() -> None:
-    topics = deploy.wanted_topics()
-    week, hour = str(7 * 24 * 3_600_000), str(3_600_000)
-    assert topics["user.registered"] == {"retention.ms": week}
-    for secret in ("user.password_reset_requested", "user.email_verification_requested"):
-        assert topics[secret] == {"retention.ms": hour, "segment.ms": hour}
-
-
-def test_topics_are_those_of_the_declarations_with_dead_letters_for_who_consumes() -> None:
-    topics = deploy.wanted_topics()
-    assert {"order.placed", "product.viewed", "order.dlq", "cart.dlq"} <= topics.keys()
-    assert "user.dlq" not in topics  # it consumes nothing
 
 
 def test_a_service_counts_as_changed_by_its_own_declaration_only(at: Instance) -> None:

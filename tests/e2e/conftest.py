@@ -1,4 +1,8 @@
-"""The running shop that the tests use, found by the state folder in STOA_STATE."""
+"""The running shop that the tests use, found by the state folder in STOA_STATE.
+
+It may be one in a cluster (`stoa test-cluster e2e`, which sets STOA_TEST_ON=cluster): all that the tests ask
+for is found by addresses. What needs the local stack itself is marked as `local`, and says why.
+"""
 
 import json
 import os
@@ -15,9 +19,12 @@ from tests.e2e.shop import Customer, Shop
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    on_cluster = os.environ.get("STOA_TEST_ON") == "cluster"
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.stack)
+            if on_cluster and (local := item.get_closest_marker("local")) is not None:
+                item.add_marker(pytest.mark.skip(reason=local.args[0]))
 
 
 @pytest.fixture(scope="session")

@@ -35,6 +35,7 @@ async def test_a_refresh_token_gives_the_same_next_one_to_two_tabs_at_once(shop:
     assert (await shop.nobody().refresh(refresh_token=next_))["refresh_token"] != next_
 
 
+@pytest.mark.local("needs two addresses of this machine, which a gateway before the edge would have to see")
 async def test_who_guesses_elsewhere_keeps_nobody_out_of_where_she_signed_in(shop: Shop) -> None:
     ada = await a_person(shop)
     elsewhere = httpx.AsyncHTTPTransport(local_address="127.0.0.2")

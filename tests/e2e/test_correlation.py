@@ -68,6 +68,7 @@ class Events:
 
 
 @pytest.mark.slow
+@pytest.mark.local("reads the topics themselves: a broker in a cluster is found by its name there alone")
 @pytest.mark.timeout(300)
 async def test_all_that_a_request_leads_to_carries_its_id_whatever_times_out_on_the_way(
     shop: Shop, state: Path

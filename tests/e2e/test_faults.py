@@ -12,7 +12,10 @@ from stoa_rest import GET_CART, PLACE_ORDER, Order
 from tests.e2e.shop import Customer, Shop, eventually, order_body
 from tests.shell import stoa
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.local("kills and rebuilds parts by `stoa`; on a cluster pods are killed (stage `kill`)"),
+]
 
 
 async def order_despite_faults(shopper: Customer, token: str) -> str:

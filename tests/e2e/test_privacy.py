@@ -23,6 +23,7 @@ def _told_by(logs: Path, words: dict[str, str]) -> list[str]:
     ]
 
 
+@pytest.mark.local("reads the logs of all parts in the state folder")
 @pytest.mark.timeout(180)
 async def test_no_log_tells_who_somebody_is_or_what_only_they_know(
     shop: Shop, state: Path, mailbox: Mailbox

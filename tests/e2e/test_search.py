@@ -43,6 +43,7 @@ async def test_what_staff_sells_is_found_with_its_stock_and_no_more_when_it_is_t
 
 
 @pytest.mark.slow
+@pytest.mark.local("kills the search engine by `stoa`")
 @pytest.mark.timeout(240)
 async def test_without_the_search_engine_all_else_is_sold_and_it_catches_up(shop: Shop) -> None:
     name = f"Xylo{uuid4().hex[:12]}"

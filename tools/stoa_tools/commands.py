@@ -1,7 +1,8 @@
-"""What developers type: `stoa gen`, `lint`, `test`, `model`, `mutants`, `lock`, `infra`."""
+"""What developers type: `stoa gen`, `lint`, `test`, `charts`, `model`, `mutants`, `lock`, `images`, `infra`."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -73,6 +74,16 @@ def run_tests(
 
 
 @app.command()
+def charts(
+    checks: Annotated[list[str] | None, typer.Argument(help="only these: lint, units, rendered")] = None,
+) -> None:
+    """Check the charts: Helm's lint, their unit tests, and what each environment renders."""
+    from stoa_tools.charts import command
+
+    raise typer.Exit(command.charts(console(), checks or ()))
+
+
+@app.command()
 def new(
     name: Annotated[str, typer.Argument(help="what it keeps: one English noun in small letters")],
     store: Annotated[Store, typer.Option(help="what keeps its data")] = Store.POSTGRES,
@@ -132,3 +143,24 @@ def infra(
     else:
         pairs = (setting.partition("=") for setting in settings or ())
         infra.check(console(), {name: value for name, _, value in pairs})
+
+
+@app.command()
+def images(
+    names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="all if none")] = None,
+    registry: Annotated[str, typer.Option(help="what their names begin with")] = "localhost/stoa",
+    tag: Annotated[str, typer.Option(help="what their names end with")] = "dev",
+    base: Annotated[str, typer.Option(help="the base image, by digest where it counts")] = "",
+    source: Annotated[str, typer.Option(help="the repository's address, for a label")] = "",
+    builder: Annotated[str, typer.Option(help="docker, podman or buildah; else the first of them")] = "",
+    sbom: Annotated[Path | None, typer.Option(help="a folder for their bills of materials")] = None,
+    push: Annotated[Path | None, typer.Option(help="upload them, and write their digests there")] = None,
+) -> None:
+    """Build the container images of the services, the edge and the operators' tools.
+
+    STOA_IMAGE_OPTIONS has more options for the builder, as the machine at hand needs them.
+    """
+    from stoa_tools.images.command import Wanted, command
+
+    wanted = Wanted(names or [], registry, tag, base, source, builder, sbom, push)
+    raise typer.Exit(command(wanted, console()))

@@ -26,6 +26,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -403,9 +404,12 @@ class App(Generic[S]):
         settings = self.settings
         credentials = self._certificates.server_credentials() if self._certificates else None
         try:
-            return await self._server.start(f"{settings.host}:{settings.port}", credentials)
+            port = await self._server.start(f"{settings.host}:{settings.port}", credentials)
+            if settings.health_port:
+                await self._server.serve_health(f"{settings.host}:{settings.health_port}")
         except RuntimeError as error:
             raise StartError(f"{settings.host}:{settings.port} can't be listened on: {error}") from error
+        return port
 
 
 Compose = Callable[[App[S]], Awaitable[None]]
@@ -467,13 +471,35 @@ def _target(service: str) -> str:
 
 def _peer_identity(settings: ServiceSettings) -> PeerIdentity:
     if settings.sidecar_mtls:
+        _refuse_others_than_the_sidecar(settings)
         return sidecar_identity(settings.spiffe_prefix)
     return certificate_identity(settings.spiffe_prefix) if settings.tls_dir else no_identity
 
 
+def _refuse_others_than_the_sidecar(settings: ServiceSettings) -> None:
+    """Raise StartError if another than our sidecar could connect, and write into the header who it is."""
+    for name in ("host", "metrics_host"):
+        if not _is_loopback(host := getattr(settings, name)):
+            raise StartError(
+                f"STOA_SIDECAR_MTLS takes the word of whoever connects for who is calling, so nobody but the "
+                f"sidecar may: STOA_{name.upper()} must be 127.0.0.1, and is {host}"
+            )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:  # a name: what it leads to is for others to say
+        return False
+
+
 def _refuse_taken_port(settings: ServiceSettings) -> None:
     """Raise StartError if somebody listens: with SO_REUSEPORT gRPC would silently share with a stranger."""
-    for host, port in ((settings.host, settings.port), (settings.metrics_host, settings.metrics_port)):
+    for host, port in (
+        (settings.host, settings.port),
+        (settings.host, settings.health_port),
+        (settings.metrics_host, settings.metrics_port),
+    ):
         if port == 0:
             continue
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:

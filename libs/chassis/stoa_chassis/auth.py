@@ -26,9 +26,8 @@ from stoa_chassis.errors import PermissionDenied
 from stoa_chassis.ids import is_id, same_id
 from stoa_chassis.status import CallContext
 from stoa_chassis.tokens import TokenInvalid, TokenMissing, TokenVerifier
+from stoa_contracts.declarations import EDGE
 from stoa_contracts.roles import ADMIN, STAFF, STAFF_ROLES, is_admitted
-
-EDGE = "edge"
 
 
 class ContractError(Exception):
@@ -243,6 +242,8 @@ def sidecar_identity(spiffe_prefix: str) -> PeerIdentity:
 
     def identify(_: CallContext, metadata: Mapping[str, Any]) -> str:
         # One element per hop, the nearest last; in it key=value pairs: By=…;Hash=…;URI=spiffe://…
+        # The last comma is the sidecar's own, or one of a certificate's subject that it quotes before the
+        # URI. To heed quotes would let a caller open one that hides what the sidecar has added.
         nearest = str(metadata.get("x-forwarded-client-cert", "")).rpartition(",")[2]
         uris = [pair[4:].strip('"') for pair in nearest.split(";") if pair[:4].upper() == "URI="]
         return _service_name(uris[0] if len(uris) == 1 else "", spiffe_prefix)

@@ -39,9 +39,10 @@ class RpcServer:
         `partial` serves fakes, which implement only the methods that a test needs.
         """
         self._interceptor = Interceptor(authorizer, max_concurrent_rpcs, partial=partial)
+        self._reuse_port = ("grpc.so_reuseport", int(reuse_port))
         self._server = grpc.aio.server(
             options=[
-                ("grpc.so_reuseport", int(reuse_port)),
+                self._reuse_port,
                 # Idle clients look for dead connections (clients.py); by default a server takes that amiss.
                 ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
                 ("grpc.keepalive_permit_without_calls", 1),
@@ -51,6 +52,7 @@ class RpcServer:
             ]
         )
         self._health = aio.HealthServicer()
+        self._health_server: grpc.aio.Server | None = None
         self._draining = False
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self.services: list[str] = []
@@ -81,6 +83,18 @@ class RpcServer:
         await self._server.start()
         return port
 
+    async def serve_health(self, address: str) -> int:
+        """Answer health checks alone, in plaintext, at another address; returns the port.
+
+        Raises RuntimeError if it is taken.
+        """
+        server = grpc.aio.server(options=[self._reuse_port])
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        port = server.add_insecure_port(address)
+        await server.start()
+        self._health_server = server
+        return port
+
     async def set_ready(self, ready: bool) -> None:
         """Tell health checks, of the process and of each service, whether to send calls here.
 
@@ -96,6 +110,8 @@ class RpcServer:
         await self.set_ready(False)
         self._draining = True
         await self._server.stop(seconds)
+        if self._health_server is not None:
+            await self._health_server.stop(None)
 
 
 class _Recorder:

@@ -32,13 +32,15 @@ class ServiceSettings(BaseSettings):
     metrics_host: str = "127.0.0.1"
     metrics_port: int = Field(default=0, ge=0)
     workers: int = Field(default=1, ge=1)
+    # A second port, in plaintext, for health checks alone: a kubelet has no certificate. 0 is none.
+    health_port: int = Field(default=0, ge=0)
 
     # Folder with cert.pem, key.pem and ca.pem; empty when a mesh sidecar does mTLS.
     tls_dir: str = ""
     # Identities of callers are SPIFFE ids that start so; the rest is the service's name.
     spiffe_prefix: str = "spiffe://stoa.local/ns/stoa/sa/"
     # True when a sidecar does mTLS and names the caller in x-forwarded-client-cert. Anyone who reaches the
-    # port could write that header, so it counts only where nothing but the sidecar reaches it.
+    # port could write that header: a service does not start with it unless both hosts are loopback.
     sidecar_mtls: bool = False
 
     # More calls at once are refused with RESOURCE_EXHAUSTED: a queue would only make all of them late.

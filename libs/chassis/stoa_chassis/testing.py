@@ -37,13 +37,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from stoa_chassis.auth import EDGE, Authorizer, certificate_identity
+from stoa_chassis.auth import Authorizer, certificate_identity
 from stoa_chassis.breaker import Breaker
 from stoa_chassis.clients import ClientChannel
 from stoa_chassis.ids import new_id
 from stoa_chassis.server import RpcServer
 from stoa_chassis.tls import CertificateFolder
 from stoa_chassis.tokens import StaticKeys, TokenVerifier
+from stoa_contracts.declarations import EDGE
 from stoa_contracts.roles import ADMIN, STAFF
 
 SPIFFE_PREFIX = "spiffe://stoa.local/ns/stoa/sa/"

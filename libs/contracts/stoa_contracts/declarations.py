@@ -36,6 +36,10 @@ _TABLES = {"scale": {"min", "max"}, "resources": {"memory_mb"}}
 _KEYS = {"port", "store", "read_model", *_LISTS, *_TABLES}
 
 
+EDGE = "edge"
+"""Whose identity calls for users; no service may have the name."""
+
+
 class InvalidDeclaration(ValueError):
     """A declaration breaks the form or contradicts another; the message names the file and the key."""
 
@@ -163,6 +167,8 @@ class _Declaration:
             raise InvalidDeclaration(f"{self._where} is not TOML: {error}") from None
         if not _NAME.match(name):
             raise self._wrong("the folder's name", "must be small letters, digits and underscores")
+        if name == EDGE:
+            raise self._wrong("the folder's name", "is the edge's, which speaks for users")
         given = set(self._values)
         for table, keys in _TABLES.items():
             inner = self._values.get(table)

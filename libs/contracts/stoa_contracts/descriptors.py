@@ -32,6 +32,7 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
+from stoa_contracts.declarations import EDGE
 from stoa_contracts.roles import STAFF, STAFF_ROLES, is_admitted
 
 DESCRIPTORS = Path(__file__).with_name("stoa.binpb")
@@ -70,6 +71,11 @@ class Policy:
         return frozenset(
             name for name in ("anyone", "customer", "staff", "owner", "services") if getattr(self, name)
         )
+
+    @property
+    def admits_users(self) -> bool:
+        """Whether there are users who may call, rather than services alone."""
+        return bool(self.alternatives - {"services"})
 
     def admits_staff(self, *roles: str) -> bool:
         """Tell whether staff with these roles is admitted as such, whoever they are besides."""
@@ -189,6 +195,19 @@ class Contracts:
     def rpcs(self) -> list[Rpc]:
         """The RPCs of all services."""
         return [rpc for service in self.services for rpc in service.rpcs]
+
+    def callers(self, service: str) -> Mapping[str, list[str]]:
+        """Return who may call a service over the mesh: each identity's RPCs, by their paths on the wire.
+
+        A service may call what lists it, and the edge, which speaks for users, what admits any. Whom of them
+        it admits, the service itself decides.
+        """
+        callers: dict[str, list[str]] = defaultdict(list)
+        for rpc in self.rpcs:
+            if rpc.service == service and rpc.policy is not None:
+                for caller in (*([EDGE] if rpc.policy.admits_users else []), *rpc.policy.services):
+                    callers[caller].append(f"/{rpc.call_path}")
+        return {caller: sorted(paths) for caller, paths in sorted(callers.items())}
 
     def calls(self) -> Mapping[str, set[str]]:
         """Return the other services that each calls: those with an RPC whose policy admits it."""

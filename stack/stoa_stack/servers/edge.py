@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import stoa_gateway
-from stoa_stack.files import package_folder
+from stoa_gateway import envoy
 from stoa_stack.instance import Instance
 from stoa_stack.part import Part
-
-BINARY = package_folder("envoy") / "_bin" / "envoy"
 
 
 def part(at: Instance, services: Sequence[str]) -> Part:
@@ -37,16 +35,7 @@ def part(at: Instance, services: Sequence[str]) -> Part:
 
     return Part(
         name="edge",
-        command=[
-            BINARY,
-            "--config-path",
-            folder / "envoy.yaml",
-            "--concurrency",
-            "2",
-            "--disable-hot-restart",
-            "--log-level",
-            "warning",
-        ],
+        command=envoy.command(folder / "envoy.yaml"),
         needs=tuple(services),
         files=files,
         ready=ready,

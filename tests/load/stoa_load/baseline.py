@@ -22,10 +22,10 @@ import grpc_tools  # type: ignore[import-untyped]  # no types
 import httpx
 
 import stoa_gateway
+from stoa_gateway import envoy
 from stoa_load.cost import Meter
 from stoa_stack.certificates import Authority
 from stoa_stack.instance import CHECKOUT, Instance
-from stoa_stack.servers.edge import BINARY
 
 _HERE = Path(__file__).parent
 _NAME = "bench"
@@ -61,11 +61,8 @@ async def baseline(at: Instance, meter: Meter) -> AsyncIterator[Baseline]:
         service = _start(
             running, log, [sys.executable, "-m", "stoa_load.empty"], _environment(at, folder, target)
         )
-        envoy = _start(
-            running, log,
-            [str(BINARY), "-c", str(config), "--concurrency", "2", "--disable-hot-restart", "-l", "warning"],
-        )  # fmt: skip
-        meter.further = {"empty service": service, "its edge": envoy}
+        front = _start(running, log, envoy.command(config))
+        meter.further = {"empty service": service, "its edge": front}
         try:
             await _ready(f"http://{edge}{PATH}")
             yield Baseline(target, f"http://{edge}", _credentials(at))

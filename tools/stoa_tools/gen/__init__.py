@@ -10,7 +10,7 @@ from pathlib import Path
 
 from stoa_contracts.descriptors import InvalidContract, read
 from stoa_stack.files import write_atomically
-from stoa_tools.gen import events, rest, schemas, services
+from stoa_tools.gen import charts, events, rest, schemas, services
 from stoa_tools.gen.errors import GenerationFailed
 from stoa_tools.gen.tools import buf
 from stoa_stack.instance import CHECKOUT
@@ -18,6 +18,9 @@ from stoa_stack.instance import CHECKOUT
 _PYTHON = Path("python")
 _OPENAPI = Path("openapi") / "openapi.yaml"
 _DESCRIPTORS = Path("descriptors") / "stoa.binpb"
+# What Python leaves there, and what Helm does when it packs the umbrella's parts.
+_NOT_OURS = frozenset({"__pycache__", "Chart.lock"})
+_PACKED = ".tgz"
 
 
 def run(check: bool = False) -> list[str]:
@@ -42,7 +45,8 @@ def run(check: bool = False) -> list[str]:
             contracts = read(fresh / _DESCRIPTORS)
         except InvalidContract as error:
             raise GenerationFailed(str(error)) from error
-        services.generate(CHECKOUT, contracts, fresh / _PYTHON / "stoa_services")
+        declared = services.generate(CHECKOUT, contracts, fresh / _PYTHON / "stoa_services")
+        charts.generate(CHECKOUT, contracts, declared, fresh / "charts")
         _mark_typed(fresh / _PYTHON)
         return _compare(fresh, CHECKOUT / "gen", write=not check)
 
@@ -59,7 +63,7 @@ def _compare(fresh: Path, current: Path, *, write: bool) -> list[str]:
     old = {
         path.relative_to(current)
         for path in current.rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
+        if path.is_file() and not _NOT_OURS.intersection(path.parts) and path.suffix != _PACKED
     }
     differences = []
     for path in sorted(new | old):
@@ -80,5 +84,5 @@ def _compare(fresh: Path, current: Path, *, write: bool) -> list[str]:
 def _drop_empty_folders(folder: Path) -> None:
     for child in [path for path in folder.iterdir() if path.is_dir()]:
         _drop_empty_folders(child)
-        if all(left.name == "__pycache__" for left in child.iterdir()):
+        if all(left.name in _NOT_OURS for left in child.iterdir()):
             shutil.rmtree(child)

@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
-from stoa_contracts.declarations import InvalidDeclaration, read_all
+from stoa_contracts.declarations import InvalidDeclaration, Service, read_all
 from stoa_contracts.descriptors import Contracts
 from stoa_tools.gen.errors import GenerationFailed
 from stoa_tools.gen.template import render
 
-def generate(checkout: Path, contracts: Contracts, out: Path) -> None:
-    """Write the package `out` for all services of a checkout.
+
+def generate(checkout: Path, contracts: Contracts, out: Path) -> tuple[Service, ...]:
+    """Write the package `out` for all services of a checkout, and return what it says of them.
 
     Raises:
         GenerationFailed: a declaration is wrong, or a policy admits a service that there isn't.
@@ -23,3 +24,4 @@ def generate(checkout: Path, contracts: Contracts, out: Path) -> None:
     out.mkdir(parents=True)
     (out / "__init__.py").write_text(render("services.py.jinja", services=services))
     (out / "py.typed").touch()
+    return services

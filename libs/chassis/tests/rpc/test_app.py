@@ -204,6 +204,20 @@ async def test_a_service_that_is_not_ready_is_not_healthy(tmp_path: Path) -> Non
             assert alive.status == HealthCheckResponse.SERVING
 
 
+async def test_who_has_no_certificate_may_ask_for_health_at_a_port_of_its_own_and_for_nothing_else(
+    tmp_path: Path,
+) -> None:
+    async with started(tmp_path, health_port=(port := free_port())) as service:
+        await service.serving()
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            for name in ("", "liveness"):
+                answer = await HealthStub(channel).Check(HealthCheckRequest(service=name), timeout=30)
+                assert answer.status == HealthCheckResponse.SERVING
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await EchoStub(channel).Anyone(EchoRequest(), timeout=30)
+            assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
 async def test_background_work_that_fails_is_started_again(tmp_path: Path) -> None:
     async with started(tmp_path, mode="work-fails") as service:
         await eventually(lambda: len(service.noted("work begins")) >= 3)

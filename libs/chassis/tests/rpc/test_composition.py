@@ -49,6 +49,20 @@ async def test_handlers_have_to_be_for_what_is_declared(app: App[PostgresSetting
         await app.consume({OrderPlaced: handle})
 
 
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.7", "localhost.", ""])
+@pytest.mark.parametrize("setting", ["host", "metrics_host"])
+def test_a_service_whose_port_others_than_its_sidecar_reach_does_not_start(setting: str, host: str) -> None:
+    exposed: dict[str, Any] = {"sidecar_mtls": True, setting: host}
+    with pytest.raises(StartError, match=f"STOA_{setting.upper()} must be 127.0.0.1, and is {host}"):
+        App("order", PostgresSettings(**exposed))
+    App("order", PostgresSettings(**exposed | {"sidecar_mtls": False}))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_service_beside_a_sidecar_listens_to_it_alone(host: str) -> None:
+    App("order", PostgresSettings(sidecar_mtls=True, host=host, metrics_host=host))
+
+
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(readiness, "_EVERY_SECONDS", 0.02)

@@ -15,7 +15,6 @@ from chassis_example.echo_pb2_grpc import EchoStub
 from google.rpc import error_details_pb2, status_pb2
 
 from stoa_chassis import context
-from stoa_chassis.auth import EDGE
 from stoa_chassis.errors import (
     AlreadyExists,
     Code,
@@ -27,6 +26,7 @@ from stoa_chassis.errors import (
 from stoa_chassis.outages import is_outage, register_outage
 from stoa_chassis.status import answer
 from stoa_chassis.testing import InProcessServer, eventually, serve_in_process
+from stoa_contracts.declarations import EDGE
 from stoa_contracts.money import Money
 from stoa_example.servicer import EchoServicer
 

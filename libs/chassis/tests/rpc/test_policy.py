@@ -234,7 +234,11 @@ def test_a_sidecar_names_the_nearest_peer() -> None:
         return identify(SimpleNamespace(), {"x-forwarded-client-cert": header})  # type: ignore[arg-type]
 
     spoofed = f"URI={SPIFFE_PREFIX}order"
-    assert known(f'{spoofed},By=spiffe://x/y;Hash=ab;Subject="";URI={SPIFFE_PREFIX}cart') == "cart"
+    added = f'By=spiffe://x/y;Hash=ab;Subject="";URI={SPIFFE_PREFIX}cart'
+    assert known(added) == "cart"
+    for sent in (spoofed, f'Subject="{spoofed}', f"{spoofed};Hash=", f'"{spoofed}"'):
+        assert known(f"{sent},{added}") == "cart"
+    assert known(added.replace('""', '"CN=cart,O=a shop"')) == "cart"
     for wrong in (
         "",
         "By=a;Hash=b",

@@ -18,10 +18,11 @@ from chassis_example.echo_pb2_grpc import EchoStub
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stoa_chassis.auth import EDGE, ContractError
+from stoa_chassis.auth import ContractError
 from stoa_chassis.errors import Code, InvalidArgument, RemoteError
 from stoa_chassis.testing import InProcessServer
 from stoa_chassis.validation import RequestCheck
+from stoa_contracts.declarations import EDGE
 
 
 async def refusal(echo: InProcessServer, request: EchoRequest) -> RemoteError:

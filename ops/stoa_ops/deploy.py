@@ -1,26 +1,26 @@
-"""The deploy step of the event contracts: topics at Kafka, schemas at the registry.
+"""`stoa deploy`, the deploy step of the event contracts: topics at Kafka, schemas at the registry.
 
 Topics are those that a service declares to publish or read, and a dead-letter topic for each service that
 consumes. Services never create a topic nor register a schema; what they find there was deployed by this step,
-which can run any number of times. `python -m stoa_stack.deploy` reads STOA_KAFKA_BOOTSTRAP and
-STOA_SCHEMA_REGISTRY_URL, so that it deploys to managed servers as well.
+which can run any number of times: the stack runs it before the services, and so does a Job in a cluster.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import os
-import sys
 from collections.abc import Iterable
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # re-exported without saying so
 from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
 from confluent_kafka.schema_registry.error import SchemaRegistryError
+from rich.console import Console
+from rich.markup import escape
 
 from stoa_contracts.events import Payload
 from stoa_events import PAYLOADS, TOPICS
+from stoa_ops.settings import OperatorSettings
 from stoa_services import SERVICES
 
 _log = logging.getLogger(__name__)
@@ -36,6 +36,18 @@ COMPATIBILITY = "FULL_TRANSITIVE"
 
 class ContractRefused(Exception):
     """The registry or the broker does not accept a contract."""
+
+
+def command(settings: OperatorSettings, console: Console, *, replication: int) -> int:
+    """Deploy to the servers that the settings name; 1 if a contract was refused."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+    _log.setLevel(logging.INFO)
+    try:
+        deploy(settings.kafka_bootstrap, settings.schema_registry_url, replication=replication)
+    except ContractRefused as refusal:
+        console.print(f"[red]Refused:[/] {escape(str(refusal))}")
+        return 1
+    return 0
 
 
 def deploy(bootstrap: str, registry_url: str, *, replication: int = 1) -> None:
@@ -107,23 +119,3 @@ def register_schemas(registry_url: str, schemas: Iterable[tuple[str, str]]) -> N
             registry.register_schema(subject, schema)
         except SchemaRegistryError as error:
             raise ContractRefused(f"schema {subject}: {error}") from error
-
-
-def main() -> int:
-    """Deploy to the servers that the environment names; 1 if a contract was refused."""
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
-    _log.setLevel(logging.INFO)
-    try:
-        deploy(
-            os.environ["STOA_KAFKA_BOOTSTRAP"],
-            os.environ["STOA_SCHEMA_REGISTRY_URL"],
-            replication=int(os.environ.get("STOA_TOPIC_REPLICATION", "1")),
-        )
-    except ContractRefused as refusal:
-        sys.stderr.write(f"{refusal}\n")
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,110 @@
+{{/*
+How the world gets to the edge: by Istio's own Gateway, or by one of the Gateway API. Argo CD applies it when the services
+are there.
+*/}}
+{{- define "stoa-mesh.gateway" -}}
+{{- $mesh := .Values.global.mesh }}
+{{- $host := include "stoa-service.mesh.host" (list . "edge") }}
+{{- $tls := .Values.gateway.tlsSecret -}}
+{{- if eq .Values.gateway.kind "istio" }}
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata:
+  name: stoa
+  labels: {{- include "stoa-service.labels" . | nindent 4 }}
+  annotations: {argocd.argoproj.io/sync-wave: "1"}
+spec:
+  selector: {{- toYaml .Values.gateway.selector | nindent 4 }}
+  servers:
+    - port: {number: 80, name: http, protocol: HTTP}
+      hosts: {{- toYaml .Values.gateway.hosts | nindent 8 }}
+      {{- if $tls }}
+      tls: {httpsRedirect: true}
+    - port: {number: 443, name: https, protocol: HTTPS}
+      hosts: {{- toYaml .Values.gateway.hosts | nindent 8 }}
+      tls: {mode: SIMPLE, credentialName: {{ $tls }}, minProtocolVersion: TLSV1_2}
+      {{- end }}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata:
+  name: shop
+  labels: {{- include "stoa-service.labels" . | nindent 4 }}
+  annotations: {argocd.argoproj.io/sync-wave: "1"}
+spec:
+  hosts: {{- toYaml .Values.gateway.hosts | nindent 4 }}
+  gateways: [stoa]
+  http:
+    - name: all
+      route:
+        - destination: {host: {{ $host }}, port: {number: 8080}}
+      timeout: {{ .Values.gateway.timeout }}
+      retries: {{- toYaml $mesh.retries | nindent 8 }}
+{{- else if eq .Values.gateway.kind "gateway-api" }}
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata:
+  name: stoa
+  namespace: {{ .Values.gateway.namespace }}
+  labels: {{- include "stoa-service.labels" . | nindent 4 }}
+  annotations: {argocd.argoproj.io/sync-wave: "1"}
+spec:
+  gatewayClassName: istio
+  listeners:
+    - name: http
+      port: 80
+      protocol: HTTP
+      allowedRoutes: &from-the-shop
+        namespaces:
+          from: Selector
+          selector:
+            matchLabels: {kubernetes.io/metadata.name: {{ .Release.Namespace }}}
+    {{- if $tls }}
+    - name: https
+      port: 443
+      protocol: HTTPS
+      tls:
+        mode: Terminate
+        certificateRefs: [{name: {{ $tls }}}]
+      allowedRoutes: *from-the-shop
+    {{- end }}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata:
+  name: shop
+  labels: {{- include "stoa-service.labels" . | nindent 4 }}
+  annotations: {argocd.argoproj.io/sync-wave: "1"}
+spec:
+  parentRefs:
+    - {name: stoa, namespace: {{ .Values.gateway.namespace }}{{ if $tls }}, sectionName: https{{ end }}}
+  {{- with without .Values.gateway.hosts "*" }}
+  hostnames: {{- toYaml . | nindent 4 }}
+  {{- end }}
+  rules:
+    - matches:
+        - path: {type: PathPrefix, value: /}
+      backendRefs:
+        - {name: edge, port: 8080}
+      timeouts: {request: {{ .Values.gateway.timeout }}}
+{{- if $tls }}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata:
+  name: shop-to-https
+  labels: {{- include "stoa-service.labels" . | nindent 4 }}
+  annotations: {argocd.argoproj.io/sync-wave: "1"}
+spec:
+  parentRefs:
+    - {name: stoa, namespace: {{ .Values.gateway.namespace }}, sectionName: http}
+  {{- with without .Values.gateway.hosts "*" }}
+  hostnames: {{- toYaml . | nindent 4 }}
+  {{- end }}
+  rules:
+    - filters:
+        - type: RequestRedirect
+          requestRedirect: {scheme: https, statusCode: 301}
+{{- end }}
+{{- end }}
+{{- end }}

