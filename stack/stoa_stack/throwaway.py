@@ -124,7 +124,7 @@ def _taken(port: int) -> bool:
 def run(
     console: Console, title: str, *command: str, env: Mapping[str, str] | None = None, folder: Path = CHECKOUT
 ) -> None:
-    """Run a command of the virtual environment from a folder, the checkout's root; raises typer.Exit if it fails."""
+    """Run a command of the virtual environment, from the checkout's root; raises typer.Exit if it fails."""
     console.rule(title, align="left")
     began = time.monotonic()
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"

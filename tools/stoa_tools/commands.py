@@ -1,4 +1,4 @@
-"""What developers type: `stoa gen`, `lint`, `test`, `charts`, `model`, `mutants`, `lock`, `images`, `infra`."""
+"""What developers type: `stoa gen`, `lint`, `test`, `charts`, `mutants`, `lock`, `images`, `infra` …"""
 
 from __future__ import annotations
 
@@ -130,8 +130,12 @@ def infra(
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="of the shop: size=medium, domain=shop.example.com …")
     ] = None,
-    estimate: Annotated[bool, typer.Option("--estimate", help="only write the tables of docs/aws.md")] = False,
-    lock: Annotated[bool, typer.Option("--lock", help="only take the newest versions of its packages")] = False,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="only write the tables of docs/aws.md")
+    ] = False,
+    lock: Annotated[
+        bool, typer.Option("--lock", help="only take the newest versions of its packages")
+    ] = False,
 ) -> None:
     """Make and check the templates for AWS, without AWS: types, assertions, cdk-nag, cfn-lint."""
     from stoa_tools import infra

@@ -1,7 +1,7 @@
 """`stoa infra`: the templates for AWS, made and checked without AWS.
 
-What that takes (the CDK, cdk-nag, cfn-lint, Node) is installed into a folder of its own outside the checkout, as
-infra/aws/requirements.lock pins it: neither the shop nor its tests need any of it.
+What that takes (the CDK, cdk-nag, cfn-lint, Node) is installed into a folder of its own outside the checkout,
+as infra/aws/requirements.lock pins it: neither the shop nor its tests need any of it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ _CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sto
 def check(console: Console, settings: Mapping[str, str]) -> None:
     """Check the code, what it makes of each size, and the templates of one shop, which stay in the cache.
 
-    The settings are those of stoa_aws.environment. Raises typer.Exit with the code of the first step that fails.
+    The settings are those of stoa_aws.environment. Raises typer.Exit with the code of the first step that
+    fails.
     """
     tools = _tools(console)
     templates = _CACHE / "infra" / settings.get("environment", "production")
@@ -63,7 +64,12 @@ def lock() -> int:
 
 
 def _run(
-    console: Console, title: str, tools: Path, command: str, *arguments: str, more: Mapping[str, str] | None = None
+    console: Console,
+    title: str,
+    tools: Path,
+    command: str,
+    *arguments: str,
+    more: Mapping[str, str] | None = None,
 ) -> None:
     contracts = os.pathsep.join([str(CHECKOUT / "libs" / "contracts"), str(CHECKOUT / "gen" / "python")])
     environment = {
@@ -76,7 +82,12 @@ def _run(
         "CDK_DISABLE_CLI_TELEMETRY": "true",
     }
     run(
-        console, title, str(tools / "bin" / command), *arguments, env=environment | dict(more or {}), folder=PROJECT
+        console,
+        title,
+        str(tools / "bin" / command),
+        *arguments,
+        env=environment | dict(more or {}),
+        folder=PROJECT,
     )
 
 

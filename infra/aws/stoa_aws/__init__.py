@@ -1,1 +1,1 @@
-"""The shop on AWS: its network, cluster, stores, identities and front door, as CloudFormation by way of the CDK."""
+"""The shop on AWS: network, cluster, stores, identities and front door, as stacks of the CDK."""

@@ -1,7 +1,8 @@
-"""The accounts at the stores: for each service one, for operators one that reads, and each server's own master.
+"""The accounts at the stores: for each service one, for operators one that reads, and each server's own
+master.
 
-Passwords are made by Secrets Manager; nobody has typed one. Users of the cache are made of them by CloudFormation;
-roles and databases of the other stores by a Job in the cluster (docs/aws.md).
+Passwords are made by Secrets Manager; nobody has typed one. Users of the cache are made of them by
+CloudFormation; roles and databases of the other stores by a Job in the cluster (docs/aws.md).
 """
 
 from __future__ import annotations

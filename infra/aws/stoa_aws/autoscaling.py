@@ -1,8 +1,7 @@
 """Karpenter's side of AWS: what it may do with machines, and how it learns that one will be taken away.
 
-Karpenter itself, and what it may choose from, is installed in the cluster: see docs/aws.md. Every right is limited
-to machines that it tags as this cluster's
-(https://karpenter.sh/docs/reference/cloudformation/).
+Karpenter itself, and what it may choose from, is installed in the cluster: see docs/aws.md. Every right is
+limited to machines that it tags as this cluster's (https://karpenter.sh/docs/reference/cloudformation/).
 """
 
 from __future__ import annotations
@@ -58,9 +57,11 @@ class AutoscalingStack(Stack):
         excuse(
             role,
             "IAM5",
-            "it starts machines that have no ARN yet: conditions on tags limit each right to those of this cluster, "
+            "it starts machines that have no ARN yet: conditions on tags limit each right to this cluster's own, "
             "and EC2's questions and prices know no resources",
-            of=sorted({f"Resource::{arn}" for right in rights for arn in right.resources if arn.endswith("*")}),
+            of=sorted(
+                {f"Resource::{arn}" for right in rights for arn in right.resources if arn.endswith("*")}
+            ),
         )
 
     def _queue(self) -> sqs.Queue:
@@ -99,7 +100,11 @@ class AutoscalingStack(Stack):
         return (
             _allow(["ec2:RunInstances", "ec2:CreateFleet"], self._ec2(*_STARTED_FROM)),
             _allow(["ec2:RunInstances", "ec2:CreateFleet"], self._ec2("launch-template"), ours),
-            _allow(["ec2:RunInstances", "ec2:CreateFleet", "ec2:CreateLaunchTemplate"], self._ec2(*_STARTED), asked),
+            _allow(
+                ["ec2:RunInstances", "ec2:CreateFleet", "ec2:CreateLaunchTemplate"],
+                self._ec2(*_STARTED),
+                asked,
+            ),
             _allow(
                 ["ec2:CreateTags"],
                 self._ec2(*_STARTED),
@@ -121,13 +126,19 @@ class AutoscalingStack(Stack):
                     },
                 },
             ),
-            _allow(["ec2:TerminateInstances", "ec2:DeleteLaunchTemplate"], self._ec2("instance", "launch-template"), ours),
+            _allow(
+                ["ec2:TerminateInstances", "ec2:DeleteLaunchTemplate"],
+                self._ec2("instance", "launch-template"),
+                ours,
+            ),
             _allow([f"ec2:Describe{what}" for what in _LOOKED_AT], ["*"], here),
             _allow(["ssm:GetParameter"], [f"arn:aws:ssm:{self._at.region}::parameter/aws/service/*"]),
             _allow(["pricing:GetProducts"], ["*"]),
             _allow(["sqs:DeleteMessage", "sqs:GetQueueUrl", "sqs:ReceiveMessage"], [self.queue.queue_arn]),
             _allow(
-                ["iam:PassRole"], [node_role.role_arn], {"StringEquals": {"iam:PassedToService": "ec2.amazonaws.com"}}
+                ["iam:PassRole"],
+                [node_role.role_arn],
+                {"StringEquals": {"iam:PassedToService": "ec2.amazonaws.com"}},
             ),
             _allow(["iam:GetInstanceProfile"], [self.profile.attr_arn]),
             _allow(["eks:DescribeCluster"], [cluster.cluster_arn]),

@@ -1,4 +1,4 @@
-"""Backups beside the stores' own: every day for a month, every month for a year, in a vault that keeps them."""
+"""Backups beside the stores' own: daily for a month, monthly for a year, in a vault that keeps them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Carts: ElastiCache for Valkey, one primary with replicas, and a user for each service that keeps something there."""
+"""Carts: ElastiCache for Valkey, a primary with replicas, and a user for each service."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ _OF_OPERATORS = "on ~* &* -@all +@read +@connection +info"
 
 
 class CacheStack(Stack):
-    """A replication group, not a cluster: one script writes a cart and its events, which must be in one place."""
+    """A replication group, not a cluster: a script writes a cart and its events, which must be together."""
 
     def __init__(
-        self, scope: Construct, name: str, at: Environment, *, vpc: ec2.IVpc, nodes: ec2.ISecurityGroup, key: kms.IKey,
+        self, scope: Construct, name: str, at: Environment, *, vpc: ec2.IVpc, nodes: ec2.ISecurityGroup,
+        key: kms.IKey,
         logs_key: kms.IKey, accounts: AccountsStack,
     ) -> None:  # fmt: skip
         super().__init__(scope, name, env=at.aws, termination_protection=True)

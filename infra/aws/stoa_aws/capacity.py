@@ -1,10 +1,11 @@
-"""What a size carries, by what has been measured on a laptop (docs/performance.md): an estimate, not a measurement."""
+"""What a size carries, estimated by what has been measured elsewhere (docs/performance.md)."""
 
 from __future__ import annotations
 
 from stoa_aws.sizes import Size
 
-# CPU milliseconds of services and edge, without the stores, of an order in which every service listens; and of a read.
+# CPU milliseconds of services and edge, without the stores, of an order in which every service listens; and
+# of a read.
 ORDER_MS = 68
 READ_MS = 0.9
 READS_PER_ORDER = 30

@@ -13,7 +13,7 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from constructs import Construct
 
-from stoa_aws import managed
+from stoa_aws import managed, network
 from stoa_aws.environment import Environment
 from stoa_aws.log_groups import log_group
 from stoa_aws.nag import excuse
@@ -34,7 +34,8 @@ _ADDONS: Mapping[str, Mapping[str, Any] | None] = {
 
 
 class ClusterStack(Stack):
-    """EKS with its control plane's logs, its secrets encrypted by a key of ours, and no public door by default.
+    """EKS with its control plane's logs, its secrets encrypted by a key of ours, and no public door by
+    default.
 
     Whoever creates it has no rights in it; the role of `administrators` has.
     """
@@ -44,7 +45,7 @@ class ClusterStack(Stack):
         logs_key: kms.IKey,
     ) -> None:  # fmt: skip
         super().__init__(scope, name, env=at.aws, termination_protection=True)
-        nodes = ec2.SubnetSelection(subnet_group_name="nodes")
+        nodes = ec2.SubnetSelection(subnet_group_name=network.NODES)
         log = log_group(self, "log", logs_key, name=f"/aws/eks/{at.named('cluster')}/cluster")
         self.cluster = eks.Cluster(
             self,

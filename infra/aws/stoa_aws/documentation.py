@@ -1,4 +1,4 @@
-"""The tables of docs/aws.md: what each size has, carries and costs. `python -m stoa_aws.documentation` writes them there."""
+"""The tables of docs/aws.md: what each size has, carries and costs; written by `stoa infra --estimate`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ def tables(templates: Mapping[str, Iterable[estimate.Template]]) -> str:
 def _parts() -> str:
     rows: Mapping[str, Callable[[Size], str]] = {
         "nodes that are always there": lambda size: f"{size.nodes.always} × {size.nodes.type}",
-        "nodes that Karpenter adds on an average day": lambda size: f"{size.nodes.usual} × {size.nodes.usual_type}",
+        "nodes that Karpenter adds on an average day": lambda size: (
+            f"{size.nodes.usual} × {size.nodes.usual_type}"
+        ),
         "PostgreSQL, with a standby": lambda size: (
             f"{size.postgres.type}, {size.postgres.storage_gb} GB, "
             + ("one for each service" if size.postgres.per_service else "one for all services")
@@ -81,7 +83,9 @@ def _usage() -> str:
         "million reads and writes of documents": lambda size: size.usage.document_io_millions,
     }
     return _table(
-        "a month", SIZES, [(name, [f"{row(size):,}" for size in SIZES.values()]) for name, row in rows.items()]
+        "a month",
+        SIZES,
+        [(name, [f"{row(size):,}" for size in SIZES.values()]) for name, row in rows.items()],
     )
 
 

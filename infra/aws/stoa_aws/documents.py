@@ -20,7 +20,8 @@ class DocumentsStack(Stack):
     """A cluster that speaks TLS alone, and logs who did what and not what statements said."""
 
     def __init__(
-        self, scope: Construct, name: str, at: Environment, *, vpc: ec2.IVpc, nodes: ec2.ISecurityGroup, key: kms.IKey,
+        self, scope: Construct, name: str, at: Environment, *, vpc: ec2.IVpc, nodes: ec2.ISecurityGroup,
+        key: kms.IKey,
         secrets_key: kms.IKey, logs_key: kms.IKey,
     ) -> None:  # fmt: skip
         super().__init__(scope, name, env=at.aws, termination_protection=True)
@@ -54,7 +55,9 @@ class DocumentsStack(Stack):
         Tags.of(self.cluster).add(stores.BACKUP_TAG, "daily")
         excuse(self.cluster, "DOC2", stores.DEFAULT_PORT)
         excuse(self.cluster, "SMG4", stores.USED_ONCE)
-        excuse(self.cluster, "DOC3", "the password is a reference to Secrets Manager, which the rule can't read")
+        excuse(
+            self.cluster, "DOC3", "the password is a reference to Secrets Manager, which the rule can't read"
+        )
         excuse(
             self.cluster,
             "DOC5",

@@ -42,9 +42,9 @@ class InvalidSetting(ValueError):
 class Environment:
     """One shop in one account.
 
-    `zone` is the hosted zone of `domain` at Route 53, `mail` whom alarms and budgets write to. Whoever takes the
-    role `administrators` administers the cluster. Its API is reached from within the network alone, unless
-    `operators` names networks outside.
+    `zone` is the hosted zone of `domain` at Route 53, `mail` whom alarms and budgets write to. Whoever takes
+    the role `administrators` administers the cluster. Its API is reached from within the network alone,
+    unless `operators` names networks outside.
     """
 
     name: str

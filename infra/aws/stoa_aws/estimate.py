@@ -1,7 +1,7 @@
 """What a month costs, read off the templates: whatever they make is priced, or known to be free.
 
-So nothing that is added can be forgotten: a kind of resource that is in neither list is an error. What is paid for
-by use comes from the size (`Usage`).
+So nothing that is added can be forgotten: a kind of resource that is in neither list is an error. What is
+paid for by use comes from the size (`Usage`).
 """
 
 from __future__ import annotations
@@ -87,17 +87,24 @@ class _Pricing:
         use, prices = self._size.usage, self._prices
         nodes = self._size.nodes
         yield from self._machines(nodes.usual_type, nodes.usual)
-        yield Line(NETWORK, "GB between zones", Decimal(use.between_zones_gb), prices.of("ec2", "between_zones_gb"))
+        yield Line(
+            NETWORK, "GB between zones", Decimal(use.between_zones_gb), prices.of("ec2", "between_zones_gb")
+        )
         yield Line(NETWORK, "GB through NAT", Decimal(use.through_nat_gb), prices.of("vpc", "nat_gb"))
         first = min(use.out_gb, _FIRST_STEP_GB)
         requests = Decimal(use.requests_millions)
         yield Line(FRONT, "GB out", Decimal(first), prices.of("cloudfront", "out_gb"))
-        yield Line(FRONT, "GB out, beyond", Decimal(use.out_gb - first), prices.of("cloudfront", "out_gb_beyond"))
+        yield Line(
+            FRONT, "GB out, beyond", Decimal(use.out_gb - first), prices.of("cloudfront", "out_gb_beyond")
+        )
         yield Line(FRONT, "million requests", requests, prices.of("cloudfront", "requests_million"))
         yield Line(FRONT, "million requests, firewall", requests, prices.of("waf", "requests_million"))
         yield Line(FRONT, "GB of pictures", Decimal(use.pictures_gb), prices.of("s3", "gb_month"))
         yield Line(
-            DOCUMENTS, "GB of documents", Decimal(use.documents_gb), prices.of("documentdb", "storage_gb_month")
+            DOCUMENTS,
+            "GB of documents",
+            Decimal(use.documents_gb),
+            prices.of("documentdb", "storage_gb_month"),
         )
         yield Line(
             DOCUMENTS, "million reads and writes", Decimal(use.document_io_millions),
@@ -185,7 +192,9 @@ class _Pricing:
 
     def _machines(self, kind: str, count: int) -> Iterator[Line]:
         yield Line(NODES, kind, Decimal(count), self._prices.hourly("ec2", kind))
-        yield Line(NODES, "GB of nodes' disks", Decimal(count * _DISK_GB), self._prices.of("ec2", "gp3_gb_month"))
+        yield Line(
+            NODES, "GB of nodes' disks", Decimal(count * _DISK_GB), self._prices.of("ec2", "gp3_gb_month")
+        )
 
 
 _PRICED: Mapping[str, Callable[[_Pricing, _Properties], Iterator[Line]]] = {

@@ -34,7 +34,8 @@ class EventsStack(Stack):
     """A cluster of brokers that keeps each message in three zones, two of which have acknowledged it."""
 
     def __init__(
-        self, scope: Construct, name: str, at: Environment, *, vpc: ec2.IVpc, nodes: ec2.ISecurityGroup, key: kms.IKey,
+        self, scope: Construct, name: str, at: Environment, *, vpc: ec2.IVpc, nodes: ec2.ISecurityGroup,
+        key: kms.IKey,
         logs_key: kms.IKey,
     ) -> None:  # fmt: skip
         super().__init__(scope, name, env=at.aws, termination_protection=True)
@@ -43,7 +44,11 @@ class EventsStack(Stack):
         guard.connections.allow_internally(ec2.Port.all_traffic(), "brokers")
         group = log_group(self, "log", logs_key)
         settings = msk.CfnConfiguration(
-            self, "settings", name=at.named("events"), server_properties=_SETTINGS, kafka_versions_list=[_VERSION]
+            self,
+            "settings",
+            name=at.named("events"),
+            server_properties=_SETTINGS,
+            kafka_versions_list=[_VERSION],
         )
         size = at.size.kafka
         self.name = at.named("events")
@@ -69,7 +74,9 @@ class EventsStack(Stack):
                 unauthenticated=msk.CfnCluster.UnauthenticatedProperty(enabled=False),
             ),
             encryption_info=msk.CfnCluster.EncryptionInfoProperty(
-                encryption_at_rest=msk.CfnCluster.EncryptionAtRestProperty(data_volume_kms_key_id=key.key_arn),
+                encryption_at_rest=msk.CfnCluster.EncryptionAtRestProperty(
+                    data_volume_kms_key_id=key.key_arn
+                ),
                 encryption_in_transit=msk.CfnCluster.EncryptionInTransitProperty(
                     client_broker="TLS", in_cluster=True
                 ),
@@ -101,8 +108,8 @@ class EventsStack(Stack):
         if right.names == EVERYTHING:
             return [f"{prefix}/*"]
         # arn:aws:kafka:<region>:<account>:cluster/<name>/<id>
-        id = Fn.select(2, Fn.split("/", self.cluster.attr_arn))
-        return [f"{prefix}/{id}/{name}" for name in right.names]
+        unique = Fn.select(2, Fn.split("/", self.cluster.attr_arn))
+        return [f"{prefix}/{unique}/{name}" for name in right.names]
 
     def _grow(self, storage_gb: int) -> None:
         """Give brokers more room when they are rather full; they never get less."""

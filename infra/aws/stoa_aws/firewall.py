@@ -9,13 +9,13 @@ from constructs import Construct
 
 from stoa_aws.environment import Environment
 
-# The edge has limits of its own for users and addresses (stoa_gateway.settings.RateLimits); these stop a flood
-# before it gets there. Of one address, in five minutes.
+# The edge has limits of its own for users and addresses (stoa_gateway.settings.RateLimits); these stop a
+# flood before it gets there. Of one address, in five minutes.
 _REQUESTS = 20_000
 _SIGN_INS = 1_000
 
-# Rules by AWS, in the order in which they are asked; those that are named only count: the edge has bounds of its
-# own for bodies, up to a megabyte, and pictures are larger than that.
+# Rules by AWS, in the order in which they are asked; those that are named only count: the edge has bounds of
+# its own for bodies, up to a megabyte, and pictures are larger than that.
 _MANAGED: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("AWSManagedRulesAmazonIpReputationList", ()),
     ("AWSManagedRulesKnownBadInputsRuleSet", ()),
@@ -27,8 +27,8 @@ _MANAGED: tuple[tuple[str, tuple[str, ...]], ...] = (
 class Firewall(Construct):
     """Limits for an address, then AWS' rules; what is blocked is logged without who asked."""
 
-    def __init__(self, scope: Construct, id: str, at: Environment) -> None:
-        super().__init__(scope, id)
+    def __init__(self, scope: Construct, construct_id: str, at: Environment) -> None:
+        super().__init__(scope, construct_id)
         limits = [
             self._limit(0, "flood", _REQUESTS),
             self._limit(1, "guessing", _SIGN_INS, path="/api/v1/auth/"),
@@ -119,7 +119,9 @@ class Firewall(Construct):
                     rule_action_overrides=[
                         waf.CfnWebACL.RuleActionOverrideProperty(
                             name=rule,
-                            action_to_use=waf.CfnWebACL.RuleActionProperty(count=waf.CfnWebACL.CountActionProperty()),
+                            action_to_use=waf.CfnWebACL.RuleActionProperty(
+                                count=waf.CfnWebACL.CountActionProperty()
+                            ),
                         )
                         for rule in only_counted
                     ]

@@ -1,4 +1,4 @@
-"""The front door: CloudFront with a firewall, pictures from S3, all else to a load balancer that nobody else reaches."""
+"""The front door: CloudFront with a firewall; pictures from S3, all else from a load balancer within."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from aws_cdk import aws_route53_targets as route53_targets
 from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
-from stoa_aws import stores
+from stoa_aws import network, stores
 from stoa_aws.environment import Environment
 from stoa_aws.firewall import Firewall
 from stoa_aws.nag import excuse
 from stoa_aws.pod_identity import pod_role
 
-# The networks that CloudFront calls origins from (com.amazonaws.global.cloudfront.origin-facing), in us-east-1.
+# The networks that CloudFront calls origins from (com.amazonaws.global.cloudfront.origin-facing),
+# in us-east-1.
 _CLOUDFRONT = "pl-3b927c52"
-_GATEWAY_PORT = 8443
+_GATEWAY_PORT = 443
 """Of the mesh's ingress gateway in its pods; TLS, as everywhere."""
 _GATEWAY_HEALTH_PORT = 15021
 _CONTROLLER = ("kube-system", "aws-load-balancer-controller")
@@ -71,7 +72,9 @@ class FrontStack(Stack):
             block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
             enforce_ssl=True,
             object_ownership=s3.ObjectOwnership.BUCKET_OWNER_PREFERRED,  # CloudFront writes with an ACL
-            lifecycle_rules=[s3.LifecycleRule(expiration=Duration.days(30))],  # they have addresses of visitors
+            lifecycle_rules=[
+                s3.LifecycleRule(expiration=Duration.days(30))
+            ],  # they have addresses of visitors
             removal_policy=RemovalPolicy.RETAIN,
         )
         excuse(bucket, "S1", "it is where logs go; logging them would log the logging")
@@ -101,7 +104,11 @@ class FrontStack(Stack):
 
     def _balancer(self, vpc: ec2.IVpc) -> elb.ApplicationLoadBalancer:
         guard = ec2.SecurityGroup(
-            self, "guard", vpc=vpc, description="The load balancer: CloudFront comes in", allow_all_outbound=False
+            self,
+            "guard",
+            vpc=vpc,
+            description="The load balancer: CloudFront comes in",
+            allow_all_outbound=False,
         )
         guard.add_ingress_rule(ec2.Peer.prefix_list(_CLOUDFRONT), ec2.Port.tcp(443), "CloudFront")
         balancer = elb.ApplicationLoadBalancer(
@@ -109,7 +116,7 @@ class FrontStack(Stack):
             "balancer",
             load_balancer_name=self._at.named("front"),
             vpc=vpc,
-            vpc_subnets=ec2.SubnetSelection(subnet_group_name="nodes"),
+            vpc_subnets=ec2.SubnetSelection(subnet_group_name=network.NODES),
             internet_facing=False,
             security_group=guard,
             deletion_protection=True,
@@ -175,7 +182,12 @@ class FrontStack(Stack):
                 resources=["*"],
             )
         )
-        excuse(role, "IAM5", "AWS tells which machines and groups there are to whom may see all", of=["Resource::*"])
+        excuse(
+            role,
+            "IAM5",
+            "AWS tells which machines and groups there are to whom may see all",
+            of=["Resource::*"],
+        )
 
     def _distribution(self, certificate: acm.ICertificate) -> cloudfront.Distribution:
         shop = origins.VpcOrigin.with_application_load_balancer(
@@ -217,5 +229,9 @@ class FrontStack(Stack):
                 )
             },
         )
-        excuse(distribution, "CFR1", "a shop sells wherever somebody wants to buy; where it doesn't, it says so itself")
+        excuse(
+            distribution,
+            "CFR1",
+            "a shop sells wherever somebody wants to buy; where it doesn't, it says so itself",
+        )
         return distribution

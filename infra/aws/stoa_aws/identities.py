@@ -1,7 +1,7 @@
 """Who a service is at AWS: a role that its pods alone take, and the secrets that this role alone reads.
 
-External Secrets reads a service's secrets as the service (a SecretStore with the service's ServiceAccount), so that
-nothing in the cluster may read those of all.
+External Secrets reads a service's secrets in its name (a ServiceAccount with the same role), so that nothing
+in the cluster may read those of all.
 """
 
 from __future__ import annotations
@@ -30,6 +30,13 @@ from stoa_services import SERVICES
 
 NAMESPACE = "stoa"
 OPERATORS_ACCOUNT = "ops"
+
+
+def secrets_account(account: str) -> str:
+    """The ServiceAccount by which External Secrets takes the role of another."""
+    return f"{account}-secrets"
+
+
 AUTHORITIES = "/var/run/stoa/secrets/rds-ca.pem"
 """Where a pod has the authorities that RDS and DocumentDB are signed by, which no system knows."""
 
@@ -49,7 +56,10 @@ class IdentitiesStack(Stack):
         self._addresses = _Addresses(postgres, documents, cache, search)
         self._issuer = Fn.select(1, Fn.split("//", cluster.cluster_open_id_connect_issuer_url))
         self._provider = iam.CfnOIDCProvider(
-            self, "provider", url=cluster.cluster_open_id_connect_issuer_url, client_id_list=["sts.amazonaws.com"]
+            self,
+            "provider",
+            url=cluster.cluster_open_id_connect_issuer_url,
+            client_id_list=["sts.amazonaws.com"],
         )
         self._authorities = self._placed("authorities", "the authorities of RDS, which AWS renews rarely")
         for service in SERVICES.values():
@@ -64,21 +74,23 @@ class IdentitiesStack(Stack):
             )
         self._role(
             OPERATORS_ACCOUNT,
-            [*self._may_read([self._authorities, self._operator()]), *events.statements(rights.OPERATORS)],
+            [*self._may_read([self._authorities, *self._operator()]), *events.statements(rights.OPERATORS)],
         )
 
     def _secrets(self, service: Service) -> Sequence[secretsmanager.Secret]:
         """Two of each, whatever they hold: what is made here, and what operators place."""
-        stores = self._addresses.of(service, self._accounts.of_services[service.name]) if service.stores else {}
+        stores = (
+            self._addresses.of(service, self._accounts.of_services[service.name]) if service.stores else {}
+        )
         return (
             self._composed(f"{service.name}/stores", stores),
             self._placed(service.name, "what companies outside have given us, which they renew"),
         )
 
-    def _operator(self) -> secretsmanager.Secret:
-        """What operators' tools are told: each service's store, with the account that reads."""
-        return self._composed(
-            "operator",
+    def _operator(self) -> Sequence[secretsmanager.Secret]:
+        """What operators' tools are told: each store by the account that reads, and what operators place."""
+        composed = self._composed(
+            "operator/stores",
             {
                 f"{service.name}_url": self._addresses.url(
                     service, service.store, READ_ONLY, self._accounts.of_operators
@@ -86,6 +98,9 @@ class IdentitiesStack(Stack):
                 for service in SERVICES.values()
                 if service.store is not None
             },
+        )
+        return composed, self._placed(
+            "operator", "where brokers and companies are, and what these have given us"
         )
 
     def _composed(self, name: str, values: Mapping[str, str]) -> secretsmanager.Secret:
@@ -114,7 +129,8 @@ class IdentitiesStack(Stack):
         return secret
 
     def _role(self, account: str, statements: Sequence[iam.PolicyStatement]) -> iam.CfnRole:
-        # The issuer is known only when the cluster is, and stands in the keys of the conditions: so it is a text.
+        # The issuer is known only when the cluster is, and stands in the keys of the conditions: so it is a
+        # text.
         trust = {
             "Version": "2012-10-17",
             "Statement": [
@@ -125,7 +141,10 @@ class IdentitiesStack(Stack):
                     "Condition": {
                         "StringEquals": {
                             "${issuer}:aud": "sts.amazonaws.com",
-                            "${issuer}:sub": f"system:serviceaccount:{NAMESPACE}:{account}",
+                            "${issuer}:sub": [
+                                f"system:serviceaccount:{NAMESPACE}:{name}"
+                                for name in (account, secrets_account(account))
+                            ],
                         }
                     },
                 }
@@ -206,7 +225,8 @@ class _Addresses:
     def of(self, service: Service, account: secretsmanager.ISecret) -> Mapping[str, str]:
         """The files of a service's stores, by name."""
         return {
-            f"stoa_{_SETTINGS[store]}": self.url(service, store, service.name, account) for store in service.stores
+            f"stoa_{_SETTINGS[store]}": self.url(service, store, service.name, account)
+            for store in service.stores
         }
 
     def url(self, service: Service, store: Store, user: str, account: secretsmanager.ISecret) -> str:

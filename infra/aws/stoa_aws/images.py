@@ -37,7 +37,9 @@ class ImagesStack(Stack):
                         max_image_age=Duration.days(7),
                     ),
                     ecr.LifecycleRule(
-                        description="all but the last fifty, which roll-backs need", rule_priority=2, max_image_count=50
+                        description="all but the last fifty, which roll-backs need",
+                        rule_priority=2,
+                        max_image_count=50,
                     ),
                 ],
             )

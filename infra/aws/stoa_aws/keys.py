@@ -13,8 +13,8 @@ from stoa_aws.environment import Environment
 class KeysStack(Stack):
     """Keys of ours at KMS, renewed every year and never deleted with the stack.
 
-    `data` is for stores and their backups, `secrets` for Secrets Manager and the secrets in the cluster, `logs`
-    for what is logged and said to operators.
+    `data` is for stores and their backups, `secrets` for Secrets Manager and the secrets in the cluster,
+    `logs` for what is logged and said to operators.
     """
 
     def __init__(self, scope: Construct, name: str, at: Environment) -> None:
@@ -27,7 +27,9 @@ class KeysStack(Stack):
                 f"logs.{at.region}.amazonaws.com",
                 conditions={
                     "ArnLike": {
-                        "kms:EncryptionContext:aws:logs:arn": f"arn:aws:logs:{at.region}:{at.account}:log-group:*"
+                        "kms:EncryptionContext:aws:logs:arn": (
+                            f"arn:aws:logs:{at.region}:{at.account}:log-group:*"
+                        )
                     }
                 },
             )

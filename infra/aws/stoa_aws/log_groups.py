@@ -1,4 +1,4 @@
-"""Log groups: encrypted, kept for a month, and made before who writes to them would make one that is neither."""
+"""Log groups: encrypted, kept for a month, and made before their writers would make others."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from aws_cdk import aws_logs as logs
 from constructs import Construct
 
 
-def log_group(scope: Construct, id: str, key: kms.IKey, *, name: str | None = None) -> logs.LogGroup:
+def log_group(
+    scope: Construct, construct_id: str, key: kms.IKey, *, name: str | None = None
+) -> logs.LogGroup:
     """Make a log group, by a name that a service of AWS expects if there is one."""
     return logs.LogGroup(
         scope,
-        id,
+        construct_id,
         log_group_name=name,
         encryption_key=key,
         retention=logs.RetentionDays.ONE_MONTH,

@@ -11,4 +11,6 @@ def attach(role: iam.Role, *names: str, because: str) -> None:
     """Give a role policies of AWS, and say why it has no narrower ones."""
     for name in names:
         role.add_managed_policy(iam.ManagedPolicy.from_aws_managed_policy_name(name))
-    excuse(role, "IAM4", because, of=[f"Policy::arn:<AWS::Partition>:iam::aws:policy/{name}" for name in names])
+    excuse(
+        role, "IAM4", because, of=[f"Policy::arn:<AWS::Partition>:iam::aws:policy/{name}" for name in names]
+    )

@@ -10,7 +10,9 @@ from constructs import Construct
 from stoa_aws.environment import Environment
 from stoa_aws.log_groups import log_group
 
-_ADDRESSES = "10.40.0.0/16"
+ADDRESSES = "10.40.0.0/16"
+NODES = "nodes"
+"""The subnets of nodes and pods."""
 
 # What nodes and pods ask of AWS all the time: images, secrets, keys, identities, logs.
 _ENDPOINTS = {
@@ -27,8 +29,8 @@ _ENDPOINTS = {
 class NetworkStack(Stack):
     """A VPC with public, private and isolated subnets, flow logs and endpoints.
 
-    Nodes live in the private subnets, which reach the internet through NAT; stores in the isolated ones, which
-    don't.
+    Nodes live in the private subnets, which reach the internet through NAT; stores in the isolated ones,
+    which don't.
     """
 
     def __init__(self, scope: Construct, name: str, at: Environment, *, key: kms.IKey) -> None:
@@ -36,17 +38,20 @@ class NetworkStack(Stack):
         self.vpc = ec2.Vpc(
             self,
             "network",
-            ip_addresses=ec2.IpAddresses.cidr(_ADDRESSES),
+            ip_addresses=ec2.IpAddresses.cidr(ADDRESSES),
             availability_zones=list(at.zones),
             nat_gateways=at.size.nat_gateways,
             restrict_default_security_group=False,  # nothing is in it; emptying it would take a Lambda
             subnet_configuration=[
                 ec2.SubnetConfiguration(
-                    name="public", subnet_type=ec2.SubnetType.PUBLIC, cidr_mask=24, map_public_ip_on_launch=False
+                    name="public",
+                    subnet_type=ec2.SubnetType.PUBLIC,
+                    cidr_mask=24,
+                    map_public_ip_on_launch=False,
                 ),
                 # Each pod has an address of its own.
                 ec2.SubnetConfiguration(
-                    name="nodes", subnet_type=ec2.SubnetType.PRIVATE_WITH_EGRESS, cidr_mask=19
+                    name=NODES, subnet_type=ec2.SubnetType.PRIVATE_WITH_EGRESS, cidr_mask=19
                 ),
                 ec2.SubnetConfiguration(
                     name="stores", subnet_type=ec2.SubnetType.PRIVATE_ISOLATED, cidr_mask=24
@@ -68,9 +73,13 @@ class NetworkStack(Stack):
     def _open_endpoints(self, at: Environment) -> None:
         self.vpc.add_gateway_endpoint("s3", service=ec2.GatewayVpcEndpointAwsService.S3)
         guard = ec2.SecurityGroup(
-            self, "endpoints", vpc=self.vpc, description="Services of AWS, to all of the network", allow_all_outbound=False
+            self,
+            "endpoints",
+            vpc=self.vpc,
+            description="Services of AWS, to all of the network",
+            allow_all_outbound=False,
         )
-        guard.add_ingress_rule(ec2.Peer.ipv4(_ADDRESSES), ec2.Port.tcp(443), "HTTPS from the network")
+        guard.add_ingress_rule(ec2.Peer.ipv4(ADDRESSES), ec2.Port.tcp(443), "HTTPS from the network")
         for name, service in _ENDPOINTS.items():
             self.vpc.add_interface_endpoint(
                 f"endpoint-{name}",
@@ -78,7 +87,7 @@ class NetworkStack(Stack):
                 open=False,
                 security_groups=[guard],
                 subnets=ec2.SubnetSelection(
-                    subnet_group_name="nodes",
+                    subnet_group_name=NODES,
                     availability_zones=list(at.zones[: at.size.endpoint_zones]),
                 ),
             )

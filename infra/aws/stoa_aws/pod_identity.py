@@ -26,7 +26,10 @@ def pod_role(
         },
     )
     role = iam.Role(
-        scope, f"role-{account}", description=f"Pods of {namespace}/{account}", assumed_by=pods.with_session_tags()
+        scope,
+        f"role-{account}",
+        description=f"Pods of {namespace}/{account}",
+        assumed_by=pods.with_session_tags(),
     )
     if associate:
         eks.CfnPodIdentityAssociation(

@@ -1,4 +1,4 @@
-"""PostgreSQL: RDS with a standby in another zone, replicas to read from, and backups to any second of two weeks."""
+"""PostgreSQL: RDS with a standby in another zone, replicas to read from, and backups to any second."""
 
 from __future__ import annotations
 
@@ -45,10 +45,11 @@ class Instance:
 
 
 class PostgresStack(Stack):
-    """One instance for all services that keep something in PostgreSQL, or one for each; a database for each anyway."""
+    """One instance for all services that keep something in it, or one for each; each has its database."""
 
     def __init__(
-        self, scope: Construct, name: str, at: Environment, *, vpc: ec2.IVpc, nodes: ec2.ISecurityGroup, key: kms.IKey,
+        self, scope: Construct, name: str, at: Environment, *, vpc: ec2.IVpc, nodes: ec2.ISecurityGroup,
+        key: kms.IKey,
         secrets_key: kms.IKey, logs_key: kms.IKey,
     ) -> None:  # fmt: skip
         super().__init__(scope, name, env=at.aws, termination_protection=True)
@@ -97,7 +98,9 @@ class PostgresStack(Stack):
         excuse(primary, "RDS11", stores.DEFAULT_PORT)
         excuse(primary, "SMG4", stores.USED_ONCE)
         primary.node.add_dependency(self._log_group(identifier))
-        replicas = [self._replica(primary, f"{name}-replica-{number}") for number in range(1, size.replicas + 1)]
+        replicas = [
+            self._replica(primary, f"{name}-replica-{number}") for number in range(1, size.replicas + 1)
+        ]
         return Instance(primary, replicas)
 
     def _replica(self, primary: rds.DatabaseInstance, name: str) -> rds.DatabaseInstanceReadReplica:

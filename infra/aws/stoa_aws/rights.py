@@ -36,7 +36,11 @@ EVERYTHING = ("*",)
 
 OPERATORS: Sequence[Right] = (
     Right(Kind.CLUSTER, ("Connect", "DescribeCluster", "WriteDataIdempotently")),
-    Right(Kind.TOPIC, (*_LOOK, "CreateTopic", "AlterTopicDynamicConfiguration", "ReadData", "WriteData"), EVERYTHING),
+    Right(
+        Kind.TOPIC,
+        (*_LOOK, "CreateTopic", "AlterTopicDynamicConfiguration", "ReadData", "WriteData"),
+        EVERYTHING,
+    ),
     Right(Kind.GROUP, ("DescribeGroup", "AlterGroup"), EVERYTHING),
 )
 """Those of the image `ops`: it makes topics, reads all of them, and replays dead letters."""

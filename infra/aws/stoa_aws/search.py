@@ -24,7 +24,8 @@ class SearchStack(Stack):
     """A domain within the network: HTTPS alone, encrypted, and a user with a password for whoever asks."""
 
     def __init__(
-        self, scope: Construct, name: str, at: Environment, *, vpc: ec2.IVpc, nodes: ec2.ISecurityGroup, key: kms.IKey,
+        self, scope: Construct, name: str, at: Environment, *, vpc: ec2.IVpc, nodes: ec2.ISecurityGroup,
+        key: kms.IKey,
         logs_key: kms.IKey, master: secretsmanager.ISecret,
     ) -> None:  # fmt: skip
         super().__init__(scope, name, env=at.aws, termination_protection=True)
@@ -62,7 +63,9 @@ class SearchStack(Stack):
                 dedicated_master_type=size.master_type,
                 dedicated_master_count=3 if size.master_type else None,
                 zone_awareness_enabled=True,
-                zone_awareness_config=opensearch.CfnDomain.ZoneAwarenessConfigProperty(availability_zone_count=3),
+                zone_awareness_config=opensearch.CfnDomain.ZoneAwarenessConfigProperty(
+                    availability_zone_count=3
+                ),
             ),
             ebs_options=opensearch.CfnDomain.EBSOptionsProperty(
                 ebs_enabled=True, volume_type="gp3", volume_size=size.storage_gb
@@ -74,7 +77,9 @@ class SearchStack(Stack):
             encryption_at_rest_options=opensearch.CfnDomain.EncryptionAtRestOptionsProperty(
                 enabled=True, kms_key_id=key.key_id
             ),
-            node_to_node_encryption_options=opensearch.CfnDomain.NodeToNodeEncryptionOptionsProperty(enabled=True),
+            node_to_node_encryption_options=opensearch.CfnDomain.NodeToNodeEncryptionOptionsProperty(
+                enabled=True
+            ),
             domain_endpoint_options=opensearch.CfnDomain.DomainEndpointOptionsProperty(
                 enforce_https=True, tls_security_policy="Policy-Min-TLS-1-2-PFS-2023-10"
             ),
@@ -105,8 +110,12 @@ class SearchStack(Stack):
         self.domain.node.add_dependency(writes)
         # What is indexed can be made anew (`stoa reindex`), but not within an outage.
         self.domain.apply_removal_policy(RemovalPolicy.RETAIN)
-        excuse(self.domain, "OS3", "who asks is known by a user and a password of the domain, within the network")
-        excuse(self.domain, "OS5", "who asks is known by a user and a password of the domain, within the network")
+        excuse(
+            self.domain, "OS3", "who asks is known by a user and a password of the domain, within the network"
+        )
+        excuse(
+            self.domain, "OS5", "who asks is known by a user and a password of the domain, within the network"
+        )
         excuse(
             self.domain,
             "OS9",
@@ -114,4 +123,8 @@ class SearchStack(Stack):
             of=["LogExport::SEARCH_SLOW_LOGS", "LogExport::INDEX_SLOW_LOGS"],
         )
         if size.master_type is None:
-            excuse(self.domain, "OS4", "three nodes in three zones elect a master among themselves; larger sizes have some")
+            excuse(
+                self.domain,
+                "OS4",
+                "three nodes in three zones elect a master among themselves; larger sizes have some",
+            )

@@ -25,33 +25,44 @@ from stoa_aws.search import SearchStack
 from stoa_aws.watch import WatchStack
 
 # What the CDK does by default only in apps that are new.
-_FEATURES = {"@aws-cdk/aws-iam:minimizePolicies": True, "@aws-cdk/aws-s3:serverAccessLogsUseBucketPolicy": True}
+_FEATURES = {
+    "@aws-cdk/aws-iam:minimizePolicies": True,
+    "@aws-cdk/aws-s3:serverAccessLogsUseBucketPolicy": True,
+}
+
+
+def environment(app: App) -> Environment:
+    """Which shop an app is of. Raises InvalidSetting."""
+    return Environment.of({name: app.node.try_get_context(name) for name in Environment.settings()})
 
 
 def build(settings: Mapping[str, str] | None = None, outdir: str | None = None) -> App:
     """Make all stacks of a shop, ready to be synthesised; cdk-nag looks at them then.
 
-    What `settings` leave out is taken from the CDK's context, or is that of the example. Raises InvalidSetting.
+    What `settings` leave out is taken from the CDK's context, or is that of the example. Raises
+    InvalidSetting.
     """
     app = App(outdir=outdir, analytics_reporting=False, context={**_FEATURES, **(settings or {})})
-    at = Environment.of({name: app.node.try_get_context(name) for name in Environment.settings()})
+    at = environment(app)
     Validations.of(app).add_plugins(AwsSolutionsChecks(app, verbose=True))
     Tags.of(app).add("stoa:environment", at.name)
 
     keys = KeysStack(app, at.named("keys"), at)
     network = NetworkStack(app, at.named("network"), at, key=keys.logs)
     ImagesStack(app, at.named("images"), at)
-    cluster = ClusterStack(app, at.named("cluster"), at, vpc=network.vpc, secrets_key=keys.secrets, logs_key=keys.logs)
-    AutoscalingStack(
-        app, at.named("autoscaling"), at, cluster=cluster.cluster, node_role=cluster.node_role
+    cluster = ClusterStack(
+        app, at.named("cluster"), at, vpc=network.vpc, secrets_key=keys.secrets, logs_key=keys.logs
     )
+    AutoscalingStack(app, at.named("autoscaling"), at, cluster=cluster.cluster, node_role=cluster.node_role)
     accounts = AccountsStack(app, at.named("accounts"), at, key=keys.secrets)
     postgres = PostgresStack(
-        app, at.named("postgres"), at, vpc=network.vpc, nodes=cluster.guard, key=keys.data, secrets_key=keys.secrets,
+        app, at.named("postgres"), at, vpc=network.vpc, nodes=cluster.guard, key=keys.data,
+        secrets_key=keys.secrets,
         logs_key=keys.logs,
     )  # fmt: skip
     documents = DocumentsStack(
-        app, at.named("documents"), at, vpc=network.vpc, nodes=cluster.guard, key=keys.data, secrets_key=keys.secrets,
+        app, at.named("documents"), at, vpc=network.vpc, nodes=cluster.guard, key=keys.data,
+        secrets_key=keys.secrets,
         logs_key=keys.logs,
     )  # fmt: skip
     events = EventsStack(

@@ -117,9 +117,7 @@ SMALL = Size(
     nat_gateways=1,
     endpoint_zones=1,
     nodes=Nodes(type="m7i.large", always=3, usual_type="m7i.large", usual=1, limit_vcpu=16),
-    postgres=Postgres(
-        type="t4g.medium", storage_gb=50, storage_limit_gb=200, per_service=False, replicas=1
-    ),
+    postgres=Postgres(type="t4g.medium", storage_gb=50, storage_limit_gb=200, per_service=False, replicas=1),
     kafka=Kafka(type="kafka.t3.small", brokers=3, storage_gb=50),
     documents=Documents(type="t4g.medium", instances=2),
     cache=Cache(type="cache.t4g.small", replicas=1),

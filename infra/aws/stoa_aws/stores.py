@@ -11,14 +11,20 @@ SUBNETS = ec2.SubnetSelection(subnet_group_name="stores")
 BACKUP_TAG = "stoa:backup"
 """What has it is in the backup plan."""
 
-DEFAULT_PORT = "another port hides nothing from who is in the network; the security group admits the nodes alone"
+DEFAULT_PORT = (
+    "another port hides nothing from who is in the network; the security group admits the nodes alone"
+)
 USED_ONCE = "it is used once, to make the services' accounts; an operator renews it then"
 
 
 def guard(scope: Construct, vpc: ec2.IVpc, nodes: ec2.ISecurityGroup, *ports: int) -> ec2.SecurityGroup:
     """Make a store's security group, which admits the nodes at these ports and lets nothing out."""
     group = ec2.SecurityGroup(
-        scope, "guard", vpc=vpc, description="A store: nodes come in, nothing goes out", allow_all_outbound=False
+        scope,
+        "guard",
+        vpc=vpc,
+        description="A store: nodes come in, nothing goes out",
+        allow_all_outbound=False,
     )
     for port in ports:
         group.add_ingress_rule(nodes, ec2.Port.tcp(port), "nodes")

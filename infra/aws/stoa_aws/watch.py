@@ -44,7 +44,8 @@ class WatchStack(Stack):
 
     def __init__(
         self, scope: Construct, name: str, at: Environment, *, key: kms.IKey, postgres: PostgresStack,
-        documents: DocumentsStack, events: EventsStack, cache: CacheStack, search: SearchStack, front: FrontStack,
+        documents: DocumentsStack, events: EventsStack, cache: CacheStack, search: SearchStack,
+        front: FrontStack,
     ) -> None:  # fmt: skip
         super().__init__(scope, name, env=at.aws)
         self._at = at
@@ -72,7 +73,9 @@ class WatchStack(Stack):
     def _watch_postgres(self, postgres: PostgresStack) -> None:
         for name, instance in postgres.instances.items():
             where = {"DBInstanceIdentifier": instance.primary.instance_identifier}
-            self._alarm(f"postgres-{name}-cpu", "AWS/RDS", "CPUUtilization", where, Threshold(limit=80, minutes=15))
+            self._alarm(
+                f"postgres-{name}-cpu", "AWS/RDS", "CPUUtilization", where, Threshold(limit=80, minutes=15)
+            )
             # Storage grows by itself, until its limit.
             self._alarm(
                 f"postgres-{name}-storage",
@@ -129,7 +132,11 @@ class WatchStack(Stack):
             Threshold(limit=80, statistic="Maximum"),
         )
         self._alarm(
-            "carts-cpu", "AWS/ElastiCache", "EngineCPUUtilization", where, Threshold(limit=80, statistic="Maximum")
+            "carts-cpu",
+            "AWS/ElastiCache",
+            "EngineCPUUtilization",
+            where,
+            Threshold(limit=80, statistic="Maximum"),
         )
 
     def _watch_search(self, search: SearchStack) -> None:
@@ -137,7 +144,11 @@ class WatchStack(Stack):
         some = Threshold(limit=0, minutes=1, statistic="Maximum")
         self._alarm("search-red", "AWS/ES", "ClusterStatus.red", where, some)
         self._alarm(
-            "search-writes", "AWS/ES", "ClusterIndexWritesBlocked", where, Threshold(limit=0, statistic="Maximum")
+            "search-writes",
+            "AWS/ES",
+            "ClusterIndexWritesBlocked",
+            where,
+            Threshold(limit=0, statistic="Maximum"),
         )
         self._alarm(
             "search-storage",
@@ -222,7 +233,7 @@ class WatchStack(Stack):
                 budget_type="COST",
                 time_unit="MONTHLY",
                 budget_limit=budgets.CfnBudget.SpendProperty(amount=usd, unit="USD"),
-                # Of what has the tag that all of the shop's resources have; activate it as a cost allocation tag.
+                # Of what has the shop's tag, once that is activated as a cost allocation tag.
                 cost_filters={"TagKeyValue": [f"user:stoa:environment${self._at.name}"]},
             ),
             notifications_with_subscribers=[

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable, Mapping
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,7 +23,10 @@ def synthesise(tmp_path_factory: pytest.TempPathFactory) -> Synthesise:
     def synthesised(size: str) -> Templates:
         folder = tmp_path_factory.mktemp(size)
         build({"size": size}, str(folder)).synth()
-        return {path.name.split(".")[0]: json.loads(path.read_text()) for path in sorted(folder.glob("*.template.json"))}
+        return {
+            path.name.split(".")[0]: json.loads(path.read_text())
+            for path in sorted(folder.glob("*.template.json"))
+        }
 
     return synthesised
 
@@ -38,7 +40,9 @@ def templates(request: pytest.FixtureRequest, synthesise: Synthesise) -> Templat
 def shop(templates: Templates) -> Template:
     """All stacks of a size as one template, for the CDK's assertions."""
     resources = {
-        f"{stack.replace('-', '')}{name}": {key: value for key, value in resource.items() if key != "DependsOn"}
+        f"{stack.replace('-', '')}{name}": {
+            key: value for key, value in resource.items() if key != "DependsOn"
+        }
         for stack, template in templates.items()
         for name, resource in template["Resources"].items()
     }

@@ -1,12 +1,13 @@
 """The estimate in docs/aws.md is what the code says, and covers whatever the templates make."""
 
+import itertools
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
 from stoa_aws import documentation, estimate, prices
-from stoa_aws.sizes import SIZES, SMALL
+from stoa_aws.sizes import SIZES, SMALL, Size
 
 from .conftest import Synthesise, Templates
 
@@ -19,7 +20,7 @@ def test_the_document_has_the_estimate(synthesise: Synthesise) -> None:
 
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES.keys())
-def test_the_budget_leaves_a_quarter_above_the_estimate(size: estimate.Size, synthesise: Synthesise) -> None:
+def test_the_budget_leaves_a_quarter_above_the_estimate(size: Size, synthesise: Synthesise) -> None:
     total = sum(line.usd for line in estimate.bill(synthesise(size.name).values(), size, prices.load()))
     assert Decimal("1.1") <= size.budget_usd / total <= Decimal("1.4")
 
@@ -29,7 +30,7 @@ def test_a_larger_size_costs_more_in_every_group(synthesise: Synthesise) -> None
         estimate.by_group(estimate.bill(synthesise(name).values(), size, prices.load()))
         for name, size in SIZES.items()
     ]
-    for smaller, larger in zip(sums, sums[1:], strict=False):
+    for smaller, larger in itertools.pairwise(sums):
         assert all(smaller[group] < larger[group] for group in estimate.GROUPS)
 
 
@@ -39,8 +40,10 @@ def test_the_bill_counts_what_the_templates_make(synthesise: Synthesise) -> None
     (brokers,) = [line for line in lines if line.what == SMALL.kafka.type]
     assert brokers.quantity == SMALL.kafka.brokers
     assert brokers.usd == 3 * Decimal("0.0456") * 730
-    with_standby, replica = [line for line in lines if line.what == "db.t4g.medium" and line.group == estimate.POSTGRES]
-    assert (with_standby.quantity, replica.quantity) == (2, 1)
+    with_standby, replica = [
+        line for line in lines if line.what == "db.t4g.medium" and line.group == estimate.POSTGRES
+    ]
+    assert [with_standby.quantity, replica.quantity] == [Decimal(2), Decimal(1)]
 
 
 def test_what_has_no_price_is_an_error() -> None:

@@ -7,7 +7,8 @@ from stoa_contracts.declarations import Resources, Scale, Service
 
 def declared(**values: Any) -> Service:
     nothing: dict[str, Any] = {
-        "port": 150, "store": None, "publishes": (), "consumes": (), "calls": (), "secrets": (), "companies": (),
+        "port": 150, "store": None, "publishes": (), "consumes": (), "calls": (), "secrets": (),
+        "companies": (),
     }  # fmt: skip
     return Service(name="coupon", **(nothing | values), scale=Scale(1, 1), resources=Resources(64))
 

@@ -17,7 +17,7 @@ from .conftest import Templates
 
 ANYWHERE = ("0.0.0.0/0", "::/0")
 PRESENT = Match.any_value()
-# What holds data, or what can't be made again; and what CloudFormation does with it when its stack is deleted.
+# What holds data, or can't be made again; and what becomes of it when its stack is deleted.
 KEPT = {
     "AWS::Backup::BackupVault": "Retain",
     "AWS::DocDB::DBCluster": "Snapshot",
@@ -42,7 +42,11 @@ def properties(templates: Templates, kind: str) -> list[Mapping[str, Any]]:
 
 
 def primaries(templates: Templates) -> list[Mapping[str, Any]]:
-    return [each for each in properties(templates, "AWS::RDS::DBInstance") if "SourceDBInstanceIdentifier" not in each]
+    return [
+        each
+        for each in properties(templates, "AWS::RDS::DBInstance")
+        if "SourceDBInstanceIdentifier" not in each
+    ]
 
 
 class TestNothingIsPublicButCloudFront:
@@ -55,7 +59,9 @@ class TestNothingIsPublicButCloudFront:
             assert "CidrIp" not in rule
             assert "CidrIpv6" not in rule
 
-    def test_the_load_balancer_is_within_the_network_and_admits_cloudfront_alone(self, templates: Templates) -> None:
+    def test_the_load_balancer_is_within_the_network_and_admits_cloudfront_alone(
+        self, templates: Templates
+    ) -> None:
         (balancer,) = properties(templates, "AWS::ElasticLoadBalancingV2::LoadBalancer")
         assert balancer["Scheme"] == "internal"
         (guard,) = [
@@ -93,8 +99,11 @@ class TestNothingIsPublicButCloudFront:
 
     def test_buckets_are_closed(self, shop: Template) -> None:
         closed = {
-            "BlockPublicAcls": True, "BlockPublicPolicy": True, "IgnorePublicAcls": True, "RestrictPublicBuckets": True,
-        }  # fmt: skip
+            "BlockPublicAcls": True,
+            "BlockPublicPolicy": True,
+            "IgnorePublicAcls": True,
+            "RestrictPublicBuckets": True,
+        }
         shop.all_resources_properties("AWS::S3::Bucket", {"PublicAccessBlockConfiguration": closed})
 
     def test_a_firewall_stands_before_everything(self, shop: Template) -> None:
@@ -104,7 +113,9 @@ class TestNothingIsPublicButCloudFront:
                 "DistributionConfig": Match.object_like(
                     {
                         "WebACLId": PRESENT,
-                        "DefaultCacheBehavior": Match.object_like({"ViewerProtocolPolicy": "redirect-to-https"}),
+                        "DefaultCacheBehavior": Match.object_like(
+                            {"ViewerProtocolPolicy": "redirect-to-https"}
+                        ),
                         "ViewerCertificate": Match.object_like({"MinimumProtocolVersion": "TLSv1.2_2021"}),
                     }
                 )
@@ -117,7 +128,9 @@ class TestEverythingIsEncrypted:
         for primary in primaries(templates):
             assert primary["StorageEncrypted"] is True
             assert primary["KmsKeyId"]
-        shop.all_resources_properties("AWS::DocDB::DBCluster", {"StorageEncrypted": True, "KmsKeyId": PRESENT})
+        shop.all_resources_properties(
+            "AWS::DocDB::DBCluster", {"StorageEncrypted": True, "KmsKeyId": PRESENT}
+        )
         shop.all_resources_properties(
             "AWS::ElastiCache::ReplicationGroup", {"AtRestEncryptionEnabled": True, "KmsKeyId": PRESENT}
         )
@@ -126,7 +139,8 @@ class TestEverythingIsEncrypted:
             {"EncryptionInfo": Match.object_like({"EncryptionAtRest": {"DataVolumeKMSKeyId": PRESENT}})},
         )
         shop.all_resources_properties(
-            "AWS::OpenSearchService::Domain", {"EncryptionAtRestOptions": {"Enabled": True, "KmsKeyId": PRESENT}}
+            "AWS::OpenSearchService::Domain",
+            {"EncryptionAtRestOptions": {"Enabled": True, "KmsKeyId": PRESENT}},
         )
         shop.all_resources_properties("AWS::Backup::BackupVault", {"EncryptionKeyArn": PRESENT})
 
@@ -142,8 +156,13 @@ class TestEverythingIsEncrypted:
         shop.all_resources_properties(
             "AWS::MSK::Cluster",
             {
-                "EncryptionInfo": Match.object_like({"EncryptionInTransit": {"ClientBroker": "TLS", "InCluster": True}}),
-                "ClientAuthentication": {"Sasl": {"Iam": {"Enabled": True}}, "Unauthenticated": {"Enabled": False}},
+                "EncryptionInfo": Match.object_like(
+                    {"EncryptionInTransit": {"ClientBroker": "TLS", "InCluster": True}}
+                ),
+                "ClientAuthentication": {
+                    "Sasl": {"Iam": {"Enabled": True}},
+                    "Unauthenticated": {"Enabled": False},
+                },
             },
         )
         shop.all_resources_properties(
@@ -190,7 +209,9 @@ class TestAZoneMayFail:
         shop.all_resources_properties(
             "AWS::ElastiCache::ReplicationGroup", {"MultiAZEnabled": True, "AutomaticFailoverEnabled": True}
         )
-        three = Match.object_like({"ZoneAwarenessEnabled": True, "ZoneAwarenessConfig": {"AvailabilityZoneCount": 3}})
+        three = Match.object_like(
+            {"ZoneAwarenessEnabled": True, "ZoneAwarenessConfig": {"AvailabilityZoneCount": 3}}
+        )
         shop.all_resources_properties("AWS::OpenSearchService::Domain", {"ClusterConfig": three})
         assert len(properties(templates, "AWS::DocDB::DBInstance")) >= 2
         (brokers,) = properties(templates, "AWS::MSK::Cluster")
@@ -211,7 +232,9 @@ class TestAZoneMayFail:
 
 
 class TestNothingIsLost:
-    def test_databases_are_protected_and_can_go_back_two_weeks(self, templates: Templates, shop: Template) -> None:
+    def test_databases_are_protected_and_can_go_back_two_weeks(
+        self, templates: Templates, shop: Template
+    ) -> None:
         for primary in primaries(templates):
             assert primary["DeletionProtection"] is True
             assert primary["BackupRetentionPeriod"] == 14
@@ -275,7 +298,10 @@ class TestAService:
         assert statement["Condition"] == {
             "StringEquals": {
                 "${issuer}:aud": "sts.amazonaws.com",
-                "${issuer}:sub": f"system:serviceaccount:stoa:{service.name}",
+                "${issuer}:sub": [
+                    f"system:serviceaccount:stoa:{service.name}",
+                    f"system:serviceaccount:stoa:{service.name}-secrets",
+                ],
             }
         }
 
@@ -308,9 +334,11 @@ class TestAService:
         assert topics["WriteData"] == {*service.publishes, *filter(None, [service.dead_letters])}
 
     def test_its_role_fits(self, service: Any, templates: Templates) -> None:
-        """IAM takes 10,240 characters of a role, in which what is known later is shorter than as a reference."""
+        """IAM takes 10,240 characters of a role."""
         role = role_of(templates, service.name)
-        topic = "arn:aws:kafka:us-east-1:123456789012:topic/stoa-production-events/" + "x" * 40 + "/" + "x" * 40
+        topic = (
+            "arn:aws:kafka:us-east-1:123456789012:topic/stoa-production-events/" + "x" * 40 + "/" + "x" * 40
+        )
         resources = sum(len(listed(statement.get("Resource", []))) for statement in statements(role))
         assert resources * (len(topic) + 4) + 2000 < 10_240
 
@@ -335,7 +363,9 @@ def test_nobody_may_do_everything(templates: Templates) -> None:
 
 def test_alarms_and_the_budget_reach_somebody(templates: Templates, shop: Template) -> None:
     shop.all_resources_properties("AWS::CloudWatch::Alarm", {"AlarmActions": Match.any_value()})
-    shop.has_resource_properties("AWS::SNS::Subscription", {"Protocol": "email", "Endpoint": "operators@example.com"})
+    shop.has_resource_properties(
+        "AWS::SNS::Subscription", {"Protocol": "email", "Endpoint": "operators@example.com"}
+    )
     (budget,) = properties(templates, "AWS::Budgets::Budget")
     kinds = [each["Notification"]["NotificationType"] for each in budget["NotificationsWithSubscribers"]]
     assert "FORECASTED" in kinds

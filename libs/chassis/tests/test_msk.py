@@ -13,7 +13,7 @@ from botocore.credentials import ReadOnlyCredentials
 from stoa_chassis.kafka import msk
 from stoa_chassis.kafka.connection import connection
 
-BROKERS = "b-1.shop.abc123.c2.kafka.us-east-1.amazonaws.com:9098,b-2.shop.abc123.c2.kafka.us-east-1.amazonaws.com:9098"
+BROKERS = ",".join(f"b-{number}.shop.abc123.c2.kafka.us-east-1.amazonaws.com:9098" for number in (1, 2))
 KEY, SECRET, SESSION = "AKIAEXAMPLE", "secret/of+a+role", "a session"
 
 
@@ -29,9 +29,12 @@ def shown(token: str) -> tuple[str, dict[str, str]]:
 
 def signature(query: dict[str, str], region: str) -> str:
     """What the signature must be, by AWS' description of Signature Version 4, written out."""
-    unsigned = sorted((name, value) for name, value in query.items() if name not in ("X-Amz-Signature", "User-Agent"))
+    unsigned = sorted(
+        (name, value) for name, value in query.items() if name not in ("X-Amz-Signature", "User-Agent")
+    )
     canonical = "\n".join([
-        "GET", "/", urlencode(unsigned, quote_via=quote, safe="-_.~"), f"host:kafka.{region}.amazonaws.com", "", "host",
+        "GET", "/", urlencode(unsigned, quote_via=quote, safe="-_.~"),
+        f"host:kafka.{region}.amazonaws.com", "", "host",
         hashlib.sha256(b"").hexdigest(),
     ])  # fmt: skip
     date = query["X-Amz-Date"][:8]

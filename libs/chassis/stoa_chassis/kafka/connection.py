@@ -8,8 +8,8 @@ from stoa_chassis.kafka import msk
 def connection(bootstrap: str) -> dict[str, Any]:
     """Return what all clients say of connections: a broker that is back is found within half a second.
 
-    The bootstrap is a list of host:port; with `msk-iam://` before it, of brokers that know the client by its role
-    at AWS. Raises ValueError if such a list is not one of MSK's, or if this process has no role.
+    The bootstrap is a list of host:port; with `msk-iam://` before it, of brokers that know the client by its
+    role at AWS. Raises ValueError if such a list is not one of MSK's, or if this process has no role.
     """
     servers = bootstrap.removeprefix(msk.SCHEME)
     return {

@@ -1,8 +1,8 @@
 """Amazon MSK: brokers that know a client by its IAM role, over TLS.
 
-The token is a signed request (Signature Version 4) that the broker shows to IAM; what IAM then lets the client do
-follows from its role's policy. The form is that of AWS' own signers
-(https://github.com/aws/aws-msk-iam-sasl-signer-python), which need a second client of AWS beside the one here.
+The token is a signed request (Signature Version 4) that the broker shows to IAM; what IAM then lets the
+client do follows from its role's policy. The form is that of AWS' own signers, which bring a second client of AWS
+(https://github.com/aws/aws-msk-iam-sasl-signer-python).
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ Credentials = Any
 def by_role(servers: str, credentials: Callable[[], Credentials] | None = None) -> dict[str, Any]:
     """Return what a client of these brokers is told beside where they are.
 
-    The role is that of the process, as all clients of AWS find it, unless `credentials` says otherwise. Raises
-    ValueError for servers that are not named as MSK's are.
+    The role is that of the process, as all clients of AWS find it, unless `credentials` says otherwise.
+    Raises ValueError for servers that are not named as MSK's are.
     """
     signed = partial(_token, _region(servers), credentials or _of_this_process())
     return {

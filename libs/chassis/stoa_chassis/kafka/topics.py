@@ -37,6 +37,8 @@ async def check_topics(bootstrap: str, topics: Iterable[str] = (), group: str = 
 
 def _existing(bootstrap: str) -> set[str]:
     try:
-        return set(confluent_kafka.Producer(connection(bootstrap)).list_topics(timeout=_REQUEST_SECONDS).topics)
+        return set(
+            confluent_kafka.Producer(connection(bootstrap)).list_topics(timeout=_REQUEST_SECONDS).topics
+        )
     except KafkaException as error:
         raise Unavailable(f"the broker can't be reached: {error}") from error
