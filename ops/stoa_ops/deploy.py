@@ -18,6 +18,7 @@ from confluent_kafka.schema_registry.error import SchemaRegistryError
 from rich.console import Console
 from rich.markup import escape
 
+from stoa_chassis.kafka.connection import connection
 from stoa_contracts.events import Payload
 from stoa_events import PAYLOADS, TOPICS
 from stoa_ops.settings import OperatorSettings
@@ -83,7 +84,7 @@ def _topics() -> set[str]:
 
 def create_topics(bootstrap: str, *, replication: int) -> None:
     """Create the topics that are missing; those that are there stay as they are."""
-    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin = AdminClient(connection(bootstrap))
     there = admin.list_topics(timeout=_TIMEOUT_SECONDS).topics
     missing = [
         NewTopic(name, num_partitions=_PARTITIONS, replication_factor=replication, config=config)

@@ -57,7 +57,7 @@ class AutoscalingStack(Stack):
         excuse(
             role,
             "IAM5",
-            "it starts machines that have no ARN yet: conditions on tags limit each right to this cluster's own, "
+            "it starts machines that have no ARN yet: conditions on tags keep each right to this cluster, "
             "and EC2's questions and prices know no resources",
             of=sorted(
                 {f"Resource::{arn}" for right in rights for arn in right.resources if arn.endswith("*")}

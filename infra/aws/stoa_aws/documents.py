@@ -14,6 +14,9 @@ from stoa_aws.log_groups import log_group
 from stoa_aws.nag import excuse
 
 PORT = 27017
+MASTER = "master"
+# What would have to be written otherwise in a URL.
+_NOT_IN_PASSWORDS = " %+~`#$&*()|[]{}:;<>?!'/@\"\\^,="
 
 
 class DocumentsStack(Stack):
@@ -35,7 +38,10 @@ class DocumentsStack(Stack):
             instances=at.size.documents.instances,
             instance_type=ec2.InstanceType(at.size.documents.type),
             master_user=docdb.Login(
-                username="master", secret_name=at.secret("masters/documents"), kms_key=secrets_key
+                username=MASTER,
+                secret_name=at.secret("masters/documents"),
+                kms_key=secrets_key,
+                exclude_characters=_NOT_IN_PASSWORDS,
             ),
             vpc=vpc,
             vpc_subnets=stores.SUBNETS,

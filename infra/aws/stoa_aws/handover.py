@@ -14,13 +14,14 @@ import yaml
 
 from stoa_aws import cache, documents, events, network, postgres, search
 from stoa_aws.environment import Environment
-from stoa_aws.identities import NAMESPACE, OPERATORS_ACCOUNT, secrets_account
+from stoa_aws.identities import ACCOUNTS, AUTHORITIES, NAMESPACE, OPERATORS_ACCOUNT, secrets_account
 from stoa_services import SERVICES
 
 Object = Mapping[str, Any]
 
 _ROLE = "eks.amazonaws.com/role-arn"
 _NETWORK = [{"ipBlock": {"cidr": network.ADDRESSES}}]
+_OPERATOR = "operator"  # the Secret of operators' tools, by its name in the charts
 _PROXIES = 3  # before the edge: CloudFront, the load balancer, the mesh's gateway
 
 
@@ -32,6 +33,7 @@ def write(at: Environment, folder: Path) -> None:
         "secrets.yaml": secrets(at),
         "nodes.yaml": nodes(at),
         "gateway.yaml": [gateway(at)],
+        "accounts.yaml": [accounts(at)],
     }
     for name, objects in files.items():
         (folder / name).write_text(yaml.dump_all(objects, sort_keys=False, width=110, Dumper=_NoAliases))
@@ -42,7 +44,7 @@ def values(at: Environment) -> Object:
     return {
         "global": {
             "defaults": {
-                "image": {"registry": f"{at.account}.dkr.ecr.{at.region}.amazonaws.com/stoa"},
+                "image": {"registry": _registry(at)},
                 "settings": {"shop_url": f"https://{at.domain}", "group_session_seconds": "3"},
             },
             # Who has a role is told so by STS, at an endpoint within the network.
@@ -67,12 +69,59 @@ def values(at: Environment) -> Object:
 def secrets(at: Environment) -> Sequence[Object]:
     """For each service, and for operators, what External Secrets reads for it, as it."""
     wanted = {name: [f"{name}/stores", name, "authorities"] for name in SERVICES}
-    wanted["operator"] = ["operator/stores", "operator", "authorities"]
+    wanted[_OPERATOR] = [f"{_OPERATOR}/stores", _OPERATOR, "authorities"]
+    wanted[ACCOUNTS] = [ACCOUNTS, "authorities"]
     return [
         each
         for secret, keys in wanted.items()
-        for each in _secret(at, secret, OPERATORS_ACCOUNT if secret == "operator" else secret, keys)
+        for each in _secret(at, secret, OPERATORS_ACCOUNT if secret == _OPERATOR else secret, keys)
     ]
+
+
+def accounts(at: Environment) -> Object:
+    """The Job that makes the accounts at the stores; the operator says the tag of its image ($TAG)."""
+    folder = {"name": "accounts", "mountPath": str(Path(AUTHORITIES).parent), "readOnly": True}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"generateName": "accounts-", "namespace": NAMESPACE},
+        "spec": {
+            "backoffLimit": 2,
+            "ttlSecondsAfterFinished": 86400,
+            "template": {
+                "metadata": {"labels": {"sidecar.istio.io/inject": "false"}},
+                "spec": {
+                    "restartPolicy": "Never",
+                    "automountServiceAccountToken": False,
+                    "securityContext": {
+                        "runAsNonRoot": True, "runAsUser": 10001, "fsGroup": 10001,
+                        "seccompProfile": {"type": "RuntimeDefault"},
+                    },
+                    "containers": [
+                        {
+                            "name": "accounts",
+                            "image": f"{_registry(at)}/ops:$TAG",
+                            "args": ["accounts"],
+                            "env": [{"name": "STOA_OPS_ACCOUNTS_DIR", "value": folder["mountPath"]}],
+                            "resources": {
+                                "requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "512Mi"},
+                            },
+                            "securityContext": {
+                                "allowPrivilegeEscalation": False,
+                                "readOnlyRootFilesystem": True,
+                                "capabilities": {"drop": ["ALL"]},
+                            },
+                            "volumeMounts": [folder, {"name": "tmp", "mountPath": "/tmp"}],
+                        }
+                    ],
+                    "volumes": [
+                        {"name": "accounts", "secret": {"secretName": "accounts", "defaultMode": 0o440}},
+                        {"name": "tmp", "emptyDir": {}},
+                    ],
+                },
+            },
+        },
+    }  # fmt: skip
 
 
 def nodes(at: Environment) -> Sequence[Object]:
@@ -176,6 +225,10 @@ def _secret(at: Environment, name: str, account: str, keys: Sequence[str]) -> It
             "dataFrom": [{"extract": {"key": at.secret(key)}} for key in keys],
         },
     }
+
+
+def _registry(at: Environment) -> str:
+    return f"{at.account}.dkr.ecr.{at.region}.amazonaws.com/stoa"
 
 
 def _account(at: Environment, account: str) -> Object:

@@ -30,6 +30,8 @@ from stoa_services import SERVICES
 
 NAMESPACE = "stoa"
 OPERATORS_ACCOUNT = "ops"
+ACCOUNTS = "accounts"
+"""Of the Job that makes the accounts at the stores (`stoa accounts`)."""
 
 
 def secrets_account(account: str) -> str:
@@ -72,10 +74,27 @@ class IdentitiesStack(Stack):
                     *self._may_ask(service),
                 ],
             )
+        self._role(ACCOUNTS, self._may_read([self._authorities, self._all_accounts(accounts.of_search)]))
         self._role(
             OPERATORS_ACCOUNT,
             [*self._may_read([self._authorities, *self._operator()]), *events.statements(rights.OPERATORS)],
         )
+
+    def _all_accounts(self, search_master: secretsmanager.ISecret) -> secretsmanager.Secret:
+        """What `stoa accounts` is told: every account by its URL, and who may make it."""
+        urls = dict(self._addresses.masters(search_master))
+        for service in SERVICES.values():
+            for store in service.stores:
+                if store is not Store.REDIS:  # whose users are made here (cache.py)
+                    account = self._accounts.of_services[service.name]
+                    url = self._addresses.url(service, store, service.name, account)
+                    urls[f"{service.name}_{_SETTINGS[store]}"] = url
+            if service.store not in (None, Store.REDIS):
+                account = self._accounts.of_operators
+                urls[f"reader_{service.name}_url"] = self._addresses.url(
+                    service, service.store, READ_ONLY, account
+                )
+        return self._composed(ACCOUNTS, urls)
 
     def _secrets(self, service: Service) -> Sequence[secretsmanager.Secret]:
         """Two of each, whatever they hold: what is made here, and what operators place."""
@@ -215,7 +234,7 @@ class _Addresses:
         self._documents = documents
         self._cache = cache
         self._search = search
-        self._urls: Mapping[Store, Callable[[Service, str], str]] = {
+        self._urls: Mapping[Store, Callable[[str, str], str]] = {
             Store.POSTGRES: self._postgres_url,
             Store.MONGO: self._documents_url,
             Store.REDIS: self._cache_url,
@@ -223,37 +242,67 @@ class _Addresses:
         }
 
     def of(self, service: Service, account: secretsmanager.ISecret) -> Mapping[str, str]:
-        """The files of a service's stores, by name."""
-        return {
+        """The files of a service's stores, by name, and of a replica that it may read from."""
+        urls = {
             f"stoa_{_SETTINGS[store]}": self.url(service, store, service.name, account)
             for store in service.stores
         }
+        if Store.POSTGRES in service.stores:
+            for replica in self._postgres.instance_of(service.name).replicas[:1]:
+                host = replica.db_instance_endpoint_address
+                user = f"{service.name}:{_password(account)}"
+                urls["stoa_database_replica_url"] = _postgres_url(user, host, service.name)
+        return urls
+
+    def masters(self, search_master: secretsmanager.ISecret) -> Mapping[str, str]:
+        """Who may make accounts, by the files that `stoa accounts` reads."""
+        urls = {}
+        for name, instance in self._postgres.instances.items():
+            user = f"{postgres.MASTER}:{_password(instance.primary.secret)}"
+            host = instance.primary.db_instance_endpoint_address
+            urls[f"master_postgres_{name}_url"] = _postgres_url(user, host, "postgres")
+        user = f"{documents.MASTER}:{_password(self._documents.cluster.secret)}"
+        urls["master_documents_url"] = self._documents_url("", user)
+        user = (
+            f"{search_master.secret_value_from_json('username').unsafe_unwrap()}:{_password(search_master)}"
+        )
+        urls["master_search_url"] = self._search_url("", user)
+        return urls
 
     def url(self, service: Service, store: Store, user: str, account: secretsmanager.ISecret) -> str:
         """The URL of a service's store, with a user and the password of its account."""
-        password = account.secret_value_from_json("password").unsafe_unwrap()
-        return self._urls[store](service, f"{user}:{password}")
+        return self._urls[store](service.name, f"{user}:{_password(account)}")
 
-    def _postgres_url(self, service: Service, account: str) -> str:
-        host = self._postgres.instance_of(service.name).primary.db_instance_endpoint_address
-        return (
-            f"postgresql://{account}@{host}:{postgres.PORT}/{service.name}"
-            f"?sslmode=verify-full&sslrootcert={AUTHORITIES}"
-        )
+    def _postgres_url(self, service: str, account: str) -> str:
+        host = self._postgres.instance_of(service).primary.db_instance_endpoint_address
+        return _postgres_url(account, host, service)
 
-    def _documents_url(self, service: Service, account: str) -> str:
+    def _documents_url(self, service: str, account: str) -> str:
         host = self._documents.cluster.cluster_endpoint.hostname
         # DocumentDB repeats no write by itself.
         return (
-            f"mongodb://{account}@{host}:{documents.PORT}/?tls=true&tlsCAFile={AUTHORITIES}"
-            "&replicaSet=rs0&w=majority&retryWrites=false"
+            f"mongodb://{account}@{host}:{documents.PORT}/{service}?tls=true&tlsCAFile={AUTHORITIES}"
+            "&authSource=admin&replicaSet=rs0&w=majority&retryWrites=false"
         )
 
-    def _cache_url(self, service: Service, account: str) -> str:
+    def _cache_url(self, service: str, account: str) -> str:
         return f"rediss://{account}@{self._cache.group.attr_primary_end_point_address}:{cache.PORT}"
 
-    def _search_url(self, service: Service, account: str) -> str:
+    def _search_url(self, service: str, account: str) -> str:
         return f"https://{account}@{self._search.domain.attr_domain_endpoint}:{search.PORT}"
+
+
+def _postgres_url(account: str, host: str, database: str) -> str:
+    return (
+        f"postgresql://{account}@{host}:{postgres.PORT}/{database}"
+        f"?sslmode=verify-full&sslrootcert={AUTHORITIES}"
+    )
+
+
+def _password(account: secretsmanager.ISecret | None) -> str:
+    if account is None:
+        raise ValueError("a server has no secret for its master")
+    return account.secret_value_from_json("password").unsafe_unwrap()
 
 
 _SETTINGS: Mapping[Store, str] = {

@@ -21,6 +21,7 @@ from stoa_contracts.declarations import Store
 from stoa_services import SERVICES
 
 PORT = 5432
+MASTER = "postgres"
 _VERSION = "17.6"
 _SHARED = "shared"
 
@@ -84,7 +85,7 @@ class PostgresStack(Stack):
             storage_encrypted=True,
             storage_encryption_key=self._key,
             credentials=rds.Credentials.from_generated_secret(
-                "postgres",
+                MASTER,
                 secret_name=self._at.secret(f"masters/postgres-{name}"),
                 encryption_key=self._secrets_key,
             ),

@@ -38,7 +38,7 @@ def test_every_secret_that_is_fetched_is_there(synthesise: Synthesise) -> None:
         if resource["Type"] == "AWS::SecretsManager::Secret"
     }
     fetched = of_kind(handover.secrets(AT), "ExternalSecret")
-    assert set(fetched) == {*SERVICES, "operator"}
+    assert set(fetched) == {*SERVICES, "operator", "accounts"}
     for secret in fetched.values():
         assert {each["extract"]["key"] for each in secret["spec"]["dataFrom"]} <= there
 

@@ -1,8 +1,8 @@
 """Amazon MSK: brokers that know a client by its IAM role, over TLS.
 
-The token is a signed request (Signature Version 4) that the broker shows to IAM; what IAM then lets the
-client do follows from its role's policy. The form is that of AWS' own signers, which bring a second client of AWS
-(https://github.com/aws/aws-msk-iam-sasl-signer-python).
+The token is a signed request (Signature Version 4) that the broker shows to IAM; what it then
+lets the client do follows from the policy of its role. Its form is that of AWS' own signers, which bring a
+second client of AWS (https://github.com/aws/aws-msk-iam-sasl-signer-python).
 """
 
 from __future__ import annotations
