@@ -3,7 +3,7 @@ STOA = @stack/bootstrap && .venv/bin/stoa
 S ?= order
 
 .DEFAULT_GOAL := help
-.PHONY: help up down status logs reset demo test test-cluster model mutants lint gen charts audit chaos bench bench-million profile soak lock apply images infra new
+.PHONY: help up down status logs reset demo test test-cluster model mutants lint gen audit chaos bench bench-million profile soak lock apply images infra new charts promote workflows
 
 help:    ## show this
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/ ##/' | awk -F ' *## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -59,7 +59,7 @@ mutants: ## do the tests notice mistakes in the code? make mutants A="--module '
 soak:    ## a moderate load for 20 minutes, to see what grows: make soak A="--minutes 5"
 	$(STOA) soak $(A)
 
-lint:    ## style, types, imports, lock, contracts: or make lint T="types imports"
+lint:    ## style, types, imports, lock, contracts, migrations: or make lint T="types imports"
 	$(STOA) lint $(T)
 
 charts:  ## check the charts and all that they render: or make charts T="units"
@@ -76,6 +76,12 @@ images:  ## build the container images: make images A="order edge --tag dev --sb
 
 new:     ## write a new service: make new N=coupon A="--store mongo"
 	$(STOA) new $(N) $(A)
+
+promote: ## write what an environment runs: make promote E=production A="--from staging"
+	$(STOA) promote $(E) $(A)
+
+workflows: ## check the workflows of CI, and Argo CD's objects
+	$(STOA) workflows
 
 infra:   ## make and check the templates for AWS, without AWS: make infra A="--set size=medium"
 	$(STOA) infra $(A)

@@ -1,4 +1,4 @@
-"""What operators type: `stoa audit`, `top`, `outbox`, `sagas`, `dlq`, `deploy`, `migrate`, `replay`, `reindex`."""
+"""What operators type: `stoa audit`, `top`, `outbox`, `sagas`, `dlq`, and what Jobs run: `deploy` …"""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from confluent_kafka.schema_registry.error import SchemaRegistryError
 from rich.console import Console
 from rich.markup import escape
 
-from stoa_chassis.kafka.connection import connection
+from stoa_chassis.kafka import connection
 from stoa_contracts.events import Payload
 from stoa_events import PAYLOADS, TOPICS
 from stoa_ops.settings import OperatorSettings

@@ -61,7 +61,7 @@ def usage() -> Mapping[str, Usage]:
 
 
 def environment(service: str) -> Mapping[str, str]:
-    """What a program of a service is started with: what the local stack gives it, else what this process has."""
+    """What a service's program is started with: what the local stack gives it, else what this process has."""
     at = _instance()
     if at is None:
         return os.environ

@@ -1,4 +1,4 @@
-"""`stoa migrate [SERVICE]`: bring the schemas of databases up to date before the version that needs them starts.
+"""`stoa migrate [SERVICE]`: bring the schemas of databases up to date before what needs them starts.
 
 A service does the same when it starts. In a cluster a Job does it first, with the Secret and the
 configuration of the service, so that a migration that fails leaves the version that runs alone.
@@ -18,7 +18,7 @@ from stoa_services import SERVICES
 
 
 def command(services: Sequence[str], console: Console) -> int:
-    """Migrate the databases of these services, or of all; 2 if one has none, 1 if one could not be migrated."""
+    """Migrate the databases of these services, or of all; 2 if one has none, 1 if a migration failed."""
     having = [name for name, service in SERVICES.items() if Store.POSTGRES in service.stores]
     if without := [name for name in services if name not in having]:
         console.print(f"{', '.join(without)}: no database to migrate. These have one: {', '.join(having)}")

@@ -39,7 +39,7 @@ class OperatorSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="ignore", hide_input_in_errors=True)
 
-    kafka_bootstrap: str
+    kafka_bootstrap: str = Field(repr=False)
     schema_registry_url: str
     payment_gateway_url: str
     payment_gateway_api_key: str = Field(repr=False)

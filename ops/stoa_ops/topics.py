@@ -20,7 +20,7 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient
 
-from stoa_chassis.kafka.connection import connection
+from stoa_chassis.kafka import connection
 from stoa_services import SERVICES
 
 _SECONDS = 10

@@ -156,6 +156,19 @@ def fetch(
 
 
 @app.command()
+def secrets(
+    namespace: Annotated[str, typer.Option(help="of the shop")] = "stoa",
+    infrastructure: Annotated[str, typer.Option(help="the namespace of its servers")] = "stoa-infrastructure",
+    show: Annotated[bool, typer.Option("--print", help="only print them, with their values")] = False,
+) -> None:
+    """Make the Secrets of a shop for tests in the cluster of kubectl; what is there stays."""
+    from stoa_stack import cluster, cluster_secrets
+
+    namespaces = cluster.Namespaces(namespace, infrastructure)
+    raise typer.Exit(cluster_secrets.command(namespaces, console(), show=show))
+
+
+@app.command()
 def demo() -> None:
     """Play a shopper: search, buy, be declined, cancel, receive, review, send back."""
     from stoa_stack import demo

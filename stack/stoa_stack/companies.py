@@ -78,12 +78,14 @@ class Company:
             packages=[self.package.partition(".")[0]],
             ports=[at.port(name) for name in dict.fromkeys((self.part, self.page or self.part))],
             url=self.page_url(at),
+            secrets=list(dict.fromkeys((*self.shared, *filter(None, (self.api_key,))))),
         )
 
 
 def _payment_gateway_environment(at: Instance) -> dict[str, str]:
     given = {name: value for name, value in at.settings.items() if name.startswith("GATEWAY_")}
     return given | {
+        "GATEWAY_HOST": at.listen_host,
         "GATEWAY_PORT": str(at.port("gateway")),
         "GATEWAY_STATE": str(at.folder("gateway") / "gateway.sqlite"),
         "GATEWAY_API_KEY": PAYMENT_GATEWAY.secret(at, "gateway_api_key"),
@@ -108,6 +110,7 @@ def _carriers_environment(at: Instance) -> dict[str, str]:
     secrets = {f"CARRIERS_{name.upper()}": CARRIERS.secret(at, name) for name in CARRIERS.shared}
     return given | {
         **secrets,
+        "CARRIERS_HOST": at.listen_host,
         "CARRIERS_PORT": str(at.port("carriers")),
         "CARRIERS_STATE": str(at.folder("carriers") / "carriers.sqlite"),
         "CARRIERS_API_KEY": CARRIERS.secret(at, CARRIERS.api_key),
@@ -140,6 +143,7 @@ MAIL_SERVER = Company(
     scheme="smtp",
     page="mail-page",
     environment=lambda at: {
+        "MAIL_HOST": at.listen_host,
         "MAIL_SMTP_PORT": str(at.port("mail")),
         "MAIL_PAGE_PORT": str(at.port("mail-page")),
         "MAIL_STATE": str(at.folder("mail") / "mail.sqlite"),

@@ -27,7 +27,9 @@ class Instance:
     """Where one stack keeps its state, which ports it takes and what its environment set.
 
     `settings` are the variables of the environment of `stoa up` that set something for the parts, `only` the
-    parts that were asked for (none: all). `revision` tells one record of the instance from the next.
+    parts that were asked for (none: all). `revision` tells one record of the instance from the next. In a
+    cluster each part is on a host of its own: `addresses` has the `host:port` of those that are not on this
+    machine's ports, and `listen_host` is where the servers listen.
     """
 
     state: Path
@@ -39,6 +41,8 @@ class Instance:
     settings: Mapping[str, str] = field(default_factory=dict, hash=False)
     only: tuple[str, ...] = ()
     revision: str = ""
+    listen_host: str = ports.HOST
+    addresses: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @classmethod
     def current(cls, environ: Mapping[str, str] = os.environ) -> Instance:
@@ -89,11 +93,13 @@ class Instance:
 
     def port(self, name: str) -> int:
         """The port of a server, by its name in the table of ports."""
+        if elsewhere := self.addresses.get(name):
+            return int(elsewhere.rpartition(":")[2])
         return self.edge_port if name == "edge" else self.port_base + ports.offset(name)
 
     def address(self, name: str) -> str:
-        """`host:port` of a server."""
-        return f"127.0.0.1:{self.port(name)}"
+        """`host:port` of a server, for those who ask it something."""
+        return self.addresses.get(name) or f"{ports.HOST}:{self.port(name)}"
 
     @property
     def currency(self) -> str:

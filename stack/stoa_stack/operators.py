@@ -19,11 +19,11 @@ IDENTITY = "operator"
 def write(at: Instance, authority: Authority) -> None:
     """Write the files, and remove those of services that are gone."""
     folder = at.folder("operator")
-    settings = _settings(at)
-    for name, value in settings.items():
+    wanted = settings(at)
+    for name, value in wanted.items():
         write_atomically(folder / name, value)
     for path in folder.iterdir():
-        if path.is_file() and path.name not in settings:
+        if path.is_file() and path.name not in wanted:
             path.unlink()
     authority.ensure(IDENTITY)
     certificates = folder / "certs"
@@ -31,20 +31,21 @@ def write(at: Instance, authority: Authority) -> None:
         certificates.symlink_to(authority.folder / IDENTITY)
 
 
-def _settings(at: Instance) -> dict[str, str]:
-    settings = {
+def settings(at: Instance) -> dict[str, str]:
+    """Each setting by the name of its file."""
+    found = {
         "kafka_bootstrap": at.address("kafka"),
         "schema_registry_url": at.registry_url,
         "edge_url": at.edge_url,
     }
     for company in COMPANIES.values():
         name = company.name.replace("-", "_")
-        settings[f"{name}_url"] = company.page_url(at)
+        found[f"{name}_url"] = company.page_url(at)
         if company.api_key:
-            settings[f"{name}_api_key"] = company.secret(at, company.api_key)
+            found[f"{name}_api_key"] = company.secret(at, company.api_key)
     for service in SERVICES.values():
-        settings[f"{service.name}_target"] = at.address(service.name)
-        settings[f"{service.name}_metrics_url"] = f"http://{at.address(f'{service.name}-metrics')}/metrics"
+        found[f"{service.name}_target"] = at.address(service.name)
+        found[f"{service.name}_metrics_url"] = f"http://{at.address(f'{service.name}-metrics')}/metrics"
         if service.store is not None:
-            settings[f"{service.name}_url"] = STORES[service.store].read_only_url(at, service.name)
-    return settings
+            found[f"{service.name}_url"] = STORES[service.store].read_only_url(at, service.name)
+    return found

@@ -19,7 +19,7 @@ class Part:
     `ready` is asked until it no longer raises; `setup` then runs, before others see the part as ready, and
     again with each `stoa apply`. A part without `ready` is a one-off: it is done when its command ends with
     0. `forked_by` names the fork server that starts it, if that runs, instead of its command, which is
-    `python -m <module>`.
+    `python -m <module>`. `secrets` names what it keeps in `secrets/stack/`, its own and what it shares.
 
     A part that runs is started anew by `stoa apply` if its command, its `env`, the content of its `files` or
     what is `declared` of it would now be others, or if something has changed in its Python `packages`
@@ -40,6 +40,7 @@ class Part:
     declared: str = ""
     reads: Sequence[Path] = ()
     forked_by: str = ""
+    secrets: Sequence[str] = ()
     cwd: Path | None = None
     ports: Sequence[int] = ()
     url: str = ""

@@ -12,30 +12,20 @@ from __future__ import annotations
 
 import sys
 
-from stoa_contracts.declarations import Store
 from stoa_services import SERVICES
 from stoa_stack import fork_server, services
-from stoa_stack.companies import COMPANIES
-from stoa_stack.fetch import Cache
 from stoa_stack.files import package_folder
 from stoa_stack.instance import Instance
 from stoa_stack.part import Part, with_needs
-from stoa_stack.servers import edge, kafka, mongo, opensearch, postgres, registry, valkey
-from stoa_stack.stores import users_of
+from stoa_stack.servers import edge
+from stoa_stack.servers.table import SERVERS
+from stoa_stack.stores import STORES
 
 
 def parts(at: Instance) -> list[Part]:
     """All parts of an instance."""
-    cache = Cache.of_user()
-    servers = [
-        postgres.part(at, databases=users_of(Store.POSTGRES)),
-        valkey.part(at, users=users_of(Store.REDIS)),
-        *([] if at.mongo_url else [mongo.part(at, cache)]),
-        *([] if at.opensearch_url else [opensearch.part(at, cache)]),
-        kafka.part(at, cache),
-        registry.part(at, cache),
-        *(company.fake(at) for company in COMPANIES.values()),
-    ]
+    elsewhere = {store.part for store in STORES.values() if store.elsewhere(at)}
+    servers = [part(at) for name, part in SERVERS.items() if name not in elsewhere]
     contracts = Part(
         name="contracts",  # topics and event schemas
         command=[sys.executable, "-m", "stoa_ops", "deploy"],

@@ -18,6 +18,7 @@ from stoa_stack.part import Part
 from stoa_stack.stores import stores_of
 
 STAFF_EMAIL = "staff@stoa.example"
+STAFF_SECRET = "staff_password"
 STACK_IDENTITY = "stack"  # the identity under which the stack itself asks a service for its health
 
 
@@ -63,7 +64,7 @@ def part(at: Instance, service: Service, *, contracts: str) -> Part:
 
 def environment(at: Instance, service: Service) -> dict[str, str]:
     """The environment of a service; its secrets are files in STOA_SECRETS_DIR."""
-    _place_secrets(at, service)
+    place_secrets(at, service)
     variables = {
         "PYTHONUNBUFFERED": "1",
         "STOA_HOST": "127.0.0.1",
@@ -96,11 +97,14 @@ def secrets_folder(at: Instance, service: str) -> Path:
 
 def staff_credentials(at: Instance) -> tuple[str, str]:
     """Email and password of the first member of staff."""
-    return STAFF_EMAIL, Secrets(at.folder("secrets", "stack")).get("staff_password", password)
+    return STAFF_EMAIL, Secrets(at.folder("secrets", "stack")).get(STAFF_SECRET, password)
 
 
-def _place_secrets(at: Instance, service: Service) -> None:
-    """Put what the service keeps secret into its folder: its stores' URLs and what its declaration names."""
+def place_secrets(at: Instance, service: Service) -> list[Path]:
+    """Put what the service keeps secret into its folder: its stores' URLs and what its declaration names.
+
+    Returns the files.
+    """
     own = Secrets(secrets_folder(at, service.name))
     for store in stores_of(service):
         own.put(f"stoa_{store.setting}", store.url(at, service.name))
@@ -114,6 +118,8 @@ def _place_secrets(at: Instance, service: Service) -> None:
             own.put(f"stoa_{name}", known[name])
         else:
             own.get(f"stoa_{name}", signing_key if name == "signing_key" else password)
+    settings = [store.setting for store in stores_of(service)]
+    return [own.folder / f"stoa_{name}" for name in (*settings, *service.secrets)]
 
 
 def _event_modules(service: Service) -> list[Path]:

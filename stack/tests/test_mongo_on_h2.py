@@ -24,8 +24,9 @@ def served(file: Path, limit: int = resource.RLIM_INFINITY) -> Iterator[tuple[su
     """A server that keeps a file, and a collection of it."""
     cache, port = Cache.of_user(), free_port()
     cache.fetch(MONGO, lambda _: None)
+    command = [sys.executable, "-m", "stoa_stack.servers.mongo_on_h2", str(cache.path(MONGO)), str(file)]
     process = subprocess.Popen(
-        [sys.executable, "-m", "stoa_stack.servers.mongo_on_h2", cache.path(MONGO), file, str(port)],
+        [*command, "127.0.0.1", str(port)],
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY)),
     )
     try:

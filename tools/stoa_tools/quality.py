@@ -47,6 +47,7 @@ def _lint_steps() -> Mapping[str, Sequence[str]]:
         "lock": ("stoa", "lock", "--check"),
         "generated": ("stoa", "gen", "--check"),
         "contracts": ("stoa", "gen", "--compatible"),
+        "migrations": (sys.executable, "-m", "stoa_tools.migrations"),
     }
 
 

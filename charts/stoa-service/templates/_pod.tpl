@@ -6,7 +6,7 @@ kubectl.kubernetes.io/default-container: {{ .Chart.Name }}
 sidecar.istio.io/nativeSidecar: "true"
 proxy.istio.io/config: |
   holdApplicationUntilProxyStarts: true
-  proxyMetadata: {REWRITE_PROBE_LEGACY_LOCALHOST_DESTINATION: "true"}
+  proxyMetadata: {{ mustMerge (dict "REWRITE_PROBE_LEGACY_LOCALHOST_DESTINATION" "true") .Values.global.mesh.proxyMetadata | toJson }}
 {{- end }}
 {{- with .Values.podAnnotations }}
 {{ toYaml . }}

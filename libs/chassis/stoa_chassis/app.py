@@ -75,6 +75,7 @@ if TYPE_CHECKING:
     from stoa_chassis.mongo_uow import MongoTransaction
     from stoa_chassis.outbox import Outbox
     from stoa_chassis.postgres import Database
+    from stoa_chassis.postgres_replica import Replica
     from stoa_chassis.redis_uow import RedisTransaction
     from stoa_chassis.uow import UnitOfWork
     from stoa_contracts.events import Payload
@@ -291,8 +292,31 @@ class App(Generic[S]):
                 service_migrations(self.name),
                 settings.database_pool_size,
                 settings.connect_timeout_seconds,
+                migrating=settings.migrate == "at_start",
             )
         )
+
+    async def replica(self: App[P], primary: Database) -> Database | Replica:
+        """Return what answers reads that may lag: a replica if the settings name one, else the primary.
+
+        For readers that can do with what was true some seconds ago, and for nobody who must see what he has
+        just written. Neither start nor readiness wait for the replica.
+        """
+        settings = self.settings
+        if not settings.database_replica_url:
+            return primary
+        from stoa_chassis.postgres_replica import Replica
+
+        replica = await self.enter(
+            Replica.connect(
+                primary,
+                settings.database_replica_url,
+                settings.database_pool_size,
+                settings.database_replica_max_lag_seconds,
+            )
+        )
+        self.background("replica", replica.watch)
+        return replica
 
     async def mongo(
         self: App[M],

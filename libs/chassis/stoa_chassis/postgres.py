@@ -7,7 +7,7 @@ import asyncio
 import random
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Self, TypeAlias, cast
@@ -17,7 +17,7 @@ import orjson
 from asyncpg.pool import PoolConnectionProxy
 
 from stoa_chassis.errors import Unavailable
-from stoa_chassis.migrations import migrate
+from stoa_chassis.migrations import migrate, migrated
 from stoa_chassis.outages import register_outage
 from stoa_chassis.telemetry import DATABASE_STATEMENTS, get_logger
 
@@ -62,13 +62,14 @@ class Database:
     `transactions` counts the beginnings. Tests use both to hold a use case to its budget.
     """
 
-    def __init__(self, url: str, pool_size: int = 10) -> None:
+    def __init__(self, url: str, pool_size: int = 10, *, read_only: bool = False) -> None:
+        """One that is `read_only` refuses to write, and connects no sooner than somebody reads."""
         self.statements = 0
         self.transactions = 0
         self._url = url
         self._pool = asyncpg.create_pool(
             url,
-            min_size=1,
+            min_size=0 if read_only else 1,
             max_size=pool_size,
             timeout=_CONNECT_SECONDS,
             connection_class=_CountedConnection,
@@ -76,6 +77,7 @@ class Database:
             reset=_keep_session,
             server_settings={
                 "idle_in_transaction_session_timeout": f"{IDLE_IN_TRANSACTION_SECONDS}s",
+                "default_transaction_read_only": "on" if read_only else "off",
             },
         )
 
@@ -87,30 +89,43 @@ class Database:
         migrations: Path | None = None,
         pool_size: int = 10,
         connect_timeout: float = 60,
+        *,
+        migrating: bool = True,
     ) -> AsyncIterator[Self]:
         """Open a pool of at most `pool_size` connections, after bringing the schema up to date.
 
         `migrations` is the folder of the service's SQL files; the chassis' own (outbox, inbox) run before
-        them. None leaves the schema alone. Waits up to `connect_timeout` seconds for the server to come up.
+        them. None leaves the schema alone; unless `migrating`, somebody else is waited for to bring it up to
+        date. Waits up to `connect_timeout` seconds for the server to come up, and as long for the schema.
 
         Raises Unavailable if it doesn't, MigrationError if the migrations don't fit those that were applied.
         """
-        first = await _connect(url, connect_timeout)
-        try:
-            if migrations is not None:
+        async with _first(url, connect_timeout) as first:
+            if migrations is not None and migrating:
                 await migrate(first, migrations)
-        finally:
-            await _close(first)
-        database = cls(url, pool_size)
-        await database._pool
-        try:
+            elif migrations is not None:
+                await migrated(first, migrations, connect_timeout)
+        async with cls(url, pool_size)._opened() as database:
             yield database
+
+    @classmethod
+    @asynccontextmanager
+    async def open_read_only(cls, url: str, pool_size: int = 10) -> AsyncIterator[Self]:
+        """Open a pool to a server that is only read and need not be up; nothing is connected at first."""
+        async with cls(url, pool_size, read_only=True)._opened() as database:
+            yield database
+
+    @asynccontextmanager
+    async def _opened(self) -> AsyncIterator[Self]:
+        await self._pool
+        try:
+            yield self
         finally:
             try:
                 async with asyncio.timeout(_CLOSE_SECONDS):
-                    await database._pool.close()
+                    await self._pool.close()
             except TimeoutError:
-                database._pool.terminate()
+                self._pool.terminate()
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[asyncpg.Connection]:
@@ -213,6 +228,12 @@ class _CountedConnection(asyncpg.Connection):
         return await super().fetchmany(*args, **options)
 
 
+async def bring_up_to_date(url: str, migrations: Path, connect_timeout: float = 60) -> Sequence[str]:
+    """Migrate a database as `Database.connect` does; return the names of the migrations that it lacked."""
+    async with _first(url, connect_timeout) as connection:
+        return await migrate(connection, migrations)
+
+
 Queries: TypeAlias = asyncpg.Connection | Database
 """What statements are sent to.
 
@@ -237,6 +258,16 @@ def _is_lost(connection: PoolConnectionProxy) -> bool:
         return connection.is_closed()
     except asyncpg.InterfaceError:  # the pool has taken the broken connection back already
         return True
+
+
+@asynccontextmanager
+async def _first(url: str, connect_timeout: float) -> AsyncIterator[asyncpg.Connection]:
+    """Open a connection to a server that may not be up yet."""
+    connection = await _connect(url, connect_timeout)
+    try:
+        yield connection
+    finally:
+        await _close(connection)
 
 
 async def _connect(url: str, within: float) -> asyncpg.Connection:

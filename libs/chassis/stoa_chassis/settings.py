@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field
 from pydantic_settings import (
@@ -52,7 +52,8 @@ class ServiceSettings(BaseSettings):
     jwt_issuer: str = "stoa"
     jwt_audience: str = "stoa"
 
-    kafka_bootstrap: str = "127.0.0.1:18013"
+    # host:port, or a URL with an account in it (kafka/connection.py), which is then a file among the secrets.
+    kafka_bootstrap: str = Field(default="127.0.0.1:18013", repr=False)
     # Names this process among those of its service, and is the same when it is started again: its consumer
     # then takes its partitions back at once, even after a kill. No two processes may have the same. Empty: it
     # is a new member after each start, and the group waits for one that was killed.
@@ -107,6 +108,14 @@ class PostgresSettings(ServiceSettings):
 
     database_url: str = Field(default="", repr=False)
     database_pool_size: int = Field(default=10, ge=1)
+    # Who brings the schema up to date: each process as it starts (one does, the others wait), or never one of
+    # these: then something else does before, and a process waits for it.
+    migrate: Literal["at_start", "never"] = "at_start"
+
+    # A streaming replica that answers reads that may lag. Empty: the primary answers all.
+    database_replica_url: str = Field(default="", repr=False)
+    # The primary answers instead while the replica is further behind.
+    database_replica_max_lag_seconds: float = Field(default=5, gt=0)
 
 
 class MongoSettings(ServiceSettings):

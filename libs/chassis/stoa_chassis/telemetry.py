@@ -61,6 +61,14 @@ CONSUMER_SECONDS = Histogram(
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60, 600),
 )
 DATABASE_STATEMENTS = Counter("stoa_database_statements", "SQL statements sent, BEGIN and COMMIT apart")
+DATABASE_READS = Counter(
+    "stoa_database_reads", "Reads that may lag, by who answered: replica or primary", ["server"]
+)
+REPLICA_LAG_SECONDS = Gauge(
+    "stoa_database_replica_lag_seconds",
+    "The replica shows all that was committed so long ago, as of the last look",
+    multiprocess_mode="livemax",
+)
 OUTBOX_PUBLISHED = Counter("stoa_outbox_published", "Events published from the outbox", ["topic"])
 OUTBOX_BACKLOG = Gauge(
     "stoa_outbox_backlog", "Events waiting to be published", multiprocess_mode="livemostrecent"

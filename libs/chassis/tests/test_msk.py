@@ -68,7 +68,7 @@ def test_a_client_asks_for_its_token_as_it_is_made() -> None:
         return credentials()
 
     servers = {"bootstrap.servers": "127.0.0.1:1", "log_level": 0}
-    confluent_kafka.Producer(servers | msk.by_role(BROKERS, counted))
+    confluent_kafka.Producer(msk.by_role(BROKERS, counted) | servers)
     assert asked
 
 

@@ -26,7 +26,7 @@ async def compose(app: App[Settings]) -> None:
     )
     notifications = Notifications(
         store.uow,
-        repository.NotificationReader(store.database),
+        repository.NotificationReader(store.database, await app.replica(store.database)),
         delivery,
         templates,
         settings.policy,

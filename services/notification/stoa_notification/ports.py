@@ -110,7 +110,10 @@ class NotificationReader(Protocol):
         ...
 
     async def list(self, user_id: UUID, before: UUID | None, limit: int) -> Sequence[Notification]:
-        """Read what a user was told or will be, the newest first; `before`: only older than this one."""
+        """Read what a user was told or will be, the newest first; `before`: only older than this one.
+
+        May lag behind by seconds: nobody has just written it.
+        """
         ...
 
 

@@ -12,6 +12,7 @@ from stoa_chassis.due import Backoff
 from stoa_chassis.outbox import Outbox
 from stoa_chassis.postgres import Database, Queries
 from stoa_chassis.postgres_due import DueTable
+from stoa_chassis.postgres_replica import Reads
 from stoa_chassis.postgres_table import Table
 from stoa_notification import ports
 from stoa_notification.model import (
@@ -180,18 +181,22 @@ class Notifications:
 
 
 class NotificationReader:
-    """Reads outside of a transaction."""
+    """Reads outside of a transaction, from a replica what may lag."""
 
-    def __init__(self, queries: Queries) -> None:
+    def __init__(self, queries: Queries, lagging: Reads) -> None:
         self._queries = queries
+        self._lagging = lagging
 
     async def contact(self, user_id: UUID) -> Contact | None:
         """Read how a user is reached, if anything is known."""
         return await Contacts(self._queries).get(user_id)
 
     async def list(self, user_id: UUID, before: UUID | None, limit: int) -> Sequence[Notification]:
-        """Read what a user was told or will be, the newest first; `before`: only older than this one."""
-        rows = await self._queries.fetch(
+        """Read what a user was told or will be, the newest first; `before`: only older than this one.
+
+        May lag behind by seconds: nobody has just written it.
+        """
+        rows = await self._lagging.fetch(
             """
             SELECT * FROM notifications
             WHERE user_id = $1 AND ($2::uuid IS NULL OR notification_id < $2) AND status <> 'suppressed'

@@ -69,7 +69,7 @@ async def in_postgres(database: Database, codec: EventCodec) -> Store:
 
     return Store(
         postgres_unit_of_work(database, codec, repository.open_tx, SystemClock()),
-        repository.NotificationReader(database),
+        repository.NotificationReader(database, database),
         repository.Outgoing(database, BACKOFF, POLICY.lease),
         published,
     )

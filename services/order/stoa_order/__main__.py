@@ -27,7 +27,7 @@ async def compose(app: App[Settings]) -> None:
     engine = SagaEngine(store.uow, sagas, Peers(payments, shipping), clock, timeouts)
     orders = Orders(
         store.uow,
-        repository.OrderViews(store.database),
+        repository.OrderViews(store.database, await app.replica(store.database)),
         engine,
         clock,
         settings.tariff,

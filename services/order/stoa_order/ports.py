@@ -73,7 +73,7 @@ class Tx:
 
 
 class OrderViews(Protocol):
-    """The orders, as they are shown."""
+    """The orders, as they are shown: as they are, unless a method says that it may lag behind by seconds."""
 
     async def get(self, order_id: UUID) -> OrderView | None:
         """Read one order, if it was placed."""
@@ -86,7 +86,10 @@ class OrderViews(Protocol):
     async def list(
         self, *, user_id: UUID | None, status: str | None, before: UUID | None, limit: int
     ) -> Sequence[OrderView]:
-        """Read orders, newest first, that come after `before` in that order."""
+        """Read orders, newest first, that come after `before` in that order.
+
+        May lag, but for the first page of a user's: who has just ordered looks there.
+        """
         ...
 
     async def returns_of(self, order_id: UUID, *, after: UUID | None, limit: int) -> Sequence[Return]:
@@ -94,7 +97,7 @@ class OrderViews(Protocol):
         ...
 
     async def returns(self, *, status: str | None, before: UUID | None, limit: int) -> Sequence[ReturnView]:
-        """Read the returns of all orders, newest first, that come after `before` in that order."""
+        """Read the returns of all orders, newest first, that come after `before` in that order. May lag."""
         ...
 
 

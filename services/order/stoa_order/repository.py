@@ -15,6 +15,7 @@ from stoa_chassis.emails import email_key
 from stoa_chassis.outbox import Outbox
 from stoa_chassis.postgres import Database, Queries
 from stoa_chassis.postgres_due import DueTable
+from stoa_chassis.postgres_replica import Reads
 from stoa_chassis.uow import LostRace
 from stoa_contracts.money import Money
 from stoa_order import facts, ports
@@ -302,9 +303,10 @@ def open_tx(connection: asyncpg.Connection, outbox: Outbox) -> ports.Tx:
 
 @dataclass(frozen=True, slots=True)
 class OrderViews:
-    """The orders, as they are shown: read from the projections."""
+    """The orders, as they are shown: read from the projections, of a replica where they may lag."""
 
     queries: Queries
+    lagging: Reads
 
     async def get(self, order_id: UUID) -> OrderView | None:
         """Read one order, if it was placed."""
@@ -319,8 +321,12 @@ class OrderViews:
     async def list(
         self, *, user_id: UUID | None, status: str | None, before: UUID | None, limit: int
     ) -> Sequence[OrderView]:
-        """Read orders, newest first, that come after `before` in that order."""
-        rows = await self.queries.fetch(
+        """Read orders, newest first, that come after `before` in that order.
+
+        May lag, but for the first page of a user's: who has just ordered looks there.
+        """
+        reads = self.queries if user_id is not None and before is None else self.lagging
+        rows = await reads.fetch(
             f"""{_VIEW}
             WHERE ($1::uuid IS NULL OR o.user_id = $1) AND ($2::text IS NULL OR o.status = $2)
                 AND ($3::uuid IS NULL OR o.order_id < $3)
@@ -345,8 +351,8 @@ class OrderViews:
         return [_return(row) for row in rows]
 
     async def returns(self, *, status: str | None, before: UUID | None, limit: int) -> Sequence[ReturnView]:
-        """Read the returns of all orders, newest first, that come after `before` in that order."""
-        rows = await self.queries.fetch(
+        """Read the returns of all orders, newest first, that come after `before` in that order. May lag."""
+        rows = await self.lagging.fetch(
             """SELECT * FROM order_returns
             WHERE ($1::text IS NULL OR status = $1) AND ($2::uuid IS NULL OR return_id < $2)
             ORDER BY return_id DESC LIMIT $3""",

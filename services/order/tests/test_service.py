@@ -172,7 +172,7 @@ def database_shop(database: Database, codec: EventCodec) -> Shop:
     clock = Clock()
     return Shop(
         postgres_unit_of_work(database, codec, repository.open_tx, clock),
-        repository.OrderViews(database),
+        repository.OrderViews(database, database),
         repository.DueSagas(database, TIMEOUTS.retry),
         clock,
     )

@@ -48,17 +48,18 @@ async def compose(app: App[Settings]) -> None:
     clock = app.clock
     store = await app.postgres(repository.open_tx)
     users, attempts = repository.Users(store.database), repository.Attempts(store.database)
+    profiles = repository.Profiles(await app.replica(store.database))
     mailed, stored_sessions = repository.MailedTokens(store.database), repository.Sessions(store.database)
     limits, mailing = OriginLimits(clock, settings.quotas), Mailing(clock, settings.mails)
     authenticator = Authenticator(store.uow, users, attempts, passwords, clock, settings.sign_in)
     guests = Guests(store.uow, issuer, clock, settings.sessions, limits)
-    accounts = Accounts(store.uow, users, passwords, authenticator, guests, mailing, clock)
+    accounts = Accounts(store.uow, users, profiles, passwords, authenticator, guests, mailing, clock)
     books = AddressBooks(store.uow, repository.Addresses(store.database), clock)
     sessions = Sessions(store.uow, stored_sessions, authenticator, guests, issuer, clock, settings.sessions)
     recovery = Recovery(
         store.uow, mailed, passwords, authenticator, mailing, limits, clock, settings.reset_answer_after
     )
-    roles = StaffRoles(store.uow, users, clock)
+    roles = StaffRoles(store.uow, profiles, clock)
     privacy = Privacy(store.uow, authenticator, clock)
     if settings.staff_email and settings.staff_password:
         try:

@@ -86,7 +86,9 @@ class UserServicer(user_pb2_grpc.UserServiceServicer):
 
     async def GetUser(self, request: user_pb2.GetUserRequest, context: Any) -> user_pb2.GetUserResponse:
         """Read an account."""
-        user = await self._accounts.get(UUID(request.user_id))
+        user_id = UUID(request.user_id)
+        is_own = same_id(current_principal().subject or "", request.user_id)
+        user = await (self._accounts.get(user_id) if is_own else self._accounts.look_up(user_id))
         return user_pb2.GetUserResponse(user=_user_message(user))
 
     async def UpdateUser(

@@ -33,10 +33,6 @@ class Users(Protocol):
         """Read an account. Raises UserNotFound."""
         ...
 
-    async def staff(self, after: UUID | None, limit: int) -> Sequence[User]:
-        """Read accounts of staff, the newest first, that come after an id."""
-        ...
-
     async def lock_admins(self) -> Sequence[User]:
         """Read the accounts of admins, and let nobody make them more or fewer until the transaction ends."""
         ...
@@ -59,6 +55,18 @@ class Users(Protocol):
 
     async def rehash(self, user: User, password_hash: str) -> None:
         """Replace the hash of a password by a stronger one of the same password, unless it has changed."""
+        ...
+
+
+class Profiles(Protocol):
+    """The accounts as others than their owners see them, who don't mind if they lag behind by seconds."""
+
+    async def get(self, user_id: UUID) -> User:
+        """Read an account. Raises UserNotFound."""
+        ...
+
+    async def staff(self, after: UUID | None, limit: int) -> Sequence[User]:
+        """Read accounts of staff, the newest first, that come after an id."""
         ...
 
 

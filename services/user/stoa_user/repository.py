@@ -11,6 +11,7 @@ import asyncpg
 from stoa_chassis.emails import email_key
 from stoa_chassis.outbox import Outbox
 from stoa_chassis.postgres import Queries
+from stoa_chassis.postgres_replica import Reads
 from stoa_chassis.postgres_table import Table
 from stoa_contracts.roles import ADMIN
 from stoa_user import ports
@@ -63,23 +64,11 @@ class Users:
 
     async def get(self, user_id: UUID) -> User:
         """Read an account. Raises UserNotFound."""
-        return _found(await self._read("user_id = $1", user_id))
-
-    async def staff(self, after: UUID | None, limit: int) -> Sequence[User]:
-        """Read accounts of staff, the newest first, that come after an id."""
-        rows = await self._queries.fetch(
-            """
-            SELECT * FROM users WHERE cardinality(roles) > 0 AND ($1::uuid IS NULL OR user_id < $1)
-            ORDER BY user_id DESC LIMIT $2
-            """,
-            after,
-            limit,
-        )
-        return [_user(row) for row in rows]
+        return _found(await _read_user(self._queries, "user_id = $1", user_id))
 
     async def lock(self, user_id: UUID) -> User:
         """Read an account that nobody else may change until the transaction ends. Raises UserNotFound."""
-        return _found(await self._read("user_id = $1", user_id, "FOR UPDATE"))
+        return _found(await _read_user(self._queries, "user_id = $1", user_id, "FOR UPDATE"))
 
     async def lock_admins(self) -> Sequence[User]:
         """Read the accounts of admins, and let nobody make them more or fewer until the transaction ends."""
@@ -92,7 +81,7 @@ class Users:
 
     async def by_email(self, email: str) -> User | None:
         """Find the account with an email, however it is written (`email_key`)."""
-        return await self._read("lower(email) = $1", email_key(email))
+        return await _read_user(self._queries, "lower(email) = $1", email_key(email))
 
     async def add(self, user: User) -> None:
         """Store a new account, and publish its events. Raises EmailTaken."""
@@ -118,11 +107,28 @@ class Users:
             password_hash,
         )
 
-    async def _read(self, condition: str, key: UUID | str, lock: str = "") -> User | None:
-        row = await self._queries.fetchrow(
-            f"SELECT * FROM users WHERE {condition} AND erased_at IS NULL {lock}", key
+
+class Profiles:
+    """The accounts as others than their owners see them, who don't mind if they lag behind by seconds."""
+
+    def __init__(self, reads: Reads) -> None:
+        self._reads = reads
+
+    async def get(self, user_id: UUID) -> User:
+        """Read an account. Raises UserNotFound."""
+        return _found(await _read_user(self._reads, "user_id = $1", user_id))
+
+    async def staff(self, after: UUID | None, limit: int) -> Sequence[User]:
+        """Read accounts of staff, the newest first, that come after an id."""
+        rows = await self._reads.fetch(
+            """
+            SELECT * FROM users WHERE cardinality(roles) > 0 AND ($1::uuid IS NULL OR user_id < $1)
+            ORDER BY user_id DESC LIMIT $2
+            """,
+            after,
+            limit,
         )
-        return _user(row) if row else None
+        return [_user(row) for row in rows]
 
 
 class Addresses:
@@ -637,6 +643,11 @@ def _email_is_unique() -> Iterator[None]:
         if error.constraint_name != "users_email_key":
             raise
         raise EmailTaken from None
+
+
+async def _read_user(reads: Reads, condition: str, key: UUID | str, lock: str = "") -> User | None:
+    row = await reads.fetchrow(f"SELECT * FROM users WHERE {condition} AND erased_at IS NULL {lock}", key)
+    return _user(row) if row else None
 
 
 def _found(user: User | None) -> User:

@@ -60,6 +60,7 @@ from stoa_user.ports import (
     MailedTokens,
     Passwords,
     PasswordVerdict,
+    Profiles,
     TokenIssuer,
     Tx,
     Users,
@@ -314,6 +315,7 @@ class Accounts:
         self,
         uow: UnitOfWork[Tx],
         users: Users,
+        profiles: Profiles,
         passwords: Passwords,
         authenticator: Authenticator,
         guests: Guests,
@@ -323,6 +325,7 @@ class Accounts:
         """`users` is the store outside of a transaction, for reading."""
         self._uow = uow
         self._users = users
+        self._profiles = profiles
         self._passwords = passwords
         self._authenticator = authenticator
         self._guests = guests
@@ -348,8 +351,12 @@ class Accounts:
         return await self._open(email, password_hash, first_name, last_name, locale, guest_token)
 
     async def get(self, user_id: UUID) -> User:
-        """Read an account. Raises UserNotFound."""
+        """Read an account for its owner, who may have changed it a moment ago. Raises UserNotFound."""
         return await self._users.get(user_id)
+
+    async def look_up(self, user_id: UUID) -> User:
+        """Read an account for somebody else. Raises UserNotFound."""
+        return await self._profiles.get(user_id)
 
     async def change_profile(
         self,
@@ -619,15 +626,14 @@ class Recovery:
 class StaffRoles:
     """Saying what accounts may do as staff. For admins."""
 
-    def __init__(self, uow: UnitOfWork[Tx], users: Users, clock: Clock) -> None:
-        """`users` is the store outside of a transaction, for reading."""
+    def __init__(self, uow: UnitOfWork[Tx], profiles: Profiles, clock: Clock) -> None:
         self._uow = uow
-        self._users = users
+        self._profiles = profiles
         self._clock = clock
 
     async def staff(self, after: UUID | None, limit: int) -> Sequence[User]:
         """Read accounts of staff, the newest first, that come after an id."""
-        return await self._users.staff(after, limit)
+        return await self._profiles.staff(after, limit)
 
     @transactional
     async def get(self, tx: Tx, user_id: UUID) -> tuple[User, Sequence[RoleChange]]:

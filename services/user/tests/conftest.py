@@ -69,6 +69,7 @@ class Store:
 
     uow: UnitOfWork[ports.Tx]
     users: ports.Users
+    profiles: ports.Profiles
     addresses: ports.Addresses
     attempts: ports.Attempts
     sessions: ports.Sessions
@@ -97,6 +98,7 @@ class UserService:
         self.accounts = Accounts(
             store.uow,
             store.users,
+            store.profiles,
             self.passwords,
             self.authenticator,
             self.guests,
@@ -123,7 +125,7 @@ class UserService:
             self.clock,
             timedelta(),
         )
-        self.roles = StaffRoles(store.uow, store.users, self.clock)
+        self.roles = StaffRoles(store.uow, store.profiles, self.clock)
         self.privacy = Privacy(store.uow, self.authenticator, self.clock)
 
     async def register(self, email: str = "") -> User:
@@ -252,6 +254,7 @@ def in_memory(memory: MemoryStore[testing.Rows]) -> Store:
     return Store(
         memory_unit_of_work(lambda: memory, testing.open_tx),
         testing.Users(lambda: memory),
+        testing.Profiles(lambda: memory),
         testing.Addresses(lambda: memory),
         testing.Attempts(lambda: memory),
         testing.Sessions(lambda: memory),
@@ -273,6 +276,7 @@ def in_postgres(database: Database, codec: EventCodec) -> Store:
     return Store(
         postgres_unit_of_work(database, codec, repository.open_tx, SystemClock()),
         repository.Users(database),
+        repository.Profiles(database),
         repository.Addresses(database),
         repository.Attempts(database),
         repository.Sessions(database),

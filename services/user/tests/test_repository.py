@@ -119,6 +119,7 @@ async def test_an_account_is_read_as_it_was_stored_in_every_field(store: Store) 
     unset = {"events", "erased_at"}
     assert all(getattr(user, each.name) for each in fields(user) if each.name not in unset)
     assert await store.users.get(user.user_id) == user
+    assert await store.profiles.get(user.user_id) == user
     assert await store.uow.run(lambda tx: tx.users.lock(user.user_id)) == user
     assert await store.users.by_email(user.email) == user
 
@@ -662,11 +663,11 @@ async def test_staff_is_listed_the_newest_first_and_admins_are_those_of_it_who_a
         await added(store, replace(a_user(), roles=frozenset(roles), user_id=new_id()))
         for roles in ((), ("staff", "support"), ("staff", "admin"))
     ]
-    found = [user.user_id for user in await store.users.staff(None, 1000)]
+    found = [user.user_id for user in await store.profiles.staff(None, 1000)]
     assert found == sorted(found, reverse=True)
     assert {support.user_id, admin.user_id} <= {*found}
     assert customer.user_id not in found
-    (after,) = await store.users.staff(admin.user_id, 1)
+    (after,) = await store.profiles.staff(admin.user_id, 1)
     assert after == support
     admins = await store.uow.run(lambda tx: tx.users.lock_admins())
     assert admin in admins
@@ -684,7 +685,7 @@ async def test_an_account_that_is_erased_is_not_found_and_its_email_is_free(stor
         await store.uow.run(lambda tx: tx.users.lock(user.user_id))
     for email in (user.email, gone.email):
         assert await store.users.by_email(email) is None
-    assert user.user_id not in {each.user_id for each in await store.users.staff(None, 1000)}
+    assert user.user_id not in {each.user_id for each in await store.profiles.staff(None, 1000)}
     await added(store, replace(a_user(), email=user.email))
 
 

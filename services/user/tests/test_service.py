@@ -131,6 +131,7 @@ async def test_a_registration_that_lost_a_race_is_stored_and_published_once(
     accounts = Accounts(
         service.store.uow,
         service.store.users,
+        service.store.profiles,
         service.passwords,
         service.authenticator,
         service.guests,

@@ -15,14 +15,14 @@ async def _serve(settings: MailServerSettings, mailbox: Mailbox) -> None:
     pages = uvicorn.Server(
         uvicorn.Config(
             create_app(mailbox, inbound),
-            host="127.0.0.1",
+            host=settings.host,
             port=settings.page_port,
             access_log=False,
             log_level="warning",
         )
     )
     loop = asyncio.get_running_loop()
-    smtp = await loop.create_server(lambda: protocol(inbound), "127.0.0.1", settings.smtp_port)
+    smtp = await loop.create_server(lambda: protocol(inbound), settings.host, settings.smtp_port)
     try:
         await pages.serve()  # until it is told to stop
     finally:
@@ -30,7 +30,7 @@ async def _serve(settings: MailServerSettings, mailbox: Mailbox) -> None:
 
 
 def main() -> None:
-    """Serve on 127.0.0.1 until stopped."""
+    """Serve until stopped."""
     settings = MailServerSettings()  # type: ignore[call-arg]  # they come from the environment
     settings.state.parent.mkdir(parents=True, exist_ok=True)
     with Mailbox.open(settings.state) as mailbox:

@@ -11,6 +11,7 @@ class MailServerSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="MAIL_")
 
     # Where it takes mail, and where it shows it.
+    host: str = "127.0.0.1"
     smtp_port: int
     page_port: int
     # The file of the mailbox; made, with its folder, if it is not there.

@@ -7,12 +7,12 @@ from stoa_fakes.payment_gateway.settings import GatewaySettings
 
 
 def main() -> None:
-    """Serve on 127.0.0.1 until stopped."""
+    """Serve until stopped."""
     settings = GatewaySettings()  # type: ignore[call-arg]  # the required ones come from the environment
     settings.state.parent.mkdir(parents=True, exist_ok=True)
     uvicorn.run(
         create_app(settings),
-        host="127.0.0.1",
+        host=settings.host,
         port=settings.port,
         access_log=False,
         log_level="warning",

@@ -11,6 +11,7 @@ class GatewaySettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="GATEWAY_", hide_input_in_errors=True)
 
+    host: str = "127.0.0.1"
     port: int
     # The file of the ledger; made, with its folder, if it is not there.
     state: Path

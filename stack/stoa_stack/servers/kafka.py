@@ -22,7 +22,7 @@ _PROPERTIES = """\
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@{controller}
-listeners=PLAINTEXT://{broker},CONTROLLER://{controller}
+listeners=PLAINTEXT://{listen},CONTROLLER://{controller}
 advertised.listeners=PLAINTEXT://{broker}
 controller.listener.names=CONTROLLER
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
@@ -65,7 +65,10 @@ def part(at: Instance, cache: Cache) -> Part:
 
     def files() -> dict[Path, bytes]:
         properties = _PROPERTIES.format(
-            broker=at.address("kafka"), controller=at.address("kafka-controller"), data=folder / "data"
+            listen=f"{at.listen_host}:{at.port('kafka')}",
+            broker=at.address("kafka"),
+            controller=at.address("kafka-controller"),
+            data=folder / "data",
         )
         return {
             folder / "server.properties": properties.encode(),

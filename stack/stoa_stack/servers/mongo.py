@@ -33,11 +33,12 @@ def part(at: Instance, cache: Cache) -> Part:
             await client["stoa"]["ready"].replace_one({"_id": "probe"}, probe, upsert=True)
 
     if mongod is not None:
-        command = [mongod, "--bind_ip", "127.0.0.1", "--port", str(port), "--dbpath", str(at.state / "mongo")]
-        command += ["--wiredTigerCacheSizeGB", "0.25"]
+        command = [mongod, "--bind_ip", at.listen_host, "--port", str(port)]
+        command += ["--dbpath", str(at.state / "mongo"), "--wiredTigerCacheSizeGB", "0.25"]
     else:
         file = at.state / "mongo" / "mongo.h2"
-        command = [sys.executable, "-m", "stoa_stack.servers.mongo_on_h2", str(jars), str(file), str(port)]
+        command = [sys.executable, "-m", "stoa_stack.servers.mongo_on_h2"]
+        command += [str(jars), str(file), at.listen_host, str(port)]
     return Part(
         name="mongo",
         command=command,
@@ -45,7 +46,7 @@ def part(at: Instance, cache: Cache) -> Part:
         prepare=prepare,
         ready=ready,
         ports=[port],
-        url=f"mongodb://127.0.0.1:{port}",
+        url=f"mongodb://{at.address('mongo')}",
     )
 
 

@@ -1,4 +1,6 @@
-"""Runs mongo-java-server in this process: `python -m stoa_stack.servers.mongo_on_h2 <jars> <file> <port>`.
+"""Runs mongo-java-server in this process.
+
+    python -m stoa_stack.servers.mongo_on_h2 <jars> <file> <host> <port>
 
 The server is a library without a main class, and the Java runtime comes without a compiler; Python starts
 both. It also makes writes durable: the library acknowledges a write that H2 will store some time later, while
@@ -42,8 +44,8 @@ class DurableBackend:
         return getattr(self._backend, name)
 
 
-def main(jars: Path, file: Path, port: int) -> None:
-    """Serve on 127.0.0.1 until SIGTERM or SIGINT."""
+def main(jars: Path, file: Path, host: str, port: int) -> None:
+    """Serve until SIGTERM or SIGINT."""
     stopping = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, stopping)  # before Java's threads start, which inherit it
     jpype.startJVM(
@@ -60,10 +62,10 @@ def main(jars: Path, file: Path, port: int) -> None:
     server = jpype.JClass("de.bwaldvogel.mongo.MongoServer")(
         jpype.JProxy("de.bwaldvogel.mongo.MongoBackend", inst=backend)
     )
-    server.bind("127.0.0.1", port)
+    server.bind(host, port)
     signal.sigwait(stopping)
     server.shutdownNow()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]))

@@ -1,7 +1,7 @@
 """OpenSearch: one node, put together from its published jars, since its distribution comes from elsewhere.
 
-It has the modules that the services use and no others: no scripting, no security plugin. So it knows no users
-and listens on 127.0.0.1 alone.
+It has the modules that the services use and no others: no scripting, no security plugin. So it knows no
+users, and who reaches it may do anything.
 """
 
 from __future__ import annotations
@@ -49,8 +49,9 @@ _CONFIGURATION = """\
 cluster.name: stoa
 node.name: stoa
 discovery.type: single-node
-network.host: 127.0.0.1
+http.host: {host}
 http.port: {http}
+transport.host: 127.0.0.1
 transport.port: {transport}
 path.data: {data}
 path.logs: {logs}
@@ -95,7 +96,11 @@ def part(at: Instance, cache: Cache) -> Part:
 
     def files() -> dict[Path, bytes]:
         configuration = _CONFIGURATION.format(
-            http=at.port("opensearch"), transport=at.port("opensearch-transport"), data=data, logs=logs
+            host=at.listen_host,
+            http=at.port("opensearch"),
+            transport=at.port("opensearch-transport"),
+            data=data,
+            logs=logs,
         )
         config = home / "config"
         return {

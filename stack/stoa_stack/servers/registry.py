@@ -12,7 +12,7 @@ def part(at: Instance, cache: Cache) -> Part:
     """The registry."""
     home = cache.path(REGISTRY)
     properties = {
-        "quarkus.http.host": "127.0.0.1",
+        "quarkus.http.host": at.listen_host,
         "quarkus.http.port": at.port("registry"),
         "quarkus.http.access-log.enabled": "false",
         "quarkus.management.host": "127.0.0.1",

@@ -22,7 +22,7 @@ def part(at: Instance, users: Sequence[str]) -> Part:
 
     def files() -> dict[Path, bytes]:
         lines = [
-            "bind 127.0.0.1",
+            f"bind {at.listen_host}",
             f"port {port}",
             f"dir {data}",
             f"aclfile {accounts}",
@@ -72,7 +72,8 @@ def part(at: Instance, users: Sequence[str]) -> Part:
         ready=ready,
         setup=setup,
         ports=[port],
-        url=f"redis://127.0.0.1:{port}",
+        url=f"redis://{at.address('valkey')}",
+        secrets=[_secret(user) for user in ("default", READ_ONLY, *users)],
     )
 
 
@@ -96,4 +97,8 @@ def _url(at: Instance, user: str) -> str:
 
 
 def _password(at: Instance, user: str) -> str:
-    return Secrets(at.folder("secrets", "stack")).get(f"valkey_{user}_password")
+    return Secrets(at.folder("secrets", "stack")).get(_secret(user))
+
+
+def _secret(user: str) -> str:
+    return f"valkey_{user}_password"

@@ -1,7 +1,8 @@
-"""A new version of the catalogue gets a growing share of the calls, and all or none of them by what it answers.
+"""A new version of the catalogue gets a growing share of the calls, and then all or none, by what it answers.
 
-Argo Rollouts does it, with its own manifests and its own source; what it measures by comes from VictoriaMetrics, which
-stands in for Prometheus (metrics.yaml). Both are built here at their first use, into images of one file each.
+Argo Rollouts does it, by its own manifests and from its own source; what it measures by comes from
+VictoriaMetrics, which stands in for Prometheus (metrics.yaml). Both are built here at their first use, into
+images of one file each.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,10 @@ from stoa_cluster.installation import METRICS_PORT, Installation, namespace
 from stoa_cluster.kubernetes import CommandFailed, run
 from stoa_cluster.stages import Figures, Skipped, prove
 from stoa_cluster.traffic import Tally, traffic
-from stoa_stack.rest import Client
-from stoa_tools.images.builders import BuildFailed, Builder
-from stoa_tools.programs import BuildFailed as NotCompiled
+from stoa_stack.rest import ApiError, Client
+from stoa_tools.images.builders import Builder, BuildFailed
 from stoa_tools.programs import PROGRAMS, program, source
+from stoa_tools.programs import BuildFailed as NotCompiled
 
 _SERVICE = "catalog"
 _CONTROLLER, _METRICS = "rollouts-controller", "victoria-metrics"
@@ -43,7 +44,7 @@ _DELIVERY = (
     "rollout.analysis.count=2",
     "rollout.analysis.failures=0",
 )
-# Another version by an annotation that nobody reads; a bad one can't check a token, so it fails whoever has one.
+# Another version by an annotation that nobody reads; a bad one can check no token, so who has one is failed.
 _GOOD = "podAnnotations.version=good"
 _BAD = "settings.jwks_url=http://127.0.0.1:9/none"
 _DECIDED_WITHIN = 300.0  # seconds
@@ -143,10 +144,8 @@ async def _released(shop: Installation, *settings: str) -> AsyncIterator[Tally]:
 
 async def _read_on(client: Client, ended: asyncio.Event) -> None:
     while not ended.is_set():
-        try:
+        with suppress(ApiError, httpx.TransportError):
             await client.list_products(page_size=5)
-        except httpx.HTTPError:
-            pass
         await asyncio.sleep(0.05)
 
 

@@ -1,7 +1,7 @@
-"""A database is changed while two versions of a service use it: first more is added, later the old is taken away.
+"""A database is changed while two versions of a service use it: more is added, and later the old taken away.
 
-The versions differ in nothing but the migrations that they bring, which a ConfigMap adds to the image's own. What
-is proven is the way there: release by release, the version before beside the new one, and under load.
+The versions differ in nothing but the migrations that they bring, which a ConfigMap adds to the image's own.
+What is proven is the way there: release by release, the version before beside the new one, and under load.
 """
 
 from __future__ import annotations
@@ -86,10 +86,7 @@ async def _roll(shop: Installation, releases: Sequence[_Release]) -> float:
     await shop.cluster.apply(
         {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": _NAME}, "data": content}
     )
-    mounts = [
-        {"name": _NAME, "mountPath": f"{_FOLDER}/{file}", "subPath": file, "readOnly": True}
-        for file in content
-    ]
+    mounts = [{"name": _NAME, "mountPath": f"{_FOLDER}/{file}", "subPath": file} for file in content]
     pod = {
         "volumes": [{"name": _NAME, "configMap": {"name": _NAME}}],
         "containers": [{"name": _SERVICE, "volumeMounts": mounts}],

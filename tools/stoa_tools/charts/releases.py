@@ -18,10 +18,20 @@ _SOURCES = ("charts", "gen/charts", "mesh/istio")
 SHOP = Path("gen/charts/stoa")
 INFRASTRUCTURE = Path("charts/infrastructure")
 
-
 # Suites of helm-unittest, by the chart that they run on: those of the umbrella's parts run on the umbrella.
 SUITES: Mapping[Path, Sequence[str]] = {
-    SHOP: tuple(f"../../../charts/{part}/tests/*_test.yaml" for part in ("stoa-service", "edge", "ops")),
+    SHOP: [
+        *(f"../../../charts/{part}/tests/*_test.yaml" for part in ("stoa-service", "edge", "ops")),
+        "../../../mesh/istio/tests/*_test.yaml",
+    ],
+}
+
+
+_NGINX = {
+    "kind": "nginx",
+    "hosts": ["shop.stoa.example"],
+    "principals": ["cluster.local/ns/ingress-nginx/sa/ingress-nginx"],
+    "nginx": {"email": "operators@stoa.example"},
 }
 
 
@@ -50,7 +60,12 @@ def releases() -> list[Release]:
                 "certificates": {"issuer": {"kind": "Issuer", "name": "stoa"}},
             }
         },
-        "with a canary": {"catalog": {"rollout": {"enabled": True}}},
+        "behind NGINX": {"global": {"ingress": _NGINX}},
+        "behind NGINX, with a certificate for tests": {
+            "global": {"ingress": {**_NGINX, "nginx": {"issuer": "selfsigned"}}}
+        },
+        "behind a gateway of the Gateway API": {"global": {"ingress": {"kind": "gateway-api"}}},
+        "without a canary": {"catalog": {"rollout": {"enabled": False}}},
     }
     return [
         *shops,

@@ -24,9 +24,11 @@ _VALIDATOR = "kubernetes-validate==1.37.0"
 # Where each module keeps its definitions of custom resources.
 _DEFINITIONS = {
     "istio": "kubernetes/customresourcedefinitions.gen.yaml",
+    "argo-cd": "manifests/crds/*-crd.yaml",
     "argo-rollouts": "manifests/crds/*.yaml",
     "prometheus-operator": "example/prometheus-operator-crd/*.yaml",
     "external-secrets": "config/crds/bases/external-secrets.io_*.yaml",
+    "gateway-api": "config/crd/standard/*.yaml",
     "cert-manager": "deploy/crds/cert-manager.io_*.yaml",
 }
 _Kind = tuple[str, str]
@@ -48,7 +50,7 @@ class CustomResources:
     @classmethod
     def published(cls) -> CustomResources:
         """Those of the modules that define what the charts use. Raises BuildFailed."""
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        loader = _loader()
         files = (file for module, glob in _DEFINITIONS.items() for file in programs.source(module).glob(glob))
         documents = (document for file in files for document in yaml.load_all(file.read_text(), loader))
         return cls(each for each in documents if each and each["kind"] == "CustomResourceDefinition")
@@ -61,6 +63,13 @@ class CustomResources:
         """What an object of theirs breaks."""
         for error in jsonschema.Draft202012Validator(self._schemas[_kind(thing)]).iter_errors(thing):
             yield f"{name(thing)}: {error.json_path}: {error.message}"
+
+
+def _loader() -> Any:
+    """What reads their files: a lone `=`, which PyYAML has no value for, is the text that it is."""
+    loader: Any = type("Loader", (getattr(yaml, "CSafeLoader", yaml.SafeLoader),), {})
+    loader.add_constructor("tag:yaml.org,2002:value", loader.construct_yaml_str)
+    return loader
 
 
 def violations(things: Iterable[Object], custom: CustomResources) -> list[str]:

@@ -10,13 +10,14 @@ from pathlib import Path
 
 from stoa_contracts.descriptors import InvalidContract, read
 from stoa_stack.files import write_atomically
-from stoa_tools.gen import charts, events, rest, schemas, services
+from stoa_tools.gen import charts, events, infrastructure, rest, schemas, services
 from stoa_tools.gen.errors import GenerationFailed
 from stoa_tools.gen.tools import buf
 from stoa_stack.instance import CHECKOUT
 
 _PYTHON = Path("python")
 _OPENAPI = Path("openapi") / "openapi.yaml"
+_INFRASTRUCTURE = Path("charts") / "infrastructure.yaml"
 _DESCRIPTORS = Path("descriptors") / "stoa.binpb"
 # What Python leaves there, and what Helm does when it packs the umbrella's parts.
 _NOT_OURS = frozenset({"__pycache__", "Chart.lock"})
@@ -47,6 +48,7 @@ def run(check: bool = False) -> list[str]:
             raise GenerationFailed(str(error)) from error
         declared = services.generate(CHECKOUT, contracts, fresh / _PYTHON / "stoa_services")
         charts.generate(CHECKOUT, contracts, declared, fresh / "charts")
+        infrastructure.generate(declared, fresh / _INFRASTRUCTURE)
         _mark_typed(fresh / _PYTHON)
         return _compare(fresh, CHECKOUT / "gen", write=not check)
 

@@ -56,7 +56,7 @@ class Builder:
         self._run(commands[self.name], tag)
 
     def push(self, tag: str) -> str:
-        """Upload an image to the registry that its name begins with; returns its digest. Raises BuildFailed."""
+        """Upload an image to the registry in its name; returns the digest. Raises BuildFailed."""
         if self.name == "docker":
             self._run(["docker", "push", "--quiet", tag], tag)
             asked = ["docker", "image", "inspect", "--format", "{{index .RepoDigests 0}}", tag]

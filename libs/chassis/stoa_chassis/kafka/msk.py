@@ -24,13 +24,14 @@ Credentials = Any
 
 
 def by_role(servers: str, credentials: Callable[[], Credentials] | None = None) -> dict[str, Any]:
-    """Return what a client of these brokers is told beside where they are.
+    """Return what a client of these brokers is told: where they are, and its token.
 
     The role is that of the process, as all clients of AWS find it, unless `credentials` says otherwise.
     Raises ValueError for servers that are not named as MSK's are.
     """
     signed = partial(_token, _region(servers), credentials or _of_this_process())
     return {
+        "bootstrap.servers": servers,
         "security.protocol": "SASL_SSL",
         "sasl.mechanisms": "OAUTHBEARER",
         "oauth_cb": lambda _: signed(),

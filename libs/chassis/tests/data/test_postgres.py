@@ -11,83 +11,15 @@ import pytest
 from stoa_chassis.avro import EventCodec
 from stoa_chassis.clock import SystemClock
 from stoa_chassis.errors import Unavailable
-from stoa_chassis.migrations import MigrationError
 from stoa_chassis.postgres import Database
 from stoa_chassis.postgres_uow import postgres_unit_of_work
 
 pytestmark = pytest.mark.stack
 
 
-def migration(folder: Path, name: str, sql: str) -> Path:
-    folder.mkdir(exist_ok=True)
-    (folder / name).write_text(sql)
-    return folder
-
-
 async def start(url: str, folder: Path) -> None:
     async with Database.connect(url, folder):
         pass
-
-
-async def test_two_instances_that_start_at_once_apply_each_migration_once(
-    empty_database: str, tmp_path: Path
-) -> None:
-    folder = migration(tmp_path / "m", "0001_shelf.sql", "CREATE TABLE shelf (id int); SELECT pg_sleep(0.3);")
-    migration(folder, "0002_fill.sql", "INSERT INTO shelf VALUES (1);")
-    await asyncio.gather(*(start(empty_database, folder) for _ in range(4)))
-    async with Database.connect(empty_database) as database:
-        assert await database.fetchval("SELECT count(*) FROM shelf") == 1
-        applied = await database.fetch(
-            "SELECT component, name FROM schema_migrations ORDER BY component, name"
-        )
-    assert [tuple(row) for row in applied] == [
-        ("chassis", "0001_outbox_inbox.sql"),
-        ("chassis", "0002_shop.sql"),
-        ("service", "0001_shelf.sql"),
-        ("service", "0002_fill.sql"),
-    ]
-
-
-async def test_a_migration_that_was_changed_after_it_was_applied_is_refused(
-    empty_database: str, tmp_path: Path
-) -> None:
-    folder = migration(tmp_path / "m", "0001_shelf.sql", "CREATE TABLE shelf (id int);")
-    await start(empty_database, folder)
-    migration(folder, "0001_shelf.sql", "CREATE TABLE shelf (id bigint);")
-    with pytest.raises(MigrationError, match=r"0001_shelf\.sql was changed"):
-        await start(empty_database, folder)
-
-
-async def test_a_new_migration_before_an_applied_one_is_refused(empty_database: str, tmp_path: Path) -> None:
-    await start(empty_database, migration(tmp_path / "m", "0002_shelf.sql", "CREATE TABLE shelf (id int);"))
-    with pytest.raises(MigrationError, match=r"0001_late\.sql is new but before"):
-        await start(empty_database, migration(tmp_path / "m", "0001_late.sql", "SELECT 1;"))
-
-
-async def test_an_applied_migration_that_is_gone_from_the_middle_is_refused(
-    empty_database: str, tmp_path: Path
-) -> None:
-    folder = migration(tmp_path / "m", "0001_shelf.sql", "CREATE TABLE shelf (id int);")
-    await start(empty_database, migration(folder, "0002_fill.sql", "SELECT 1;"))
-    (folder / "0001_shelf.sql").unlink()
-    with pytest.raises(MigrationError, match=r"0001_shelf\.sql was applied and is gone"):
-        await start(empty_database, folder)
-
-
-async def test_an_older_version_starts_on_the_schema_of_a_newer_one(
-    empty_database: str, tmp_path: Path
-) -> None:
-    folder = migration(tmp_path / "m", "0001_shelf.sql", "CREATE TABLE shelf (id int);")
-    await start(empty_database, migration(folder, "0002_newer.sql", "SELECT 1;"))
-    (folder / "0002_newer.sql").unlink()
-    await start(empty_database, folder)
-
-
-async def test_a_migration_that_fails_leaves_nothing_behind(empty_database: str, tmp_path: Path) -> None:
-    folder = migration(tmp_path / "m", "0001_shelf.sql", "CREATE TABLE shelf (id int); SELECT 1/0;")
-    with pytest.raises(Exception, match="division by zero"):
-        await start(empty_database, folder)
-    await start(empty_database, migration(folder, "0001_shelf.sql", "CREATE TABLE shelf (id int);"))
 
 
 async def test_a_running_process_outlives_a_migration_that_adds_a_column(database: Database) -> None:

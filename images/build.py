@@ -1,14 +1,19 @@
-"""Run while an image is built: makes the root file system of its last stage, with Python in it and nothing else.
+"""Run while an image is built, by the base's Python: makes what its last stage copies.
 
-No shell, no package manager, no other program: the interpreter and its library, the C libraries that it and
-wheels load, the certificate authorities, and the user. Of each Debian package that something is from, it
-keeps the description where scanners of images look for it.
+    build.py python FOLDER     a root file system with Python in it and nothing else
+    build.py packages FOLDER   packages of others below FOLDER: compiled, small
+    build.py own FOLDER        our packages below FOLDER: compiled, with their sources for stack traces
+
+The root file system has no shell, no package manager, no other program: the interpreter and its library, the
+C libraries that it and wheels load, the certificate authorities, and the user. Of each Debian package that
+something is from, it keeps the description where scanners of images look for it.
 """
 
 import compileall
 import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import sysconfig
@@ -30,12 +35,21 @@ LIBRARIES = (
 )  # fmt: skip
 FILES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/os-release", "/etc/ld.so.conf")
 
+# Nothing at runtime reads these: sources of what is compiled, types, tests.
+UNUSED = ("**/*.c", "**/*.h", "**/*.pxd", "**/*.pxi", "**/*.pyi", "**/*.pyx", "**/tests", "**/test")
+# Of data for all the world, what we ask for: languages that mails are written in, services of AWS.
+DATA = {
+    "**/babel/locale-data/*": ("root.dat", "en*.dat", "de*.dat"),
+    "**/botocore/data/*/": ("sesv2", "sns"),
+}
 
-def main(root: Path) -> None:
-    """Fill the folder."""
+
+def python(root: Path) -> None:
+    """Make a root file system."""
     interpreter = Path(sys.executable).resolve()
     library = Path(sysconfig.get_path("stdlib"))
-    wanted = {interpreter, *python_library(library), *system_libraries(), *map(Path, FILES)}
+    files = [*map(Path, FILES), *Path("/etc/ld.so.conf.d").glob("*.conf")]
+    wanted = {interpreter, *python_library(library), *system_libraries(), *files}
     loaded = {library for file in wanted for library in linked(file)}
     for file in wanted | loaded:
         copy(file, root)
@@ -52,13 +66,62 @@ def main(root: Path) -> None:
     (root / "tmp").chmod(0o1777)
     keep_descriptions(wanted | loaded, root)
     subprocess.run(["ldconfig", "-X", "-r", root], check=True)
+    compile_all(root, keep_sources=False)
+
+
+def packages(root: Path) -> None:
+    """Compile packages of others, and leave out what nothing reads."""
+    for pattern in UNUSED:
+        remove(root.glob(pattern))
+    for pattern, used in DATA.items():
+        remove(path for path in root.glob(pattern) if not any(path.match(name) for name in used))
+    for file in root.rglob("*.so*"):
+        strip(file)
+    compile_all(root, keep_sources=False)
+
+
+def own(root: Path) -> None:
+    """Compile our packages."""
+    compile_all(root, keep_sources=True)
+
+
+def compile_all(root: Path, *, keep_sources: bool) -> None:
+    """Compile what is below the root, as what it will be there; nobody may write there, so none is stale."""
     compileall.compile_dir(
-        below(root, library),
+        root,
+        maxlevels=99,
         stripdir=str(root),
-        quiet=1,
+        prependdir="/",
+        quiet=2,
+        legacy=not keep_sources,  # beside the sources, where they are found without them
         workers=0,
         invalidation_mode=PycInvalidationMode.UNCHECKED_HASH,
     )
+    if not keep_sources:
+        remove(path for path in root.rglob("*.py") if path.with_suffix(".pyc").exists())
+
+
+def strip(file: Path) -> None:
+    """Cut off a library what no loader reads: the sections for debuggers, which follow the segments."""
+    content = file.read_bytes()
+    if content[:5] != b"\x7fELF\x02" or file.is_symlink():
+        return
+    (segments,) = struct.unpack_from("<Q", content, 32)
+    size, count = struct.unpack_from("<HH", content, 54)
+    end = segments + size * count
+    for number in range(count):
+        offset, length = struct.unpack_from("<8xQ16xQ", content, segments + size * number)
+        end = max(end, offset + length)
+    header = bytearray(content[:end])
+    struct.pack_into("<Q", header, 40, 0)  # the sections' table is gone: where it was, and
+    struct.pack_into("<HH", header, 60, 0, 0)  # how many there are
+    file.write_bytes(header)
+
+
+def remove(paths: Iterable[Path]) -> None:
+    """Delete files and folders."""
+    for path in list(paths):
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def python_library(library: Path) -> Iterator[Path]:
@@ -114,4 +177,4 @@ def keep_descriptions(files: Collection[Path], root: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    {"python": python, "packages": packages, "own": own}[sys.argv[1]](Path(sys.argv[2]))
