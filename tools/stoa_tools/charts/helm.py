@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any
 
 import yaml
@@ -26,16 +24,14 @@ def pack(chart: Path) -> None:
 
 def lint(chart: Path, files: Sequence[Path], namespace: str, values: Mapping[str, Any]) -> None:
     """Check a chart; warnings count. Raises HelmFailed."""
-    with _given(files, values) as options:
-        _helm("lint", "--strict", "--quiet", "--namespace", namespace, *options, str(chart))
+    _helm("lint", "--strict", "--quiet", "--namespace", namespace, *_given(files), str(chart), values=values)
 
 
 def render(
     name: str, chart: Path, files: Sequence[Path], namespace: str, values: Mapping[str, Any]
 ) -> list[Mapping[str, Any]]:
     """Return the objects that a release would have. Raises HelmFailed."""
-    with _given(files, values) as options:
-        text = _helm("template", name, str(chart), "--namespace", namespace, *options)
+    text = _helm("template", name, str(chart), "--namespace", namespace, *_given(files), values=values)
     return [each for each in yaml.safe_load_all(text) if each]
 
 
@@ -48,21 +44,17 @@ def unit_tests(chart: Path, suites: Sequence[str]) -> str:
     return _run([programs.program("helm-unittest"), "--strict", *files, str(chart)])
 
 
-@contextmanager
-def _given(files: Sequence[Path], values: Mapping[str, Any]) -> Iterator[list[str]]:
-    """The options that give a release its values: of a table in `values` all else stays."""
-    with NamedTemporaryFile("w", suffix=".json") as last:
-        last.write(json.dumps(values))
-        last.flush()
-        yield [word for file in (*files, last.name) for word in ("--values", str(file))]
+def _given(files: Sequence[Path]) -> Iterator[str]:
+    for file in (*files, "-"):
+        yield from ("--values", str(file))
 
 
-def _helm(*words: str) -> str:
-    return _run([programs.program("helm"), *words])
+def _helm(*words: str, values: Mapping[str, Any] | None = None) -> str:
+    return _run([programs.program("helm"), *words], json.dumps(values or {}))
 
 
-def _run(command: Sequence[str | Path]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+def _run(command: Sequence[str | Path], given: str = "") -> str:
+    done = subprocess.run(command, input=given, capture_output=True, text=True, check=False)
     if done.returncode:
         raise HelmFailed((done.stdout + done.stderr).strip())
     return done.stdout
