@@ -1,4 +1,4 @@
-"""What developers type: `stoa gen`, `lint`, `test`, `charts`, `model`, `mutants`, `lock`, `images`."""
+"""What developers type: `stoa gen`, `lint`, `test`, `charts`, `images`, `model`, `mutants`, `infra` …"""
 
 from __future__ import annotations
 
@@ -126,6 +126,30 @@ def mutants(
 
 
 @app.command()
+def infra(
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="of the shop: size=medium, domain=shop.example.com …")
+    ] = None,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="only write the tables of docs/aws.md")
+    ] = False,
+    lock: Annotated[
+        bool, typer.Option("--lock", help="only take the newest versions of its packages")
+    ] = False,
+) -> None:
+    """Make and check the templates for AWS, without AWS: types, assertions, cdk-nag, cfn-lint."""
+    from stoa_tools import infra
+
+    if lock:
+        raise typer.Exit(infra.lock())
+    if estimate:
+        infra.estimate(console())
+    else:
+        pairs = (setting.partition("=") for setting in settings or ())
+        infra.check(console(), {name: value for name, _, value in pairs})
+
+
+@app.command()
 def images(
     names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="all if none")] = None,
     registry: Annotated[str, typer.Option(help="what their names begin with")] = "localhost/stoa",
@@ -146,3 +170,38 @@ def images(
 
     wanted = Wanted(names or [], registry, tag, base, source, builder, sbom, push)
     raise typer.Exit(command(wanted, console()))
+
+
+@app.command("promote")
+def promote_release(
+    environment: Annotated[str, typer.Argument(help="where it is to run: a folder of gitops/environments")],
+    source: Annotated[str | None, typer.Option("--from", help="what this environment runs")] = None,
+    digests: Annotated[Path | None, typer.Option(help="or what `stoa images --push` has written")] = None,
+    registry: Annotated[str, typer.Option(help="with --digests: where they were pushed")] = "",
+    tag: Annotated[str, typer.Option(help="with --digests: the commit that they were built from")] = "",
+    show: Annotated[bool, typer.Option("--print", help="only print the images that run there")] = False,
+) -> None:
+    """Write what an environment runs: the charts and images of one commit."""
+    from stoa_tools import promote
+    from stoa_tools.promote import NotARelease
+
+    if not show and (source is None) == (digests is None):
+        raise typer.BadParameter("name either what it comes --from or the --digests")
+    try:
+        if show:
+            typer.echo("\n".join(promote.running(environment).images))
+            return
+        release = promote.running(source) if source else promote.pushed(digests or Path(), registry, tag)
+        promote.write(release, environment)
+    except NotARelease as error:
+        console().print(f"[red]Not promoted:[/] {error}", soft_wrap=True)
+        raise typer.Exit(1) from None
+    console().print(f"{environment} is to run {release.commit[:12]} ({len(release.images)} images)")
+
+
+@app.command()
+def workflows() -> None:
+    """Check the workflows of CI, and what Argo CD is told and would render."""
+    from stoa_tools import workflows as checks
+
+    raise typer.Exit(checks.workflows(console()))

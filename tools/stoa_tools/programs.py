@@ -40,6 +40,7 @@ class Module:
 
 PROGRAMS = {
     "helm": Module("helm.sh/helm/v3", "v3.19.5", "cmd/helm"),
+    "actionlint": Module("github.com/rhysd/actionlint", "v1.7.12", "cmd/actionlint"),
     "helm-unittest": Module("github.com/helm-unittest/helm-unittest", "v1.1.2", "cmd/helm-unittest"),
     "rollouts-controller": Module("github.com/argoproj/argo-rollouts", "v1.10.2", "cmd/rollouts-controller"),
     "victoria-metrics": Module(
@@ -48,11 +49,15 @@ PROGRAMS = {
 }
 SOURCES = {
     "istio": Module("istio.io/api", "v1.31.4"),
+    "argo-cd": Module("github.com/argoproj/argo-cd/v3", "v3.2.0"),
     "argo-rollouts": Module("github.com/argoproj/argo-rollouts", "v1.10.2"),
     "prometheus-operator": Module("github.com/prometheus-operator/prometheus-operator", "v0.85.0"),
     "external-secrets": Module("github.com/external-secrets/external-secrets", "v0.16.2"),
     "gateway-api": Module("sigs.k8s.io/gateway-api", "v1.6.3"),
     "cert-manager": Module("github.com/cert-manager/cert-manager", "v1.21.2"),
+    "cloudnative-pg": Module("github.com/cloudnative-pg/cloudnative-pg", "v1.30.0"),
+    "barman-cloud": Module("github.com/cloudnative-pg/plugin-barman-cloud", "v0.14.0"),
+    "percona-mongodb": Module("github.com/percona/percona-server-mongodb-operator", "v1.22.0"),
 }
 
 

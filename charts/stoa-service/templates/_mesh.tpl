@@ -87,7 +87,8 @@ spec:
 
 {{/*
 Whose tokens are good: one that is shown must be of an issuer of these. Which call needs one, and what it then allows,
-the service says, which sees the token too.
+the service says, which sees the token too. The proxy has the shop's own keys from the edge, if istiod is told so
+(PILOT_JWT_ENABLE_REMOTE_JWKS=hybrid).
 */}}
 {{- define "stoa-service.mesh.request-authentication" -}}
 {{- $mesh := .Values.global.mesh -}}
@@ -101,7 +102,7 @@ spec:
     {{- range $mesh.issuers }}
     - issuer: {{ .issuer | quote }}
       audiences: {{- toYaml .audiences | nindent 8 }}
-      jwksUri: {{ .jwksUri | quote }}
+      jwksUri: {{ .jwksUri | default (printf "http://%s:8080/api/v1/auth/jwks" (include "stoa-service.mesh.host" (list $ "edge"))) }}
       forwardOriginalToken: true
     {{- end }}
 {{- end }}

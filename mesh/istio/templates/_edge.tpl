@@ -14,7 +14,7 @@ spec:
   rules:
     - from:
         - source:
-            principals: {{- toYaml .Values.gateway.principals | nindent 14 }}
+            principals: {{- toYaml .Values.global.ingress.principals | nindent 14 }}
       to:
         - operation:
             ports: ["8080"]

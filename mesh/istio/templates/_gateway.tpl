@@ -5,8 +5,8 @@ are there.
 {{- define "stoa-mesh.gateway" -}}
 {{- $mesh := .Values.global.mesh }}
 {{- $host := include "stoa-service.mesh.host" (list . "edge") }}
-{{- $tls := .Values.gateway.tlsSecret -}}
-{{- if eq .Values.gateway.kind "istio" }}
+{{- $tls := .Values.global.ingress.tlsSecret -}}
+{{- if eq .Values.global.ingress.kind "istio" }}
 apiVersion: networking.istio.io/v1
 kind: Gateway
 metadata:
@@ -14,14 +14,14 @@ metadata:
   labels: {{- include "stoa-service.labels" . | nindent 4 }}
   annotations: {argocd.argoproj.io/sync-wave: "1"}
 spec:
-  selector: {{- toYaml .Values.gateway.selector | nindent 4 }}
+  selector: {{- toYaml .Values.global.ingress.selector | nindent 4 }}
   servers:
     - port: {number: 80, name: http, protocol: HTTP}
-      hosts: {{- toYaml .Values.gateway.hosts | nindent 8 }}
+      hosts: {{- toYaml .Values.global.ingress.hosts | nindent 8 }}
       {{- if $tls }}
       tls: {httpsRedirect: true}
     - port: {number: 443, name: https, protocol: HTTPS}
-      hosts: {{- toYaml .Values.gateway.hosts | nindent 8 }}
+      hosts: {{- toYaml .Values.global.ingress.hosts | nindent 8 }}
       tls: {mode: SIMPLE, credentialName: {{ $tls }}, minProtocolVersion: TLSV1_2}
       {{- end }}
 ---
@@ -32,7 +32,7 @@ metadata:
   labels: {{- include "stoa-service.labels" . | nindent 4 }}
   annotations: {argocd.argoproj.io/sync-wave: "1"}
 spec:
-  hosts: {{- toYaml .Values.gateway.hosts | nindent 4 }}
+  hosts: {{- toYaml .Values.global.ingress.hosts | nindent 4 }}
   gateways: [stoa]
   http:
     - name: all
@@ -40,37 +40,14 @@ spec:
         - destination: {host: {{ $host }}, port: {number: 8080}}
       headers:
         response: {remove: [x-envoy-upstream-service-time, x-envoy-decorator-operation]}
-      timeout: {{ .Values.gateway.timeout }}
+      timeout: {{ .Values.global.ingress.timeout }}
       retries: {{- toYaml $mesh.retries | nindent 8 }}
----
-# A client may name its request. By itself a gateway gives every request from outside a name of its own, and Istio has
-# no other word for it.
-apiVersion: networking.istio.io/v1alpha3
-kind: EnvoyFilter
-metadata:
-  name: stoa-request-ids
-  namespace: {{ .Values.gateway.namespace }}
-  labels: {{- include "stoa-service.labels" . | nindent 4 }}
-spec:
-  workloadSelector:
-    labels: {{- toYaml .Values.gateway.selector | nindent 6 }}
-  configPatches:
-    - applyTo: NETWORK_FILTER
-      match:
-        context: GATEWAY
-        listener: {filterChain: {filter: {name: envoy.filters.network.http_connection_manager}}}
-      patch:
-        operation: MERGE
-        value:
-          typed_config:
-            "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-            preserve_external_request_id: true
-{{- else if eq .Values.gateway.kind "gateway-api" }}
+{{- else if eq .Values.global.ingress.kind "gateway-api" }}
 apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
 metadata:
   name: stoa
-  namespace: {{ .Values.gateway.namespace }}
+  namespace: {{ .Values.global.ingress.namespace }}
   labels: {{- include "stoa-service.labels" . | nindent 4 }}
   annotations: {argocd.argoproj.io/sync-wave: "1"}
 spec:
@@ -102,8 +79,8 @@ metadata:
   annotations: {argocd.argoproj.io/sync-wave: "1"}
 spec:
   parentRefs:
-    - {name: stoa, namespace: {{ .Values.gateway.namespace }}{{ if $tls }}, sectionName: https{{ end }}}
-  {{- with without .Values.gateway.hosts "*" }}
+    - {name: stoa, namespace: {{ .Values.global.ingress.namespace }}{{ if $tls }}, sectionName: https{{ end }}}
+  {{- with without .Values.global.ingress.hosts "*" }}
   hostnames: {{- toYaml . | nindent 4 }}
   {{- end }}
   rules:
@@ -111,7 +88,7 @@ spec:
         - path: {type: PathPrefix, value: /}
       backendRefs:
         - {name: edge, port: 8080}
-      timeouts: {request: {{ .Values.gateway.timeout }}}
+      timeouts: {request: {{ .Values.global.ingress.timeout }}}
 {{- if $tls }}
 ---
 apiVersion: gateway.networking.k8s.io/v1
@@ -122,8 +99,8 @@ metadata:
   annotations: {argocd.argoproj.io/sync-wave: "1"}
 spec:
   parentRefs:
-    - {name: stoa, namespace: {{ .Values.gateway.namespace }}, sectionName: http}
-  {{- with without .Values.gateway.hosts "*" }}
+    - {name: stoa, namespace: {{ .Values.global.ingress.namespace }}, sectionName: http}
+  {{- with without .Values.global.ingress.hosts "*" }}
   hostnames: {{- toYaml . | nindent 4 }}
   {{- end }}
   rules:
@@ -131,5 +108,36 @@ spec:
         - type: RequestRedirect
           requestRedirect: {scheme: https, statusCode: 301}
 {{- end }}
+{{- end }}
+{{- if ne .Values.global.ingress.kind "nginx" }}
+---
+# A client may name its request. By itself a gateway gives every request from outside a name of its own, and Istio has
+# no other word for it.
+apiVersion: networking.istio.io/v1alpha3
+kind: EnvoyFilter
+metadata:
+  name: stoa-request-ids
+  namespace: {{ .Values.global.ingress.namespace }}
+  labels: {{- include "stoa-service.labels" . | nindent 4 }}
+spec:
+  workloadSelector:
+    {{- $pods := dict "istio" .Values.global.ingress.selector "gateway-api" (dict "gateway.networking.k8s.io/gateway-name" "stoa") }}
+    labels: {{- toYaml (get $pods .Values.global.ingress.kind) | nindent 6 }}
+  configPatches:
+    - applyTo: NETWORK_FILTER
+      match:
+        context: GATEWAY
+        listener: {filterChain: {filter: {name: envoy.filters.network.http_connection_manager}}}
+      patch:
+        operation: MERGE
+        value:
+          typed_config:
+            "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+            preserve_external_request_id: true
+            # Nor is a part of the name replaced by whether the request is traced.
+            request_id_extension:
+              typed_config:
+                "@type": type.googleapis.com/envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
+                pack_trace_reason: false
 {{- end }}
 {{- end }}

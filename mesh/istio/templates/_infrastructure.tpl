@@ -1,7 +1,7 @@
 {{/*
 What the shop stands on, as the mesh sees it: what lies outside of the cluster is named, or it could not be called; and
-what is spoken to by HTTP in plain text gets each request once. By itself a proxy sends what was answered 503 twice more,
-whatever it was, and to a carrier or a payment gateway that may be a second booking.
+what is spoken to by HTTP in plain text gets each request once. By itself a proxy repeats what it holds for not done (in
+older versions of Istio whatever was answered 503), and to a carrier or a payment gateway that may be a second booking.
 */}}
 {{- define "stoa-mesh.infrastructure" -}}
 {{- range $name, $server := .Values.global.infrastructure }}

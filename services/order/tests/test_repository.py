@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any, cast
 from uuid import UUID
 
 import asyncpg
@@ -268,6 +269,26 @@ async def test_a_list_goes_from_the_newest_to_the_oldest(store: Store) -> None:
     assert await views.list(user_id=buyer, status=None, before=middle.order_id, limit=2) == [oldest]
     assert len(await views.list(user_id=None, status="pending", before=None, limit=9)) == 4
     assert not await views.list(user_id=buyer, status="confirmed", before=None, limit=9)
+
+
+async def test_who_has_just_ordered_looks_where_it_does_not_lag_and_who_turns_pages_need_not() -> None:
+    asked: list[str] = []
+
+    class Server:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        async def fetch(self, *_: object) -> list[Any]:
+            asked.append(self.name)
+            return []
+
+    views = repository.OrderViews(cast(Database, Server("primary")), cast(Database, Server("replica")))
+    await views.list(user_id=new_id(), status=None, before=None, limit=9)
+    await views.list(user_id=new_id(), status=None, before=new_id(), limit=9)
+    await views.list(user_id=None, status="pending", before=None, limit=9)
+    await views.returns(status=None, before=None, limit=9)
+    await views.returns_of(new_id(), after=None, limit=9)
+    assert asked == ["primary", "replica", "replica", "replica", "primary"]
 
 
 async def test_a_saved_order_publishes_its_events_once(store: Store) -> None:

@@ -1,6 +1,7 @@
 """What callers get over gRPC, with the policies and constraints of the contract, on a store in memory."""
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import fields as fields_of
 from dataclasses import replace
 from datetime import timedelta
@@ -21,9 +22,11 @@ from stoa_chassis.timestamps import to_timestamp
 from stoa_events import UserGuestMerged
 from stoa_user.api import AuthServicer, UserServicer
 from stoa_user.model import Address, PostalAddress, Purpose, User
-from stoa_user.testing import Rows
+from stoa_user.passwords import Argon2Passwords
+from stoa_user.testing import Profiles, Rows
+from stoa_user.tokens import JwtIssuer
 
-from .conftest import PASSWORD, UserService, a_user, an_address, new_email
+from .conftest import PASSWORD, Store, UserService, a_user, an_address, new_email
 
 ADDRESS: dict[str, Any] = {
     "recipient": "Ann Lee",
@@ -38,7 +41,12 @@ ADDRESS: dict[str, Any] = {
 @pytest.fixture
 async def server(service: UserService) -> AsyncIterator[InProcessServer]:
     """The user service as it is served."""
+    async with served(service) as running:
+        yield running
 
+
+@asynccontextmanager
+async def served(service: UserService) -> AsyncIterator[InProcessServer]:
     def add(_: object, to: grpc.aio.Server) -> None:
         user_pb2_grpc.add_UserServiceServicer_to_server(
             UserServicer(service.accounts, service.books, service.sessions, service.roles, service.privacy),
@@ -82,6 +90,21 @@ async def test_anyone_registers_and_the_owner_reads_the_account(server: InProces
     assert made.created_at == made.updated_at
     me = users(server, as_user=made.user_id)
     assert (await me.GetUser(user_pb2.GetUserRequest(user_id=made.user_id))).user == made
+
+
+async def test_an_owner_sees_what_she_has_just_changed_and_others_may_see_what_was_a_moment_ago(
+    passwords: Argon2Passwords, issuer: JwtIssuer, in_memory: Store
+) -> None:
+    a_moment_ago = Profiles(lambda: MemoryStore(Rows()))
+    service = UserService(replace(in_memory, profiles=a_moment_ago), passwords, issuer)
+    user = await service.register()
+    assert await service.accounts.get(user.user_id) == user
+    async with served(service) as server:
+        request = user_pb2.GetUserRequest(user_id=str(user.user_id))
+        for own_id in (str(user.user_id), str(user.user_id).upper()):
+            await users(server, as_user=own_id).GetUser(request)
+        support = users(server, as_user=str(uuid4()), staff_roles=("support",))
+        assert (await refusal(support.GetUser(request))).code is Code.NOT_FOUND
 
 
 async def test_a_taken_email_already_exists_and_is_named(server: InProcessServer) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import httpx
 
-from stoa_cluster import releases
+from stoa_cluster import mesh, releases
 from stoa_cluster.installation import Installation, namespace
 from stoa_cluster.kubernetes import has_sidecar, is_ready, run
 from stoa_cluster.stages import Figures, prove
@@ -33,6 +33,7 @@ async def everything(shop: Installation, figures: Figures) -> None:
     """Install what the shop needs around it and the shop itself; then somebody buys something."""
     async with _timed(figures, "seconds to load the images"):
         await _load_images(shop)
+    await mesh.proxies_fetch_keys()
     async with _timed(figures, "seconds to install"):
         async with _timed(figures, "of them for the infrastructure"):
             await _install_infrastructure(shop)

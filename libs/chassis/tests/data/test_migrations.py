@@ -1,12 +1,17 @@
 """Migrations on a real database: each applied once, by one of many, and by nobody who would stop the shop."""
 
 import asyncio
+import os
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import asyncpg
+import orjson
 import pytest
 
 from stoa_chassis import migrations
@@ -236,3 +241,25 @@ def test_what_cannot_run_in_a_transaction_stands_alone_in_its_file(tmp_path: Pat
     folder = migration(tmp_path / "m", "0001_shelf.sql", sql)
     with pytest.raises(MigrationError, match="needs a file of its own"):
         Migration.read(folder / "0001_shelf.sql")
+
+
+def test_the_command_migrates_with_the_settings_of_the_service_and_says_plainly_if_it_cannot(
+    database_url: str,
+) -> None:
+    def run(url: str) -> tuple[int, list[dict[str, Any]]]:
+        done = subprocess.run(
+            [sys.executable, "-m", "stoa_chassis.migrations", "order"],
+            env={**os.environ, "STOA_DATABASE_URL": url, "STOA_CONNECT_TIMEOUT_SECONDS": "0.5"},
+            stdout=subprocess.PIPE,
+            check=False,
+        )
+        return done.returncode, [orjson.loads(line) for line in done.stdout.splitlines()]
+
+    code, log = run(database_url)
+    assert (code, log[-1]["event"]) == (0, "the schema is up to date")
+    assert "0001_orders.sql" in log[-1]["applied"]
+    assert run(database_url)[1][-1]["applied"] == []
+    for url, reason in (("", "is not set"), ("postgresql://nobody@127.0.0.1:1/nothing", "can't be reached")):
+        code, log = run(url)
+        assert (code, log[-1]["event"]) == (1, "migration failed")
+        assert reason in log[-1]["reason"]

@@ -1,0 +1,84 @@
+"""`stoa workflows`: what can be known of CI and of Argo CD's objects without either of them.
+
+Workflows go through actionlint. Argo CD's objects are held against the schemas of its custom resources; and
+what its ApplicationSets let an environment run is rendered, as if the next release were promoted.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import yaml
+from rich.console import Console
+
+from stoa_stack.instance import CHECKOUT
+from stoa_tools import programs
+from stoa_tools.charts import helm, schemas
+from stoa_tools.charts.policy import name, pods
+from stoa_tools.charts.releases import packed
+from stoa_tools.promote import NEEDED, Release
+
+_GITOPS = CHECKOUT / "gitops"
+
+
+def workflows(console: Console) -> int:
+    """Check them; returns the exit code."""
+    try:
+        problems = [*_of_workflows(), *_of_objects(), *_of_environments(console)]
+    except (programs.BuildFailed, helm.HelmFailed) as error:
+        console.print(error, markup=False, soft_wrap=True)
+        return 1
+    for problem in problems:
+        console.print(problem, markup=False, soft_wrap=True)
+    console.print("[red]failed[/]" if problems else "[green]all passed[/]")
+    return 1 if problems else 0
+
+
+def _of_workflows() -> Iterator[str]:
+    # No shellcheck or pyflakes, which are there on some machines and not on others.
+    alone = ("-no-color", "-shellcheck=", "-pyflakes=")
+    done = subprocess.run(
+        [programs.program("actionlint"), *alone], cwd=CHECKOUT, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        yield (done.stdout + done.stderr).strip()
+
+
+def _of_objects() -> Iterator[str]:
+    files = [file for file in sorted(_GITOPS.rglob("*.yaml")) if file.name != "images.yaml"]
+    things = [thing for file in files for thing in yaml.safe_load_all(file.read_text())]
+    known = schemas.Schemas.published()
+    yield from (problem for thing in things for problem in known.violations(thing))
+
+
+def _of_environments(console: Console) -> Iterator[str]:
+    """What Argo CD would render of a release: every image of ours must be the one that was signed."""
+    release = Release("ghcr.io/example/stoa", "0" * 40, dict.fromkeys(NEEDED, f"sha256:{'0' * 64}"))
+    with packed() as checkout:
+        for environment in sorted(path.parent for path in _GITOPS.glob("environments/*/applicationset.yaml")):
+            shop = _shop(yaml.safe_load((environment / "applicationset.yaml").read_text()))
+            files = [checkout / shop[key].lstrip("/") for key in ("generated", "settings")]
+            values = release.as_values()
+            things = helm.render("stoa", checkout / shop["chart"], files, shop["namespace"], values)
+            images = [(name(thing), image) for thing in things for image in _images(thing)]
+            console.print(f"{environment.name}: {len(images)} containers", highlight=False)
+            yield from (
+                f"{environment.name}: {where} runs {image}, which no release names"
+                for where, image in images
+                if image not in release.images
+            )
+
+
+def _shop(application_set: Mapping[str, Any]) -> Mapping[str, str]:
+    """What an ApplicationSet says of the shop itself."""
+    parts = application_set["spec"]["generators"][0]["matrix"]["generators"][1]["list"]["elements"]
+    shop: Mapping[str, str] = next(part for part in parts if part["part"] == "shop")
+    return shop
+
+
+def _images(thing: Mapping[str, Any]) -> Iterator[str]:
+    for pod in pods(thing):
+        for container in (*pod.get("initContainers", ()), *pod["containers"]):
+            yield container["image"]
