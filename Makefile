@@ -3,7 +3,7 @@ STOA = @stack/bootstrap && .venv/bin/stoa
 S ?= order
 
 .DEFAULT_GOAL := help
-.PHONY: help up down status logs reset demo test test-cluster model mutants lint gen audit chaos bench bench-million profile soak lock apply images new charts promote workflows
+.PHONY: help up down status logs reset demo test test-cluster model mutants lint gen audit chaos bench bench-million profile soak lock apply images infra new charts promote workflows
 
 help:    ## show this
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/ ##/' | awk -F ' *## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -82,3 +82,6 @@ promote: ## write what an environment runs: make promote E=production A="--from 
 
 workflows: ## check the workflows of CI, and Argo CD's objects
 	$(STOA) workflows
+
+infra:   ## make and check the templates for AWS, without AWS: make infra A="--set size=medium"
+	$(STOA) infra $(A)

@@ -100,6 +100,14 @@ def migrate(
 
 
 @app.command()
+def accounts() -> None:
+    """Make the shop's accounts at servers that somebody else runs, or give them new passwords."""
+    from stoa_ops import accounts
+
+    raise typer.Exit(accounts.command(_console()))
+
+
+@app.command()
 def replay(service: Annotated[str, typer.Argument(help="a service with projections, such as order")]) -> None:
     """Rebuild what a service's reads come from, while the shop runs."""
     from stoa_ops import replay

@@ -121,12 +121,14 @@ def _taken(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def run(console: Console, title: str, *command: str, env: Mapping[str, str] | None = None) -> None:
-    """Run a command of the virtual environment from the checkout's root; raises typer.Exit if it fails."""
+def run(
+    console: Console, title: str, *command: str, env: Mapping[str, str] | None = None, folder: Path = CHECKOUT
+) -> None:
+    """Run a command of the virtual environment, from the checkout's root; raises typer.Exit if it fails."""
     console.rule(title, align="left")
     began = time.monotonic()
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    process = subprocess.Popen(command, cwd=CHECKOUT, env={**os.environ, "PATH": path, **(env or {})})
+    process = subprocess.Popen(command, cwd=folder, env={**os.environ, "PATH": path, **(env or {})})
     try:
         code = process.wait()
     except BaseException:  # we are told to end, and so is the command

@@ -1,4 +1,4 @@
-"""What developers type: `stoa gen`, `lint`, `test`, `charts`, `images`, `model`, `mutants`, `promote` …"""
+"""What developers type: `stoa gen`, `lint`, `test`, `charts`, `images`, `model`, `mutants`, `infra` …"""
 
 from __future__ import annotations
 
@@ -123,6 +123,30 @@ def mutants(
     from stoa_tools.mutants import command
 
     command.mutants(console(), count=count, seed=seed, wanted=module or (), least=least, jobs=jobs)
+
+
+@app.command()
+def infra(
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="of the shop: size=medium, domain=shop.example.com …")
+    ] = None,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="only write the tables of docs/aws.md")
+    ] = False,
+    lock: Annotated[
+        bool, typer.Option("--lock", help="only take the newest versions of its packages")
+    ] = False,
+) -> None:
+    """Make and check the templates for AWS, without AWS: types, assertions, cdk-nag, cfn-lint."""
+    from stoa_tools import infra
+
+    if lock:
+        raise typer.Exit(infra.lock())
+    if estimate:
+        infra.estimate(console())
+    else:
+        pairs = (setting.partition("=") for setting in settings or ())
+        infra.check(console(), {name: value for name, _, value in pairs})
 
 
 @app.command()

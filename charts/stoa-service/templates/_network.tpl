@@ -60,4 +60,7 @@ spec:
 - ports: [{port: 15012}]
   to: {{- toYaml .Values.global.network.mesh | nindent 4 }}
 {{- end }}
+{{- with .Values.global.network.egress }}
+{{ toYaml . }}
+{{- end }}
 {{- end }}

@@ -1,0 +1,140 @@
+"""The web application firewall in front of everything, at CloudFront."""
+
+from __future__ import annotations
+
+from aws_cdk import RemovalPolicy
+from aws_cdk import aws_logs as logs
+from aws_cdk import aws_wafv2 as waf
+from constructs import Construct
+
+from stoa_aws.environment import Environment
+
+# The edge has limits of its own for users and addresses (stoa_gateway.settings.RateLimits); these stop a
+# flood before it gets there. Of one address, in five minutes.
+_REQUESTS = 20_000
+_SIGN_INS = 1_000
+
+# Rules by AWS, in the order in which they are asked; those that are named only count: the edge has bounds of
+# its own for bodies, up to a megabyte, and pictures are larger than that.
+_MANAGED: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("AWSManagedRulesAmazonIpReputationList", ()),
+    ("AWSManagedRulesKnownBadInputsRuleSet", ()),
+    ("AWSManagedRulesCommonRuleSet", ("SizeRestrictions_BODY",)),
+    ("AWSManagedRulesSQLiRuleSet", ()),
+)
+
+
+class Firewall(Construct):
+    """Limits for an address, then AWS' rules; what is blocked is logged without who asked."""
+
+    def __init__(self, scope: Construct, construct_id: str, at: Environment) -> None:
+        super().__init__(scope, construct_id)
+        limits = [
+            self._limit(0, "flood", _REQUESTS),
+            self._limit(1, "guessing", _SIGN_INS, path="/api/v1/auth/"),
+        ]
+        managed = [
+            self._managed(number, name, only_counted)
+            for number, (name, only_counted) in enumerate(_MANAGED, start=len(limits))
+        ]
+        self.acl = waf.CfnWebACL(
+            self,
+            "acl",
+            name=at.named("front"),
+            scope="CLOUDFRONT",
+            default_action=waf.CfnWebACL.DefaultActionProperty(allow=waf.CfnWebACL.AllowActionProperty()),
+            rules=[*limits, *managed],
+            visibility_config=_seen("front"),
+        )
+        log = logs.LogGroup(
+            self,
+            "log",
+            log_group_name=f"aws-waf-logs-{at.named('front')}",  # WAF writes to groups of this name alone
+            retention=logs.RetentionDays.ONE_MONTH,
+            removal_policy=RemovalPolicy.DESTROY,
+        )
+        waf.CfnLoggingConfiguration(
+            self,
+            "logging",
+            resource_arn=self.acl.attr_arn,
+            log_destination_configs=[log.log_group_arn],
+            # Tokens, cookies and what was searched for say who somebody is.
+            redacted_fields=[
+                waf.CfnLoggingConfiguration.FieldToMatchProperty(single_header={"Name": "authorization"}),
+                waf.CfnLoggingConfiguration.FieldToMatchProperty(single_header={"Name": "cookie"}),
+                waf.CfnLoggingConfiguration.FieldToMatchProperty(query_string={}),
+            ],
+            logging_filter={
+                "DefaultBehavior": "DROP",
+                "Filters": [
+                    {
+                        "Behavior": "KEEP",
+                        "Requirement": "MEETS_ANY",
+                        "Conditions": [{"ActionCondition": {"Action": "BLOCK"}}],
+                    }
+                ],
+            },
+        )
+
+    @staticmethod
+    def _limit(priority: int, name: str, limit: int, path: str = "") -> waf.CfnWebACL.RuleProperty:
+        scope = (
+            waf.CfnWebACL.StatementProperty(
+                byte_match_statement=waf.CfnWebACL.ByteMatchStatementProperty(
+                    field_to_match=waf.CfnWebACL.FieldToMatchProperty(uri_path={}),
+                    positional_constraint="STARTS_WITH",
+                    search_string=path,
+                    text_transformations=[waf.CfnWebACL.TextTransformationProperty(priority=0, type="NONE")],
+                )
+            )
+            if path
+            else None
+        )
+        return waf.CfnWebACL.RuleProperty(
+            name=name,
+            priority=priority,
+            action=waf.CfnWebACL.RuleActionProperty(
+                block=waf.CfnWebACL.BlockActionProperty(
+                    custom_response=waf.CfnWebACL.CustomResponseProperty(response_code=429)
+                )
+            ),
+            statement=waf.CfnWebACL.StatementProperty(
+                rate_based_statement=waf.CfnWebACL.RateBasedStatementProperty(
+                    aggregate_key_type="IP", limit=limit, scope_down_statement=scope
+                )
+            ),
+            visibility_config=_seen(name),
+        )
+
+    @staticmethod
+    def _managed(priority: int, name: str, only_counted: tuple[str, ...]) -> waf.CfnWebACL.RuleProperty:
+        return waf.CfnWebACL.RuleProperty(
+            name=name,
+            priority=priority,
+            override_action=waf.CfnWebACL.OverrideActionProperty(none={}),
+            statement=waf.CfnWebACL.StatementProperty(
+                managed_rule_group_statement=waf.CfnWebACL.ManagedRuleGroupStatementProperty(
+                    vendor_name="AWS",
+                    name=name,
+                    rule_action_overrides=[
+                        waf.CfnWebACL.RuleActionOverrideProperty(
+                            name=rule,
+                            action_to_use=waf.CfnWebACL.RuleActionProperty(
+                                count=waf.CfnWebACL.CountActionProperty()
+                            ),
+                        )
+                        for rule in only_counted
+                    ]
+                    or None,
+                )
+            ),
+            visibility_config=_seen(name),
+        )
+
+
+def _seen(name: str) -> waf.CfnWebACL.VisibilityConfigProperty:
+    return waf.CfnWebACL.VisibilityConfigProperty(
+        cloud_watch_metrics_enabled=True,
+        metric_name=name,
+        sampled_requests_enabled=False,  # a sample has whole requests, tokens included
+    )
