@@ -140,11 +140,11 @@ async def _mongo(master: str, accounts: Collection[Account]) -> None:
         for user, roles in rights.items():
             told = {"pwd": passwords[user], "roles": roles}
             try:
-                await client.admin.command("createUser", user, **told)
+                await client.admin.command({"createUser": user, **told})
             except OperationFailure as error:
                 if error.code != _USER_EXISTS:
                     raise
-                await client.admin.command("updateUser", user, **told)
+                await client.admin.command({"updateUser": user, **told})
 
 
 async def _opensearch(master: str, accounts: Collection[Account]) -> None:
