@@ -2,6 +2,8 @@
 
 import io
 import json
+import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -14,6 +16,7 @@ import uvloop
 
 from stoa_contracts.declarations import Service, Store
 from stoa_services import SERVICES
+from stoa_stack.instance import CHECKOUT
 from stoa_tools.images import archive, sbom
 from stoa_tools.images.archive import BuiltImage
 from stoa_tools.images.contents import Image, NotLocked, contents, images
@@ -118,6 +121,17 @@ def test_packages_work_without_sources_and_without_what_is_for_debuggers(tmp_pat
         env={"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (done.stdout.strip(), done.stderr) == (str(tmp_path / "uvloop" / "__init__.pyc"), "")
+
+
+def test_data_that_stays_is_what_mails_are_written_with() -> None:
+    data = runpy.run_path(str(RECIPES / "build.py"))["DATA"]
+    kept = {name for names in data.values() for name in names}
+    notification = CHECKOUT / "services/notification/stoa_notification"
+    languages = {folder.name for folder in (notification / "templates").iterdir() if folder.is_dir()}
+    assert {f"{language}*.dat" for language in languages} <= kept
+    called = re.findall(r'\.client\("(\w+)"', (notification / "peers/aws.py").read_text())
+    assert called
+    assert set(called) <= kept
 
 
 def test_what_operators_run_of_a_service_needs_none_of_what_their_image_leaves_out() -> None:

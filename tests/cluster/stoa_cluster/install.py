@@ -90,8 +90,11 @@ async def _check_pods(shop: Installation, figures: Figures) -> None:
     ]
     figures["pods"] = len(pods)
     figures["ready, with their sidecars"] = sum(is_ready(pod) and has_sidecar(pod) for pod in pods)
-    figures["started again"] = sum(
-        each["restartCount"] for pod in pods for each in pod["status"].get("containerStatuses", ())
+    figures["containers started again"] = sum(
+        each["restartCount"]
+        for pod in pods
+        for kind in ("containerStatuses", "initContainerStatuses")
+        for each in pod["status"].get(kind, ())
     )
     without = [pod["metadata"]["name"] for pod in pods if not (is_ready(pod) and has_sidecar(pod))]
     prove(not without, f"not ready with a sidecar: {', '.join(without)}")
