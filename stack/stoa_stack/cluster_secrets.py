@@ -114,6 +114,14 @@ def wanted_secrets(
     return [*services, operator, Secret(namespaces.shop, ACCESS, accounts), *servers]
 
 
+def fetch(at: Instance, namespaces: cluster.Namespaces) -> None:
+    """Put what the cluster keeps secret of its shop into the folders of an instance on this machine.
+
+    It is for those who test the shop as operators of all that it needs. Raises KubectlFailed.
+    """
+    _restore(at, namespaces, _in_cluster(namespaces))
+
+
 def _restore(at: Instance, namespaces: cluster.Namespaces, found: Iterable[Secret]) -> None:
     """Put what there is into the folders of an instance, from where all else is derived from it."""
     for secret in found:

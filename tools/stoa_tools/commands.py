@@ -176,22 +176,21 @@ def images(
 def promote_release(
     environment: Annotated[str, typer.Argument(help="where it is to run: a folder of gitops/environments")],
     source: Annotated[str | None, typer.Option("--from", help="what this environment runs")] = None,
-    digests: Annotated[Path | None, typer.Option(help="or what `stoa images --push` has written")] = None,
-    registry: Annotated[str, typer.Option(help="with --digests: where they were pushed")] = "",
-    tag: Annotated[str, typer.Option(help="with --digests: the commit that they were built from")] = "",
+    images: Annotated[Path | None, typer.Option(help="or what `stoa images --push` has written")] = None,
+    tag: Annotated[str, typer.Option(help="with --images: the commit that they were built from")] = "",
     show: Annotated[bool, typer.Option("--print", help="only print the images that run there")] = False,
 ) -> None:
     """Write what an environment runs: the charts and images of one commit."""
     from stoa_tools import promote
     from stoa_tools.promote import NotARelease
 
-    if not show and (source is None) == (digests is None):
-        raise typer.BadParameter("name either what it comes --from or the --digests")
+    if not show and (source is None) == (images is None):
+        raise typer.BadParameter("name either what it comes --from or the --images")
     try:
         if show:
             typer.echo("\n".join(promote.running(environment).images))
             return
-        release = promote.running(source) if source else promote.pushed(digests or Path(), registry, tag)
+        release = promote.running(source) if source else promote.pushed(images or Path(), tag)
         promote.write(release, environment)
     except NotARelease as error:
         console().print(f"[red]Not promoted:[/] {error}", soft_wrap=True)

@@ -18,7 +18,8 @@ from stoa_tools.workspace import Member, members
 
 # The parts, from those that see all others to the one that sees none; those of a line don't see each other.
 LAYERS = (
-    ("tools/stoa_tools", "tests/*/stoa_*"),
+    ("tests/*/stoa_*",),
+    ("tools/stoa_tools",),
     ("ops/stoa_ops",),
     ("stack/stoa_stack",),
     ("services/*/stoa_*", "gateway/stoa_gateway", "stack/stoa_fakes"),

@@ -55,6 +55,9 @@ SOURCES = {
     "external-secrets": Module("github.com/external-secrets/external-secrets", "v0.16.2"),
     "gateway-api": Module("sigs.k8s.io/gateway-api", "v1.6.3"),
     "cert-manager": Module("github.com/cert-manager/cert-manager", "v1.21.2"),
+    "cloudnative-pg": Module("github.com/cloudnative-pg/cloudnative-pg", "v1.30.0"),
+    "barman-cloud": Module("github.com/cloudnative-pg/plugin-barman-cloud", "v0.14.0"),
+    "percona-mongodb": Module("github.com/percona/percona-server-mongodb-operator", "v1.22.0"),
 }
 
 

@@ -6,7 +6,6 @@ the release, of which Argo CD takes the charts; its digests are the images, as t
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -71,13 +70,21 @@ class Release:
             raise NotARelease(f"it is no release: {error!r}") from None
 
 
-def pushed(digests: Path, registry: str, commit: str) -> Release:
-    """The release of what `stoa images --push` has written. Raises NotARelease."""
+def pushed(images: Path, commit: str) -> Release:
+    """The release of what `stoa images --push` has written, an image a line. Raises NotARelease."""
     try:
-        found = json.loads(digests.read_text())  # with images that are for tests alone
-        return Release(registry, commit, {name: found[name] for name in found.keys() & NEEDED})
-    except (OSError, json.JSONDecodeError) as error:
-        raise NotARelease(f"{digests}: {error}") from None
+        lines = images.read_text().split()
+    except OSError as error:
+        raise NotARelease(f"{images}: {error.strerror}") from None
+    digests, registries = {}, set()
+    for line in lines:
+        image, _, digest = line.partition("@")
+        registry, _, name = image.rpartition("/")
+        registries.add(registry)
+        digests[name] = digest
+    if len(registries) != 1:
+        raise NotARelease(f"images come from one registry, not from {len(registries)}")
+    return Release(registries.pop(), commit, {name: digests[name] for name in digests.keys() & NEEDED})
 
 
 def running(environment: str) -> Release:

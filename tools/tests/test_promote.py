@@ -1,6 +1,5 @@
 """A promotion writes which charts and images an environment runs, and nothing that could not run."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -14,15 +13,21 @@ REGISTRY = "ghcr.io/example/stoa"
 DIGESTS = {name: f"sha256:{number:064x}" for number, name in enumerate(sorted(NEEDED))}
 
 
+def images(folder: Path, *registries: str) -> Path:
+    """The file that pushing writes: an image a line."""
+    file = folder / "pushed.txt"
+    lines = (f"{each}/{name}@{digest}\n" for each in registries for name, digest in DIGESTS.items())
+    file.write_text("".join(lines))
+    return file
+
+
 def test_what_was_pushed_is_what_the_environment_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(promote, "_ENVIRONMENTS", tmp_path)
     (tmp_path / "staging").mkdir()
     (tmp_path / "staging" / "applicationset.yaml").touch()
-    (tmp_path / "digests.json").write_text(json.dumps(DIGESTS))
-
-    release = promote.pushed(tmp_path / "digests.json", REGISTRY, COMMIT)
+    release = promote.pushed(images(tmp_path, REGISTRY), COMMIT)
     promote.write(release, "staging")
 
     assert promote.running("staging") == release
@@ -48,6 +53,11 @@ def test_an_image_by_its_tag_may_change_and_is_refused() -> None:
 def test_charts_and_images_are_of_a_whole_commit() -> None:
     with pytest.raises(NotARelease, match="whole commit"):
         Release(REGISTRY, "main", DIGESTS)
+
+
+def test_images_of_two_registries_are_no_release(tmp_path: Path) -> None:
+    with pytest.raises(NotARelease, match="one registry"):
+        promote.pushed(images(tmp_path, REGISTRY, "quay.io/other"), COMMIT)
 
 
 def test_an_environment_that_nobody_declared_is_none() -> None:

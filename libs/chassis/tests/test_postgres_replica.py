@@ -9,9 +9,11 @@ import asyncpg
 import pytest
 from prometheus_client import REGISTRY
 
+from stoa_chassis.app import App
 from stoa_chassis.errors import Unavailable
 from stoa_chassis.postgres import Database
 from stoa_chassis.postgres_replica import Replica
+from stoa_chassis.settings import PostgresSettings
 from stoa_chassis.testing import eventually
 
 MAX_LAG = 0.4
@@ -91,6 +93,18 @@ async def test_the_primary_answers_until_the_replica_is_known_to_be_close_behind
     assert await replica.fetch("SELECT") == FROM_PRIMARY
     assert cast(str, await replica.fetchrow("SELECT")) == "primary"
     assert not standby.reads
+
+
+async def test_a_service_without_a_replica_reads_the_primary_and_one_whose_replica_is_not_there_as_well(
+    primary: Played,
+) -> None:
+    without = App("order", PostgresSettings())
+    assert await without.replica(cast(Database, primary)) is cast(Database, primary)
+    lost = App("order", PostgresSettings(database_replica_url="postgresql://nobody@127.0.0.1:1/order"))
+    async with lost._resources:
+        replica = await lost.replica(cast(Database, primary))
+        assert isinstance(replica, Replica)
+        assert await replica.fetch("SELECT") == FROM_PRIMARY
 
 
 async def test_the_replica_answers_however_long_nobody_writes(reads: Replica) -> None:

@@ -134,5 +134,10 @@ spec:
           typed_config:
             "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
             preserve_external_request_id: true
+            # Nor is a part of the name replaced by whether the request is traced.
+            request_id_extension:
+              typed_config:
+                "@type": type.googleapis.com/envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
+                pack_trace_reason: false
 {{- end }}
 {{- end }}

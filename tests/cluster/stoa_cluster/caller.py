@@ -33,10 +33,11 @@ async def main() -> None:
 
 
 async def call(channel: grpc.aio.Channel, path: str, metadata: Any) -> tuple[str, str]:
+    method: Any = channel.unary_unary(path)
     answer = "", ""
     for again in range(_TRIES):
         try:
-            await channel.unary_unary(path)(b"", timeout=_DEADLINE, metadata=metadata)
+            await method(b"", timeout=_DEADLINE, metadata=metadata)
         except grpc.aio.AioRpcError as error:
             answer = error.code().name, (error.details() or "")[:200]
         else:

@@ -17,11 +17,13 @@ from rich.table import Table
 from rich.text import Text
 
 from stoa_cluster import report
+from stoa_cluster.install import everything
 from stoa_cluster.installation import STATE, Installation, ingress_url
 from stoa_cluster.kubernetes import Cluster, CommandFailed, run
 from stoa_cluster.proof import STAGES
 from stoa_cluster.stages import Figures, NotProven, Skipped, Stage
 from stoa_stack.cluster import Namespaces
+from stoa_stack.cluster_secrets import KubectlFailed
 from stoa_stack.instance import CHECKOUT
 
 _PROGRAMS = ("kubectl", "helm")
@@ -72,7 +74,9 @@ async def _run(
     try:
         shop = Installation(console, Namespaces(), await ingress_url(), registry, tag, load)
         cluster = await _about()
-    except (CommandFailed, LookupError) as error:
+        if stages[0].run is not everything:
+            await shop.sign_in_as_operator()
+    except (CommandFailed, KubectlFailed, LookupError) as error:
         console.print(Text(f"The cluster does not answer as it should: {error}", style="red"), soft_wrap=True)
         return 1
     found = report.read(path)

@@ -58,6 +58,7 @@ async def _load_images(shop: Installation) -> None:
 async def _install_infrastructure(shop: Installation) -> None:
     await shop.cluster.apply(*(namespace(each, in_mesh=True) for each in _namespaces(shop)))
     await run(str(Path(sys.executable).with_name("stoa")), "secrets")
+    await shop.sign_in_as_operator()
     await shop.infrastructure.helm(
         *("upgrade", "--install", "infrastructure", str(_INFRASTRUCTURE)),
         *("--values", str(_WHO_USES_WHAT), "--set", f"image.registry={shop.registry},image.tag={shop.tag}"),
@@ -89,8 +90,11 @@ async def _check_pods(shop: Installation, figures: Figures) -> None:
     ]
     figures["pods"] = len(pods)
     figures["ready, with their sidecars"] = sum(is_ready(pod) and has_sidecar(pod) for pod in pods)
-    figures["started again"] = sum(
-        each["restartCount"] for pod in pods for each in pod["status"].get("containerStatuses", ())
+    figures["containers started again"] = sum(
+        each["restartCount"]
+        for pod in pods
+        for kind in ("containerStatuses", "initContainerStatuses")
+        for each in pod["status"].get(kind, ())
     )
     without = [pod["metadata"]["name"] for pod in pods if not (is_ready(pod) and has_sidecar(pod))]
     prove(not without, f"not ready with a sidecar: {', '.join(without)}")
@@ -99,8 +103,10 @@ async def _check_pods(shop: Installation, figures: Figures) -> None:
 async def _load_catalogue(shop: Installation) -> None:
     known = shopping.access(shop.instance())
     staff, customer = known["staff"], known["demo_customer"]
-    currency = shop.instance().currency
-    await demo_catalogue.load(shop.url, *staff.values(), *customer.values(), currency)
+    await demo_catalogue.load(
+        *(shop.url, staff["email"], staff["password"], customer["email"], customer["password"]),
+        currency=shop.instance().currency,
+    )
 
 
 def _namespaces(shop: Installation) -> tuple[str, str]:

@@ -7,7 +7,7 @@ port brought to this machine for as long as it is needed.
 
 from __future__ import annotations
 
-import json
+import asyncio
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -20,7 +20,7 @@ from rich.console import Console
 
 from stoa_cluster.kubernetes import Cluster
 from stoa_services import SERVICES
-from stoa_stack import shopping
+from stoa_stack import access, cluster_secrets, shopping
 from stoa_stack.cluster import Namespaces
 from stoa_stack.instance import CHECKOUT, Instance
 from stoa_stack.rest import Client
@@ -81,9 +81,16 @@ class Installation:
         """The first member of staff, signed in."""
         return await Client(http).sign_in(**shopping.access(self.instance())["staff"])
 
-    def instance(self, addresses: Mapping[str, str] | None = None) -> Instance:
-        """The shop as an instance of the stack; without addresses only its secrets can be asked for."""
-        return Instance(self.state, addresses=addresses or {})
+    def instance(self) -> Instance:
+        """The shop as an instance of the stack, of which only the edge and the secrets can be asked for."""
+        url = httpx.URL(self.url)
+        return Instance(self.state, addresses={"edge": f"{url.host}:{url.port or 80}"})
+
+    async def sign_in_as_operator(self) -> None:
+        """Have the secrets of the shop, and who may sign in, in its state folder. Raises KubectlFailed."""
+        at = self.instance()
+        await asyncio.to_thread(cluster_secrets.fetch, at, self.namespaces)
+        access.write(at)
 
     async def outside(self, *, in_mesh: bool) -> Cluster:
         """A namespace beside the shop's, made if it is not there."""
@@ -100,7 +107,7 @@ class Installation:
         async with AsyncExitStack() as open_ports:
             base = open_ports.enter_context(port_base())
             here = replace(self.instance(), port_base=base)
-            addresses = {"edge": httpx.URL(self.url).netloc.decode()}
+            addresses = dict(here.addresses)
             for name, (service, port) in _FORWARDED.items():
                 addresses[name] = here.address(name)
                 forwarded = self.infrastructure.forwarded(service, port, here.port(name))
@@ -124,9 +131,3 @@ async def ingress_url() -> str:
         for address in service["status"].get("loadBalancer", {}).get("ingress", ()):
             return f"http://{address.get('ip') or address['hostname']}"
     raise LookupError("no service with the label istio=ingressgateway has an address: set STOA_CLUSTER_URL")
-
-
-def access_file(at: Path) -> Mapping[str, Any]:
-    """What `access.json` of a state folder says."""
-    found: Mapping[str, Any] = json.loads((at / "access.json").read_text())
-    return found

@@ -61,7 +61,7 @@ def _units(checkout: Path, console: Console) -> Iterator[str]:
 
 def _rendered(checkout: Path, console: Console) -> Iterator[str]:
     """Every object of every release against its schema, and every pod against what pods must be."""
-    custom = schemas.CustomResources.published()
+    known = schemas.Schemas.published()
     for release in releases():
         try:
             things = helm.render(
@@ -70,11 +70,9 @@ def _rendered(checkout: Path, console: Console) -> Iterator[str]:
         except helm.HelmFailed as failure:
             yield f"{release.name}: {failure}"
             continue
-        problems = [
-            *schemas.violations(things, custom),
-            *(p for thing in things for p in policy.violations(thing)),
-        ]
-        yield from (f"{release.name}: {problem}" for problem in problems)
+        for thing in things:
+            for problem in (*known.violations(thing), *policy.violations(thing)):
+                yield f"{release.name}: {problem}"
         console.print(f"{release.name}: {len(things)} objects")
 
 

@@ -24,14 +24,14 @@ def pack(chart: Path) -> None:
 
 def lint(chart: Path, files: Sequence[Path], namespace: str, values: Mapping[str, Any]) -> None:
     """Check a chart; warnings count. Raises HelmFailed."""
-    _helm("lint", "--strict", "--quiet", "--namespace", namespace, *_given(files, values), str(chart))
+    _helm("lint", "--strict", "--quiet", "--namespace", namespace, *_given(files), str(chart), values=values)
 
 
 def render(
     name: str, chart: Path, files: Sequence[Path], namespace: str, values: Mapping[str, Any]
 ) -> list[Mapping[str, Any]]:
     """Return the objects that a release would have. Raises HelmFailed."""
-    text = _helm("template", name, str(chart), "--namespace", namespace, *_given(files, values))
+    text = _helm("template", name, str(chart), "--namespace", namespace, *_given(files), values=values)
     return [each for each in yaml.safe_load_all(text) if each]
 
 
@@ -44,19 +44,17 @@ def unit_tests(chart: Path, suites: Sequence[str]) -> str:
     return _run([programs.program("helm-unittest"), "--strict", *files, str(chart)])
 
 
-def _given(files: Sequence[Path], values: Mapping[str, Any]) -> Iterator[str]:
-    for file in files:
+def _given(files: Sequence[Path]) -> Iterator[str]:
+    for file in (*files, "-"):
         yield from ("--values", str(file))
-    for key, value in values.items():
-        yield from ("--set-json", f"{key}={json.dumps(value)}")
 
 
-def _helm(*words: str) -> str:
-    return _run([programs.program("helm"), *words])
+def _helm(*words: str, values: Mapping[str, Any] | None = None) -> str:
+    return _run([programs.program("helm"), *words], json.dumps(values or {}))
 
 
-def _run(command: Sequence[str | Path]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+def _run(command: Sequence[str | Path], given: str = "") -> str:
+    done = subprocess.run(command, input=given, capture_output=True, text=True, check=False)
     if done.returncode:
         raise HelmFailed((done.stdout + done.stderr).strip())
     return done.stdout

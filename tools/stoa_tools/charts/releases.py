@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,6 +17,7 @@ ENVIRONMENTS = ("test", "staging", "production")
 _SOURCES = ("charts", "gen/charts", "mesh/istio")
 SHOP = Path("gen/charts/stoa")
 INFRASTRUCTURE = Path("charts/infrastructure")
+DECLARATIONS = Path("gen/charts/infrastructure.yaml")
 
 # Suites of helm-unittest, by the chart that they run on: those of the umbrella's parts run on the umbrella.
 SUITES: Mapping[Path, Sequence[str]] = {
@@ -24,6 +25,7 @@ SUITES: Mapping[Path, Sequence[str]] = {
         *(f"../../../charts/{part}/tests/*_test.yaml" for part in ("stoa-service", "edge", "ops")),
         "../../../mesh/istio/tests/*_test.yaml",
     ],
+    INFRASTRUCTURE: ["tests/*_test.yaml"],
 }
 
 
@@ -70,7 +72,18 @@ def releases() -> list[Release]:
     return [
         *shops,
         *(Release(f"shop {name}", SHOP, production.files, values=values) for name, values in options.items()),
+        *_infrastructures(),
     ]
+
+
+def _infrastructures() -> Iterator[Release]:
+    """What the shop has around it."""
+    test = Release("infrastructure in test", INFRASTRUCTURE, (DECLARATIONS,), "stoa-infrastructure")
+    yield test
+    yield replace(test, name="infrastructure without a mesh", values={"mesh": {"enabled": False}})
+    for name in ("staging", "production"):
+        files = (DECLARATIONS, INFRASTRUCTURE / "environments" / f"{name}.yaml")
+        yield replace(test, name=f"infrastructure in {name}", files=files)
 
 
 @contextmanager

@@ -5,9 +5,9 @@ A field that a schema doesn't know is refused, as it is mistyped: a cluster woul
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,93 +18,89 @@ import yaml
 from stoa_tools import programs
 from stoa_tools.charts.policy import Object, name
 
-KUBERNETES = "1.34"
-# Its schemas of all versions are some megabytes that nothing else needs.
-_VALIDATOR = "kubernetes-validate==1.37.0"
+# Run apart from our own packages: its schemas of all versions are some megabytes that nothing else needs.
+_PACKAGE = "kubernetes-validate==1.37.0"
+_KUBERNETES = "kubernetes-json-schema/v1.34.0-local-strict/_definitions.json"
 # Where each module keeps its definitions of custom resources.
 _DEFINITIONS = {
     "istio": "kubernetes/customresourcedefinitions.gen.yaml",
     "argo-cd": "manifests/crds/*-crd.yaml",
     "argo-rollouts": "manifests/crds/*.yaml",
-    "prometheus-operator": "example/prometheus-operator-crd/*.yaml",
+    "prometheus-operator": "example/prometheus-operator-crd/*_servicemonitors.yaml",
     "external-secrets": "config/crds/bases/external-secrets.io_*.yaml",
     "gateway-api": "config/crd/standard/*.yaml",
     "cert-manager": "deploy/crds/cert-manager.io_*.yaml",
+    "cloudnative-pg": "config/crd/bases/postgresql.cnpg.io_*.yaml",
+    "barman-cloud": "config/crd/bases/barmancloud.cnpg.io_*.yaml",
+    "percona-mongodb": "config/crd/bases/psmdb.percona.com_perconaservermongodbs.yaml",
 }
+# Groups whose definitions no package brings: operators in Java, and such as publish no module.
+_UNPUBLISHED = (
+    "k8s.keycloak.org",
+    "kafka.strimzi.io",
+    "opensearch.org",
+    "rds.valkey.buf.red",
+    "registry.apicur.io",
+    "valkey.buf.red",
+)
 _Kind = tuple[str, str]
 
 
-class CustomResources:
-    """The schemas of custom resources, by their apiVersion and kind."""
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # whichever there is
+    """To whom `=` is a text, as to Kubernetes; in YAML 1.1 it was something else."""
 
-    def __init__(self, definitions: Iterable[Object]) -> None:
-        self._schemas = {
-            (
-                f"{definition['spec']['group']}/{version['name']}",
-                definition["spec"]["names"]["kind"],
-            ): _strict(version["schema"]["openAPIV3Schema"], top=True)
-            for definition in definitions
-            for version in definition["spec"]["versions"]
+
+_Loader.add_constructor("tag:yaml.org,2002:value", _Loader.construct_yaml_str)
+
+
+class Schemas:
+    """The schemas of all kinds of objects, by their apiVersion and kind."""
+
+    def __init__(self, kubernetes: Mapping[str, Any], custom: Iterable[Object]) -> None:
+        """Know Kubernetes' own kinds by their definitions in JSON Schema, and others by their CRDs."""
+        self._schemas: dict[_Kind, Mapping[str, Any]] = {
+            (f"{each['group']}/{each['version']}".removeprefix("/"), each["kind"]): {
+                **kubernetes,
+                "$ref": f"#/$defs/{definition}",
+            }
+            for definition, schema in kubernetes["$defs"].items()
+            for each in schema.get("x-kubernetes-group-version-kind", ())
         }
+        for resource in custom:
+            for version in resource["spec"]["versions"]:
+                kind = f"{resource['spec']['group']}/{version['name']}", resource["spec"]["names"]["kind"]
+                self._schemas[kind] = _strict(version["schema"]["openAPIV3Schema"], top=True)
 
     @classmethod
-    def published(cls) -> CustomResources:
-        """Those of the modules that define what the charts use. Raises BuildFailed."""
-        loader = _loader()
+    def published(cls) -> Schemas:
+        """Those of Kubernetes and of the modules that define what charts use. Raises BuildFailed."""
         files = (file for module, glob in _DEFINITIONS.items() for file in programs.source(module).glob(glob))
-        documents = (document for file in files for document in yaml.load_all(file.read_text(), loader))
-        return cls(each for each in documents if each and each["kind"] == "CustomResourceDefinition")
-
-    def __contains__(self, thing: Object) -> bool:
-        """Whether there is a schema for an object."""
-        return _kind(thing) in self._schemas
+        documents = (document for file in files for document in yaml.load_all(file.read_text(), _Loader))
+        custom = (each for each in documents if each and each["kind"] == "CustomResourceDefinition")
+        return cls(json.loads((_package() / _KUBERNETES).read_text()), custom)
 
     def violations(self, thing: Object) -> Iterator[str]:
-        """What an object of theirs breaks."""
-        for error in jsonschema.Draft202012Validator(self._schemas[_kind(thing)]).iter_errors(thing):
-            yield f"{name(thing)}: {error.json_path}: {error.message}"
-
-
-def _loader() -> Any:
-    """What reads their files: a lone `=`, which PyYAML has no value for, is the text that it is."""
-    loader: Any = type("Loader", (getattr(yaml, "CSafeLoader", yaml.SafeLoader),), {})
-    loader.add_constructor("tag:yaml.org,2002:value", loader.construct_yaml_str)
-    return loader
-
-
-def violations(things: Iterable[Object], custom: CustomResources) -> list[str]:
-    """Return what is wrong with rendered objects, in words."""
-    known: list[Object] = []
-    problems: list[str] = []
-    for thing in things:
-        if thing in custom:
-            problems += custom.violations(thing)
+        """What is wrong with an object, in words; of some operators' nothing can be known."""
+        if thing["apiVersion"].partition("/")[0] in _UNPUBLISHED:
+            return
+        schema = self._schemas.get((thing["apiVersion"], thing["kind"]))
+        if schema is None:
+            yield f"{name(thing)}: nobody knows a {thing['kind']} of {thing['apiVersion']}"
         else:
-            known.append(thing)
-    return problems + _of_kubernetes(known)
+            for error in jsonschema.Draft202012Validator(schema).iter_errors(thing):
+                yield f"{name(thing)}: {error.json_path}: {error.message}"
 
 
-def _of_kubernetes(things: list[Object]) -> list[str]:
-    """What Kubernetes' own schemas refuse, kinds that it does not have among them."""
-    if not things:
-        return []
+def _package() -> Path:
     uv = Path(sys.executable).with_name("uv")  # placed there by stack/bootstrap
-    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
-        yaml.safe_dump_all(things, file)
-        file.flush()
-        done = subprocess.run(
-            [
-                uv, "tool", "run", "--quiet", "--from", _VALIDATOR, "kubernetes-validate",
-                "--kubernetes-version", KUBERNETES, "--strict", "--quiet", file.name,
-            ],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-    found = [line.replace(f" {file.name}", "") for line in done.stdout.splitlines()]
-    return found or ([done.stderr.strip()] if done.returncode else [])
-
-
-def _kind(thing: Object) -> _Kind:
-    return thing["apiVersion"], thing["kind"]
+    where = "import kubernetes_validate; print(kubernetes_validate.__path__[0])"
+    done = subprocess.run(
+        [uv, "tool", "run", "--quiet", "--from", _PACKAGE, "python", "-c", where],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        raise programs.BuildFailed(f"{_PACKAGE}: {done.stderr.strip()}")
+    return Path(done.stdout.strip())
 
 
 def _strict(schema: Mapping[str, Any], *, top: bool = False) -> dict[str, Any]:

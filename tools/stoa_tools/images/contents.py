@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 import tomllib
@@ -92,8 +93,7 @@ def images() -> Sequence[Image]:
 
 def contents(image: Image) -> Contents:
     """What an image has in it. Raises NotLocked."""
-    ours = {member.name: member for member in members()}
-    locked = _locked()
+    ours, locked = _ours(), _locked()
     wanted = [Requirement(name) for name in image.members]
     seen: set[str] = set()
     while wanted:
@@ -105,7 +105,7 @@ def contents(image: Image) -> Contents:
         if name not in ours and name not in locked:
             raise NotLocked(f"{image.name} needs {name}, which requirements.lock does not have: `stoa lock`")
         needed = _declared(ours[name], each.extras) if name in ours else _required(name)
-        wanted += [other for other in needed if _applies(other, each.extras)]
+        wanted += (other for other in needed if _applies(other, each.extras))
     names = sorted({asked.partition("[")[0] for asked in seen})
     return Contents(
         own=[ours[name] for name in names if name in ours],
@@ -124,13 +124,20 @@ def _declared(member: Member, extras: Iterable[str]) -> Iterator[Requirement]:
     return map(Requirement, itertools.chain(project["dependencies"], *optional))
 
 
-def _required(name: str) -> Iterator[Requirement]:
+@functools.cache
+def _required(name: str) -> Sequence[Requirement]:
     try:
-        return map(Requirement, requires(name) or ())
+        return [Requirement(each) for each in requires(name) or ()]
     except PackageNotFoundError:
         raise NotLocked(f"{name} is not installed here, so what it needs can't be asked") from None
 
 
+@functools.cache
+def _ours() -> Mapping[str, Member]:
+    return {member.name: member for member in members()}
+
+
+@functools.cache
 def _locked() -> Mapping[str, str]:
     """The entries of the lock, each with its version and its hashes, by the package's name."""
     entries = re.split(r"\n(?=\S)", LOCK.read_text().strip())
