@@ -178,7 +178,7 @@ def test_an_archive_is_read_as_it_was_saved(tmp_path: Path) -> None:
     image = archive.read(tmp_path / "image.tar")
     assert image.labels == {"a": "b"}
     assert [str(path) for path in image.texts] == ["/opt/stoa/x.dist-info/METADATA"]
-    assert sum(image.sizes.values()) == 33
+    assert sum(image.sizes.values()) == 34
 
 
 @pytest.mark.parametrize(("user", "code", "pushed"), [("10001", 0, {"edge": "sha256:1"}), ("", 1, {})])
