@@ -73,6 +73,50 @@ spec:
     spec: {{- include "ops.job" (list . (list "audit" "--wait" "90")) | nindent 6 }}
 {{- end }}
 
+{{/*
+What a service's reads come from is rebuilt by the service's own program, as the service: with its identity, its
+configuration and its secrets. Never by itself: kubectl create job --from=cronjob/replay-order replay-now
+*/}}
+{{- define "ops.replays" -}}
+{{- range $service := .Values.replays }}
+---
+apiVersion: batch/v1
+kind: CronJob
+metadata:
+  name: replay-{{ $service }}
+  labels: {{- include "stoa-service.labels" $ | nindent 4 }}
+spec:
+  schedule: "@yearly"
+  suspend: true
+  concurrencyPolicy: Forbid
+  jobTemplate:
+    spec:
+      backoffLimit: 0
+      ttlSecondsAfterFinished: 86400
+      template:
+        {{- include "ops.pod" (set (omit $ "account") "account" $service) | nindent 8 }}
+          containers:
+            - name: {{ $.Chart.Name }}
+              args: [replay, {{ $service }}]
+              envFrom:
+                - configMapRef: {name: {{ $service }}}
+              {{- include "stoa-service.pod.container" $ | nindent 14 }}
+              volumeMounts:
+                - {name: tmp, mountPath: /tmp}
+                - {name: secrets, mountPath: /var/run/stoa/secrets, readOnly: true}
+                {{- if not $.Values.global.mesh.enabled }}
+                - {name: tls, mountPath: /var/run/stoa/tls, readOnly: true}
+                {{- end }}
+          volumes:
+            - {name: tmp, emptyDir: {sizeLimit: 64Mi}}
+            - name: secrets
+              secret: {secretName: {{ $service }}, defaultMode: 0440}
+            {{- if not $.Values.global.mesh.enabled }}
+            - {{- include "stoa-service.pod.tls" $service | nindent 14 }}
+            {{- end }}
+{{- end }}
+{{- end }}
+
 {{/* A Job of a command, with all that an operator's tools know of the shop: list CONTEXT ARGUMENTS. */}}
 {{- define "ops.job" -}}
 {{- $ := first . -}}

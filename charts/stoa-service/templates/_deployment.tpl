@@ -61,11 +61,7 @@ spec:
           secret: {secretName: {{ .Chart.Name }}, defaultMode: 0440}
         {{- end }}
         {{- if not .Values.global.mesh.enabled }}
-        - name: tls
-          secret:
-            secretName: {{ .Chart.Name }}-tls
-            defaultMode: 0440
-            items: [{key: tls.crt, path: cert.pem}, {key: tls.key, path: key.pem}, {key: ca.crt, path: ca.pem}]
+        - {{- include "stoa-service.pod.tls" .Chart.Name | nindent 10 }}
         {{- end }}
 {{- end }}
 

@@ -14,7 +14,7 @@ proxy.istio.io/config: |
 {{- end }}
 
 {{- define "stoa-service.pod" -}}
-serviceAccountName: {{ .Chart.Name }}
+serviceAccountName: {{ .account | default .Chart.Name }}
 automountServiceAccountToken: false
 enableServiceLinks: false
 securityContext:
@@ -35,6 +35,15 @@ nodeSelector: {{- toYaml . | nindent 2 }}
 {{- with .Values.tolerations }}
 tolerations: {{- toYaml . | nindent 2 }}
 {{- end }}
+{{- end }}
+
+{{/* The volume with the certificate of a workload, by its name, under the names that the chassis knows. */}}
+{{- define "stoa-service.pod.tls" -}}
+name: tls
+secret:
+  secretName: {{ . }}-tls
+  defaultMode: 0440
+  items: [{key: tls.crt, path: cert.pem}, {key: tls.key, path: key.pem}, {key: ca.crt, path: ca.pem}]
 {{- end }}
 
 {{- define "stoa-service.pod.container" -}}

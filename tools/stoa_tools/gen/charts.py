@@ -46,7 +46,7 @@ def generate(checkout: Path, contracts: Contracts, services: Collection[Service]
     names = [service.name for service in services]
     _write(umbrella / "Chart.yaml", _chart("stoa", "The shop: its services, the edge, operators' Jobs and the mesh", _parts(names)))
     defaults = yaml.safe_load((checkout / "charts" / _LIBRARY / "values.yaml").read_text())
-    _write(umbrella / "values.yaml", {**defaults, **_declared_of_others(services, contracts)})
+    _write(umbrella / "values.yaml", {**defaults, **_declared_of_others(checkout, services, contracts)})
     schema = json.dumps(_schema(checkout, names), indent=2)
     (umbrella / "values.schema.json").write_text(f"{schema}\n")
 
@@ -76,11 +76,21 @@ def declared(service: Service, contracts: Contracts) -> Values:
     }
 
 
-def _declared_of_others(services: Collection[Service], contracts: Contracts) -> Values:
+def _declared_of_others(
+    checkout: Path, services: Collection[Service], contracts: Contracts
+) -> Values:
     """What follows from all services for what is none."""
     called = sorted({rpc.service for rpc in contracts.rpcs if rpc.route})
     databases = [service.name for service in services if Store.POSTGRES in service.stores]
-    return {EDGE: {"declared": {"calls": called}}, "ops": {"declared": {"databases": databases}}}
+    replays = [
+        each.name
+        for each in services
+        if (checkout / "services" / each.name / each.package / "replay.py").exists()
+    ]
+    return {
+        EDGE: {"declared": {"calls": called}},
+        "ops": {"declared": {"databases": databases, "replays": replays}},
+    }
 
 
 def _chart(name: str, description: str, dependencies: list[Values]) -> Values:
