@@ -25,7 +25,7 @@ _OPTIONS = {
     "shared_buffers": "16MB",
     "max_connections": "40",
 }
-_START_SECONDS = 30.0
+_START_SECONDS = 60.0
 
 
 @dataclass

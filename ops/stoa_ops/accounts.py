@@ -20,6 +20,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import asyncpg
@@ -138,13 +139,13 @@ async def _mongo(master: str, accounts: Collection[Account]) -> None:
     passwords = {account.user: account.password for account in accounts}
     async with AsyncMongoClient[dict[str, object]](master) as client:
         for user, roles in rights.items():
-            told = {"pwd": passwords[user], "roles": roles}
+            told: dict[str, Any] = {"pwd": passwords[user], "roles": roles}
             try:
-                await client.admin.command("createUser", user, **told)
+                await client.admin.command({"createUser": user, **told})
             except OperationFailure as error:
                 if error.code != _USER_EXISTS:
                     raise
-                await client.admin.command("updateUser", user, **told)
+                await client.admin.command({"updateUser": user, **told})
 
 
 async def _opensearch(master: str, accounts: Collection[Account]) -> None:

@@ -1,6 +1,7 @@
 """People sign in, stay signed in and change how they sign in, and nobody else is in their way."""
 
 import asyncio
+import re
 import time
 from uuid import uuid4
 
@@ -161,7 +162,9 @@ async def test_an_owner_sees_where_she_is_signed_in_and_ends_what_is_not_hers(sh
     phone = Customer(shop.http, **{"user-agent": "Mozilla/5.0 (Android 15) Firefox/140.0"})
     await phone.sign_in(ada.email, PASSWORD)
     on_phone, here = (await ada.list_sessions(ada.user_id))["sessions"]
-    assert (on_phone["device"], on_phone["network"]) == ("Firefox on Android", "127.0.0.x")
+    assert on_phone["device"] == "Firefox on Android"
+    assert on_phone["network"] == here["network"]
+    assert re.fullmatch(r"\d+\.\d+\.\d+\.x", here["network"])  # as whoever is in front of the edge tells it
     assert (on_phone["current"], here["current"]) == (False, True)
     await ada.revoke_session(ada.user_id, on_phone["session_id"])
     with pytest.raises(ApiError):

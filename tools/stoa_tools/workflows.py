@@ -7,7 +7,7 @@ what its ApplicationSets let an environment run is rendered, as if the next rele
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -56,28 +56,36 @@ def _of_objects() -> Iterator[str]:
 
 
 def _of_environments(console: Console) -> Iterator[str]:
-    """What Argo CD would render of a release: every image of ours must be the one that was signed."""
+    """What Argo CD would render of a release.
+
+    Every image of ours must be the one that was signed, and no object may be in two Applications.
+    """
     release = Release("ghcr.io/example/stoa", "0" * 40, dict.fromkeys(NEEDED, f"sha256:{'0' * 64}"))
     with packed() as checkout:
-        for environment in sorted(path.parent for path in _GITOPS.glob(_APPLICATION_SETS)):
-            shop = _shop(yaml.safe_load((environment / "applicationset.yaml").read_text()))
-            files = [checkout / shop[key].lstrip("/") for key in ("generated", "settings")]
-            values = release.as_values()
-            things = helm.render("stoa", checkout / shop["chart"], files, shop["namespace"], values)
-            images = [(name(thing), image) for thing in things for image in _images(thing)]
-            console.print(f"{environment.name}: {len(images)} containers", highlight=False)
-            yield from (
-                f"{environment.name}: {where} runs {image}, which no release names"
-                for where, image in images
-                if image not in release.images
-            )
+        for file in sorted(_GITOPS.glob(_APPLICATION_SETS)):
+            environment, owners = file.parent.name, dict[tuple[str, str, str], str]()
+            for part in _parts(yaml.safe_load(file.read_text())):
+                files = [checkout / part[key].lstrip("/") for key in ("generated", "settings")]
+                values = release.as_values() if part["part"] == "shop" else {}
+                things = helm.render(
+                    part["release"], checkout / part["chart"], files, part["namespace"], values
+                )
+                console.print(f"{environment}: {part['part']}: {len(things)} objects", highlight=False)
+                for thing in things:
+                    about = thing["metadata"]
+                    key = (thing["kind"], about.get("namespace", part["namespace"]), about["name"])
+                    if owners.setdefault(key, part["part"]) != part["part"]:
+                        yield f"{environment}: {'/'.join(key)} is in two Applications"
+                    for image in _images(thing) if values else ():
+                        if image not in release.images:
+                            yield f"{environment}: {name(thing)} runs {image}, which no release names"
 
 
-def _shop(application_set: Mapping[str, Any]) -> Mapping[str, str]:
-    """What an ApplicationSet says of the shop itself."""
-    parts = application_set["spec"]["generators"][0]["matrix"]["generators"][1]["list"]["elements"]
-    shop: Mapping[str, str] = next(part for part in parts if part["part"] == "shop")
-    return shop
+def _parts(application_set: Mapping[str, Any]) -> Sequence[Mapping[str, str]]:
+    """The Applications that an ApplicationSet makes."""
+    generators = application_set["spec"]["generators"][0]["matrix"]["generators"]
+    parts: Sequence[Mapping[str, str]] = generators[1]["list"]["elements"]
+    return parts
 
 
 def _images(thing: Mapping[str, Any]) -> Iterator[str]:

@@ -13,11 +13,12 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 import uvloop
+from rich.console import Console
 
 from stoa_contracts.declarations import Service, Store
 from stoa_services import SERVICES
 from stoa_stack.instance import CHECKOUT
-from stoa_tools.images import archive, sbom
+from stoa_tools.images import archive, command, sbom
 from stoa_tools.images.archive import BuiltImage
 from stoa_tools.images.contents import Image, NotLocked, contents, images
 from stoa_tools.images.context import RECIPES
@@ -173,18 +174,56 @@ def test_the_bill_of_materials_names_what_is_in_the_image(tmp_path: Path) -> Non
 
 
 def test_an_archive_is_read_as_it_was_saved(tmp_path: Path) -> None:
-    layer, saved = io.BytesIO(), tmp_path / "image.tar"
-    with tarfile.open(fileobj=layer, mode="w") as files:
-        _add(files, "opt/stoa/x.dist-info/METADATA", b"Name: x\n")
-        _add(files, "opt/stoa/x.py", b"12345")
-    with tarfile.open(saved, "w") as outer:
-        _add(outer, "c.json", json.dumps({"config": {"User": "10001", "Labels": {"a": "b"}}}).encode())
-        _add(outer, "l.tar", layer.getvalue())
-        _add(outer, "manifest.json", json.dumps([{"Config": "c.json", "Layers": ["l.tar"]}]).encode())
-    image = archive.read(saved)
+    _archive(tmp_path / "image.tar", {"User": "10001", "Labels": {"a": "b"}})
+    image = archive.read(tmp_path / "image.tar")
     assert image.labels == {"a": "b"}
     assert [str(path) for path in image.texts] == ["/opt/stoa/x.dist-info/METADATA"]
-    assert sum(image.sizes.values()) == 13
+    assert sum(image.sizes.values()) == 34
+
+
+@pytest.mark.parametrize(("user", "code", "pushed"), [("10001", 0, {"edge": "sha256:1"}), ("", 1, {})])
+def test_images_are_built_looked_at_and_pushed_only_if_they_are_right(
+    user: str, code: int, pushed: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a builder that writes down what it is asked for, and has built an image of ours."""
+    _archive(tmp_path / "built.tar", {"User": user, "Labels": LABELS})
+    (tmp_path / "podman").write_text(
+        f"""#!/bin/sh
+echo "$*" >> {tmp_path}/asked
+while [ $# -gt 1 ]; do
+    case $1 in
+        --output) cp {tmp_path}/built.tar "$2" ;;
+        --digestfile) echo sha256:1 > "$2" ;;
+    esac
+    shift
+done
+"""
+    )
+    (tmp_path / "podman").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setenv("STOA_IMAGE_OPTIONS", "--pull-never")
+    monkeypatch.setattr(command, "stage", lambda *_: None)
+    wanted = command.Wanted(
+        ["edge"], "registry.example/stoa", "1", "python@sha256:2", "https://example.org/stoa", "podman",
+        tmp_path / "sboms", tmp_path / "digests.json",
+    )  # fmt: skip
+    assert command.command(wanted, Console(quiet=True)) == code
+    assert json.loads((tmp_path / "digests.json").read_text()) == pushed
+    assert (tmp_path / "sboms" / "edge.cdx.json").exists()
+    asked = (tmp_path / "asked").read_text()
+    assert "--tag registry.example/stoa/edge:1" in asked
+    assert "--build-arg BASE=python@sha256:2" in asked
+    assert "--build-arg SOURCE=https://example.org/stoa" in asked
+    assert "--pull-never" in asked
+
+
+def test_without_a_builder_it_says_what_would_do(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    wanted = command.Wanted(["edge"], "registry.example/stoa", "1")
+    assert command.command(wanted, Console(width=200)) == 1
+    assert "docker, podman, buildah" in capsys.readouterr().out
 
 
 def built(
@@ -195,6 +234,17 @@ def built(
         path = PurePosixPath("/", name)
         image.sizes[path], image.modes[path] = size, mode
     return image
+
+
+def _archive(saved: Path, config: dict[str, object]) -> None:
+    layer = io.BytesIO()
+    with tarfile.open(fileobj=layer, mode="w") as files:
+        _add(files, "opt/stoa/x.dist-info/METADATA", b"Name: x\nVersion: 1.0\nLicense: MIT")
+        _add(files, "opt/stoa/x.py", b"1")
+    with tarfile.open(saved, "w") as outer:
+        _add(outer, "c.json", json.dumps({"config": config}).encode())
+        _add(outer, "l.tar", layer.getvalue())
+        _add(outer, "manifest.json", json.dumps([{"Config": "c.json", "Layers": ["l.tar"]}]).encode())
 
 
 def _add(archive_: tarfile.TarFile, name: str, content: bytes) -> None:

@@ -1,7 +1,7 @@
 {{/*
 What the mesh knows of a service: who may call what of it, whom it may call, whose tokens are good, and how calls
 reach its instances. `callers`, `calls` and `needs` are generated from the policies in proto/ and the declaration
-(`stoa gen`); the rest is the same for all services. docs/adr/0037-mesh.md says why it is so.
+(`stoa gen`); the rest is the same for all services. docs/adr/0037-the-mesh.md says why it is so.
 */}}
 {{- define "stoa-service.mesh" -}}
 {{- if .Values.global.mesh.enabled }}

@@ -25,6 +25,11 @@ def vcpu(size: Size) -> int:
     return nodes.always * _of(nodes.type) + nodes.usual * _of(nodes.usual_type)
 
 
+def most_vcpu(size: Size) -> int:
+    """The processors of the nodes when Karpenter has added all that it may."""
+    return size.nodes.always * _of(size.nodes.type) + size.nodes.limit_vcpu
+
+
 def orders_per_second(size: Size, processors: int | None = None) -> float:
     """Orders a second, with the reads that come with each, on these processors or those of an average day."""
     free = ((processors or vcpu(size)) - CLUSTER_VCPU) * BUSY * 1000

@@ -46,13 +46,11 @@ def _parts() -> str:
 
 def _carried() -> str:
     sizes = list(SIZES.values())
-    most = [size.nodes.always * 2 + size.nodes.limit_vcpu for size in sizes]
     rows = [
         ("processors on an average day", [str(capacity.vcpu(size)) for size in sizes]),
         ("orders/s that they carry", [f"{capacity.orders_per_second(size):.0f}" for size in sizes]),
         ("orders/s with all that Karpenter may add", [
-            f"{capacity.orders_per_second(size, all_of_them):.0f}"
-            for size, all_of_them in zip(sizes, most, strict=True)
+            f"{capacity.orders_per_second(size, capacity.most_vcpu(size)):.0f}" for size in sizes
         ]),
     ]  # fmt: skip
     return _table("", SIZES, rows)

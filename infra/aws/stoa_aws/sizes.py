@@ -176,7 +176,7 @@ LARGE = Size(
     documents=Documents(type="r6g.xlarge", instances=3),
     cache=Cache(type="cache.r7g.xlarge", replicas=2),
     search=Search(type="r6g.xlarge.search", nodes=6, storage_gb=200, master_type="m6g.large.search"),
-    budget_usd=40000,
+    budget_usd=49000,
     usage=Usage(
         orders=3_000_000,
         requests_millions=2_000,

@@ -64,13 +64,12 @@ class TestNothingIsPublicButCloudFront:
     ) -> None:
         (balancer,) = properties(templates, "AWS::ElasticLoadBalancingV2::LoadBalancer")
         assert balancer["Scheme"] == "internal"
-        (guard,) = [
-            group
-            for group in properties(templates, "AWS::EC2::SecurityGroup")
-            if group["GroupDescription"].startswith("The load balancer")
-        ]
-        (rule,) = guard["SecurityGroupIngress"]
-        assert rule["SourcePrefixListId"].startswith("pl-")
+        front = {"front": templates["stoa-production-front"]}
+        into = [rule for rule in properties(front, "AWS::EC2::SecurityGroupIngress") if "CidrIp" not in rule]
+        (from_outside,) = [rule for rule in into if "SourceSecurityGroupId" not in rule]
+        assert from_outside["SourcePrefixListId"].startswith("pl-")
+        (group,) = properties(front, "AWS::EC2::SecurityGroup")
+        assert "SecurityGroupIngress" not in group
 
     def test_no_machine_and_no_store_has_a_public_address(self, shop: Template) -> None:
         shop.all_resources_properties("AWS::EC2::Subnet", {"MapPublicIpOnLaunch": False})
@@ -93,9 +92,13 @@ class TestNothingIsPublicButCloudFront:
             if group["GroupDescription"].startswith("A store")
         ]
         assert len(stores) == 5
-        for group in stores:
-            (rule,) = group["SecurityGroupEgress"]
-            assert rule["CidrIp"] == "255.255.255.255/32", "the CDK's way to say: nowhere"
+        for group in stores:  # the CDK says "nowhere" by an address that there is not
+            assert all(
+                rule["CidrIp"] == "255.255.255.255/32" for rule in group.get("SecurityGroupEgress", [])
+            )
+        brokers = {"events": templates["stoa-production-events"]}
+        for rule in properties(brokers, "AWS::EC2::SecurityGroupEgress"):
+            assert rule["DestinationSecurityGroupId"] == rule["GroupId"], "brokers reach each other"
 
     def test_buckets_are_closed(self, shop: Template) -> None:
         closed = {

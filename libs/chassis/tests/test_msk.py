@@ -1,24 +1,25 @@
-"""Clients of MSK: what a broker gets to see, and what they are told."""
+"""Clients of MSK: what a broker gets to see, by AWS' own signer, and where the keys come from."""
 
 import base64
-import hashlib
-import hmac
-import time
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
 
 import confluent_kafka
 import pytest
+from botocore.auth import SigV4QueryAuth
+from botocore.awsrequest import AWSRequest
 from botocore.credentials import ReadOnlyCredentials
+from moto.server import ThreadedMotoServer
 
 from stoa_chassis.kafka import msk
 from stoa_chassis.kafka.connection import connection
 
 BROKERS = ",".join(f"b-{number}.shop.abc123.c2.kafka.us-east-1.amazonaws.com:9098" for number in (1, 2))
-KEY, SECRET, SESSION = "AKIAEXAMPLE", "secret/of+a+role", "a session"
-
-
-def credentials() -> ReadOnlyCredentials:
-    return ReadOnlyCredentials(KEY, SECRET, SESSION)
+KEYS = msk.Keys("AKIAEXAMPLE", "secret/of+a+role", "a/session+of=it", float("inf"))
+GIVEN = {"AWS_ACCESS_KEY_ID": KEYS.id, "AWS_SECRET_ACCESS_KEY": KEYS.secret}
+NOW = datetime(2026, 11, 26, 12, 30, tzinfo=UTC)
 
 
 def shown(token: str) -> tuple[str, dict[str, str]]:
@@ -27,54 +28,78 @@ def shown(token: str) -> tuple[str, dict[str, str]]:
     return f"{address.scheme}://{address.netloc}{address.path}", dict(parse_qsl(address.query))
 
 
-def signature(query: dict[str, str], region: str) -> str:
-    """What the signature must be, by AWS' description of Signature Version 4, written out."""
-    unsigned = sorted(
-        (name, value) for name, value in query.items() if name not in ("X-Amz-Signature", "User-Agent")
-    )
-    canonical = "\n".join([
-        "GET", "/", urlencode(unsigned, quote_via=quote, safe="-_.~"),
-        f"host:kafka.{region}.amazonaws.com", "", "host",
-        hashlib.sha256(b"").hexdigest(),
-    ])  # fmt: skip
-    date = query["X-Amz-Date"][:8]
-    scope = f"{date}/{region}/kafka-cluster/aws4_request"
-    text = "\n".join(
-        ["AWS4-HMAC-SHA256", query["X-Amz-Date"], scope, hashlib.sha256(canonical.encode()).hexdigest()]
-    )
-    key = f"AWS4{SECRET}".encode()
-    for part in (*scope.split("/"), text):
-        key = hmac.new(key, part.encode(), hashlib.sha256).digest()
-    return key.hex()
-
-
-def test_a_token_is_a_signed_request_to_connect() -> None:
-    token, good_until = msk.by_role(BROKERS, credentials)["oauth_cb"]("")
+@pytest.mark.parametrize("session", ["", KEYS.session])
+def test_a_token_is_what_the_client_of_aws_signs(session: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = msk.Keys(KEYS.id, KEYS.secret, session, KEYS.end)
+    token, good_until = msk.token("us-east-1", keys, NOW)
     address, query = shown(token)
-    assert address == "https://kafka.us-east-1.amazonaws.com/"
-    assert query["Action"] == "kafka-cluster:Connect"
-    assert query["X-Amz-Security-Token"] == SESSION
-    assert query["X-Amz-Expires"] == "900"
-    assert query["X-Amz-Signature"] == signature(query, "us-east-1")
+    assert query.pop("User-Agent")
+    monkeypatch.setattr("botocore.auth.get_current_datetime", lambda *_: NOW.replace(tzinfo=None))
+    request = AWSRequest("GET", address, params={"Action": "kafka-cluster:Connect"})
+    credentials = ReadOnlyCredentials(keys.id, keys.secret, session or None)
+    SigV4QueryAuth(credentials, "kafka-cluster", "us-east-1", expires=900).add_auth(request)
+    assert query == dict(parse_qsl(urlsplit(request.url).query))
+    assert good_until == NOW.timestamp() + 900
     assert "=" not in token
-    assert good_until == pytest.approx(time.time() + 900, abs=5)
 
 
 def test_a_client_asks_for_its_token_as_it_is_made() -> None:
     asked: list[bool] = []
+    config = msk.by_role(BROKERS, GIVEN)
+    callback = config["oauth_cb"]
 
-    def counted() -> ReadOnlyCredentials:
+    def counted(text: str) -> tuple[str, float]:
         asked.append(True)
-        return credentials()
+        result: tuple[str, float] = callback(text)
+        return result
 
-    servers = {"bootstrap.servers": "127.0.0.1:1", "log_level": 0}
-    confluent_kafka.Producer(msk.by_role(BROKERS, counted) | servers)
+    confluent_kafka.Producer(
+        config | {"oauth_cb": counted, "bootstrap.servers": "127.0.0.1:1", "log_level": 0}
+    )
     assert asked
 
 
+@pytest.fixture
+def sts() -> Iterator[str]:
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+def test_a_pod_gets_keys_for_the_token_of_its_service_account(
+    sts: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(msk, "_TIMEOUT_SECONDS", 60)  # moto learns how to be STS when it is first asked
+    (tmp_path / "token").write_text("a token of the cluster's\n")
+    pod = {
+        "AWS_ROLE_ARN": "arn:aws:iam::123456789012:role/stoa-production-order",
+        "AWS_WEB_IDENTITY_TOKEN_FILE": str(tmp_path / "token"),
+        "AWS_ENDPOINT_URL_STS": sts,
+    }
+    callback = msk.by_role(BROKERS, pod)["oauth_cb"]
+    _, first = shown(callback("")[0])
+    _, second = shown(callback("")[0])
+    assert first["X-Amz-Security-Token"]
+    assert first["X-Amz-Credential"] == second["X-Amz-Credential"], "keys that are good are kept"
+
+
+def test_sts_that_refuses_is_a_failure_of_the_token_alone(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("a token")
+    pod = {
+        "AWS_ROLE_ARN": "arn:aws:iam::123456789012:role/none",
+        "AWS_WEB_IDENTITY_TOKEN_FILE": str(tmp_path / "token"),
+        "AWS_ENDPOINT_URL_STS": "http://127.0.0.1:1",
+    }
+    callback = msk.by_role(BROKERS, pod)["oauth_cb"]
+    with pytest.raises(OSError, match="refused"):
+        callback("")
+
+
 def test_brokers_of_msk_are_told_apart_by_the_scheme(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    for name, value in GIVEN.items():
+        monkeypatch.setenv(name, value)
     config = connection(f"msk-iam://{BROKERS}")
     assert config["bootstrap.servers"] == BROKERS
     assert config["security.protocol"] == "SASL_SSL"
@@ -84,14 +109,9 @@ def test_brokers_of_msk_are_told_apart_by_the_scheme(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("servers", ["kafka:9092", "b-1.shop.kafka", ""])
 def test_other_brokers_are_refused(servers: str) -> None:
     with pytest.raises(ValueError, match="broker of MSK"):
-        msk.by_role(servers, credentials)
+        msk.by_role(servers, GIVEN)
 
 
-def test_a_process_without_a_role_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
-    monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    with pytest.raises(ValueError, match="no role"):
-        msk.by_role(BROKERS)
+def test_a_process_without_a_role_is_told_so() -> None:
+    with pytest.raises(msk.NoRole):
+        msk.by_role(BROKERS, {})

@@ -127,3 +127,14 @@ def test_every_service_has_a_declaration(checkout: Path) -> None:
     (checkout / "services/user/service.toml").unlink()
     with pytest.raises(InvalidDeclaration, match=r"services/user/service\.toml is missing"):
         read_all(checkout)
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"), [("edge", "is the edge's"), ("Cart", "must be small letters")]
+)
+def test_a_service_has_a_name_of_its_own(checkout: Path, name: str, complaint: str) -> None:
+    declare(checkout, name, ORDER)
+    with pytest.raises(
+        InvalidDeclaration, match=f"services/{name}/service.toml: the folder's name {complaint}"
+    ):
+        read_all(checkout)

@@ -52,7 +52,8 @@ class _Certificate:
 
 async def _certificates(shop: Installation) -> dict[str, _Certificate]:
     """The certificate that each proxy of the shop shows."""
-    pods = [pod["metadata"]["name"] for pod in await shop.cluster.pods() if has_sidecar(pod)]
+    running = [pod for pod in await shop.cluster.pods() if pod["status"]["phase"] == "Running"]
+    pods = [pod["metadata"]["name"] for pod in running if has_sidecar(pod)]
     slots = asyncio.Semaphore(_AT_ONCE)
 
     async def shown(pod: str) -> _Certificate:

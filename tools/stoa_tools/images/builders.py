@@ -36,7 +36,7 @@ class Builder:
         for each in [name] if name else _BUILD:
             if each in _BUILD and shutil.which(each):
                 return cls(each)
-        raise BuildFailed(f"{name or 'None of them'} is not here: images are built by {', '.join(_BUILD)}.")
+        raise BuildFailed(f"There is no {name or 'builder'} here. Images are built by {', '.join(_BUILD)}.")
 
     def build(self, context: Path, recipe: Path, tag: str, arguments: Mapping[str, str]) -> None:
         """Build an image. Raises BuildFailed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import time
@@ -32,7 +33,7 @@ class Wanted:
     source: str = ""
     builder: str = ""
     sboms: Path | None = None
-    pushed: Path | None = None
+    digests: Path | None = None
 
     def tagged(self, image: Image) -> str:
         """The whole name of an image."""
@@ -46,7 +47,7 @@ def command(wanted: Wanted, console: Console) -> int:
         console.print(f"There is no image {', '.join(unknown)}. Images: {', '.join(known)}")
         return 2
     chosen = [known[name] for name in wanted.names] or list(known.values())
-    labels, pushed, good = _labels(wanted), [], True
+    labels, digests, good = _labels(wanted), {}, True
     try:
         builder = Builder.find(wanted.builder)
         with TemporaryDirectory(prefix="stoa-images-") as folder:
@@ -55,15 +56,14 @@ def command(wanted: Wanted, console: Console) -> int:
                 with TemporaryDirectory(dir=folder) as work:
                     right = _build(image, wanted, builder, labels, wheels, Path(work), console)
                 good &= right
-                if right and wanted.pushed is not None and not image.servers:  # which are for tests
-                    digest = builder.push(wanted.tagged(image))
-                    pushed.append(f"{wanted.registry}/{image.name}@{digest}\n")
+                if right and wanted.digests is not None and not image.servers:  # which are for tests
+                    digests[image.name] = builder.push(wanted.tagged(image))
     except (BuildFailed, NotLocked, StagingFailed) as error:
         console.print(f"[red]{escape(str(error))}[/]", soft_wrap=True)
         return 1
-    if wanted.pushed is not None:
-        wanted.pushed.parent.mkdir(parents=True, exist_ok=True)
-        wanted.pushed.write_text("".join(pushed))
+    if wanted.digests is not None:
+        wanted.digests.parent.mkdir(parents=True, exist_ok=True)
+        wanted.digests.write_text(json.dumps(digests, indent=2) + "\n")
     return 0 if good else 1
 
 

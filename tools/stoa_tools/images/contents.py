@@ -91,6 +91,7 @@ def images() -> Sequence[Image]:
     ]
 
 
+@functools.cache
 def contents(image: Image) -> Contents:
     """What an image has in it. Raises NotLocked."""
     ours, locked = _ours(), _locked()
