@@ -56,11 +56,14 @@ def test_secrets_are_fetched_by_an_account_of_the_service_itself() -> None:
 @pytest.mark.skipif(not CHART.exists(), reason="the charts are not generated")
 def test_the_chart_knows_the_values() -> None:
     """Workloads and what they share, by name; `stoa charts` checks a release against the whole schema."""
-    known = json.loads((CHART / "values.schema.json").read_text())["properties"]
+    schema = json.loads((CHART / "values.schema.json").read_text())
     values = handover.values(AT)
-    assert set(values) <= set(known)
-    assert set(values["global"]) <= set(known["global"]["properties"])
-    assert set(values["global"]["network"]) <= set(known["global"]["properties"]["network"]["properties"])
+    assert set(values) <= set(schema["properties"])
+    shared = schema["properties"]["global"]
+    if "$ref" in shared:
+        shared = schema["definitions"][shared["$ref"].rpartition("/")[2]]
+    assert set(values["global"]) <= set(shared["properties"])
+    assert set(values["global"]["network"]) <= set(shared["properties"]["network"]["properties"])
 
 
 def test_files_are_yaml(tmp_path: Path) -> None:
