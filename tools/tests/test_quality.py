@@ -30,7 +30,7 @@ def test_lint_runs_all_its_steps_and_names_those_that_failed(ran: list[str]) -> 
     output = io.StringIO()
     with pytest.raises(typer.Exit):
         quality.lint(Console(file=output))
-    assert ran == ["style", "format", "types", "imports", "lock", "generated", "contracts"]
+    assert ran == ["style", "format", "types", "imports", "lock", "generated", "contracts", "migrations"]
     assert output.getvalue().splitlines()[-1] == "failed: style, imports"
 
 
