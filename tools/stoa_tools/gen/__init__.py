@@ -10,10 +10,10 @@ from pathlib import Path
 
 from stoa_contracts.descriptors import InvalidContract, read
 from stoa_stack.files import write_atomically
+from stoa_stack.instance import CHECKOUT
 from stoa_tools.gen import charts, events, infrastructure, rest, schemas, services
 from stoa_tools.gen.errors import GenerationFailed
 from stoa_tools.gen.tools import buf
-from stoa_stack.instance import CHECKOUT
 
 _PYTHON = Path("python")
 _OPENAPI = Path("openapi") / "openapi.yaml"

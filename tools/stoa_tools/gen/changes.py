@@ -1,8 +1,8 @@
 """Whether a change of the contracts keeps what consumers rely on.
 
-Protos are compared with the main branch before the change. Event schemas, as they are registered, are compared
-with all versions in the history, both ways, as the registry's FULL_TRANSITIVE does: what it would refuse at the
-deploy is refused before it is merged.
+Protos are compared with the main branch before the change. Event schemas, as they are registered, are
+compared with all versions in the history, both ways, as the registry's FULL_TRANSITIVE does: what it would
+refuse at the deploy is refused before it is merged.
 """
 
 import io
@@ -21,10 +21,10 @@ from avro.compatibility import (
 )
 
 from stoa_stack.files import unpack
+from stoa_stack.instance import CHECKOUT
 from stoa_tools.gen import schemas
 from stoa_tools.gen.errors import GenerationFailed
 from stoa_tools.gen.tools import buf, git
-from stoa_stack.instance import CHECKOUT
 
 _MAIN = ("origin/main", "main")
 
@@ -108,7 +108,7 @@ def _commit(revision: str, root: Path) -> str | None:
 
 
 def _registered_at(commit: str, root: Path) -> Mapping[str, schemas.Schema]:
-    """The schemas of all topics as of a commit; none if they made no sense: then none was generated either."""
+    """The schemas of all topics as of a commit; none if they made no sense: none was generated then, either."""
     archive = git("archive", commit, "events", root=root)
     if archive is None:  # the folder is not there
         return {}

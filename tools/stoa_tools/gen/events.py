@@ -1,8 +1,8 @@
 """Typed Python for the events: each events/<topic>.avsc becomes a module of frozen dataclasses.
 
 Records that several events share are in the module `types`, one class for all, however a topic registered its
-copy. The classes convert to and from the plain values that fastavro writes and reads, with code written out per
-field: that happens for every message, so nothing is looked up at run time.
+copy. The classes convert to and from the plain values that fastavro writes and reads, with code written out
+per field: that happens for every message, so nothing is looked up at run time.
 """
 
 import json
@@ -89,7 +89,9 @@ def generate(sources: Sources, python: Path, avro: Path) -> None:
     events = [_Event(sources, shared, topic) for topic in sources.payloads]
     for event in events:
         (python / f"{event.module}.py").write_text(event.render())
-        (avro / f"{event.topic}.avsc").write_text(json.dumps(event.schema, indent=2, ensure_ascii=False) + "\n")
+        (avro / f"{event.topic}.avsc").write_text(
+            json.dumps(event.schema, indent=2, ensure_ascii=False) + "\n"
+        )
     modules = [(event.module, [record.name for record in event.records]) for event in events]
     modules.append(("types", [record.name for record in shared.records]))
     exported = sorted(name for _, names in modules for name in names)

@@ -3,9 +3,6 @@
 gnostic's protoc-gen-openapi knows neither `response_body` nor our policies and constraints, and needs Go.
 """
 
-import re
-from typing import Any
-
 import yaml
 from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto, FileDescriptorProto
 

@@ -1,7 +1,7 @@
 """The REST API in Python's types: `stoa_rest`, from the OpenAPI document.
 
-Each schema becomes a TypedDict and each operation a method of `Operations`, so that mypy checks what is sent and
-what is read of an answer. How a request travels is left to whoever derives from `Operations`.
+Each schema becomes a TypedDict and each operation a method of `Operations`, so that mypy checks what is sent
+and what is read of an answer. How a request travels is left to whoever derives from `Operations`.
 """
 
 import re
@@ -62,7 +62,7 @@ class _Operation:
 
     @property
     def parameters(self) -> list[str]:
-        """The method's parameters. Those of the path have no names: a body may have a field of the same name."""
+        """The method's parameters. Those of the path have no names: a body may have a field of the same one."""
         path = [f"{name}: str" for name in self.in_path]
         query = [f"{field.name}: {field.annotation} | None = None" for field in self.query]
         return [

@@ -1,6 +1,6 @@
 """The Avro schemas of the events as they are registered, put together from what events/ says once.
 
-    events/envelope.avsc       what every event has; ${topic} and ${Payload} stand for the topic and its payload
+    events/envelope.avsc       what every event has; ${topic} and ${Payload} stand for topic and payload
     events/types/<Name>.avsc   a record that several events share
     events/<topic>.avsc        the payload of a topic
 
@@ -36,7 +36,7 @@ class Sources:
     payloads: Mapping[str, Schema]
 
     def registered(self, topic: str) -> Schema:
-        """Return the complete schema of a topic: its envelope, with every shared record where it is first used.
+        """Return the complete schema of a topic: its envelope, every shared record where it is first used.
 
         Raises:
             GenerationFailed: a shared record contains itself, or two records of the topic have one name.
@@ -65,7 +65,9 @@ def read(files: Mapping[str, str]) -> Sources:
             payloads[name] = _record(path, files[path])
     for name, schema in types.items():
         if schema["name"] != name:
-            raise GenerationFailed(f"events/types/{name}.avsc must hold the record {name}, not {schema['name']}")
+            raise GenerationFailed(
+                f"events/types/{name}.avsc must hold the record {name}, not {schema['name']}"
+            )
     envelope = _record("envelope.avsc", files["envelope.avsc"])
     if tuple(field["name"] for field in envelope["fields"]) != ENVELOPE:
         raise GenerationFailed(

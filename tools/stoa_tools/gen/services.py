@@ -1,4 +1,4 @@
-"""The package stoa_services: the declaration of each service, with the services that the policies let it call."""
+"""The package stoa_services: the declaration of each service, with those that the policies let it call."""
 
 from pathlib import Path
 

@@ -5,8 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from stoa_tools.gen.errors import GenerationFailed
 from stoa_stack.instance import CHECKOUT
+from stoa_tools.gen.errors import GenerationFailed
 
 
 def buf(*arguments: str, root: Path = CHECKOUT) -> None:
