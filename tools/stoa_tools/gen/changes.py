@@ -108,7 +108,7 @@ def _commit(revision: str, root: Path) -> str | None:
 
 
 def _registered_at(commit: str, root: Path) -> Mapping[str, schemas.Schema]:
-    """The schemas of all topics as of a commit; none if they made no sense: none was generated then, either."""
+    """The schemas of all topics as of a commit; none if they made no sense: then there were none."""
     archive = git("archive", commit, "events", root=root)
     if archive is None:  # the folder is not there
         return {}

@@ -1,8 +1,8 @@
 """The charts of the shop: a thin one for each service, and the umbrella over them, the edge and the mesh.
 
 What a service is in a cluster stands once, in charts/stoa-service; a thin chart has what its declaration and
-the policies say, as the values `declared`. The umbrella is what is installed: its values are checked against a
-schema that knows every service by its name, so that a mistyped one is refused.
+the policies say, as the values `declared`. The umbrella is what is installed: its values are checked against
+a schema that knows every service by its name, so that a mistyped one is refused.
 """
 
 import json
@@ -127,7 +127,7 @@ def _dependency(name: str, folder: str) -> Values:
 
 
 def _schema(checkout: Path, services: Collection[str]) -> Values:
-    """The schema of the umbrella's values: of each workload what the library knows, and of others their own."""
+    """The schema of the umbrella's values: of each workload what the library knows, and its own."""
     library, *others = (
         json.loads((checkout / "charts" / name / "values.schema.json").read_text())
         for name in (_LIBRARY, *_OTHERS)

@@ -62,7 +62,7 @@ class _Operation:
 
     @property
     def parameters(self) -> list[str]:
-        """The method's parameters. Those of the path have no names: a body may have a field of the same one."""
+        """The method's parameters. Those of the path have no names: a body may have a field of theirs."""
         path = [f"{name}: str" for name in self.in_path]
         query = [f"{field.name}: {field.annotation} | None = None" for field in self.query]
         return [
