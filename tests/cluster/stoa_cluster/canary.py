@@ -25,9 +25,8 @@ from stoa_cluster.kubernetes import CommandFailed, run
 from stoa_cluster.stages import Figures, Skipped, prove
 from stoa_cluster.traffic import Tally, traffic
 from stoa_stack.rest import ApiError, Client
-from stoa_tools.images.builders import Builder, BuildFailed
-from stoa_tools.programs import PROGRAMS, program, source
-from stoa_tools.programs import BuildFailed as NotCompiled
+from stoa_tools.images.builders import Builder, BuilderFailed
+from stoa_tools.programs import PROGRAMS, BuildFailed, program, source
 
 _SERVICE = "catalog"
 _CONTROLLER, _METRICS = "rollouts-controller", "victoria-metrics"
@@ -187,7 +186,7 @@ async def _install(shop: Installation, figures: Figures) -> None:
     try:
         images = {name: await _image(shop, name) for name in (_CONTROLLER, _METRICS)}
         manifests = await asyncio.to_thread(lambda: source(_CONTROLLERS) / "manifests" / "install.yaml")
-    except (BuildFailed, NotCompiled, CommandFailed) as error:
+    except (BuilderFailed, BuildFailed, CommandFailed) as error:
         raise Skipped(f"Argo Rollouts and VictoriaMetrics can't be built here: {error}") from error
     figures["seconds to build and load what delivers"] = round(time.monotonic() - began)
     theirs = shop.cluster.elsewhere(_CONTROLLERS)

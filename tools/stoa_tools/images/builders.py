@@ -20,7 +20,7 @@ _BUILD: Mapping[str, Sequence[str]] = {
 }
 
 
-class BuildFailed(Exception):
+class BuilderFailed(Exception):
     """There is no builder, or it failed; the message is the end of what it said."""
 
 
@@ -32,14 +32,14 @@ class Builder:
 
     @classmethod
     def find(cls, name: str = "") -> Builder:
-        """The builder of that name, or the first that is installed. Raises BuildFailed."""
+        """The builder of that name, or the first that is installed. Raises BuilderFailed."""
         for each in [name] if name else _BUILD:
             if each in _BUILD and shutil.which(each):
                 return cls(each)
-        raise BuildFailed(f"There is no {name or 'builder'} here. Images are built by {', '.join(_BUILD)}.")
+        raise BuilderFailed(f"There is no {name or 'builder'} here. Images are built by {', '.join(_BUILD)}.")
 
     def build(self, context: Path, recipe: Path, tag: str, arguments: Mapping[str, str]) -> None:
-        """Build an image. Raises BuildFailed."""
+        """Build an image. Raises BuilderFailed."""
         given = [word for name, value in arguments.items() for word in ("--build-arg", f"{name}={value}")]
         options = shlex.split(os.environ.get(OPTIONS, ""))
         self._run(
@@ -47,7 +47,7 @@ class Builder:
         )
 
     def save(self, tag: str, file: Path) -> None:
-        """Write an image to a file, as `docker save` does. Raises BuildFailed."""
+        """Write an image to a file, as `docker save` does. Raises BuilderFailed."""
         commands = {
             "docker": ["docker", "save", "--output", str(file), tag],
             "podman": ["podman", "save", "--quiet", "--format", "docker-archive", "--output", str(file), tag],
@@ -56,7 +56,7 @@ class Builder:
         self._run(commands[self.name], tag)
 
     def push(self, tag: str) -> str:
-        """Upload an image to the registry in its name; returns the digest. Raises BuildFailed."""
+        """Upload an image to the registry in its name; returns the digest. Raises BuilderFailed."""
         if self.name == "docker":
             self._run(["docker", "push", "--quiet", tag], tag)
             asked = ["docker", "image", "inspect", "--format", "{{index .RepoDigests 0}}", tag]
@@ -71,5 +71,5 @@ class Builder:
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
         )
         if done.returncode:
-            raise BuildFailed(f"{tag}: {self.name} failed.\n{done.stdout[-3000:].strip()}")
+            raise BuilderFailed(f"{tag}: {self.name} failed.\n{done.stdout[-3000:].strip()}")
         return done.stdout

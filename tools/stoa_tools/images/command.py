@@ -17,7 +17,7 @@ from rich.markup import escape
 
 from stoa_stack.instance import CHECKOUT
 from stoa_tools.images import archive, sbom
-from stoa_tools.images.builders import Builder, BuildFailed
+from stoa_tools.images.builders import Builder, BuilderFailed
 from stoa_tools.images.contents import Image, NotLocked, contents, images
 from stoa_tools.images.context import RECIPES, StagingFailed, Wheels, stage
 
@@ -58,7 +58,7 @@ def command(wanted: Wanted, console: Console) -> int:
                 good &= right
                 if right and wanted.digests is not None and not image.servers:  # which are for tests
                     digests[image.name] = builder.push(wanted.tagged(image))
-    except (BuildFailed, NotLocked, StagingFailed) as error:
+    except (BuilderFailed, NotLocked, StagingFailed) as error:
         console.print(f"[red]{escape(str(error))}[/]", soft_wrap=True)
         return 1
     if wanted.digests is not None:
