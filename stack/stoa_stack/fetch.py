@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stoa_stack.files import flush_tree, unpack, write_atomically
+from stoa_stack.files import flush_tree, unpack, user_cache, write_atomically
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -114,7 +114,7 @@ class Cache:
     @classmethod
     def of_user(cls) -> Cache:
         """The cache in the user's cache folder (XDG_CACHE_HOME)."""
-        return cls(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stoa" / "servers")
+        return cls(user_cache() / "servers")
 
     def path(self, bundle: Bundle) -> Path:
         """Where the bundle is, or will be once it is fetched."""

@@ -31,6 +31,11 @@ def private_folder(path: Path) -> Path:
     return path
 
 
+def user_cache() -> Path:
+    """The folder of what is kept for all checkouts of a user, as stack/bootstrap has it (XDG_CACHE_HOME)."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stoa"
+
+
 def flush_tree(folder: Path) -> None:
     """Force everything below `folder` to disk, so that a later rename can't outlive its content."""
     for place, _, names in os.walk(folder):

@@ -18,6 +18,7 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
+from stoa_stack.files import user_cache
 from stoa_stack.instance import CHECKOUT
 from stoa_stack.throwaway import run
 
@@ -26,7 +27,7 @@ DOCUMENT = CHECKOUT / "docs" / "aws.md"
 
 _LOCK = PROJECT / "requirements.lock"
 _UV = Path(sys.executable).with_name("uv")  # placed there by stack/bootstrap
-_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stoa"
+_CACHE = user_cache()
 
 
 def check(console: Console, settings: Mapping[str, str]) -> None:

