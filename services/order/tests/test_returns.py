@@ -167,7 +167,8 @@ class TestDeciding:
         received = order.receive_return(made.return_id, "", NOW)
         assert (received.status, received.decision) == (ReturnStatus.RECEIVED, "sorry")
         assert order.unpaid_returns == (received,)
-        assert order.events[-1] == OrderReturned(
+        (back,) = order.events[-1:]
+        assert back == OrderReturned(
             order_id=order.order_id,
             user_id=order.user_id,
             items=items_of(lamps=1),

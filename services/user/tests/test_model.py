@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stoa_chassis.emails import email_key, valid_email
-from stoa_chassis.errors import Code, InvalidArgument
+from stoa_chassis.errors import Code, DomainError, InvalidArgument
 from stoa_events import (
     UserEmailChangeRequested,
     UserEmailVerified,
@@ -517,7 +517,7 @@ def test_errors_have_the_reasons_that_clients_know_them_by() -> None:
         ["guest_token"],
         ["guest_token"],
     ]
-    reasons = {
+    reasons: dict[type[DomainError], str] = {
         UserNotFound: "USER_NOT_FOUND",
         SessionNotFound: "SESSION_NOT_FOUND",
         StaffProtected: "STAFF_PROTECTED",
