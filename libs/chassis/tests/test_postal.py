@@ -90,6 +90,14 @@ def test_an_address_as_people_write_it_is_taken(address: Address) -> None:
             Address("London", "", "GIR 0AA and more", "GB"),
             {"postal_code": "is not a postal code of the United Kingdom; an example is EC1Y 8SY"},
         ),
+        (
+            Address("Sydney", "Tasmanien", "2000", "AU"),
+            {"region": "is not a state of Australia; an example is ACT or Australian Capital Territory"},
+        ),
+        (
+            Address("Lisboa", "Lisboa", "01310-100", "BR"),
+            {"region": "is not a state of Brazil; an example is AC or Acre"},
+        ),
         (Address(country="HK"), {"region": "must not be empty in an address of Hong Kong"}),
     ],
 )
@@ -116,6 +124,13 @@ def test_what_is_no_code_at_all_is_left_to_the_constraint_of_its_field(country: 
         ("SG", "Singapore"),
         ("FK", "the Falkland Islands"),
         ("LA", "Lao"),
+        ("BS", "the Bahamas"),
+        ("KM", "the Comoros"),
+        ("GM", "the Gambia"),
+        ("IM", "the Isle of Man"),
+        ("MV", "the Maldives"),
+        ("PH", "the Philippines"),
+        ("SC", "the Seychelles"),
     ],
 )
 def test_a_country_is_named_as_one_says_it(code: str, name: str) -> None:

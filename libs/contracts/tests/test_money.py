@@ -93,6 +93,10 @@ def test_refuses_what_is_not_a_decimal(amount: object) -> None:
         Money(amount, "USD")  # type: ignore[arg-type]
 
 
+def test_whole_units_may_be_an_int() -> None:
+    assert Money(5, "USD") == usd("5.00")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("factor", [1.5, True])
 def test_refuses_to_be_multiplied_by_what_is_not_exact(factor: object) -> None:
     with pytest.raises(TypeError, match="operand"):

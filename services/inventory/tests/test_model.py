@@ -347,8 +347,8 @@ def test_what_is_sold_as_before_has_not_changed() -> None:
     lamp, gone = stock(1, threshold=5), stock(1, threshold=5)
     gone.sell(False, NOW)
     gone.events.clear()
-    assert not lamp.sell(True, LATER)
-    assert not gone.sell(False, LATER)
+    assert lamp.sell(True, LATER) is False
+    assert gone.sell(False, LATER) is False
     assert (lamp.updated_at, gone.updated_at, lamp.events, gone.events) == (NOW, NOW, [], [])
 
 

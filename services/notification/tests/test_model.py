@@ -180,6 +180,18 @@ def test_an_unwanted_mail_is_noted_and_other_channels_are_left_alone() -> None:
     assert (mail.status, mail.failure, mail.due_at) == (Status.SUPPRESSED, "unwanted", None)
 
 
+def test_a_channel_that_is_not_wanted_is_left_alone_though_it_would_reach_them() -> None:
+    found = told(an_occasion(), a_contact(replace(ALL, sms=False)))
+    assert [each.channel for each in found] == [Channel.EMAIL, Channel.PUSH]
+
+
+def test_an_occasion_that_says_itself_whom_it_is_for_is_told_by_mail_alone_while_nobody_is_known() -> None:
+    occasion = replace(an_occasion(), recipient=Recipient("ada@mail.test"))
+    assert [(each.channel, each.recipient) for each in told(occasion)] == [
+        (Channel.EMAIL, Recipient("ada@mail.test"))
+    ]
+
+
 @pytest.mark.parametrize(("age", "status"), [(SECOND, "pending"), (timedelta(), "suppressed")])
 def test_an_event_is_told_of_until_it_is_too_old(age: timedelta, status: str) -> None:
     (mail, *_) = told(an_occasion(at=NOW), a_contact(), now=NOW + POLICY.tell_within - age)

@@ -47,7 +47,7 @@ def test_no_bit_of_a_link_can_be_changed() -> None:
     sealed = urlsafe_b64decode(LINKS.secret(new_id(), NOW))
     for position in range(len(sealed)):
         changed = bytes(byte ^ (place == position) for place, byte in enumerate(sealed))
-        assert LINKS.order_of(urlsafe_b64encode(changed).decode().rstrip("="), NOW) is None
+        assert LINKS.order_of(urlsafe_b64encode(changed).decode(), NOW) is None
 
 
 def test_links_of_another_key_lead_nowhere_and_without_a_key_there_are_none() -> None:

@@ -274,6 +274,15 @@ class TestARequestThatComesAgain:
         assert {violation.field for violation in refused.value.violations} == differing
         assert token not in str(refused.value)
 
+    def test_where_a_guest_is_written_to_is_part_of_it(self) -> None:
+        order = placed()
+        with pytest.raises(RequestIdReused) as refused:
+            order.check_again(Request.of(order.order_id, ADDRESS, "standard", "tok_visa", GUEST))
+        assert {violation.field for violation in refused.value.violations} == {"email", "locale"}
+        asked = Request.of(order.order_id, new_id(), "standard", "tok_visa", Contact("ann@example.com", "de"))
+        assert (asked.email, asked.locale) == ("ann@example.com", "de")
+        assert (Request(None, None, "standard", "").email, Request(None, None, "", "").locale) == ("", "")
+
     def test_the_payment_token_is_not_kept_and_its_digest_is_the_order_s_own(self) -> None:
         first, second = placed(), placed()
         assert first.request
@@ -519,10 +528,18 @@ class TestShipping:
         scan(order, ShipmentStatus.OUT_FOR_DELIVERY, 2)
         scan(order, ShipmentStatus.DELIVERED, 3)
         assert [change.status.value for change in order.history[1:]] == ["confirmed", "shipped", "delivered"]
-        assert kinds(order)[2:] == [OrderShipped, OrderDelivered]
+        placed_, *_ = order.events
+        assert isinstance(placed_, OrderPlaced)
+        assert order.events[2:] == [
+            OrderShipped(order_id=order.order_id, user_id=order.user_id, items=placed_.items),
+            OrderDelivered(
+                order_id=order.order_id,
+                user_id=order.user_id,
+                items=placed_.items,
+                delivered_at=NOW + timedelta(seconds=3),
+            ),
+        ]
         assert step_of(order) is None
-        (told,) = [event for event in order.events if isinstance(event, OrderDelivered)]
-        assert told.delivered_at == NOW + timedelta(seconds=3)
 
     def test_a_delivery_whose_first_scan_was_missed_ships_and_delivers(self) -> None:
         order = confirmed()
@@ -572,8 +589,14 @@ class TestShipping:
         scan(order, ShipmentStatus.RETURNED, 2)
         assert order.status is Status.RETURNED
         assert step_of(order) is REFUND_RETURN
+        assert [change.reason for change in order.history] == [""] * 4
         (back,) = order.returns
         assert (back.status, back.refund) == (ReturnStatus.RECEIVED, order.amounts.total)
+        assert (back.request_id, back.reason, back.decision) == (
+            "",
+            "the carrier could not deliver it",
+            "the carrier could not deliver it",
+        )
         assert kinds(order)[2:] == [OrderShipped, OrderReturned]
         before = order.version
         scan(order, ShipmentStatus.RETURNED, 2)
@@ -739,6 +762,14 @@ class TestBuyers:
         order.erase_person(NOW)
         scan(order, ShipmentStatus.DELIVERED, 1)
         assert order.status is Status.DELIVERED
+
+    def test_why_it_was_to_be_cancelled_is_forgotten_and_not_that_it_was(self) -> None:
+        order = confirmed()
+        order.cancel("Ann changed her mind", NOW)
+        order.erase_person(NOW)
+        assert order.cancellation == ""
+        order.on_shipment_stopped(ShipmentStopped(), NOW)
+        assert (order.status, order.history[-1].reason) == (Status.CANCELLED, "")
 
 
 def test_of_an_order_without_facts_nothing_is_known() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from stoa_chassis.errors import InvalidArgument
 from stoa_chassis.ids import new_id
-from stoa_events import ReviewCreated, ReviewRatingChanged, ReviewUpdated
+from stoa_events import ReviewCreated, ReviewRatingChanged, ReviewUpdated, ReviewVoted
 from stoa_review.model import (
     LIST_BUCKET,
     MAX_ORDERS,
@@ -28,6 +28,7 @@ from stoa_review.model import (
     Orders,
     OwnReview,
     RepliesFull,
+    Reply,
     ReplyNotFound,
     Review,
     ReviewNotFound,
@@ -155,6 +156,40 @@ def test_the_event_of_a_review_has_all_that_others_need() -> None:
     ]
 
 
+def test_the_event_of_a_change_tells_the_review_as_it_is_now() -> None:
+    review = a_review()
+    review.update(author_of(review), None, BAD, review.etag, LATER, moderated=True)
+    review.count_votes(1, 3, 9)
+    assert review.events[-1] == ReviewUpdated(
+        review_id=review.review_id,
+        product_id=review.product_id,
+        user_id=review.user_id,
+        order_id=review.order_id,
+        rating=1,
+        title="Dim",
+        review="",
+        status="pending",
+        helpful_votes=3,
+        version=3,
+        created_at=NOW,
+        updated_at=LATER,
+    )
+
+
+def test_what_is_still_to_be_told_makes_nothing_another() -> None:
+    review, votes, listed = a_review(), VoteBucket(new_id(), new_id(), 1, 0), ListBucket(new_id(), 0)
+    votes.vote(new_id(), True)
+    listed.put(entry())
+    assert all((review.events, votes.events, listed.events))
+    assert replace(review, events=[]) == review
+    assert replace(votes, events=[]) == votes
+    assert replace(listed, events=[]) == listed
+
+
+def test_an_opinion_needs_no_words_and_no_pictures() -> None:
+    assert Opinion(1, "Dim") == Opinion(1, "Dim", "", ())
+
+
 def test_a_buyer_has_one_review_of_a_product_which_is_the_same_when_it_is_sent_again() -> None:
     review = a_review()
     before = replace(review)
@@ -257,7 +292,7 @@ def test_what_was_deleted_is_gone_with_its_words_and_can_be_written_anew_without
         lambda: review.delete(new_id(), LATER),
         lambda: review.check_visible(author, is_staff=True),
     ):
-        with pytest.raises(ReviewNotFound):
+        with pytest.raises(ReviewNotFound, match=str(review.review_id)):
             call()
     review.write_again(author, new_id(), BAD, LATER, moderated=False)
     assert (review.status, review.opinion, review.helpful_votes) == (Status.PUBLISHED, BAD, 0)
@@ -297,6 +332,7 @@ def test_replies_make_threads_and_one_that_is_sent_twice_is_there_once() -> None
     answer = review.add_reply(staff, "It does.", question.reply_id, NOW, is_staff=True)
     assert review.add_reply(customer, "Does it dim?", None, LATER, is_staff=False) == question
     assert review.replies == (question, answer)
+    assert answer == Reply(answer.reply_id, question.reply_id, staff, "It does.", True, NOW)
     with pytest.raises(InvalidArgument) as refused:
         review.add_reply(customer, "Thanks.", new_id(), NOW, is_staff=False)
     assert [each.field for each in refused.value.violations] == ["reply.parent_id"]
@@ -338,6 +374,7 @@ def test_who_was_erased_is_forgotten_and_what_was_said_stays() -> None:
     version = review.version
     review.forget(author)
     assert review.version == version
+    assert not review.is_by(None)  # who is not signed in has written nothing
 
 
 def test_reviews_are_stored_and_told_with_these_statuses_and_listed_in_these_orders() -> None:
@@ -350,16 +387,25 @@ def test_what_is_written_anew_after_a_rejection_waits_for_staff_and_is_not_blame
     author = author_of(review)
     review.moderate(Status.REJECTED, "spam", LATER)
     review.delete(author, LATER)
+    assert review.moderation_reason == ""
     with pytest.raises(ReviewNotFound, match=str(review.review_id)):
         review.moderate(Status.PUBLISHED, "", LATER)
     review.write_again(author, new_id(), GOOD, LATER, moderated=False)
     assert (review.status, review.moderation_reason, review.edition) == (Status.PENDING, "", 2)
 
 
+def test_what_is_written_anew_where_reviews_are_moderated_waits_for_staff() -> None:
+    review = a_review()
+    review.delete(author_of(review), LATER)
+    review.write_again(author_of(review), new_id(), GOOD, LATER, moderated=True)
+    assert review.status is Status.PENDING
+
+
 def test_a_clock_that_goes_back_makes_no_change_older_than_the_one_before() -> None:
     review = a_review()
-    review.moderate(Status.REJECTED, "spam", NOW - timedelta(hours=1))
-    assert (review.updated_at, review.created_at) == (NOW, NOW)
+    review.moderate(Status.REJECTED, "spam", LATER)
+    review.moderate(Status.PUBLISHED, "", NOW)
+    assert (review.updated_at, review.created_at) == (LATER, NOW)
 
 
 def test_who_replied_is_forgotten_and_the_author_keeps_her_pictures() -> None:
@@ -388,7 +434,10 @@ def test_a_vote_counts_once_can_be_taken_back_and_given_again() -> None:
     for helpful, votes, version in ((True, 1, 1), (True, 1, 1), (False, 0, 2), (False, 0, 2), (True, 1, 3)):
         bucket.vote(voter, helpful)
         assert (len(bucket.voters), bucket.version) == (votes, version)
-    assert [event.helpful for event in bucket.events] == [True, False, True]
+    assert bucket.events == [
+        ReviewVoted(review_id=bucket.review_id, product_id=bucket.product_id, helpful=helpful)
+        for helpful in (True, False, True)
+    ]
 
 
 def test_the_votes_in_a_bucket_are_bounded_and_can_be_taken_back_when_it_is_full() -> None:
@@ -403,8 +452,11 @@ def test_the_votes_in_a_bucket_are_bounded_and_can_be_taken_back_when_it_is_full
 
 def test_a_bucket_does_not_know_who_its_voters_are() -> None:
     voter, bucket = new_id(), VoteBucket(new_id(), new_id(), 1, 0)
-    bucket.vote(voter, True)
-    assert voter not in bucket.voters
+    other = replace(bucket, review_id=new_id())
+    for each in (bucket, other):
+        each.vote(voter, True)
+        assert voter not in each.voters
+    assert bucket.voters.isdisjoint(other.voters)
 
 
 def test_a_users_vote_is_always_in_the_same_of_all_buckets() -> None:
@@ -427,6 +479,9 @@ def test_whichever_order_counts_of_votes_come_in_the_latest_stands() -> None:
         for count in order:
             review.count_votes(1, count.votes, count.version)
         assert review.helpful_votes == 2
+        version = review.version
+        review.count_votes(1, 2, 4)
+        assert review.version == version
 
 
 # ------------------------------------------------------------------------------------------- a product's list
@@ -468,6 +523,9 @@ def test_versions_of_a_review_make_the_same_rating_in_any_order_and_however_ofte
         for each in order:
             bucket.put(each)
         assert bucket.product_tally == Tally(1, 1, 4)
+        version = bucket.version
+        bucket.put(versions[-1])
+        assert bucket.version == version
 
 
 def test_buckets_are_filled_one_after_the_other_and_the_first_adds_them_up() -> None:
@@ -496,6 +554,15 @@ def test_a_tally_that_comes_late_or_twice_changes_nothing() -> None:
         for tally in order:
             first.note(1, tally)
         assert first.product_tally == Tally(3, 3, 9)
+        version = first.version
+        first.note(1, tallies[-1])
+        assert first.version == version
+
+
+def test_what_is_not_published_fills_a_bucket_as_well() -> None:
+    first = ListBucket(new_id(), 0)
+    first.note(1, Tally(LIST_BUCKET, 0, 0, 1))
+    assert (first.last_number, first.next_number) == (1, 2)
 
 
 def test_reviews_are_listed_by_votes_by_age_or_by_rating_and_the_newer_of_two_alike_first() -> None:
@@ -509,3 +576,5 @@ def test_reviews_are_listed_by_votes_by_age_or_by_rating_and_the_newer_of_two_al
     }.items():
         listed = sorted([old, best, helpful, new], key=lambda each: each.place(sort), reverse=True)
         assert listed == expected
+    newest = (NOW.timestamp(), str(old.review_id))  # as tokens of pages have it
+    assert [old.place(sort) for sort in Sort] == [(0, *newest), (0, *newest), (4, *newest)]

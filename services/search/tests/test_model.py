@@ -79,10 +79,10 @@ def test_a_change_that_is_there_already_changes_nothing_and_says_so(data: some.D
     entry = Entry(_PRODUCT)
     for history in _HISTORIES:
         for change in history:
-            assert change.apply(entry)
+            assert change.apply(entry) is True
     before = deepcopy(entry)
     change = data.draw(some.sampled_from([change for history in _HISTORIES for change in history]))
-    assert not change.apply(entry)
+    assert change.apply(entry) is False
     assert entry == before
 
 

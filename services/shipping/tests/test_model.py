@@ -1,6 +1,7 @@
 """The rules that shipments keep: when one is sent, by whom, and what a scan can make of it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import permutations
 from uuid import UUID, uuid4
@@ -17,6 +18,7 @@ from stoa_shipping.model import (
     ShipmentUnderWay,
     Status,
     TrackingEvent,
+    credible,
 )
 
 from .conftest import ADDRESS, CARRIERS, FIRST, NOW, RETRY, SECOND, THIRD, a_parcel, scan
@@ -74,6 +76,60 @@ def pay(shipment: Shipment) -> None:
 
 def stop(shipment: Shipment) -> None:
     shipment.stop(NOW)
+
+
+def test_of_a_new_shipment_nothing_is_known_but_its_order() -> None:
+    shipment = a_shipment()
+    assert shipment == Shipment(
+        shipment_id=shipment.shipment_id,
+        order_id=shipment.order_id,
+        status=Status.WAITING,
+        correlation_id="the request",
+        created_at=NOW,
+        updated_at=NOW,
+        user_id=None,
+        parcel=None,
+        paid=False,
+        carrier="",
+        label=None,
+        stopping=False,
+        problem="",
+        erased=False,
+        bookings=(),
+        history=(),
+        attempts=0,
+        due_at=None,
+    )
+    assert not shipment.is_visible
+
+
+def test_a_shipment_is_the_same_however_it_is_stored_and_whatever_is_still_to_be_told() -> None:
+    shipment = created()
+    assert shipment.events
+    assert replace(shipment, revision=7, events=[]) == shipment
+
+
+def test_it_is_shown_from_when_its_order_is_confirmed_and_paid_and_began_then() -> None:
+    shipment, later = a_shipment(), NOW + timedelta(hours=1)
+    confirm(shipment)
+    assert not shipment.is_visible
+    shipment.on_payment_successful(CARRIERS, later)
+    assert shipment.is_visible
+    assert shipment.created_at == later
+    never = a_shipment()
+    never.stop(NOW)
+    never.on_user_erased(NOW)
+    assert (never.status, never.parcel, never.is_visible) == (Status.STOPPED, None, False)
+
+
+def test_what_is_due_is_left_to_one_until_its_lease_lapses() -> None:
+    shipment, waiting = pending(), a_shipment()
+    assert waiting.claim(RETRY, NOW) is False
+    assert not shipment.claim(RETRY, NOW - timedelta(seconds=1))
+    assert shipment.claim(RETRY, NOW)
+    assert (shipment.attempts, shipment.due_at) == (1, NOW + RETRY.lease)
+    assert not shipment.claim(RETRY, NOW)
+    assert (shipment.attempts, waiting.attempts) == (1, 0)
 
 
 @pytest.mark.parametrize("order", list(permutations([confirm, pay])))
@@ -137,6 +193,7 @@ def test_a_booking_is_told_once_and_then_confirmed() -> None:
 def test_a_carrier_that_does_not_book_in_time_shares_the_work_with_the_next() -> None:
     shipment = pending()
     later = NOW + RETRY.takeover
+    shipment.attempts = 2
     assert not shipment.is_overdue(RETRY, later)
     shipment.attempts = 3
     assert not shipment.is_overdue(RETRY, later - timedelta(seconds=1))
@@ -166,6 +223,12 @@ def test_of_two_that_book_the_first_wins_and_the_other_is_voided(first: str) -> 
     shipment.on_voided(late, NOW)
     assert bookings(shipment) == {first: "booked", late: "voided"}
     assert told(shipment) == ["created"]
+
+
+def test_after_a_carrier_that_is_not_offered_any_more_the_first_of_the_others_is_asked() -> None:
+    shipment = pending()
+    shipment.ask_next((SECOND, THIRD), NOW)
+    assert shipment.asking == SECOND
 
 
 def test_a_carrier_that_refuses_is_not_asked_again_while_another_may_carry_it() -> None:
@@ -198,6 +261,32 @@ def test_a_refusal_that_comes_late_changes_nothing() -> None:
     assert (bookings(shipment), shipment.problem) == ({FIRST: "confirmed"}, "")
 
 
+def test_each_step_has_attempts_of_its_own() -> None:
+    shipment, left = pending(), []
+    acts: list[Callable[[], object]] = [
+        lambda: shipment.ask_next(CARRIERS, NOW),
+        lambda: shipment.on_booked(FIRST, LABEL, RETRY, NOW),
+        lambda: shipment.on_confirmed(FIRST, NEXT_LOOK, NOW),
+        lambda: shipment.stop(NOW),
+        lambda: shipment.on_scanned(FIRST, [scan(Status.IN_TRANSIT)], NEXT_LOOK, NOW),
+    ]
+    for act in acts:
+        shipment.attempts = 3
+        act()
+        left.append(shipment.attempts)
+    stopped = pending()
+    stopped.attempts = 3
+    stopped.stop(NOW)
+    assert [*left, stopped.attempts] == [0] * 6
+
+
+def test_what_kept_it_from_being_sent_is_no_problem_any_more_when_it_is_stopped() -> None:
+    shipment = pending()
+    shipment.on_refused(FIRST, "too far", CARRIERS, RETRY, NOW)
+    shipment.stop(NOW)
+    assert shipment.problem == ""
+
+
 def test_stopped_before_a_carrier_has_booked_it_voids_what_may_come() -> None:
     shipment = pending()
     shipment.ask_next(CARRIERS, NOW)
@@ -226,12 +315,20 @@ def test_stopping_a_booked_one_is_up_to_its_carrier() -> None:
     shipment.stop(NOW)
     assert (shipment.status, shipment.stopping, shipment.to_void) == (Status.CREATED, True, [FIRST])
     assert shipment.due_at == NOW
+    assert not shipment.is_followed
     shipment.on_voided(FIRST, NOW)
     shipment.on_voided(FIRST, NOW)
     assert state(shipment) == (Status.STOPPED, False, None)
     assert told(shipment) == ["created", "stopped"]
+    assert shipment.history == (
+        TrackingEvent(Status.CREATED, "The label was made.", "", NOW),
+        TrackingEvent(Status.STOPPED, "It is not sent.", "", NOW),
+    )
     shipment.stop(NOW)
     assert told(shipment) == ["created", "stopped"]
+    before = replace(shipment)
+    shipment.on_voided(FIRST, NOW + timedelta(hours=1))
+    assert shipment == before
 
 
 def test_one_that_is_to_be_stopped_is_not_confirmed() -> None:
@@ -249,8 +346,49 @@ def test_when_the_carrier_has_it_it_is_not_stopped_and_followed_again() -> None:
     assert (shipment.status, shipment.stopping, shipment.due_at) == (Status.CREATED, False, NOW)
     assert shipment.is_followed
     shipment.on_scanned(FIRST, [scan(Status.IN_TRANSIT)], NEXT_LOOK, NOW)
-    with pytest.raises(ShipmentUnderWay):
+    with pytest.raises(ShipmentUnderWay) as refused:
         shipment.stop(NOW)
+    assert refused.value.metadata == {"status": "in_transit"}
+
+
+def test_that_a_carrier_has_it_settles_what_it_was_asked_for_and_no_more() -> None:
+    shipment = pending()
+    shipment.ask_next(CARRIERS, NOW)
+    shipment.on_booked(FIRST, LABEL, RETRY, NOW)
+    shipment.stop(NOW)
+    shipment.on_under_way(SECOND, NOW)
+    assert (shipment.stopping, shipment.to_void) == (True, [FIRST, SECOND])
+    shipment.on_under_way(FIRST, NOW)
+    assert (shipment.stopping, shipment.to_confirm) == (False, False)
+    assert bookings(shipment) == {FIRST: "confirmed", SECOND: "unwanted"}
+    followed = created()
+    followed.on_under_way(FIRST, NOW)
+    assert followed.due_at == NEXT_LOOK
+
+
+def test_what_was_scanned_is_not_stopped_by_a_carrier_that_says_it_voided_it() -> None:
+    shipment = scanned(Status.IN_TRANSIT)
+    shipment.on_voided(FIRST, NOW)
+    assert shipment.status is Status.IN_TRANSIT
+    assert shipment.due_at == NEXT_LOOK
+
+
+def test_a_booking_says_since_when_it_is_so_however_often_that_is_heard() -> None:
+    shipment, later = created(), NOW + timedelta(hours=1)
+    shipment.on_scanned(FIRST, [scan(Status.IN_TRANSIT)], NEXT_LOOK, later)
+    assert [each.at for each in shipment.bookings] == [NOW]
+
+
+def test_what_is_said_to_have_happened_more_than_a_day_from_now_is_left_out() -> None:
+    day = 24 * 60
+    scans = [scan(Status.IN_TRANSIT, minutes) for minutes in (-day, 0, day, day + 1)]
+    assert credible(scans, NOW) == tuple(scans[:3])
+
+
+def test_a_scan_counts_though_the_carriers_clock_is_behind_ours() -> None:
+    shipment = created()
+    shipment.on_scanned(FIRST, [scan(Status.IN_TRANSIT, -5)], NEXT_LOOK, NOW)
+    assert shipment.status is Status.IN_TRANSIT
 
 
 def test_a_scan_ends_the_wish_to_stop_it() -> None:
@@ -291,7 +429,7 @@ def test_several_scans_at_once_are_told_one_by_one() -> None:
     scans = [scan(status, minute) for minute, status in enumerate(JOURNEY, 1)]
     assert shipment.on_scanned(FIRST, reversed(scans), NEXT_LOOK, NOW)
     assert told(shipment) == ["created", *JOURNEY]
-    assert not shipment.on_scanned(FIRST, scans, NEXT_LOOK, NOW)
+    assert shipment.on_scanned(FIRST, scans, NEXT_LOOK, NOW) is False
 
 
 def test_scans_of_the_same_moment_are_taken_in_the_order_in_which_they_must_have_been() -> None:
@@ -324,7 +462,7 @@ def test_after_the_end_nothing_changes_any_more(end: Status, after: Status) -> N
 
 def test_the_scans_of_another_carrier_are_not_its_own() -> None:
     shipment = created()
-    assert not shipment.on_scanned(SECOND, [scan(Status.IN_TRANSIT)], NEXT_LOOK, NOW)
+    assert shipment.on_scanned(SECOND, [scan(Status.IN_TRANSIT)], NEXT_LOOK, NOW) is False
     assert shipment.status is Status.CREATED
 
 
@@ -332,7 +470,7 @@ def test_a_scan_of_what_was_stopped_is_not_believed() -> None:
     shipment = created()
     shipment.stop(NOW)
     shipment.on_voided(FIRST, NOW)
-    assert not shipment.on_scanned(FIRST, [scan(Status.IN_TRANSIT)], NEXT_LOOK, NOW)
+    assert shipment.on_scanned(FIRST, [scan(Status.IN_TRANSIT)], NEXT_LOOK, NOW) is False
     assert shipment.status is Status.STOPPED
 
 

@@ -30,6 +30,10 @@ def test_the_zone_is_how_far_it_is_from_the_warehouse(destination: dict[str, Any
     assert Origin("US", "NY").zone_of(replace(ADDRESS, **destination)) is zone
 
 
+def test_an_operator_names_zones_by_these_words() -> None:
+    assert [*Zone] == ["local", "domestic", "neighbouring", "international"]
+
+
 def test_a_warehouse_without_a_region_has_no_local_zone() -> None:
     assert Origin("US").zone_of(replace(ADDRESS, region="")) is Zone.DOMESTIC
 
@@ -135,6 +139,7 @@ def test_what_no_carrier_takes_is_refused() -> None:
         TARIFF.quotes(1_000_001, ADDRESS, NOW)
     assert refused.value.message == "a parcel may weigh 1,000 kg at most"
     assert refused.value.metadata == {"heaviest_grams": "1000000"}
+    assert refused.value.reason == "TOO_HEAVY"
 
 
 @pytest.mark.parametrize(

@@ -271,7 +271,7 @@ class User:
     @property
     def email_verified(self) -> bool:
         """Tell whether its owner was shown to read mail at the address that it has."""
-        return bool(self.verified_email) and email_key(self.verified_email) == email_key(self.email)
+        return email_key(self.verified_email) == email_key(self.email)
 
     def moves_to(self, email: str | None) -> bool:
         """Tell whether this would be another email address; None, or the own in other capitals, is not."""

@@ -10,11 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stoa_chassis.emails import email_key, valid_email
-from stoa_chassis.errors import Code, InvalidArgument
+from stoa_chassis.errors import Code, DomainError, InvalidArgument
 from stoa_events import (
     UserEmailChangeRequested,
     UserEmailVerified,
     UserErased,
+    UserGuestMerged,
     UserPasswordChanged,
     UserProfileUpdated,
     UserRegistered,
@@ -31,24 +32,35 @@ from stoa_user.model import (
     CurrentPasswordNeeded,
     CurrentPasswordWrong,
     EmailTaken,
+    EmailVerified,
     Failures,
+    GuestMerge,
+    GuestMerged,
     InvalidCredentials,
+    InvalidGuestToken,
     InvalidMailedToken,
     InvalidRefreshToken,
+    LastAdmin,
+    Limited,
     LockoutPolicy,
     MailedToken,
     MailPolicy,
+    NotAnAdminAnyMore,
+    PasswordOfAnother,
     PostalAddress,
     ProfileChange,
     Purpose,
     Quota,
     Requests,
+    RoleChange,
     Session,
+    SessionNotFound,
     SessionPolicy,
     SignInAttempts,
     SignInBusy,
     SignInLocked,
     SignInPolicy,
+    StaffProtected,
     TooManyRequests,
     User,
     UserNotFound,
@@ -134,6 +146,7 @@ def test_a_password_is_replaced_at_its_time_and_the_owner_is_told() -> None:
 
 def test_a_password_is_another_if_the_hash_is_and_the_account_was_changed() -> None:
     user = a_user()
+    user.set_roles({"support"}, NOW + timedelta(hours=1))
     then = replace(user)
     assert not user.has_changed_password_since(then)
     user.password_hash = "a stronger one of the same"
@@ -208,6 +221,21 @@ def test_who_gets_back_in_by_mail_has_a_confirmed_email_and_none_that_waits() ->
         user.recover("yet another", "thief@example.com", NOW)
 
 
+def test_no_email_that_waits_is_not_confirmed_by_a_mail_to_nobody() -> None:
+    user = a_user()
+    with pytest.raises(InvalidMailedToken):
+        user.confirm_email("", NOW)
+
+
+def test_an_account_of_an_admin_is_known_by_what_it_became() -> None:
+    admin, support = frozenset({"staff", "admin"}), frozenset({"staff", "support"})
+    for before, after, is_one in ((support, admin, True), (admin, support, False)):
+        change = RoleChange(
+            user_id=uuid4(), changed_by=None, before=before, after=after, reason="asked", at=NOW
+        )
+        assert change.leaves_an_admin is is_one
+
+
 def test_nothing_is_left_of_a_person_who_is_erased() -> None:
     user = a_user()
     user.set_roles({"support"}, NOW)
@@ -267,6 +295,32 @@ def test_of_who_says_nothing_nothing_is_known() -> None:
         ("curl/8.14.1", "curl"),
         ("python-httpx/0.28.1", "python-httpx"),
         ("okhttp/4.12.0 (Android)", "okhttp on Android"),
+        (
+            "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/537.36 (KHTML, like Gecko) "
+            "Chrome/140.0.0.0 Safari/537.36 OPR/124.0.0.0",
+            "Opera on macOS",
+        ),
+        (
+            "Mozilla/5.0 (Linux; Android 10; K) AppleWebKit/537.36 (KHTML, like Gecko) SamsungBrowser/28.0 "
+            "Chrome/130.0.0.0 Mobile Safari/537.36",
+            "Samsung Internet on Android",
+        ),
+        (
+            "Mozilla/5.0 (iPad; CPU OS 18_6 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) "
+            "FxiOS/143.0 Mobile/15E148 Safari/605.1.15",
+            "Firefox on iPad",
+        ),
+        (
+            "Mozilla/5.0 (iPhone; CPU iPhone OS 18_6 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) "
+            "CriOS/141.0.0.0 Mobile/15E148 Safari/604.1",
+            "Chrome on iPhone",
+        ),
+        (
+            "Mozilla/5.0 (X11; CrOS x86_64 14541.0.0) AppleWebKit/537.36 (KHTML, like Gecko) "
+            "Chrome/141.0.0.0 Safari/537.36",
+            "Chrome on ChromeOS",
+        ),
+        ("(Windows)", "Windows"),
         ("<b>x</b>", ""),
         ("x" * 300, "x" * 40),
     ],
@@ -309,12 +363,19 @@ def test_a_guest_is_proven_by_a_token_that_is_good_and_by_a_session_that_goes_on
     assert session.is_proven_by(token, policy, NOW)
     assert not session.is_proven_by(token, policy, token.expires_at)
     assert session.is_proven_by(None, policy, token.expires_at)
-    assert not session.is_proven_by(None, policy, session.expires_at)
+    assert session.is_proven_by(None, policy, session.expires_at) is False
     token.used_at = NOW
     assert session.is_proven_by(token, policy, NOW + timedelta(seconds=10))
     assert not session.is_proven_by(token, policy, NOW + timedelta(seconds=11))
     session.revoke(NOW)
     assert not session.is_proven_by(None, policy, NOW)
+
+
+def test_what_a_guest_had_is_an_accounts_from_a_moment_on() -> None:
+    user_id, guest_id = uuid4(), uuid4()
+    merge = GuestMerge.into(user_id, guest_id, NOW)
+    assert merge.events == [UserGuestMerged(user_id=user_id, guest_id=guest_id)]
+    assert merge == GuestMerge(guest_id=guest_id, user_id=user_id, merged_at=NOW)
 
 
 def test_where_one_was_signed_in_is_forgotten_when_the_session_ends() -> None:
@@ -337,8 +398,23 @@ def test_what_is_mailed_is_the_secret_and_what_is_kept_is_not(purpose: Purpose, 
     (event,) = token.events
     assert (event.token, event.email, event.expires_at) == ("the secret", "Ann@Example.com", NOW + lifetime)
     assert (event.user_id, event.first_name, event.locale) == (user.user_id, "Ann", "en")
-    assert token.digest == digest("the secret")
+    assert token == MailedToken(
+        digest=digest("the secret"),
+        user_id=user.user_id,
+        purpose=purpose,
+        email="Ann@Example.com",
+        session_id=None,
+        expires_at=NOW + lifetime,
+    )
     assert "the secret" not in repr(token)
+    assert repr(token.digest) not in repr(token)
+
+
+def test_of_links_that_work_an_account_has_a_few() -> None:
+    assert [MailPolicy().live(purpose) for purpose in Purpose] == [3, 10]
+    assert [*Purpose] == ["reset_password", "confirm_email"]
+    assert [*Limited] == ["guest", "password_reset"]
+    assert (Quota(2).within, Requests(NOW).count) == (timedelta(hours=1), 0)
 
 
 def test_what_confirms_an_email_goes_to_the_one_that_waits_and_a_new_password_to_the_one_of_now() -> None:
@@ -434,8 +510,22 @@ def test_errors_have_the_reasons_that_clients_know_them_by() -> None:
         ),
     ]
     assert [violation.field for violation in EmailTaken().violations] == ["email"]
-    reasons = {
+    named = (PasswordOfAnother(), InvalidMailedToken(), InvalidGuestToken(), GuestMerged())
+    assert [[violation.field for violation in error.violations] for error in named] == [
+        ["password"],
+        ["token"],
+        ["guest_token"],
+        ["guest_token"],
+    ]
+    reasons: dict[type[DomainError], str] = {
         UserNotFound: "USER_NOT_FOUND",
+        SessionNotFound: "SESSION_NOT_FOUND",
+        StaffProtected: "STAFF_PROTECTED",
+        LastAdmin: "LAST_ADMIN",
+        NotAnAdminAnyMore: "NOT_AN_ADMIN_ANY_MORE",
+        TooManyRequests: "TOO_MANY_REQUESTS",
+        GuestMerged: "GUEST_MERGED",
+        EmailVerified: "EMAIL_VERIFIED",
         AddressNotFound: "ADDRESS_NOT_FOUND",
         AddressBookFull: "ADDRESS_BOOK_FULL",
         SignInLocked: "SIGN_IN_LOCKED",
@@ -653,6 +743,7 @@ def test_a_second_use_within_the_grace_finds_the_first_salt() -> None:
     token = session.issue("secret", policy, NOW)
     assert session.use(token, SALT, policy, NOW)
     assert session.use(token, b"another", policy, NOW + policy.grace)
+    assert session.last_used_at == NOW + policy.grace
     assert (token.used_at, token.successor_salt, session.revoked_at) == (NOW, SALT, None)
 
 
@@ -685,16 +776,36 @@ def test_a_token_expires_when_idle_and_never_outlives_its_session() -> None:
 def test_sign_ins_last_for_a_month_unused_and_three_at_most() -> None:
     policy = SessionPolicy()
     assert (policy.idle, policy.longest) == (timedelta(days=30), timedelta(days=90))
-    user_id = uuid4()
-    session = Session.start(user_id, policy, NOW)
-    assert (session.user_id, session.expires_at, session.revoked_at) == (user_id, NOW + policy.longest, None)
+    assert (policy.guest, policy.grace) == (timedelta(days=30), timedelta(seconds=10))
+
+
+def test_a_session_begins_unused_and_with_what_was_signed_in_with() -> None:
+    policy, user_id = SessionPolicy(), uuid4()
+    session = Session.start(user_id, policy, NOW, Client("203.0.113.77", "curl/8"))
+    assert session == Session(
+        session_id=session.session_id,
+        user_id=user_id,
+        expires_at=NOW + policy.longest,
+        revoked_at=None,
+        is_guest=False,
+        created_at=NOW,
+        last_used_at=NOW,
+        device="curl",
+        network="203.0.113.x",
+    )
+    guest = Session.start_guest(policy, NOW)
+    assert (guest.created_at, guest.last_used_at, guest.revoked_at) == (NOW, NOW, None)
+    older = Session(uuid4(), user_id, NOW)
+    assert (older.is_guest, older.device, older.network) == (False, "", "")
 
 
 def test_what_is_kept_of_a_token_does_not_show_it() -> None:
     token = Session.start(uuid4(), SessionPolicy(), NOW).issue("secret", SessionPolicy(), NOW)
     assert token.digest == digest("secret")
     assert b"secret" not in token.digest
-    assert "secret" not in repr(token)
+    token.successor_salt = SALT
+    for kept in ("secret", repr(token.digest), repr(SALT)):
+        assert kept not in repr(token)
 
 
 def test_failures_lock_from_the_tenth_on_for_longer_each_time() -> None:
@@ -766,7 +877,7 @@ def test_success_forgets_the_failures_here_and_makes_the_origin_known() -> None:
     attempts = SignInAttempts(Failures(3, NOW), strangers, NOW)
     assert attempts.succeed(NOW)
     assert attempts == SignInAttempts(Failures(), strangers, NOW)
-    assert not attempts.succeed(NOW + timedelta(days=1, microseconds=-1))
+    assert attempts.succeed(NOW + timedelta(days=1, microseconds=-1)) is False
     assert attempts.signed_in_at == NOW
     assert attempts.succeed(NOW + timedelta(days=1))
     assert attempts.signed_in_at == NOW + timedelta(days=1)

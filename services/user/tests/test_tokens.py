@@ -39,7 +39,7 @@ def a_user() -> User:
     user = User.register(
         email="a@example.com", password_hash="hash", first_name="Ann", last_name="Lee", now=NOW
     )
-    return replace(user, roles=frozenset({STAFF}))
+    return replace(user, roles=frozenset({STAFF, "support", "catalogue", "warehouse"}))
 
 
 def as_jwk(key: PublicKey) -> jwt.PyJWK:
@@ -58,7 +58,7 @@ def test_a_token_says_who_and_for_how_long_and_is_proven_by_the_published_key() 
         "aud": "stoa",
         "sub": str(user.user_id),
         "sid": str(SESSION),
-        "roles": ["staff"],
+        "roles": ["catalogue", "staff", "support", "warehouse"],
         "iat": int(NOW.timestamp()),
         "exp": int(NOW.timestamp()) + 900,
     }
@@ -101,8 +101,15 @@ def test_a_key_that_can_not_sign_es256_is_refused_without_showing_it(pem: str) -
     assert "PRIVATE" not in str(refused.value)
 
 
-def test_a_previous_key_of_another_kind_is_refused() -> None:
-    other = public_pem(rsa.generate_private_key(65537, 2048))
+@pytest.mark.parametrize(
+    "other",
+    [
+        public_pem(rsa.generate_private_key(65537, 2048)),
+        public_pem(ec.generate_private_key(ec.SECP384R1())),
+        "-----BEGIN PUBLIC KEY-----\nsecret\n-----END PUBLIC KEY-----",
+    ],
+)
+def test_a_previous_key_of_another_kind_is_refused(other: str) -> None:
     with pytest.raises(KeyUnusable):
         an_issuer(private_pem(ec.generate_private_key(ec.SECP256R1())), other)
 
@@ -121,6 +128,15 @@ def test_a_guests_token_says_that_it_is_one_and_tells_its_session_until_it_expir
     assert issuer.session_of_guest(token, expiry - timedelta(seconds=1)) == SESSION
     assert issuer.session_of_guest(token, expiry) is None
     assert issuer.session_of_guest(issuer.issue(a_user(), SESSION, NOW), NOW) is None
+
+
+@pytest.mark.parametrize("year", [2020, 2100])
+def test_whether_a_guests_token_is_good_is_told_by_the_clock_that_one_has(year: int) -> None:
+    issuer, now = (
+        an_issuer(private_pem(ec.generate_private_key(ec.SECP256R1()))),
+        datetime(year, 1, 1, tzinfo=UTC),
+    )
+    assert issuer.session_of_guest(issuer.issue_to_guest(uuid4(), SESSION, now), now) == SESSION
 
 
 @pytest.mark.parametrize("foreign", ["issuer", "audience"])

@@ -246,8 +246,9 @@ def test_a_sidecar_names_the_nearest_peer() -> None:
         f"{spoofed}/more",
         f"{spoofed};{spoofed}",
     ):
-        with pytest.raises(PeerUnknown):
+        with pytest.raises(PeerUnknown) as refused:
             known(wrong)
+        assert refused.value.reason == "PEER_UNKNOWN"
 
 
 @pytest.mark.parametrize(
@@ -300,6 +301,18 @@ def test_who_may_act_for_a_user() -> None:
     assert not NOBODY.may_act_for(ANN)
     with pytest.raises(Unauthenticated):
         _ = NOBODY.user_id
+
+
+def test_who_administers_is_staff_with_that_role() -> None:
+    staff, admin = frozenset({"staff", "support"}), frozenset({"staff", "admin"})
+    assert [Principal(ANN, roles).is_staff for roles in (frozenset(), staff, admin)] == [False, True, True]
+    assert [Principal(ANN, roles).is_admin for roles in (frozenset(), staff, admin)] == [False, False, True]
+    assert not Principal(ANN, frozenset({"admin"})).is_admin
+
+
+def test_of_nobody_nothing_is_known() -> None:
+    assert Principal(None, frozenset(), None, "", is_guest=False, acts_as_staff=False) == NOBODY
+    assert not NOBODY.is_staff
 
 
 def test_only_users_whose_ids_are_as_ours_are_known() -> None:

@@ -144,8 +144,8 @@ async def test_keys_that_can_not_sign_for_us_are_passed_over(issuer: KeyServer) 
     issuer.publish(mint)
     (key,) = mint.jwks["keys"]
     issuer.keys = [
-        {"kty": "RSA", "kid": "rsa", "n": "AQAB", "e": "AQAB", "use": "sig", "alg": "RS256"},
         {"kty": "EC", "kid": "odd"},
+        {"kty": "RSA", "kid": "rsa", "n": "AQAB", "e": "AQAB", "use": "sig", "alg": "RS256"},
         {"kty": "oct", "kid": "secret", "k": "c2VjcmV0", "alg": "HS256"},
         {name: value for name, value in key.items() if name != "kid"},
         *issuer.keys,
@@ -387,7 +387,7 @@ async def test_a_token_that_was_good_is_decoded_again_from_the_moment_on_when_it
     decodings: Decodings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mint = TokenMint()
-    check = against(mint.jwks, leeway=5)
+    check = against(mint.jwks)
     expires_at = int(time.time()) + 600
     token = mint.token("ann", exp=expires_at)
     await check.verify(token)
@@ -395,6 +395,23 @@ async def test_a_token_that_was_good_is_decoded_again_from_the_moment_on_when_it
         monkeypatch.setattr(time, "time", lambda moment=moment: moment)
         await check.verify(token)
         assert decodings.count == count
+
+
+async def test_a_token_that_was_decoded_again_is_remembered_as_the_latest(
+    decodings: Decodings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stoa_chassis.tokens._REMEMBERED", 2)
+    mint, an_hour_on = TokenMint(), time.time() + 3600
+    check = against(mint.jwks)
+    ann, bob, cid = (mint.token(name) for name in ("ann", "bob", "cid"))
+    for token in (ann, bob):
+        await check.verify(token)
+    with monkeypatch.context() as later:
+        later.setattr(time, "time", lambda: an_hour_on)
+        await check.verify(ann)
+    for token in (cid, ann):
+        await check.verify(token)
+    assert decodings.count == 4
 
 
 async def test_a_bad_token_is_not_remembered(decodings: Decodings) -> None:
