@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from statistics import median
 from uuid import uuid4
 
 import httpx
@@ -19,6 +20,7 @@ from stoa_stack.stores import STORES
 
 _TIMEOUT = 180.0  # seconds
 _LOOK_EVERY = 0.2
+_ORDERS_IN_PEACE = 5
 
 
 class SteadyStateProbes:
@@ -40,6 +42,19 @@ class SteadyStateProbes:
             Shopper(http, record, uncounted, timeout=_TIMEOUT, pause=_LOOK_EVERY) for _ in range(count)
         ]
         return cls([await open_account(shopper, "probe") for shopper in shoppers], item)
+
+    async def peace(self) -> float | None:
+        """Return in how many seconds a new order is confirmed while nothing is broken; None: not in time.
+
+        It is the median of a few: what a probe itself takes, and more than that a fault has cost.
+        """
+        seconds = []
+        for _ in range(_ORDERS_IN_PEACE):
+            _, sells = await self.recovery("edge")
+            if sells is None:
+                return None
+            seconds.append(sells)
+        return median(seconds)
 
     async def recovery(self, part: str) -> tuple[float | None, float | None]:
         """Return after how many seconds the part answers and a new order is confirmed; None: not in time."""
