@@ -15,11 +15,11 @@ from stoa_chaos.shopper import GaveUp, Shopper
 from stoa_rest import GET_PRODUCT, OPERATIONS, Operation
 from stoa_services import SERVICES
 from stoa_stack.rest import ApiError
-from stoa_stack.shopping import Item, NotSettled, open_account
+from stoa_stack.shopping import Item, NotSettled, open_account, settled
 from stoa_stack.stores import STORES
 
 _TIMEOUT = 180.0  # seconds
-_LOOK_EVERY = 0.2
+_LOOK_EVERY = 0.2  # what a probe says is at most this late
 _ORDERS_IN_PEACE = 5
 
 
@@ -75,7 +75,8 @@ class SteadyStateProbes:
         while time.monotonic() - began < _TIMEOUT:
             try:
                 await shopper.add(self._item, 1)
-                order = await shopper.settled(await shopper.place("tok_visa", str(uuid4())))
+                placed = await shopper.place("tok_visa", str(uuid4()))
+                order = await settled(shopper, placed, within=_TIMEOUT, every=_LOOK_EVERY)
             except ApiError:
                 await asyncio.sleep(_LOOK_EVERY)
             except (GaveUp, NotSettled):
