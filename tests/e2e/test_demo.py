@@ -19,9 +19,14 @@ async def run(*module: str) -> str:
 
 async def stock(shop: Shop) -> dict[str, int]:
     """Return the stock of the demo catalogue's lamps by SKU."""
-    lamps = await shop.nobody().list_products(category="Lighting", page_size=100)
-    every = [variant for product in lamps["products"] for variant in product["variants"]]
-    variants = [variant for variant in every if variant["sku"].startswith("LIG-")]
+    nobody, token = shop.nobody(), ""
+    variants = []
+    while True:
+        page = await nobody.list_products(category="Lighting", page_size=100, page_token=token)
+        every = [variant for product in page["products"] for variant in product["variants"]]
+        variants += [variant for variant in every if variant["sku"].startswith("LIG-")]
+        if not (token := page["next_page_token"]):
+            break
     assert variants
     found = [await shop.nobody().get_inventory(variant["variant_id"]) for variant in variants]
     return {variant["sku"]: each["stock_count"] for variant, each in zip(variants, found, strict=True)}

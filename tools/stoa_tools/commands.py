@@ -159,7 +159,7 @@ def images(
     builder: Annotated[str, typer.Option(help="docker, podman or buildah; else the first of them")] = "",
     sbom: Annotated[Path | None, typer.Option(help="a folder for their bills of materials")] = None,
     push: Annotated[
-        Path | None, typer.Option(help="upload them, and write there their digests by name")
+        Path | None, typer.Option(help="upload them, and write there what they are by digest, one a line")
     ] = None,
 ) -> None:
     """Build the container images of the services, the edge and the operators' tools.

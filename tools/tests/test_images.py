@@ -181,9 +181,11 @@ def test_an_archive_is_read_as_it_was_saved(tmp_path: Path) -> None:
     assert sum(image.sizes.values()) == 34
 
 
-@pytest.mark.parametrize(("user", "code", "pushed"), [("10001", 0, {"edge": "sha256:1"}), ("", 1, {})])
+@pytest.mark.parametrize(
+    ("user", "code", "pushed"), [("10001", 0, ["registry.example/stoa/edge@sha256:1"]), ("", 1, [])]
+)
 def test_images_are_built_looked_at_and_pushed_only_if_they_are_right(
-    user: str, code: int, pushed: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    user: str, code: int, pushed: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a builder that writes down what it is asked for, and has built an image of ours."""
     _archive(tmp_path / "built.tar", {"User": user, "Labels": LABELS})
@@ -205,10 +207,10 @@ done
     monkeypatch.setattr(command, "stage", lambda *_: None)
     wanted = command.Wanted(
         ["edge"], "registry.example/stoa", "1", "python@sha256:2", "https://example.org/stoa", "podman",
-        tmp_path / "sboms", tmp_path / "digests.json",
+        tmp_path / "sboms", tmp_path / "pushed.txt",
     )  # fmt: skip
     assert command.command(wanted, Console(quiet=True)) == code
-    assert json.loads((tmp_path / "digests.json").read_text()) == pushed
+    assert (tmp_path / "pushed.txt").read_text().splitlines() == pushed
     assert (tmp_path / "sboms" / "edge.cdx.json").exists()
     asked = (tmp_path / "asked").read_text()
     assert "--tag registry.example/stoa/edge:1" in asked

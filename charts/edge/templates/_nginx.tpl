@@ -69,3 +69,21 @@ spec:
                 labels: {sidecar.istio.io/inject: "false"}
   {{- end }}
 {{- end }}
+
+{{/* The pod by which cert-manager answers Let's Encrypt, which asks for it through NGINX. */}}
+{{- define "edge.challenge-network" -}}
+{{- if and .Values.global.network.enabled (ne .Values.global.ingress.nginx.issuer "selfsigned") -}}
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata:
+  name: acme-challenge
+  labels: {{- include "stoa-service.labels" . | nindent 4 }}
+spec:
+  podSelector:
+    matchLabels: {acme.cert-manager.io/http01-solver: "true"}
+  policyTypes: [Ingress]
+  ingress:
+    - ports: [{port: 8089}]
+      from: {{- toYaml .Values.global.network.ingress | nindent 8 }}
+{{- end }}
+{{- end }}

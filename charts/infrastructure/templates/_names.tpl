@@ -32,6 +32,28 @@ app.kubernetes.io/instance: {{ .root.Release.Name }}
 {{ .url | replace "{user}" .user | replace "{password}" (printf "{{ .%s }}" .password) | replace "{database}" .database }}
 {{- end }}
 
+{{/*
+A server's certificate, of the authority that services know (`authority` in the vault), in the Secret <name>-certificate:
+(dict "root" $ "name" "kafka" "hosts" (list …) "labels" (dict …)).
+*/}}
+{{- define "infrastructure.certificate" -}}
+apiVersion: cert-manager.io/v1
+kind: Certificate
+metadata:
+  name: {{ .name }}
+  labels: {{- include "infrastructure.labels" . | nindent 4 }}
+spec:
+  secretName: {{ .name }}-certificate
+  {{- with .labels }}
+  secretTemplate: {labels: {{ toJson . }}}
+  {{- end }}
+  issuerRef: {{- toYaml .root.Values.certificates.issuer | nindent 4 }}
+  commonName: {{ first .hosts }}
+  dnsNames: {{- toYaml .hosts | nindent 4 }}
+  # Strimzi and OpenSearch read no other form.
+  privateKey: {algorithm: ECDSA, encoding: PKCS8, rotationPolicy: Always}
+{{- end }}
+
 {{/* The databases in PostgreSQL: of services, and of what keeps its own data there. */}}
 {{- define "infrastructure.databases" -}}
 {{- $found := get .Values.callers "postgres" | default list }}

@@ -147,25 +147,3 @@ spec:
   restartPolicy: Never
   {{- include "stoa-service.pod" . | nindent 2 }}
 {{- end }}
-
-{{/* Nobody calls an operator's tools; they look at everything that services need, and at their metrics. */}}
-{{- define "ops.network" -}}
-{{- $network := .Values.global.network -}}
-{{- if $network.enabled -}}
-apiVersion: networking.k8s.io/v1
-kind: NetworkPolicy
-metadata: {{- include "stoa-service.metadata" . | nindent 2 }}
-spec:
-  podSelector:
-    matchLabels: {{- include "stoa-service.selector" . | nindent 6 }}
-  policyTypes: [Ingress, Egress]
-  egress:
-    {{- include "stoa-service.network.common" . | nindent 4 }}
-    - ports: [{port: 9100}]
-      to: [{podSelector: {matchLabels: {app.kubernetes.io/part-of: stoa}}}]
-    {{- range .Values.global.infrastructure }}
-    - ports: [{port: {{ .port }}}]
-      to: {{- toYaml .peers | nindent 8 }}
-    {{- end }}
-{{- end }}
-{{- end }}

@@ -24,7 +24,6 @@ holds for all workloads, what the release says of this one.
 {{- $parts := list
   $context.configuration
   "stoa-service.service-account"
-  "stoa-service.external-secret"
   "stoa-service.certificate"
   "stoa-service.deployment"
   "stoa-service.rollout"

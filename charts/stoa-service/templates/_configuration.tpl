@@ -1,8 +1,11 @@
 {{/*
 The variables of a service, beside its secrets: what follows from where it runs and from where others are, and the
 settings of the release, which come last.
+
+They stand in the pods' template and in no ConfigMap: each version keeps its own, so that a pod of the old one that is
+started again while the new one comes, or a version that is taken back, finds what it was released with.
 */}}
-{{- define "stoa-service.configuration" -}}
+{{- define "stoa-service.variables" -}}
 {{- $mesh := .Values.global.mesh.enabled -}}
 {{- $variables := dict
   "STOA_HOST" (ternary "127.0.0.1" "0.0.0.0" $mesh)
@@ -31,9 +34,16 @@ settings of the release, which come last.
 {{- end }}
 {{- range $setting, $value := .Values.settings }}
 {{- $_ := set $variables (printf "STOA_%s" (upper $setting)) $value }}
-{{- end -}}
+{{- end }}
+{{- toYaml $variables }}
+{{- end }}
+
+{{/* What a Job that rebuilds something as the service (charts/ops) is told: the same. */}}
+{{- define "stoa-service.configuration" -}}
+{{- if .Values.replay -}}
 apiVersion: v1
 kind: ConfigMap
 metadata: {{- include "stoa-service.metadata" . | nindent 2 }}
-data: {{- toYaml $variables | nindent 2 }}
+data: {{- include "stoa-service.variables" . | nindent 2 }}
+{{- end }}
 {{- end }}

@@ -20,12 +20,7 @@ spec:
   template:
     metadata:
       labels: {{- include "stoa-service.labels" . | nindent 8 }}
-      annotations:
-        {{- /* A workload reads its configuration as it starts. */}}
-        {{- with .configuration }}
-        checksum/configuration: {{ include . $ | sha256sum }}
-        {{- end }}
-        {{- include "stoa-service.pod.annotations" . | nindent 8 }}
+      annotations: {{- include "stoa-service.pod.annotations" . | nindent 8 }}
     spec:
       {{- include "stoa-service.pod" . | nindent 6 }}
       {{- /* To be told of everywhere, to finish what runs, and for workers to be ended by their parent. */}}
@@ -72,9 +67,11 @@ spec:
 
 {{/* What is the container's own in the pod of a service. */}}
 {{- define "stoa-service.container" -}}
-envFrom:
-  - configMapRef: {name: {{ .Chart.Name }}}
 env:
+  {{- /* Kubernetes would take $(NAME) for another variable. */}}
+  {{- range $name, $value := include "stoa-service.variables" . | fromYaml }}
+  - {name: {{ $name }}, value: {{ $value | replace "$" "$$" | quote }}}
+  {{- end }}
   {{- /* A container that is started again has the name of the one before: its consumer takes its place at once. */}}
   - name: STOA_GROUP_INSTANCE_ID
     valueFrom: {fieldRef: {fieldPath: metadata.name}}
@@ -84,8 +81,8 @@ ports:
 {{- /* It listens once its stores are there and its database is migrated, which may take a while. */}}
 startupProbe:
   grpc: {port: {{ include "stoa-service.health-port" . }}, service: liveness}
-  periodSeconds: 2
-  failureThreshold: {{ div .Values.startSeconds 2 }}
+  periodSeconds: 1
+  failureThreshold: {{ .Values.startSeconds }}
 livenessProbe:
   grpc: {port: {{ include "stoa-service.health-port" . }}, service: liveness}
   periodSeconds: 10

@@ -105,13 +105,16 @@ class _Transport(AsyncTransport):
 async def connect(url: str, connect_timeout: float = 60) -> AsyncIterator[AsyncOpenSearch]:
     """Open a client.
 
-    A request whose connection breaks is sent once more: it has to bear being done twice. Waits up to
-    `connect_timeout` seconds for the engine to come up, not at all if that is 0. Raises EngineUnavailable if
-    it doesn't. Once it is up, calls raise EngineUnavailable, or RemoteError of an open circuit, while it is
-    down.
+    The URL's `?ca=` names the file with the authority of the engine's certificate, if it is none that the
+    system knows. A request whose connection breaks is sent once more: it has to bear being done twice. Waits
+    up to `connect_timeout` seconds for the engine to come up, not at all if that is 0. Raises
+    EngineUnavailable if it doesn't. Once it is up, calls raise EngineUnavailable, or RemoteError of an open
+    circuit, while it is down.
     """
+    address, _, authority = url.partition("?ca=")
     async with AsyncOpenSearch(
-        hosts=[url],
+        hosts=[address],
+        ca_certs=authority or None,
         transport_class=_Transport,
         serializer=_Json(),
         serializers={"application/json": _Json()},

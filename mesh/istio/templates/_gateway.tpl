@@ -111,12 +111,12 @@ spec:
 {{- end }}
 {{- if ne .Values.global.ingress.kind "nginx" }}
 ---
-# A client may name its request. By itself a gateway gives every request from outside a name of its own, and Istio has
-# no other word for it.
+# What Istio has no other word for. A client may name its request: by itself a gateway gives every request from outside a
+# name of its own. And who sends too much gets to read why, though it is still sending when the edge has answered.
 apiVersion: networking.istio.io/v1alpha3
 kind: EnvoyFilter
 metadata:
-  name: stoa-request-ids
+  name: stoa-gateway
   namespace: {{ .Values.global.ingress.namespace }}
   labels: {{- include "stoa-service.labels" . | nindent 4 }}
 spec:
@@ -133,6 +133,7 @@ spec:
         value:
           typed_config:
             "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+            delayed_close_timeout: 5s
             preserve_external_request_id: true
             # Nor is a part of the name replaced by whether the request is traced.
             request_id_extension:

@@ -75,6 +75,11 @@ class Cluster:
         command = ("exec", "--stdin", pod, "--container", container, "--", "python3", "-c", program)
         return await self.kubectl(*command, given=given, within=within)
 
+    async def logs(self, pod: str) -> str:
+        """What the first container of a pod has printed."""
+        container = (await self.get("pod", pod))["spec"]["containers"][0]["name"]
+        return await self.kubectl("logs", pod, "--container", container, "--tail=-1")
+
     async def job(self, name: str, within: float) -> tuple[bool, str]:
         """Wait for the end of a Job; returns whether it was a good one, and what was printed."""
         deadline = time.monotonic() + within

@@ -15,7 +15,6 @@ _WITHIN = 900.0  # seconds
 
 async def install(shop: Installation) -> None:
     """Install the shop with what it is to have on a cluster for tests, and wait until all of it is ready."""
-    await shop.cluster.helm("dependency", "build", str(CHART))
     await _upgrade(shop)
 
 
@@ -35,6 +34,7 @@ async def take_back(shop: Installation) -> None:
 
 
 async def _upgrade(shop: Installation, *options: str, within: float = _WITHIN) -> None:
+    await shop.cluster.helm("dependency", "build", str(CHART))
     with as_file(files("stoa_cluster").joinpath("values.yaml")) as own:
         image = f"global.defaults.image.registry={shop.registry},global.defaults.image.tag={shop.tag}"
         await shop.cluster.helm(

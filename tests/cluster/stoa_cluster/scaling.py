@@ -15,8 +15,9 @@ from stoa_cluster.stages import Figures, Skipped, prove
 from stoa_stack.rest import ApiError, Client
 
 _SERVICE = "catalog"
-# Readers on one machine are few: a pod counts as busy at a sixteenth of a core, as needed for half a minute.
-_SETTINGS = ("autoscaling.enabled=true", "autoscaling.cpu=60m", "autoscaling.calmSeconds=30", "scale.max=4")
+# Readers and proxies leave a pod little of two cores: it is busy if it uses three times what it does at rest,
+# and wanted for half a minute after.
+_SETTINGS = ("autoscaling.enabled=true", "autoscaling.cpu=20m", "autoscaling.calmSeconds=30", "scale.max=4")
 _READERS = 48
 _UP_WITHIN = 180.0  # seconds
 _DOWN_WITHIN = 600.0

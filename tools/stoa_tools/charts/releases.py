@@ -15,6 +15,7 @@ from stoa_tools.charts import helm
 
 ENVIRONMENTS = ("test", "staging", "production")
 _SOURCES = ("charts", "gen/charts", "mesh/istio")
+ENVIRONMENT_FILES = Path("charts/environments")
 SHOP = Path("gen/charts/stoa")
 INFRASTRUCTURE = Path("charts/infrastructure")
 DECLARATIONS = Path("gen/charts/infrastructure.yaml")
@@ -50,10 +51,7 @@ class Release:
 
 def releases() -> list[Release]:
     """All that is rendered."""
-    shops = [
-        Release(f"shop in {name}", SHOP, (Path("charts/environments", f"{name}.yaml"),))
-        for name in ENVIRONMENTS
-    ]
+    shops = [Release(f"shop in {name}", SHOP, (ENVIRONMENT_FILES / f"{name}.yaml",)) for name in ENVIRONMENTS]
     production = shops[-1]
     options: Mapping[str, Mapping[str, Any]] = {
         "without a mesh": {
@@ -82,7 +80,7 @@ def _infrastructures() -> Iterator[Release]:
     yield test
     yield replace(test, name="infrastructure without a mesh", values={"mesh": {"enabled": False}})
     for name in ("staging", "production"):
-        files = (DECLARATIONS, INFRASTRUCTURE / "environments" / f"{name}.yaml")
+        files = (DECLARATIONS, ENVIRONMENT_FILES / "infrastructure" / f"{name}.yaml")
         yield replace(test, name=f"infrastructure in {name}", files=files)
 
 

@@ -34,6 +34,11 @@ _EVENTS = {
 
 def generate(checkout: Path, contracts: Contracts, services: Collection[Service], out: Path) -> None:
     """Write the folder `out`. Raises GenerationFailed for a name that can't be one of a host."""
+    replays = [
+        each.name
+        for each in services
+        if (checkout / "services" / each.name / each.package / "replay.py").exists()
+    ]
     for service in services:
         if not service.name.isalnum():
             raise GenerationFailed(f"services/{service.name}: its name can't be that of a host in a cluster")
@@ -42,7 +47,8 @@ def generate(checkout: Path, contracts: Contracts, services: Collection[Service]
         _write(
             folder / "Chart.yaml", _chart(service.name, f"The {service.name} service of Stoa", [_library()])
         )
-        _write(folder / "values.yaml", {"declared": declared(service, contracts)})
+        values = {**declared(service, contracts), "replay": service.name in replays}
+        _write(folder / "values.yaml", {"declared": values})
         (folder / "templates" / "service.yaml").write_text(f'{{{{- include "{_LIBRARY}.all" . }}}}\n')
     umbrella = out / "stoa"
     umbrella.mkdir()
@@ -52,7 +58,7 @@ def generate(checkout: Path, contracts: Contracts, services: Collection[Service]
         _chart("stoa", "The shop: its services, the edge, operators' Jobs and the mesh", _parts(names)),
     )
     defaults = yaml.safe_load((checkout / "charts" / _LIBRARY / "values.yaml").read_text())
-    _write(umbrella / "values.yaml", {**defaults, **_declared_of_others(checkout, services, contracts)})
+    _write(umbrella / "values.yaml", {**defaults, **_declared_of_others(services, contracts, replays)})
     schema = json.dumps(_schema(checkout, names), indent=2)
     (umbrella / "values.schema.json").write_text(f"{schema}\n")
 
@@ -82,18 +88,15 @@ def declared(service: Service, contracts: Contracts) -> Values:
     }
 
 
-def _declared_of_others(checkout: Path, services: Collection[Service], contracts: Contracts) -> Values:
+def _declared_of_others(
+    services: Collection[Service], contracts: Contracts, replays: Collection[str]
+) -> Values:
     """What follows from all services for what is none."""
     called = sorted({rpc.service for rpc in contracts.rpcs if rpc.route})
     databases = [service.name for service in services if Store.POSTGRES in service.stores]
-    replays = [
-        each.name
-        for each in services
-        if (checkout / "services" / each.name / each.package / "replay.py").exists()
-    ]
     return {
         EDGE: {"declared": {"calls": called}},
-        "ops": {"declared": {"databases": databases, "replays": replays}},
+        "ops": {"declared": {"databases": databases, "replays": [*replays]}},
     }
 
 

@@ -32,11 +32,11 @@ class Builder:
 
     @classmethod
     def find(cls, name: str = "") -> Builder:
-        """The builder of that name, or the first that is installed. Raises BuilderFailed."""
+        """The builder of that name, or the first that answers. Raises BuilderFailed."""
         for each in [name] if name else _BUILD:
-            if each in _BUILD and shutil.which(each):
+            if each in _BUILD and _answers(each):
                 return cls(each)
-        raise BuilderFailed(f"There is no {name or 'builder'} here. Images are built by {', '.join(_BUILD)}.")
+        raise BuilderFailed(f"No {name or 'builder'} answers here. Images are built by {', '.join(_BUILD)}.")
 
     def build(self, context: Path, recipe: Path, tag: str, arguments: Mapping[str, str]) -> None:
         """Build an image. Raises BuilderFailed."""
@@ -73,3 +73,13 @@ class Builder:
         if done.returncode:
             raise BuilderFailed(f"{tag}: {self.name} failed.\n{done.stdout[-3000:].strip()}")
         return done.stdout
+
+
+def _answers(builder: str) -> bool:
+    """Whether it can be asked its version: docker's client may be there without what builds."""
+    if not shutil.which(builder):
+        return False
+    asked = subprocess.run(
+        [builder, "version"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False
+    )
+    return asked.returncode == 0

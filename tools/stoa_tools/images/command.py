@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import time
@@ -33,7 +32,7 @@ class Wanted:
     source: str = ""
     builder: str = ""
     sboms: Path | None = None
-    digests: Path | None = None
+    pushed: Path | None = None
 
     def tagged(self, image: Image) -> str:
         """The whole name of an image."""
@@ -47,7 +46,7 @@ def command(wanted: Wanted, console: Console) -> int:
         console.print(f"There is no image {', '.join(unknown)}. Images: {', '.join(known)}")
         return 2
     chosen = [known[name] for name in wanted.names] or list(known.values())
-    labels, digests, good = _labels(wanted), {}, True
+    labels, pushed, good = _labels(wanted), list[str](), True
     try:
         builder = Builder.find(wanted.builder)
         with TemporaryDirectory(prefix="stoa-images-") as folder:
@@ -56,14 +55,14 @@ def command(wanted: Wanted, console: Console) -> int:
                 with TemporaryDirectory(dir=folder) as work:
                     right = _build(image, wanted, builder, labels, wheels, Path(work), console)
                 good &= right
-                if right and wanted.digests is not None and not image.servers:  # which are for tests
-                    digests[image.name] = builder.push(wanted.tagged(image))
+                if right and wanted.pushed is not None and not image.servers:  # which are for tests
+                    pushed.append(f"{wanted.registry}/{image.name}@{builder.push(wanted.tagged(image))}")
     except (BuilderFailed, NotLocked, StagingFailed) as error:
         console.print(f"[red]{escape(str(error))}[/]", soft_wrap=True)
         return 1
-    if wanted.digests is not None:
-        wanted.digests.parent.mkdir(parents=True, exist_ok=True)
-        wanted.digests.write_text(json.dumps(digests, indent=2) + "\n")
+    if wanted.pushed is not None:
+        wanted.pushed.parent.mkdir(parents=True, exist_ok=True)
+        wanted.pushed.write_text("".join(f"{image}\n" for image in pushed))
     return 0 if good else 1
 
 
