@@ -17,8 +17,8 @@ from stoa_stack.servers import java
 _PROBE_TOPIC = "stoa.ready"
 
 # After a kill the controller waits for the end of the broker's session before the new broker may come in; a
-# consumer that was killed is replaced at the end of its own, which by default may not be shorter than 6 s. The
-# broker reads the last segment of every partition again, and makes its indexes anew: so both are small.
+# consumer that was killed is replaced at the end of its own, which by default may not be shorter than 6 s.
+# The broker reads the last segment of every partition again, and makes its indexes anew: so both are small.
 _PROPERTIES = """\
 process.roles=broker,controller
 node.id=1
