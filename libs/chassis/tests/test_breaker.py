@@ -129,3 +129,6 @@ def test_the_metric_has_its_state(clock: SimpleNamespace) -> None:
     assert shown("watched") == State.HALF_OPEN
     tried.succeeded()
     assert shown("watched") == State.CLOSED
+    tried.failed()
+    Breaker("watched")
+    assert shown("watched") == State.CLOSED, "who takes its place begins closed"

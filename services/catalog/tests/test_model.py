@@ -250,8 +250,9 @@ def test_an_update_of_the_details_alone_or_of_the_number_of_variants_is_made() -
 
 def test_an_update_never_sets_the_time_of_the_last_change_back() -> None:
     product = lamp("L-1")
-    product.update(LAMP, [draft("L-2")], "1", NOW - timedelta(hours=1))
-    assert product.updated_at == NOW
+    product.update(LAMP, [draft("L-2")], "1", LATER)
+    product.update(LAMP, [draft("L-3")], "2", NOW)
+    assert (product.version, product.updated_at) == (3, LATER)
 
 
 def test_two_variants_may_swap_their_skus() -> None:
@@ -345,3 +346,20 @@ def test_a_product_whose_last_rating_was_taken_back_has_none() -> None:
     product.rate(5, 1, 1)
     product.rate(0, 0, 2)
     assert product.rating == Rating(0.0, 0, 2)
+
+
+def test_a_rating_is_published_as_the_mean_and_makes_a_later_revision_of_the_same_version() -> None:
+    product = lamp("A")
+    before = product.revision
+    product.rate(9, 2, 3)
+    assert product.events == [ProductRated(product_id=product.product_id, average=4.5, count=2, version=3)]
+    assert product.revision == before + 3 == (1 << 32) + 3
+
+
+def test_what_staff_leaves_out_is_empty() -> None:
+    assert Details("Lamp", "home") == Details("Lamp", "home", "", "", "", (), {})
+    price, variant_id = usd("1.00"), new_id()
+    assert VariantDraft(None, "A", price) == VariantDraft(None, "A", price, {}, (), 0)
+    assert Variant(variant_id, "A", price) == Variant(variant_id, "A", price, {}, (), 0)
+    assert lamp("A").rating == Rating(0.0, 0, 0)
+    assert Filters() == Filters("", "", "", "", None, None)

@@ -53,7 +53,7 @@ def usd(amount: str) -> Money:
     return Money(Decimal(amount), "USD")
 
 
-def a_payment(amount: str = "20.00", token: str = "tok_visa") -> Payment:
+def a_payment(amount: str = "20.00", token: str = "tok_visa", held: bool = False) -> Payment:
     return Payment.begin(
         order_id=uuid4(),
         user_id=uuid4(),
@@ -62,6 +62,7 @@ def a_payment(amount: str = "20.00", token: str = "tok_visa") -> Payment:
         correlation_id="request-1",
         retry=RETRY,
         now=NOW,
+        held=held,
     )
 
 
@@ -73,6 +74,13 @@ def a_charge(payment: Payment, status: ChargeStatus = ChargeStatus.SUCCEEDED) ->
 def a_paid_payment(amount: str = "20.00") -> Payment:
     payment = a_payment(amount)
     payment.settle(a_charge(payment), LATER)
+    payment.events.clear()
+    return payment
+
+
+def a_held_payment() -> Payment:
+    payment = a_payment(held=True)
+    payment.settle(a_charge(payment, ChargeStatus.AUTHORIZED), LATER)
     payment.events.clear()
     return payment
 
@@ -415,20 +423,29 @@ def test_what_the_gateway_says_of_a_charge_is_kept(status: ChargeStatus) -> None
     ("known", "charge", "awaited"),
     [
         ("pending", ChargeStatus.PENDING, False),
+        ("pending", ChargeStatus.AUTHORIZED, True),
         ("pending", ChargeStatus.SUCCEEDED, True),
         ("pending", ChargeStatus.FAILED, True),
+        ("held", ChargeStatus.PENDING, False),
+        ("held", ChargeStatus.AUTHORIZED, False),
+        ("held", ChargeStatus.SUCCEEDED, True),
+        ("held", ChargeStatus.FAILED, True),
+        ("promised back", ChargeStatus.FAILED, False),
         ("paid", ChargeStatus.SUCCEEDED, False),
         ("paid", ChargeStatus.FAILED, False),
         ("declined", ChargeStatus.SUCCEEDED, False),
         ("declined", ChargeStatus.FAILED, False),
         ("given up", ChargeStatus.PENDING, False),
+        ("given up", ChargeStatus.AUTHORIZED, True),
         ("given up", ChargeStatus.SUCCEEDED, True),
         ("given up", ChargeStatus.FAILED, False),
     ],
 )
 def test_only_what_is_awaited_changes_a_payment(known: str, charge: ChargeStatus, awaited: bool) -> None:
-    payment = a_payment()
+    payment = a_held_payment() if known in ("held", "promised back") else a_payment()
     match known:
+        case "promised back":
+            refund(payment)
         case "paid":
             payment.settle(a_charge(payment), LATER)
         case "declined":
@@ -441,6 +458,30 @@ def test_only_what_is_awaited_changes_a_payment(known: str, charge: ChargeStatus
     assert (payment != before) is awaited
     if not awaited:
         assert len(payment.events) == said
+
+
+def test_what_becomes_of_what_was_held_is_noted_when_it_does() -> None:
+    now = LATER + timedelta(minutes=1)
+    taken, lapsed = a_held_payment(), a_held_payment()
+    for payment, status in ((taken, ChargeStatus.SUCCEEDED), (lapsed, ChargeStatus.FAILED)):
+        payment.capture(RETRY, LATER)
+        assert payment.settle(a_charge(payment, status), now) is None
+        assert (payment.held, payment.next_check_at, payment.updated_at) == (False, None, now)
+    assert (taken.status, lapsed.status) == (PaymentStatus.SUCCEEDED, PaymentStatus.FAILED)
+    assert lapsed.failure_reason == "authorization_expired"
+
+
+def test_all_of_what_is_held_is_given_back_also_if_it_is_asked_for_by_its_amount() -> None:
+    assert refund(a_held_payment(), "20.00").amount == usd("20.00")
+    with pytest.raises(PaymentHeld):
+        refund(a_held_payment(), "19.99")
+
+
+def test_a_guests_payment_becomes_the_accounts_once() -> None:
+    payment, account = a_payment(), uuid4()
+    payment.change_payer(account, LATER)
+    payment.change_payer(account, LATER + timedelta(minutes=1))
+    assert (payment.user_id, payment.updated_at) == (account, LATER)
 
 
 def test_a_charge_of_another_order_is_not_taken_for_ours() -> None:

@@ -129,6 +129,11 @@ def test_pauses_double_up_to_the_longest_and_are_spread_out(attempts: int, secon
     assert len(pauses) > 1
 
 
+def test_however_often_something_was_tried_its_pause_is_a_time() -> None:
+    endless = Backoff(timedelta(microseconds=1), timedelta.max)
+    assert endless.at_most(20) == endless.at_most(1_000_000) == timedelta(microseconds=2**20)
+
+
 async def test_what_is_put_off_falls_due_later_the_more_often_it_was_tried(
     jobs: Jobs, work: DueWork[Job]
 ) -> None:
@@ -164,6 +169,13 @@ async def test_no_more_is_claimed_than_asked_for(jobs: Jobs, work: DueWork[Job],
     jobs.add("a", "b", "c")
     assert await work.work_off(limit=2) == 2
     assert worker.done == ["a", "b"]
+
+
+async def test_a_hundred_are_claimed_at_a_time_unless_more_are_asked_for(
+    jobs: Jobs, work: DueWork[Job], worker: Worker
+) -> None:
+    jobs.add(*map(str, range(101)))
+    assert [await work.work_off(), await work.work_off()] == [100, 1]
 
 
 async def test_work_is_done_under_the_correlation_id_of_what_caused_it(
@@ -222,6 +234,22 @@ async def test_what_another_process_left_behind_is_found_by_the_next_sweep(
         await eventually(lambda: jobs.looks)
         jobs.add("job")
         await eventually(lambda: worker.done, within=2)
+
+
+async def test_twenty_are_done_at_once_and_others_looked_for_every_fifteen_seconds_unless_told_otherwise(
+    jobs: Jobs, worker: Worker
+) -> None:
+    work = DueWork(jobs, worker.do, BACKOFF, jobs.clock)
+    assert await work._pause(full=True) == 15
+    names = [str(number) for number in range(21)]
+    worker.hanging.update(names)
+    jobs.add(*names)
+    async with running(work.run):
+        await eventually(lambda: worker.at_once == 20)
+        assert not work.has_room
+        worker.hanging.clear()
+        await eventually(lambda: len(worker.done) == 21)
+    assert worker.most_at_once == 20
 
 
 async def test_work_that_hangs_does_not_keep_the_rest_waiting(

@@ -241,6 +241,7 @@ def test_a_sidecar_names_the_nearest_peer() -> None:
     assert known(added.replace('""', '"CN=cart,O=a shop"')) == "cart"
     for wrong in (
         "",
+        f"URI={SPIFFE_PREFIX}",
         "By=a;Hash=b",
         "URI=spiffe://other.org/ns/stoa/sa/order",
         f"{spoofed}/more",
@@ -288,6 +289,24 @@ async def test_of_a_user_is_known_to_which_sign_in_the_token_goes_back() -> None
         caller = await authorizer.admit(customers, SimpleNamespace(), sent)  # type: ignore[arg-type]
         assert current_principal() is caller
     assert caller == Principal(ANN, frozenset({"customer"}), session_id="the sign-in")
+
+
+async def test_a_token_is_a_bearers_however_that_is_written() -> None:
+    mint = TokenMint()
+    authorizer = Authorizer(no_identity, TokenVerifier(StaticKeys(mint.jwks), "stoa", "stoa"))
+    customers = Policy(False, True, False, "", frozenset())
+
+    async def admit(scheme: str) -> Principal:
+        sent = {"authorization": f"{scheme}{mint.token(ANN)}"}
+        with acting_as(NOBODY):
+            return await authorizer.admit(customers, SimpleNamespace(), sent)  # type: ignore[arg-type]
+
+    for scheme in ("Bearer ", "bearer ", "BEARER  "):
+        assert (await admit(scheme)).subject == ANN
+    for scheme in ("Basic ", "", "bearer"):
+        with pytest.raises(Unauthenticated) as refused:
+            await admit(scheme)
+        assert refused.value.reason == "TOKEN_INVALID"
 
 
 def test_who_may_act_for_a_user() -> None:
