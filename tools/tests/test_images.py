@@ -20,6 +20,7 @@ from stoa_services import SERVICES
 from stoa_stack.instance import CHECKOUT
 from stoa_tools.images import archive, command, sbom
 from stoa_tools.images.archive import BuiltImage
+from stoa_tools.images.builders import Builder, BuilderFailed
 from stoa_tools.images.contents import Image, NotLocked, contents, images
 from stoa_tools.images.context import RECIPES
 from stoa_tools.lock import LOCK
@@ -179,6 +180,18 @@ def test_an_archive_is_read_as_it_was_saved(tmp_path: Path) -> None:
     assert image.labels == {"a": "b"}
     assert [str(path) for path in image.texts] == ["/opt/stoa/x.dist-info/METADATA"]
     assert sum(image.sizes.values()) == 34
+
+
+def test_a_builder_whose_client_alone_is_there_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, code in (("docker", 1), ("podman", 0)):
+        (tmp_path / name).write_text(f"#!/bin/sh\nexit {code}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert Builder.find() == Builder("podman")
+    with pytest.raises(BuilderFailed, match="No docker answers"):
+        Builder.find("docker")
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ app.kubernetes.io/instance: {{ .root.Release.Name }}
 
 {{/* Where the vault has an account's password: operators' accounts are together. */}}
 {{- define "infrastructure.vaultKey" -}}
-{{ ternary "operator" . (or (eq . "stoa_readonly") (eq . "operator") (eq . "admin")) }}
+{{ ternary "operator" . (has . (list "stoa_readonly" "stoa-readonly" "operator")) }}
 {{- end }}
 
 {{/* A URL with an account, the password being filled in by External Secrets: (dict "url" … "user" … "password" … "database" …). */}}

@@ -9,32 +9,34 @@ from __future__ import annotations
 
 import json
 
-from aws_cdk import Stack
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_secretsmanager as secretsmanager
 from constructs import Construct
 
 from stoa_aws.environment import Environment
 from stoa_aws.nag import excuse
+from stoa_aws.stack import ShopStack
 from stoa_services import SERVICES
 
 READ_ONLY = "stoa_readonly"
 """The operators' account, as the local stack names it."""
+REGISTRY = "registry"
+"""The schema registry, which runs in the cluster and keeps its schemas in PostgreSQL."""
 _LENGTH = 40
 
 
-class AccountsStack(Stack):
+class AccountsStack(ShopStack):
     """A secret with `username` and `password` for each account: `stoa/<environment>/accounts/<name>`."""
 
-    def __init__(self, scope: Construct, name: str, at: Environment, *, key: kms.IKey) -> None:
-        super().__init__(scope, name, env=at.aws, termination_protection=True)
-        self._at = at
+    def __init__(self, scope: Construct, at: Environment, *, key: kms.IKey) -> None:
+        super().__init__(scope, "accounts", at)
         self._key = key
         self.of_services = {
             service.name: self._account(service.name) for service in SERVICES.values() if service.stores
         }
         self.of_operators = self._account(READ_ONLY)
         self.of_search = self._account("search-master")
+        self.of_registry = self._account(REGISTRY)
 
     def _account(self, name: str) -> secretsmanager.Secret:
         """Make an account, whose password has letters and digits alone, as it becomes a part of URLs."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from aws_cdk import Duration, Stack
+from aws_cdk import Duration
 from aws_cdk import aws_eks_v2 as eks
 from aws_cdk import aws_events as events
 from aws_cdk import aws_events_targets as targets
@@ -20,6 +20,7 @@ from constructs import Construct
 from stoa_aws.environment import Environment
 from stoa_aws.nag import excuse
 from stoa_aws.pod_identity import pod_role
+from stoa_aws.stack import ShopStack
 
 NAMESPACE = ACCOUNT = "karpenter"
 
@@ -37,14 +38,13 @@ _LOOKED_AT = (
 )  # fmt: skip
 
 
-class AutoscalingStack(Stack):
+class AutoscalingStack(ShopStack):
     """Karpenter's role, the profile of the nodes that it starts, and its queue of interruptions."""
 
     def __init__(
-        self, scope: Construct, name: str, at: Environment, *, cluster: eks.Cluster, node_role: iam.IRole
+        self, scope: Construct, at: Environment, *, cluster: eks.Cluster, node_role: iam.IRole
     ) -> None:
-        super().__init__(scope, name, env=at.aws)
-        self._at = at
+        super().__init__(scope, "autoscaling", at, protected=False)
         self._cluster_name = at.named("cluster")  # in the keys of conditions, where no reference can stand
         self.profile = iam.CfnInstanceProfile(
             self, "profile", instance_profile_name=at.named("node"), roles=[node_role.role_name]

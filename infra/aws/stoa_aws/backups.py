@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aws_cdk import Duration, RemovalPolicy, Stack
+from aws_cdk import Duration, RemovalPolicy
 from aws_cdk import aws_backup as backup
 from aws_cdk import aws_events as events
 from aws_cdk import aws_iam as iam
@@ -11,6 +11,7 @@ from constructs import Construct
 
 from stoa_aws import managed, stores
 from stoa_aws.environment import Environment
+from stoa_aws.stack import ShopStack
 
 _POLICIES = (
     "service-role/AWSBackupServiceRolePolicyForBackup",
@@ -20,11 +21,11 @@ _POLICIES = (
 )
 
 
-class BackupsStack(Stack):
+class BackupsStack(ShopStack):
     """Whatever has the tag is in the plan, so that a store that is added needs no line here."""
 
-    def __init__(self, scope: Construct, name: str, at: Environment, *, key: kms.IKey) -> None:
-        super().__init__(scope, name, env=at.aws, termination_protection=True)
+    def __init__(self, scope: Construct, at: Environment, *, key: kms.IKey) -> None:
+        super().__init__(scope, "backups", at)
         self.vault = backup.BackupVault(
             self,
             "vault",

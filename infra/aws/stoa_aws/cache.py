@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from aws_cdk import RemovalPolicy, Stack
-from aws_cdk import aws_ec2 as ec2
+from aws_cdk import RemovalPolicy
 from aws_cdk import aws_elasticache as elasticache
-from aws_cdk import aws_kms as kms
 from aws_cdk import aws_secretsmanager as secretsmanager
 from constructs import Construct
 
@@ -14,6 +12,8 @@ from stoa_aws.accounts import READ_ONLY, AccountsStack
 from stoa_aws.environment import Environment
 from stoa_aws.log_groups import log_group
 from stoa_aws.nag import excuse
+from stoa_aws.stack import ShopStack
+from stoa_aws.stores import Place
 from stoa_contracts.declarations import Store
 from stoa_services import SERVICES
 
@@ -22,16 +22,11 @@ _OF_A_SERVICE = "on ~* &* +@all -@admin -@dangerous +info"
 _OF_OPERATORS = "on ~* &* -@all +@read +@connection +info"
 
 
-class CacheStack(Stack):
+class CacheStack(ShopStack):
     """A replication group, not a cluster: a script writes a cart and its events, which must be together."""
 
-    def __init__(
-        self, scope: Construct, name: str, at: Environment, *, vpc: ec2.IVpc, nodes: ec2.ISecurityGroup,
-        key: kms.IKey,
-        logs_key: kms.IKey, accounts: AccountsStack,
-    ) -> None:  # fmt: skip
-        super().__init__(scope, name, env=at.aws, termination_protection=True)
-        self._at = at
+    def __init__(self, scope: Construct, at: Environment, place: Place, *, accounts: AccountsStack) -> None:
+        super().__init__(scope, "carts", at)
         services = [service.name for service in SERVICES.values() if Store.REDIS in service.stores]
         users = [self._user(name, accounts.of_services[name], _OF_A_SERVICE) for name in services]
         users.append(self._user(READ_ONLY, accounts.of_operators, _OF_OPERATORS))
@@ -49,9 +44,9 @@ class CacheStack(Stack):
             "subnets",
             cache_subnet_group_name=at.named("carts"),
             description="Isolated subnets",
-            subnet_ids=vpc.select_subnets(subnet_group_name="stores").subnet_ids,
+            subnet_ids=place.subnet_ids,
         )
-        log = log_group(self, "log", logs_key)
+        log = log_group(self, "log", place.keys.logs)
         settings = elasticache.CfnParameterGroup(
             self,
             "settings",
@@ -73,10 +68,10 @@ class CacheStack(Stack):
             port=PORT,
             cache_subnet_group_name=subnets.ref,
             cache_parameter_group_name=settings.ref,
-            security_group_ids=[stores.guard(self, vpc, nodes, PORT).security_group_id],
+            security_group_ids=[stores.guard(self, place, PORT).security_group_id],
             user_group_ids=[group.ref],
             at_rest_encryption_enabled=True,
-            kms_key_id=key.key_arn,
+            kms_key_id=place.keys.data.key_arn,
             transit_encryption_enabled=True,
             transit_encryption_mode="required",
             snapshot_retention_limit=14,

@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from aws_cdk import Stack
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_eks_v2 as eks
 from aws_cdk import aws_iam as iam
@@ -18,6 +17,7 @@ from stoa_aws.environment import Environment
 from stoa_aws.log_groups import log_group
 from stoa_aws.nag import excuse
 from stoa_aws.pod_identity import pod_role
+from stoa_aws.stack import ShopStack
 
 _NODE_POLICIES = ("AmazonEKSWorkerNodePolicy", "AmazonEKS_CNI_Policy", "AmazonEC2ContainerRegistryPullOnly")
 _DISK_GB = 50
@@ -33,7 +33,7 @@ _ADDONS: Mapping[str, Mapping[str, Any] | None] = {
 }
 
 
-class ClusterStack(Stack):
+class ClusterStack(ShopStack):
     """EKS with its control plane's logs, its secrets encrypted by a key of ours, and no public door by
     default.
 
@@ -41,10 +41,10 @@ class ClusterStack(Stack):
     """
 
     def __init__(
-        self, scope: Construct, name: str, at: Environment, *, vpc: ec2.IVpc, secrets_key: kms.IKey,
+        self, scope: Construct, at: Environment, *, vpc: ec2.IVpc, secrets_key: kms.IKey,
         logs_key: kms.IKey,
     ) -> None:  # fmt: skip
-        super().__init__(scope, name, env=at.aws, termination_protection=True)
+        super().__init__(scope, "cluster", at)
         nodes = ec2.SubnetSelection(subnet_group_name=network.NODES)
         log = log_group(self, "log", logs_key, name=f"/aws/eks/{at.named('cluster')}/cluster")
         self.cluster = eks.Cluster(

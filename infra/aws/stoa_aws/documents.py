@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from aws_cdk import Duration, RemovalPolicy, Stack, Tags
+from aws_cdk import Duration, RemovalPolicy, Tags
 from aws_cdk import aws_docdb as docdb
 from aws_cdk import aws_ec2 as ec2
-from aws_cdk import aws_kms as kms
 from constructs import Construct
 
 from stoa_aws import stores
 from stoa_aws.environment import Environment
 from stoa_aws.log_groups import log_group
 from stoa_aws.nag import excuse
+from stoa_aws.stack import ShopStack
+from stoa_aws.stores import Place
 
 PORT = 27017
 MASTER = "master"
@@ -19,17 +20,13 @@ MASTER = "master"
 _NOT_IN_PASSWORDS = " %+~`#$&*()|[]{}:;<>?!'/@\"\\^,="
 
 
-class DocumentsStack(Stack):
+class DocumentsStack(ShopStack):
     """A cluster that speaks TLS alone, and logs who did what and not what statements said."""
 
-    def __init__(
-        self, scope: Construct, name: str, at: Environment, *, vpc: ec2.IVpc, nodes: ec2.ISecurityGroup,
-        key: kms.IKey,
-        secrets_key: kms.IKey, logs_key: kms.IKey,
-    ) -> None:  # fmt: skip
-        super().__init__(scope, name, env=at.aws, termination_protection=True)
+    def __init__(self, scope: Construct, at: Environment, place: Place) -> None:
+        super().__init__(scope, "documents", at)
         name = at.named("documents")
-        log = log_group(self, "log", logs_key, name=f"/aws/docdb/{name}/audit")
+        log = log_group(self, "log", place.keys.logs, name=f"/aws/docdb/{name}/audit")
         self.cluster = docdb.DatabaseCluster(
             self,
             "cluster",
@@ -40,15 +37,15 @@ class DocumentsStack(Stack):
             master_user=docdb.Login(
                 username=MASTER,
                 secret_name=at.secret("masters/documents"),
-                kms_key=secrets_key,
+                kms_key=place.keys.secrets,
                 exclude_characters=_NOT_IN_PASSWORDS,
             ),
-            vpc=vpc,
+            vpc=place.vpc,
             vpc_subnets=stores.SUBNETS,
-            security_group=stores.guard(self, vpc, nodes, PORT),
+            security_group=stores.guard(self, place, PORT),
             port=PORT,
             storage_encrypted=True,
-            kms_key=key,
+            kms_key=place.keys.data,
             parameter_group=docdb.ClusterParameterGroup(
                 self, "settings", family="docdb5.0", parameters={"tls": "tls1.2+", "audit_logs": "enabled"}
             ),

@@ -93,6 +93,11 @@ class Environment:
         """The three availability zones; named, since nothing asks AWS for them."""
         return tuple(f"{self.region}{letter}" for letter in "abc")
 
+    @property
+    def repository(self) -> str:
+        """What the names of this shop's images begin with in the account's registry."""
+        return f"stoa-{self.name}"
+
     def named(self, what: str) -> str:
         """A name that is this shop's in the account: stoa-production-orders."""
         return f"stoa-{self.name}-{what}"

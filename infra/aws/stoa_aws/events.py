@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from aws_cdk import Fn, RemovalPolicy, Stack
+from aws_cdk import Fn, RemovalPolicy
 from aws_cdk import aws_applicationautoscaling as scaling
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_iam as iam
-from aws_cdk import aws_kms as kms
 from aws_cdk import aws_msk as msk
 from constructs import Construct
 
@@ -16,6 +15,8 @@ from stoa_aws import stores
 from stoa_aws.environment import Environment
 from stoa_aws.log_groups import log_group
 from stoa_aws.rights import EVERYTHING, Kind, Right
+from stoa_aws.stack import ShopStack
+from stoa_aws.stores import Place
 
 PORT = 9098
 """Of clients that are known by their role."""
@@ -30,19 +31,15 @@ group.min.session.timeout.ms=3000
 _FULL_PERCENT = 70
 
 
-class EventsStack(Stack):
+class EventsStack(ShopStack):
     """A cluster of brokers that keeps each message in three zones, two of which have acknowledged it."""
 
-    def __init__(
-        self, scope: Construct, name: str, at: Environment, *, vpc: ec2.IVpc, nodes: ec2.ISecurityGroup,
-        key: kms.IKey,
-        logs_key: kms.IKey,
-    ) -> None:  # fmt: skip
-        super().__init__(scope, name, env=at.aws, termination_protection=True)
-        guard = stores.guard(self, vpc, nodes, PORT)
+    def __init__(self, scope: Construct, at: Environment, place: Place) -> None:
+        super().__init__(scope, "events", at)
+        guard = stores.guard(self, place, PORT)
         # Brokers keep to each other under the same group.
         guard.connections.allow_internally(ec2.Port.all_traffic(), "brokers")
-        group = log_group(self, "log", logs_key)
+        group = log_group(self, "log", place.keys.logs)
         settings = msk.CfnConfiguration(
             self,
             "settings",
@@ -59,7 +56,7 @@ class EventsStack(Stack):
             kafka_version=_VERSION,
             number_of_broker_nodes=size.brokers,
             broker_node_group_info=msk.CfnCluster.BrokerNodeGroupInfoProperty(
-                client_subnets=vpc.select_subnets(subnet_group_name="stores").subnet_ids,
+                client_subnets=place.subnet_ids,
                 instance_type=size.type,
                 security_groups=[guard.security_group_id],
                 storage_info=msk.CfnCluster.StorageInfoProperty(
@@ -75,7 +72,7 @@ class EventsStack(Stack):
             ),
             encryption_info=msk.CfnCluster.EncryptionInfoProperty(
                 encryption_at_rest=msk.CfnCluster.EncryptionAtRestProperty(
-                    data_volume_kms_key_id=key.key_arn
+                    data_volume_kms_key_id=place.keys.data.key_arn
                 ),
                 encryption_in_transit=msk.CfnCluster.EncryptionInTransitProperty(
                     client_broker="TLS", in_cluster=True

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from aws_cdk import Duration, RemovalPolicy, Stack, Tags
+from typing import Any
+
+from aws_cdk import Duration, RemovalPolicy, Tags
 from aws_cdk import aws_certificatemanager as acm
 from aws_cdk import aws_cloudfront as cloudfront
 from aws_cdk import aws_cloudfront_origins as origins
@@ -20,6 +22,7 @@ from stoa_aws.environment import Environment
 from stoa_aws.firewall import Firewall
 from stoa_aws.nag import excuse
 from stoa_aws.pod_identity import pod_role
+from stoa_aws.stack import ShopStack
 
 # The networks that CloudFront calls origins from (com.amazonaws.global.cloudfront.origin-facing),
 # in us-east-1.
@@ -30,15 +33,14 @@ _GATEWAY_HEALTH_PORT = 15021
 _CONTROLLER = ("kube-system", "aws-load-balancer-controller")
 
 
-class FrontStack(Stack):
+class FrontStack(ShopStack):
     """What visitors reach, and nothing else of the shop has a public address."""
 
     def __init__(
-        self, scope: Construct, name: str, at: Environment, *, vpc: ec2.IVpc, cluster: eks.Cluster,
+        self, scope: Construct, at: Environment, *, vpc: ec2.IVpc, cluster: eks.Cluster,
         nodes: ec2.ISecurityGroup,
     ) -> None:  # fmt: skip
-        super().__init__(scope, name, env=at.aws, termination_protection=True)
-        self._at = at
+        super().__init__(scope, "front", at)
         zone = route53.HostedZone.from_hosted_zone_attributes(
             self, "zone", hosted_zone_id=at.zone, zone_name=at.domain
         )
@@ -64,43 +66,46 @@ class FrontStack(Stack):
             )
 
     def _log_bucket(self) -> s3.Bucket:
-        bucket = s3.Bucket(
-            self,
+        bucket = self._bucket(
             "logs",
-            # Neither the load balancer nor CloudFront writes to a bucket with a key of ours.
-            encryption=s3.BucketEncryption.S3_MANAGED,
-            block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
-            enforce_ssl=True,
-            object_ownership=s3.ObjectOwnership.BUCKET_OWNER_PREFERRED,  # CloudFront writes with an ACL
-            lifecycle_rules=[
-                s3.LifecycleRule(expiration=Duration.days(30))
-            ],  # they have addresses of visitors
-            removal_policy=RemovalPolicy.RETAIN,
+            s3.ObjectOwnership.BUCKET_OWNER_PREFERRED,  # CloudFront writes with an ACL
+            # They have addresses of visitors.
+            s3.LifecycleRule(expiration=Duration.days(30)),
         )
         excuse(bucket, "S1", "it is where logs go; logging them would log the logging")
         return bucket
 
     def _picture_bucket(self) -> s3.Bucket:
-        bucket = s3.Bucket(
-            self,
+        bucket = self._bucket(
             "pictures",
-            encryption=s3.BucketEncryption.S3_MANAGED,
-            block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
-            enforce_ssl=True,
+            s3.ObjectOwnership.BUCKET_OWNER_ENFORCED,
+            s3.LifecycleRule(
+                noncurrent_version_expiration=Duration.days(30),
+                abort_incomplete_multipart_upload_after=Duration.days(1),
+            ),
             versioned=True,
-            object_ownership=s3.ObjectOwnership.BUCKET_OWNER_ENFORCED,
             server_access_logs_bucket=self.logs,
             server_access_logs_prefix="pictures/",
-            lifecycle_rules=[
-                s3.LifecycleRule(
-                    noncurrent_version_expiration=Duration.days(30),
-                    abort_incomplete_multipart_upload_after=Duration.days(1),
-                )
-            ],
-            removal_policy=RemovalPolicy.RETAIN,
         )
         Tags.of(bucket).add(stores.BACKUP_TAG, "daily")
         return bucket
+
+    def _bucket(
+        self, name: str, ownership: s3.ObjectOwnership, lifecycle: s3.LifecycleRule, **more: Any
+    ) -> s3.Bucket:
+        """A bucket that is read over TLS alone, by nobody in public, and outlives the stack."""
+        return s3.Bucket(
+            self,
+            name,
+            # Neither the load balancer nor CloudFront writes to a bucket with a key of ours, or reads one.
+            encryption=s3.BucketEncryption.S3_MANAGED,
+            block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
+            enforce_ssl=True,
+            object_ownership=ownership,
+            lifecycle_rules=[lifecycle],
+            removal_policy=RemovalPolicy.RETAIN,
+            **more,
+        )
 
     def _balancer(self, vpc: ec2.IVpc) -> elb.ApplicationLoadBalancer:
         guard = ec2.SecurityGroup(

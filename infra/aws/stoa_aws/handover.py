@@ -22,7 +22,14 @@ Object = Mapping[str, Any]
 _ROLE = "eks.amazonaws.com/role-arn"
 _NETWORK = [{"ipBlock": {"cidr": network.ADDRESSES}}]
 _OPERATOR = "operator"  # the Secret of operators' tools, by its name in the charts
+# By which the chart's network policies know operators' pods.
+_OPERATORS_POD = {"app.kubernetes.io/name": OPERATORS_ACCOUNT, "app.kubernetes.io/part-of": "stoa"}
 _PROXIES = 3  # before the edge: CloudFront, the load balancer, the mesh's gateway
+# Where charts/environments/production.yaml has the collector of traces: a list replaces the one below it.
+_COLLECTOR = "monitoring/collector.monitoring.svc.cluster.local"
+_MONITORING = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]
+# Of charts/infrastructure; the schema registry is the one that AWS does not run.
+_MANAGED = ("postgres", "valkey", "mongo", "opensearch", "kafka", "keycloak", "secrets")
 
 
 def write(at: Environment, folder: Path) -> None:
@@ -30,6 +37,7 @@ def write(at: Environment, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     files: Mapping[str, Iterable[Object]] = {
         "values.yaml": [values(at)],
+        "infrastructure.yaml": [infrastructure()],
         "secrets.yaml": secrets(at),
         "nodes.yaml": nodes(at),
         "gateway.yaml": [gateway(at)],
@@ -48,8 +56,15 @@ def values(at: Environment) -> Object:
                 "settings": {"shop_url": f"https://{at.domain}", "group_session_seconds": "3"},
             },
             # Who has a role is told so by STS, at an endpoint within the network.
-            "mesh": {"egress": [f"./sts.{at.region}.amazonaws.com"]},
-            "network": {"egress": [{"ports": [{"port": 443}], "to": _NETWORK}]},
+            "mesh": {"egress": [f"./sts.{at.region}.amazonaws.com", _COLLECTOR]},
+            # The load balancer names no host as it connects to the gateway, and is all that reaches it.
+            "ingress": {"hosts": ["*"]},
+            "network": {
+                "egress": [
+                    {"ports": [{"port": 443}], "to": _NETWORK},
+                    {"ports": [{"port": 4317}], "to": _MONITORING},
+                ]
+            },
             "infrastructure": {
                 "postgres": _outside(postgres.PORT, f"*.{at.region}.rds.amazonaws.com"),
                 "mongo": _outside(documents.PORT, f"*.{at.region}.docdb.amazonaws.com"),
@@ -57,13 +72,24 @@ def values(at: Environment) -> Object:
                 "opensearch": _outside(search.PORT, f"*.{at.region}.es.amazonaws.com", "tls"),
                 "kafka": _outside(events.PORT, f"*.kafka.{at.region}.amazonaws.com", "tls"),
                 "sts": _outside(443, f"sts.{at.region}.amazonaws.com", "tls"),
+                "mail": {"egress": [f"email.{at.region}.amazonaws.com"]},
             },
-            "secrets": {"external": {"enabled": False}},  # secrets.yaml does it, before the chart's hooks ask
         },
         "edge": {"trustedHops": _PROXIES},
         "ops": {"replication": 3, "serviceAccount": _account(at, OPERATORS_ACCOUNT)},
-        **{name: {"serviceAccount": _account(at, name)} for name in SERVICES},
+        **{
+            name: {
+                "serviceAccount": _account(at, name),
+                **({"settings": _mail(at)} if "mail-server" in service.companies else {}),
+            }
+            for name, service in SERVICES.items()
+        },
     }
+
+
+def infrastructure() -> Object:
+    """The values of charts/infrastructure: all is left out that AWS runs."""
+    return {"operators": {name: {"enabled": False} for name in _MANAGED}}
 
 
 def secrets(at: Environment) -> Sequence[Object]:
@@ -89,7 +115,7 @@ def accounts(at: Environment) -> Object:
             "backoffLimit": 2,
             "ttlSecondsAfterFinished": 86400,
             "template": {
-                "metadata": {"labels": {"sidecar.istio.io/inject": "false"}},
+                "metadata": {"labels": {**_OPERATORS_POD, "sidecar.istio.io/inject": "false"}},
                 "spec": {
                     "restartPolicy": "Never",
                     "automountServiceAccountToken": False,
@@ -228,7 +254,12 @@ def _secret(at: Environment, name: str, account: str, keys: Sequence[str]) -> It
 
 
 def _registry(at: Environment) -> str:
-    return f"{at.account}.dkr.ecr.{at.region}.amazonaws.com/stoa"
+    return f"{at.account}.dkr.ecr.{at.region}.amazonaws.com/{at.repository}"
+
+
+def _mail(at: Environment) -> Object:
+    """From whom mail is, and by which SES; a role may send in the name of the shop's domain alone."""
+    return {"aws_region": at.region, "sender_address": f"shop@{at.domain}"}
 
 
 def _account(at: Environment, account: str) -> Object:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 
-from aws_cdk import Fn, RemovalPolicy, SecretValue, Stack
+from aws_cdk import Fn, RemovalPolicy, SecretValue
 from aws_cdk import aws_eks_v2 as eks
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
@@ -17,7 +17,7 @@ from aws_cdk import aws_secretsmanager as secretsmanager
 from constructs import Construct
 
 from stoa_aws import cache, documents, postgres, rights, search
-from stoa_aws.accounts import READ_ONLY, AccountsStack
+from stoa_aws.accounts import READ_ONLY, REGISTRY, AccountsStack
 from stoa_aws.cache import CacheStack
 from stoa_aws.documents import DocumentsStack
 from stoa_aws.environment import Environment
@@ -25,6 +25,7 @@ from stoa_aws.events import EventsStack
 from stoa_aws.nag import excuse
 from stoa_aws.postgres import PostgresStack
 from stoa_aws.search import SearchStack
+from stoa_aws.stack import ShopStack
 from stoa_contracts.declarations import Service, Store
 from stoa_services import SERVICES
 
@@ -41,18 +42,19 @@ def secrets_account(account: str) -> str:
 
 AUTHORITIES = "/var/run/stoa/secrets/rds-ca.pem"
 """Where a pod has the authorities that RDS and DocumentDB are signed by, which no system knows."""
+OPERATORS_AUTHORITIES = "/var/run/stoa/operator/rds-ca.pem"
+"""Where a pod with operators' tools has them."""
 
 
-class IdentitiesStack(Stack):
+class IdentitiesStack(ShopStack):
     """For each service a role, its stores' addresses with its account, and what operators place."""
 
     def __init__(
-        self, scope: Construct, name: str, at: Environment, *, cluster: eks.Cluster, key: kms.IKey,
+        self, scope: Construct, at: Environment, *, cluster: eks.Cluster, key: kms.IKey,
         accounts: AccountsStack, postgres: PostgresStack, documents: DocumentsStack, cache: CacheStack,
         search: SearchStack, events: EventsStack,
     ) -> None:  # fmt: skip
-        super().__init__(scope, name, env=at.aws, termination_protection=True)
-        self._at = at
+        super().__init__(scope, "identities", at)
         self._key = key
         self._accounts = accounts
         self._addresses = _Addresses(postgres, documents, cache, search)
@@ -94,6 +96,7 @@ class IdentitiesStack(Stack):
                 urls[f"reader_{service.name}_url"] = self._addresses.url(
                     service, service.store, READ_ONLY, account
                 )
+        urls[f"{REGISTRY}_url"] = self._addresses.registry(self._accounts.of_registry)
         return self._composed(ACCOUNTS, urls)
 
     def _secrets(self, service: Service) -> Sequence[secretsmanager.Secret]:
@@ -107,18 +110,14 @@ class IdentitiesStack(Stack):
         )
 
     def _operator(self) -> Sequence[secretsmanager.Secret]:
-        """What operators' tools are told: each store by the account that reads, and what operators place."""
-        composed = self._composed(
-            "operator/stores",
-            {
-                f"{service.name}_url": self._addresses.url(
-                    service, service.store, READ_ONLY, self._accounts.of_operators
-                )
-                for service in SERVICES.values()
-                if service.store is not None
-            },
-        )
-        return composed, self._placed(
+        """What operators' tools are told: services, stores by the account that reads, and what they place."""
+        urls = {f"{name}_metrics_url": f"http://{name}.{NAMESPACE}:9100/metrics" for name in SERVICES}
+        for service in SERVICES.values():
+            if service.store is not None:
+                account = self._accounts.of_operators
+                url = self._addresses.url(service, service.store, READ_ONLY, account)
+                urls[f"{service.name}_url"] = url.replace(AUTHORITIES, OPERATORS_AUTHORITIES)
+        return self._composed("operator/stores", urls), self._placed(
             "operator", "where brokers and companies are, and what these have given us"
         )
 
@@ -272,6 +271,11 @@ class _Addresses:
     def url(self, service: Service, store: Store, user: str, account: secretsmanager.ISecret) -> str:
         """The URL of a service's store, with a user and the password of its account."""
         return self._urls[store](service.name, f"{user}:{_password(account)}")
+
+    def registry(self, account: secretsmanager.ISecret) -> str:
+        """The URL of the schema registry's database."""
+        host = self._postgres.first.primary.db_instance_endpoint_address
+        return _postgres_url(f"{REGISTRY}:{_password(account)}", host, REGISTRY)
 
     def _postgres_url(self, service: str, account: str) -> str:
         host = self._postgres.instance_of(service).primary.db_instance_endpoint_address

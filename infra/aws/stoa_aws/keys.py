@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from aws_cdk import RemovalPolicy, Stack
+from aws_cdk import RemovalPolicy
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from constructs import Construct
 
 from stoa_aws.environment import Environment
+from stoa_aws.stack import ShopStack
 
 
-class KeysStack(Stack):
+class KeysStack(ShopStack):
     """Keys of ours at KMS, renewed every year and never deleted with the stack.
 
     `data` is for stores and their backups, `secrets` for Secrets Manager and the secrets in the cluster,
     `logs` for what is logged and said to operators.
     """
 
-    def __init__(self, scope: Construct, name: str, at: Environment) -> None:
-        super().__init__(scope, name, env=at.aws, termination_protection=True)
+    def __init__(self, scope: Construct, at: Environment) -> None:
+        super().__init__(scope, "keys", at)
         self.data = self._key(at, "data", "stores and their backups")
         self.secrets = self._key(at, "secrets", "Secrets Manager, and secrets in the cluster")
         self.logs = self._key(at, "logs", "logs and alarms")

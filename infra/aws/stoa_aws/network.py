@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from aws_cdk import Stack
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_kms as kms
 from constructs import Construct
 
 from stoa_aws.environment import Environment
 from stoa_aws.log_groups import log_group
+from stoa_aws.stack import ShopStack
 
 ADDRESSES = "10.40.0.0/16"
 NODES = "nodes"
@@ -26,15 +26,15 @@ _ENDPOINTS = {
 }
 
 
-class NetworkStack(Stack):
+class NetworkStack(ShopStack):
     """A VPC with public, private and isolated subnets, flow logs and endpoints.
 
     Nodes live in the private subnets, which reach the internet through NAT; stores in the isolated ones,
     which don't.
     """
 
-    def __init__(self, scope: Construct, name: str, at: Environment, *, key: kms.IKey) -> None:
-        super().__init__(scope, name, env=at.aws, termination_protection=True)
+    def __init__(self, scope: Construct, at: Environment, *, key: kms.IKey) -> None:
+        super().__init__(scope, "network", at)
         self.vpc = ec2.Vpc(
             self,
             "network",

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from aws_cdk import Duration, RemovalPolicy, Stack, Tags
+from aws_cdk import Duration, RemovalPolicy, Tags
 from aws_cdk import aws_ec2 as ec2
-from aws_cdk import aws_kms as kms
 from aws_cdk import aws_logs as logs
 from aws_cdk import aws_rds as rds
 from constructs import Construct
@@ -17,6 +16,8 @@ from stoa_aws import stores
 from stoa_aws.environment import Environment
 from stoa_aws.log_groups import log_group
 from stoa_aws.nag import excuse
+from stoa_aws.stack import ShopStack
+from stoa_aws.stores import Place
 from stoa_contracts.declarations import Store
 from stoa_services import SERVICES
 
@@ -45,21 +46,13 @@ class Instance:
     replicas: Sequence[rds.DatabaseInstanceReadReplica]
 
 
-class PostgresStack(Stack):
+class PostgresStack(ShopStack):
     """One instance for all services that keep something in it, or one for each; each has its database."""
 
-    def __init__(
-        self, scope: Construct, name: str, at: Environment, *, vpc: ec2.IVpc, nodes: ec2.ISecurityGroup,
-        key: kms.IKey,
-        secrets_key: kms.IKey, logs_key: kms.IKey,
-    ) -> None:  # fmt: skip
-        super().__init__(scope, name, env=at.aws, termination_protection=True)
-        self._at = at
-        self._vpc = vpc
-        self._key = key
-        self._secrets_key = secrets_key
-        self._logs_key = logs_key
-        self._guard = stores.guard(self, vpc, nodes, PORT)
+    def __init__(self, scope: Construct, at: Environment, place: Place) -> None:
+        super().__init__(scope, "postgres", at)
+        self._place = place
+        self._guard = stores.guard(self, place, PORT)
         self._engine = rds.DatabaseInstanceEngine.postgres(
             version=rds.PostgresEngineVersion.of(_VERSION, _VERSION.split(".")[0])
         )
@@ -73,6 +66,11 @@ class PostgresStack(Stack):
         """The instance that has the database of a service."""
         return self._of[service]
 
+    @property
+    def first(self) -> Instance:
+        """The instance that has what is no service's, such as the schemas of events."""
+        return next(iter(self.instances.values()))
+
     def _instance(self, name: str) -> Instance:
         size = self._at.size.postgres
         identifier = self._at.named(f"postgres-{name}")
@@ -83,11 +81,11 @@ class PostgresStack(Stack):
             multi_az=True,
             allocated_storage=size.storage_gb,
             storage_encrypted=True,
-            storage_encryption_key=self._key,
+            storage_encryption_key=self._place.keys.data,
             credentials=rds.Credentials.from_generated_secret(
                 MASTER,
                 secret_name=self._at.secret(f"masters/postgres-{name}"),
-                encryption_key=self._secrets_key,
+                encryption_key=self._place.keys.secrets,
             ),
             backup_retention=Duration.days(14),
             deletion_protection=True,
@@ -122,9 +120,8 @@ class PostgresStack(Stack):
         return replica
 
     def _log_group(self, identifier: str) -> logs.LogGroup:
-        return log_group(
-            self, f"log-{identifier}", self._logs_key, name=f"/aws/rds/instance/{identifier}/postgresql"
-        )
+        name = f"/aws/rds/instance/{identifier}/postgresql"
+        return log_group(self, f"log-{identifier}", self._place.keys.logs, name=name)
 
     def _alike(self, identifier: str) -> dict[str, Any]:
         """What a primary and its replicas have in common."""
@@ -133,7 +130,7 @@ class PostgresStack(Stack):
             "instance_type": ec2.InstanceType(self._at.size.postgres.type),
             "max_allocated_storage": self._at.size.postgres.storage_limit_gb,
             "cloudwatch_logs_exports": ["postgresql"],
-            "vpc": self._vpc,
+            "vpc": self._place.vpc,
             "vpc_subnets": stores.SUBNETS,
             "security_groups": [self._guard],
             "publicly_accessible": False,
@@ -144,5 +141,5 @@ class PostgresStack(Stack):
             "auto_minor_version_upgrade": True,
             "iam_authentication": False,
             "enable_performance_insights": True,
-            "performance_insight_encryption_key": self._key,
+            "performance_insight_encryption_key": self._place.keys.data,
         }

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from aws_cdk import RemovalPolicy, Stack
-from aws_cdk import aws_ec2 as ec2
+from aws_cdk import RemovalPolicy
 from aws_cdk import aws_iam as iam
-from aws_cdk import aws_kms as kms
 from aws_cdk import aws_logs as logs
 from aws_cdk import aws_opensearchservice as opensearch
 from aws_cdk import aws_secretsmanager as secretsmanager
@@ -15,22 +13,22 @@ from stoa_aws import stores
 from stoa_aws.environment import Environment
 from stoa_aws.log_groups import log_group
 from stoa_aws.nag import excuse
+from stoa_aws.stack import ShopStack
+from stoa_aws.stores import Place
 
 PORT = 443
 _VERSION = "OpenSearch_3.1"
 
 
-class SearchStack(Stack):
+class SearchStack(ShopStack):
     """A domain within the network: HTTPS alone, encrypted, and a user with a password for whoever asks."""
 
     def __init__(
-        self, scope: Construct, name: str, at: Environment, *, vpc: ec2.IVpc, nodes: ec2.ISecurityGroup,
-        key: kms.IKey,
-        logs_key: kms.IKey, master: secretsmanager.ISecret,
-    ) -> None:  # fmt: skip
-        super().__init__(scope, name, env=at.aws, termination_protection=True)
+        self, scope: Construct, at: Environment, place: Place, *, master: secretsmanager.ISecret
+    ) -> None:
+        super().__init__(scope, "search", at)
         size = at.size.search
-        log = log_group(self, "log", logs_key)
+        log = log_group(self, "log", place.keys.logs)
         writes = logs.CfnResourcePolicy(
             self,
             "log-policy",
@@ -71,11 +69,11 @@ class SearchStack(Stack):
                 ebs_enabled=True, volume_type="gp3", volume_size=size.storage_gb
             ),
             vpc_options=opensearch.CfnDomain.VPCOptionsProperty(
-                subnet_ids=vpc.select_subnets(subnet_group_name="stores").subnet_ids,
-                security_group_ids=[stores.guard(self, vpc, nodes, PORT).security_group_id],
+                subnet_ids=place.subnet_ids,
+                security_group_ids=[stores.guard(self, place, PORT).security_group_id],
             ),
             encryption_at_rest_options=opensearch.CfnDomain.EncryptionAtRestOptionsProperty(
-                enabled=True, kms_key_id=key.key_id
+                enabled=True, kms_key_id=place.keys.data.key_id
             ),
             node_to_node_encryption_options=opensearch.CfnDomain.NodeToNodeEncryptionOptionsProperty(
                 enabled=True

@@ -22,6 +22,7 @@ from stoa_aws.keys import KeysStack
 from stoa_aws.network import NetworkStack
 from stoa_aws.postgres import PostgresStack
 from stoa_aws.search import SearchStack
+from stoa_aws.stores import Place
 from stoa_aws.watch import WatchStack
 
 # What the CDK does by default only in apps that are new.
@@ -47,45 +48,26 @@ def build(settings: Mapping[str, str] | None = None, outdir: str | None = None) 
     Validations.of(app).add_plugins(AwsSolutionsChecks(app, verbose=True))
     Tags.of(app).add("stoa:environment", at.name)
 
-    keys = KeysStack(app, at.named("keys"), at)
-    network = NetworkStack(app, at.named("network"), at, key=keys.logs)
-    ImagesStack(app, at.named("images"), at)
-    cluster = ClusterStack(
-        app, at.named("cluster"), at, vpc=network.vpc, secrets_key=keys.secrets, logs_key=keys.logs
-    )
-    AutoscalingStack(app, at.named("autoscaling"), at, cluster=cluster.cluster, node_role=cluster.node_role)
-    accounts = AccountsStack(app, at.named("accounts"), at, key=keys.secrets)
-    postgres = PostgresStack(
-        app, at.named("postgres"), at, vpc=network.vpc, nodes=cluster.guard, key=keys.data,
-        secrets_key=keys.secrets,
-        logs_key=keys.logs,
-    )  # fmt: skip
-    documents = DocumentsStack(
-        app, at.named("documents"), at, vpc=network.vpc, nodes=cluster.guard, key=keys.data,
-        secrets_key=keys.secrets,
-        logs_key=keys.logs,
-    )  # fmt: skip
-    events = EventsStack(
-        app, at.named("events"), at, vpc=network.vpc, nodes=cluster.guard, key=keys.data, logs_key=keys.logs
-    )
-    cache = CacheStack(
-        app, at.named("carts"), at, vpc=network.vpc, nodes=cluster.guard, key=keys.data, logs_key=keys.logs,
-        accounts=accounts,
-    )  # fmt: skip
-    search = SearchStack(
-        app, at.named("search"), at, vpc=network.vpc, nodes=cluster.guard, key=keys.data, logs_key=keys.logs,
-        master=accounts.of_search,
-    )  # fmt: skip
+    keys = KeysStack(app, at)
+    network = NetworkStack(app, at, key=keys.logs)
+    ImagesStack(app, at)
+    cluster = ClusterStack(app, at, vpc=network.vpc, secrets_key=keys.secrets, logs_key=keys.logs)
+    AutoscalingStack(app, at, cluster=cluster.cluster, node_role=cluster.node_role)
+    accounts = AccountsStack(app, at, key=keys.secrets)
+    place = Place(network.vpc, cluster.guard, keys)
+    postgres = PostgresStack(app, at, place)
+    documents = DocumentsStack(app, at, place)
+    events = EventsStack(app, at, place)
+    cache = CacheStack(app, at, place, accounts=accounts)
+    search = SearchStack(app, at, place, master=accounts.of_search)
     IdentitiesStack(
-        app, at.named("identities"), at, cluster=cluster.cluster, key=keys.secrets, accounts=accounts,
+        app, at, cluster=cluster.cluster, key=keys.secrets, accounts=accounts,
         postgres=postgres, documents=documents, cache=cache, search=search, events=events,
     )  # fmt: skip
-    front = FrontStack(
-        app, at.named("front"), at, vpc=network.vpc, cluster=cluster.cluster, nodes=cluster.guard
-    )
-    BackupsStack(app, at.named("backups"), at, key=keys.data)
+    front = FrontStack(app, at, vpc=network.vpc, cluster=cluster.cluster, nodes=cluster.guard)
+    BackupsStack(app, at, key=keys.data)
     WatchStack(
-        app, at.named("watch"), at, key=keys.logs, postgres=postgres, documents=documents, events=events,
+        app, at, key=keys.logs, postgres=postgres, documents=documents, events=events,
         cache=cache, search=search, front=front,
     )  # fmt: skip
     return app

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from aws_cdk import Duration, Stack
+from aws_cdk import Duration
 from aws_cdk import aws_budgets as budgets
 from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_cloudwatch_actions as actions
@@ -25,6 +25,7 @@ from stoa_aws.events import EventsStack
 from stoa_aws.front import FrontStack
 from stoa_aws.postgres import PostgresStack
 from stoa_aws.search import SearchStack
+from stoa_aws.stack import ShopStack
 
 _GB = 1024**3
 
@@ -39,16 +40,15 @@ class Threshold:
     statistic: str = "Average"
 
 
-class WatchStack(Stack):
+class WatchStack(ShopStack):
     """A topic that writes to the operators, the alarms that write to it, and a budget for the month."""
 
     def __init__(
-        self, scope: Construct, name: str, at: Environment, *, key: kms.IKey, postgres: PostgresStack,
+        self, scope: Construct, at: Environment, *, key: kms.IKey, postgres: PostgresStack,
         documents: DocumentsStack, events: EventsStack, cache: CacheStack, search: SearchStack,
         front: FrontStack,
     ) -> None:  # fmt: skip
-        super().__init__(scope, name, env=at.aws)
-        self._at = at
+        super().__init__(scope, "watch", at, protected=False)
         self.topic = sns.Topic(
             self, "operators", topic_name=at.named("operators"), master_key=key, enforce_ssl=True
         )

@@ -53,6 +53,38 @@ def test_secrets_are_fetched_by_an_account_of_the_service_itself() -> None:
         assert role.endswith(f"-{'ops' if name == 'operator' else name}")
 
 
+def test_the_chart_admits_the_job_that_makes_accounts_to_the_stores() -> None:
+    labels = handover.accounts(AT)["spec"]["template"]["metadata"]["labels"]
+    assert labels["app.kubernetes.io/name"] == "ops"
+    assert labels["app.kubernetes.io/part-of"] == "stoa"
+
+
+def test_mail_is_sent_from_where_its_role_may_send_it() -> None:
+    values = handover.values(AT)
+    assert values["notification"]["settings"]["aws_region"] == AT.region
+    assert values["notification"]["settings"]["sender_address"].endswith(f"@{AT.domain}")
+    assert values["global"]["infrastructure"]["mail"]["egress"] == [f"email.{AT.region}.amazonaws.com"]
+
+
+def test_operators_find_the_authorities_of_stores_where_their_pods_have_them(synthesise: Synthesise) -> None:
+    resources = synthesise("small")["stoa-production-identities"]["Resources"].values()
+    (stores,) = [
+        json.dumps(resource["Properties"]["SecretString"])
+        for resource in resources
+        if resource["Type"] == "AWS::SecretsManager::Secret"
+        and resource["Properties"]["Name"] == "stoa/production/operator/stores"
+    ]
+    assert "/var/run/stoa/operator/rds-ca.pem" in stores
+    assert "/var/run/stoa/secrets" not in stores
+    assert "http://order.stoa:9100/metrics" in stores
+
+
+def test_of_the_infrastructure_the_schema_registry_alone_is_left() -> None:
+    chart = yaml.safe_load((CHART.parents[2] / "charts" / "infrastructure" / "values.yaml").read_text())
+    out = {name for name, it in handover.infrastructure()["operators"].items() if not it["enabled"]}
+    assert set(chart["operators"]) - out == {"registry"}
+
+
 @pytest.mark.skipif(not CHART.exists(), reason="the charts are not generated")
 def test_the_chart_knows_the_values() -> None:
     """Workloads and what they share, by name; `stoa charts` checks a release against the whole schema."""

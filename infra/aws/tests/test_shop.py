@@ -292,7 +292,7 @@ class TestAService:
     def test_has_an_image(self, service: Any, shop: Template) -> None:
         shop.has_resource_properties(
             "AWS::ECR::Repository",
-            {"RepositoryName": f"stoa/{service.name}", "ImageTagMutability": "IMMUTABLE"},
+            {"RepositoryName": f"stoa-production/{service.name}", "ImageTagMutability": "IMMUTABLE"},
         )
 
     def test_alone_takes_its_role(self, service: Any, templates: Templates) -> None:

@@ -18,6 +18,7 @@ _PROBE_TOPIC = "stoa.ready"
 
 # After a kill the controller waits for the end of the broker's session before the new broker may come in; a
 # consumer that was killed is replaced at the end of its own, which by default may not be shorter than 6 s.
+# The broker reads the last segment of every partition again, and makes its indexes anew: so both are small.
 _PROPERTIES = """\
 process.roles=broker,controller
 node.id=1
@@ -42,6 +43,8 @@ group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=1000
 broker.session.timeout.ms=1500
 broker.heartbeat.interval.ms=300
+log.segment.bytes=67108864
+log.index.size.max.bytes=262144
 log.cleaner.dedupe.buffer.size=16777216
 num.network.threads=2
 num.io.threads=4

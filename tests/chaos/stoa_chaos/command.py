@@ -147,6 +147,7 @@ async def _run(at: Instance, console: Console, plan: Plan) -> Report:
         probes = await SteadyStateProbes.prepared(http, report.record, sale.plenty[0], _PROBES)
         staff = InsistentClient(http, report.record, report.record.requests)
         returns = Returns(await staff.sign_in(**shopping.access(at)["staff"]), carriers)
+        report.peace = await probes.peace()
         report.record.requests.clear()  # accounts are opened before anything is broken
         began = time.monotonic()
         async with asyncio.TaskGroup() as group:
@@ -157,7 +158,7 @@ async def _run(at: Instance, console: Console, plan: Plan) -> Report:
                 for strike in plan.strikes
             ]
         report.strikes = [strike.result() for strike in strikes]
-        healed = [began + struck.began + struck.strike.lasts for struck in report.strikes]
+        healed = [began + struck.healed for struck in report.strikes]
         await _all_back(at, report.record)
         settings = OperatorSettings.load(at.state / "operator")
         report.books, report.findings = await audit(settings, _AUDIT_WITHIN)
@@ -217,12 +218,14 @@ async def _strike(
             why = str(missing)
             await asyncio.sleep(0.25)  # it is being started after the fault before
         else:
+            healed_at = time.monotonic() - began
             answers, sells = await probes.recovery(strike.target)
             healed = f"{struck_at:6.1f} s  {strike.target} {strike.fault.name}"
             after = "never" if sells is None else f"after {sells:.1f} s"
             console.print(Text(f"{healed}: sells again {after}"), soft_wrap=True)
-            return Struck(strike, struck_at, answers=answers, sells=sells)
-    return Struck(strike, time.monotonic() - began, skipped=why)
+            return Struck(strike, struck_at, healed_at, answers=answers, sells=sells)
+    given_up = time.monotonic() - began
+    return Struck(strike, given_up, given_up, skipped=why)
 
 
 async def _all_back(at: Instance, record: Record) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from statistics import median
 from uuid import uuid4
 
 import httpx
@@ -14,11 +15,12 @@ from stoa_chaos.shopper import GaveUp, Shopper
 from stoa_rest import GET_PRODUCT, OPERATIONS, Operation
 from stoa_services import SERVICES
 from stoa_stack.rest import ApiError
-from stoa_stack.shopping import Item, NotSettled, open_account
+from stoa_stack.shopping import Item, NotSettled, open_account, settled
 from stoa_stack.stores import STORES
 
 _TIMEOUT = 180.0  # seconds
-_LOOK_EVERY = 0.2
+_LOOK_EVERY = 0.2  # what a probe says is at most this late
+_ORDERS_IN_PEACE = 5
 
 
 class SteadyStateProbes:
@@ -41,6 +43,19 @@ class SteadyStateProbes:
         ]
         return cls([await open_account(shopper, "probe") for shopper in shoppers], item)
 
+    async def peace(self) -> float | None:
+        """Return in how many seconds a new order is confirmed while nothing is broken; None: not in time.
+
+        It is the median of a few: what a probe itself takes, and more than that a fault has cost.
+        """
+        seconds = []
+        for _ in range(_ORDERS_IN_PEACE):
+            _, sells = await self.recovery("edge")
+            if sells is None:
+                return None
+            seconds.append(sells)
+        return median(seconds)
+
     async def recovery(self, part: str) -> tuple[float | None, float | None]:
         """Return after how many seconds the part answers and a new order is confirmed; None: not in time."""
         shopper = await self._free.get()
@@ -60,7 +75,8 @@ class SteadyStateProbes:
         while time.monotonic() - began < _TIMEOUT:
             try:
                 await shopper.add(self._item, 1)
-                order = await shopper.settled(await shopper.place("tok_visa", str(uuid4())))
+                placed = await shopper.place("tok_visa", str(uuid4()))
+                order = await settled(shopper, placed, within=_TIMEOUT, every=_LOOK_EVERY)
             except ApiError:
                 await asyncio.sleep(_LOOK_EVERY)
             except (GaveUp, NotSettled):

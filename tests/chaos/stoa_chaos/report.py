@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,10 +33,11 @@ _RETURNS = ("asked for", "approved", "rejected", "refunded")
 
 @dataclass(frozen=True)
 class Struck:
-    """What came of a strike; seconds, `began` from the start of the load, the others from the healing."""
+    """What came of a strike; seconds: `began`, `healed` from the start of the load, the others from then."""
 
     strike: Strike
     began: float
+    healed: float
     skipped: str = ""  # why it could not be done
     answers: float | None = None
     sells: float | None = None
@@ -45,6 +47,14 @@ class Struck:
         """Whether the shop was whole again afterwards."""
         return bool(self.skipped) or self.sells is not None
 
+    def meets(self, other: Struck) -> bool:
+        """Whether one began before the shop was whole again after the other."""
+        return not (self.skipped or other.skipped) and self.began < other._over and other.began < self._over
+
+    @property
+    def _over(self) -> float:
+        return self.healed + (math.inf if self.sells is None else self.sells)
+
     @property
     def kind(self) -> tuple[str, str]:
         """What was done, and to what: all services count as one, since they are built alike."""
@@ -53,13 +63,35 @@ class Struck:
 
 
 @dataclass(frozen=True, slots=True)
-class Recovery:
-    """How long after the end of faults of a kind an order, placed then, took to settle; in seconds."""
+class Spread:
+    """How long something took, in seconds."""
 
     times: int
     median: float
     worst: float
-    aim: float | None
+
+    @classmethod
+    def of(cls, seconds: Sequence[float]) -> Spread:
+        """Of these, of which there must be one."""
+        return cls(len(seconds), median(seconds), max(seconds))
+
+    def as_json(self) -> dict[str, Any]:
+        """For a file."""
+        return {"times": self.times, "median": _rounded(self.median), "worst": _rounded(self.worst)}
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """How long after the end of faults of a kind an order, placed then, took to settle.
+
+    Those that were `alone`, from their beginning until that order had settled, are told from those that met
+    another: what is placed while something else is down waits for that as well.
+    """
+
+    every: Spread
+    alone: Spread | None
+    met: Spread | None
+    aim: float | None  # in seconds, in the median
 
 
 @dataclass
@@ -69,6 +101,7 @@ class Report:
     seed: int
     record: Record
     strikes: list[Struck] = field(default_factory=list)
+    peace: float | None = None  # seconds in which an order of a probe settles before anything is broken
     seconds: float = 0.0
     quiet: float | None = None  # seconds until the books balanced; None: they do not
     books: ShopBooks = field(default_factory=ShopBooks)
@@ -100,14 +133,24 @@ class Report:
     @property
     def recoveries(self) -> Mapping[tuple[str, str], Recovery]:
         """From the end of each kind of fault to an order that settles, by what was done and to what."""
-        seconds: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
+        alone: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
+        met: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
         for struck in self.strikes:
             if struck.sells is not None:
-                seconds[struck.kind].append(struck.sells)
+                (alone if self.was_alone(struck) else met)[struck.kind].append(struck.sells)
         return {
-            kind: Recovery(len(each), median(each), max(each), _AIMS.get(kind))
-            for kind, each in sorted(seconds.items())
+            kind: Recovery(
+                every=Spread.of(alone[kind] + met[kind]),
+                alone=Spread.of(alone[kind]) if alone[kind] else None,
+                met=Spread.of(met[kind]) if met[kind] else None,
+                aim=_AIMS.get(kind),
+            )
+            for kind in sorted({*alone, *met})
         }
+
+    def was_alone(self, struck: Struck) -> bool:
+        """Whether nothing else was broken from its beginning until the shop was whole again."""
+        return not any(struck.meets(other) for other in self.strikes if other is not struck)
 
     def as_json(self) -> dict[str, Any]:
         """Everything, for a file."""
@@ -125,19 +168,22 @@ class Report:
                     "fault": struck.strike.fault.name,
                     "lasts": struck.strike.lasts,
                     "began": round(struck.began, 1),
+                    "healed": round(struck.healed, 1),
                     "skipped": struck.skipped,
+                    "alone": self.was_alone(struck),
                     "answers_after": _rounded(struck.answers),
                     "sells_after": _rounded(struck.sells),
                 }
                 for struck in self.strikes
             ],
+            "peace_seconds": _rounded(self.peace),
             "recovery": [
                 {
                     "fault": fault,
                     "target": target,
-                    "times": each.times,
-                    "median": _rounded(each.median),
-                    "worst": _rounded(each.worst),
+                    **each.every.as_json(),
+                    "alone": each.alone.as_json() if each.alone else None,
+                    "met_another": each.met.as_json() if each.met else None,
                     "aim": each.aim,
                 }
                 for (fault, target), each in self.recoveries.items()
@@ -237,21 +283,28 @@ class Report:
 
     def _recoveries(self) -> Table:
         table = Table(
-            title="An order settles again after the end of a fault",
+            title=f"An order settles again after the end of a fault (in peace: {_seconds(self.peace)} s)",
             title_justify="left",
             box=None,
             pad_edge=False,
         )
-        for heading in ("fault", "target", "times", "median s", "worst s", "aim s"):
-            table.add_column(heading, justify="left" if heading in ("fault", "target") else "right")
+        for heading in ("fault", "target"):
+            table.add_column(heading)
+        for heading in (
+            "times", "median s", "worst s", "alone", "median s", "met another", "median s", "aim s"
+        ):  # fmt: skip
+            table.add_column(heading, justify="right")
         for (fault, target), each in self.recoveries.items():
-            late = each.aim is not None and each.median > each.aim
             table.add_row(
                 fault,
                 target,
-                str(each.times),
-                Text(f"{each.median:.1f}", style="yellow" if late else ""),
-                f"{each.worst:.1f}",
+                str(each.every.times),
+                _median(each.every, each.aim),
+                f"{each.every.worst:.1f}",
+                str(each.alone.times) if each.alone else "",
+                _median(each.alone, each.aim),
+                str(each.met.times) if each.met else "",
+                _median(each.met, each.aim),
                 "" if each.aim is None else f"{each.aim:g}",
             )
         return table
@@ -314,6 +367,13 @@ def _percentiles(times: Sequence[float]) -> dict[str, float]:
 
 def _counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{count} {what}" for what, count in sorted(counts.items())) or "none"
+
+
+def _median(spread: Spread | None, aim: float | None) -> Text:
+    """What is shown of a median: more than is aimed at stands out."""
+    if spread is None:
+        return Text()
+    return Text(f"{spread.median:.1f}", style="yellow" if aim is not None and spread.median > aim else "")
 
 
 def _seconds(seconds: float | None) -> str:

@@ -1,6 +1,7 @@
 """The same seed breaks the same things, everything is healed again, and no wrong is overlooked."""
 
 import base64
+import io
 import json
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from uuid import UUID, uuid4
 import httpx
 import psutil  # type: ignore[import-untyped]  # no types
 import pytest
+from rich.console import Console
 
 import stoa_rest
 from stoa_chaos.fault_injection import FaultInjector, NotRunning
@@ -25,7 +27,7 @@ from stoa_chaos.faults import FAULTS, striking, targets
 from stoa_chaos.journeys import Habit, Journey, journeys, play
 from stoa_chaos.probes import request_for
 from stoa_chaos.record import Record
-from stoa_chaos.report import Recovery, Report, Struck
+from stoa_chaos.report import Recovery, Report, Spread, Struck
 from stoa_chaos.returns import Decision, Parts, Returns, SendsBack
 from stoa_chaos.schedule import Strike, schedule
 from stoa_chaos.shopper import GaveUp, Shopper
@@ -436,23 +438,76 @@ def test_books_that_balance_too_late_and_a_shop_that_does_not_recover_are_proble
     report = _report(Record())
     report.quiet = timedelta(minutes=2).total_seconds()
     (strike,) = schedule(FAULTS, 1, 10, 1)
-    report.strikes = [Struck(strike, 1.0, answers=1.0), Struck(strike, 1.0, skipped="order has no process")]
+    report.strikes = [
+        Struck(strike, 1.0, 1.0, answers=1.0),
+        Struck(strike, 1.0, 1.0, skipped="order has no process"),
+    ]
     assert len(report.problems) == 2
 
 
+_KILL = FAULTS[0]
+
+
+def _kill(target: str, at: float, sells: float | None, *, lasts: float = 0) -> Struck:
+    return Struck(Strike(at, _KILL, target, lasts), at, at + lasts, sells=sells)
+
+
 def test_the_report_says_for_each_kind_of_fault_how_soon_an_order_settled_again() -> None:
-    kills = {target: Strike(0, FAULTS[0], target, 0) for target in ("order", "cart", "kafka")}
     report = _report(Record())
     report.strikes = [
-        Struck(kills["order"], 1, sells=1.0),
-        Struck(kills["cart"], 1, sells=4.0),
-        Struck(kills["order"], 1, sells=1.5),
-        Struck(kills["kafka"], 1, sells=3.0),
-        Struck(kills["cart"], 1, skipped="cart has no process"),
+        _kill("order", 1, 1.0),
+        _kill("cart", 11, 4.0),
+        _kill("order", 21, 1.5),
+        _kill("kafka", 31, 3.0),
+        Struck(Strike(41, _KILL, "cart", 0), 41, 41, skipped="cart has no process"),
     ]
+    services, kafka = Spread(3, 1.5, 4.0), Spread(1, 3.0, 3.0)
     assert report.recoveries == {
-        ("killed", "a service"): Recovery(3, 1.5, 4.0, 2.0),
-        ("killed", "kafka"): Recovery(1, 3.0, 3.0, 5.0),
+        ("killed", "a service"): Recovery(services, alone=services, met=None, aim=2.0),
+        ("killed", "kafka"): Recovery(kafka, alone=kafka, met=None, aim=5.0),
+    }
+
+
+def test_the_report_tells_faults_that_were_alone_from_those_that_met_another() -> None:
+    report = _report(Record())
+    report.strikes = [
+        _kill("order", 1, 1.0),
+        _kill("cart", 10, 20.0),  # waits for what is broken meanwhile
+        _kill("mail", 12, 0.5, lasts=3),  # which is over before cart is
+        _kill("kafka", 29, 3.0),  # begins before an order of cart's has settled
+        _kill("user", 40, None),  # after which nothing sells again
+        _kill("search", 90, 2.0),
+        Struck(Strike(1.5, _KILL, "payment", 0), 1.5, 1.5, skipped="payment has no process"),
+    ]
+    killed = {target: recovery for (_, target), recovery in report.recoveries.items()}
+    assert killed["a service"] == Recovery(
+        Spread(3, 2.0, 20.0), alone=Spread(1, 1.0, 1.0), met=Spread(2, 11.0, 20.0), aim=2.0
+    )
+    assert (killed["kafka"].alone, killed["kafka"].met) == (None, Spread(1, 3.0, 3.0))
+    assert (killed["mail"].alone, killed["mail"].met) == (None, Spread(1, 0.5, 0.5))
+
+
+def test_the_table_and_the_file_say_what_was_alone_what_met_another_and_what_is_aimed_at() -> None:
+    report = _report(Record())
+    report.peace = 0.3
+    report.strikes = [_kill("order", 1, 1.0), _kill("cart", 10, 20.0), _kill("kafka", 12, 3.0)]
+    console = Console(record=True, width=200, file=io.StringIO())
+    report.show(console)
+    text = " ".join(console.export_text().split())
+    assert "(in peace: 0.3 s)" in text
+    assert "killed a service 2 10.5 20.0 1 1.0 1 20.0 2" in text
+    written = report.as_json()
+    assert written["peace_seconds"] == 0.3
+    assert [fault["alone"] for fault in written["faults"]] == [True, False, False]
+    assert written["recovery"][0] == {
+        "fault": "killed",
+        "target": "a service",
+        "times": 2,
+        "median": 10.5,
+        "worst": 20.0,
+        "alone": {"times": 1, "median": 1.0, "worst": 1.0},
+        "met_another": {"times": 1, "median": 20.0, "worst": 20.0},
+        "aim": 2.0,
     }
 
 

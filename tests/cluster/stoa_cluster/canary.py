@@ -36,7 +36,7 @@ _UNNAMED = "quay.io/argoproj/argo-rollouts:latest"
 _WEIGHTS = (20, 50)
 _DELIVERY = (
     "rollout.enabled=true",
-    "rollout.pause=40s",
+    "rollout.pause=30s",
     f"rollout.weights={{{','.join(map(str, _WEIGHTS))}}}",
     "rollout.analysis.prometheus=http://prometheus.monitoring:9090",
     "rollout.analysis.interval=15s",
@@ -168,9 +168,10 @@ def _weight(status: Any) -> int:
 
 
 async def _status(shop: Installation) -> Any:
+    """What the controller says of the version that was released last; nothing before it has seen that."""
     rollout = await shop.cluster.get("rollout", _SERVICE)
-    observed = rollout["status"].get("observedGeneration") == str(rollout["metadata"]["generation"])
-    return rollout["status"] if observed else {}
+    status = rollout.get("status", {})
+    return status if status.get("observedGeneration") == str(rollout["metadata"]["generation"]) else {}
 
 
 async def _until(shop: Installation, holds: Any, what: str) -> Any:

@@ -68,17 +68,18 @@ class RetryPolicy:
     """When a failed message is tried again, and when it is parked.
 
     An error that means that something needed is down – a lost store, a call that ended UNAVAILABLE – is
-    retried without end, because parking would only turn an outage into lost orders. Any other error is
-    retried `tries` times in all, then the message is parked. Pauses grow by `factor` from `first_pause` up
-    to `longest_pause` seconds; the defaults give a message about half a minute. A handler that takes longer
-    than `handler_timeout` seconds counts as an outage.
+    retried without end, because parking would only turn an outage into lost orders; and soon, however long
+    that lasts, because whoever placed an order waits for it. Any other error is retried `tries` times in all,
+    then the message is parked. Pauses grow by `factor` from `first_pause` up to `longest_pause` seconds; the
+    defaults give a message about half a minute. A handler that takes longer than `handler_timeout` seconds
+    counts as an outage.
     """
 
     tries: int = 5
     first_pause: float = 1.0
     factor: float = 3.0
     longest_pause: float = 15.0
-    longest_outage_pause: float = 5.0
+    longest_outage_pause: float = 1.0
     handler_timeout: float = 60.0
 
     def pause(self, failures: int, longest: float) -> float:
