@@ -11,17 +11,16 @@ import asyncio
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import httpx
 
 from stoa_cluster import releases
 from stoa_cluster.installation import METRICS_PORT, Installation, namespace
-from stoa_cluster.kubernetes import CommandFailed, run
+from stoa_cluster.kubernetes import CommandFailed, Thing, run
 from stoa_cluster.stages import Figures, Skipped, prove
 from stoa_cluster.traffic import Tally, traffic
 from stoa_stack.rest import ApiError, Client
@@ -108,7 +107,7 @@ async def _bad(shop: Installation, figures: Figures) -> None:
 async def _only_who_asks_gets_it(shop: Installation, before: str) -> int:
     """Ask as somebody who wants the new version; returns how many of these calls it has answered."""
 
-    def paused(status: Any) -> bool:
+    def paused(status: Thing) -> bool:
         return bool(status.get("pauseConditions")) and status["currentPodHash"] != before
 
     await _until(shop, paused, "waits with the new version")
@@ -163,18 +162,18 @@ def _of_the_service(*settings: str) -> list[str]:
     return [f"{_SERVICE}.{setting}" for setting in settings]
 
 
-def _weight(status: Any) -> int:
+def _weight(status: Thing) -> int:
     return int(((status.get("canary") or {}).get("weights") or {}).get("canary", {}).get("weight", 0))
 
 
-async def _status(shop: Installation) -> Any:
+async def _status(shop: Installation) -> Thing:
     """What the controller says of the version that was released last; nothing before it has seen that."""
     rollout = await shop.cluster.get("rollout", _SERVICE)
-    status = rollout.get("status", {})
+    status: Thing = rollout.get("status", {})
     return status if status.get("observedGeneration") == str(rollout["metadata"]["generation"]) else {}
 
 
-async def _until(shop: Installation, holds: Any, what: str) -> Any:
+async def _until(shop: Installation, holds: Callable[[Thing], bool], what: str) -> Thing:
     deadline = time.monotonic() + _DECIDED_WITHIN
     while not holds(status := await _status(shop)):
         prove(

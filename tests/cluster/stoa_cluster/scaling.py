@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any
+from collections.abc import Callable
 
 import httpx
 
 from stoa_cluster import releases
 from stoa_cluster.installation import Installation
-from stoa_cluster.kubernetes import CommandFailed
+from stoa_cluster.kubernetes import CommandFailed, Thing
 from stoa_cluster.stages import Figures, Skipped, prove
 from stoa_stack.rest import ApiError, Client
 
@@ -67,11 +67,11 @@ async def _follow(shop: Installation, figures: Figures) -> None:
     prove(not failed, f"{len(failed)} of {requests} reads failed: {failed[0] if failed else ''}")
 
 
-async def _scaler(shop: Installation) -> Any:
+async def _scaler(shop: Installation) -> Thing:
     return await shop.cluster.get("hpa", _SERVICE)
 
 
-def _used(scaler: Any) -> str:
+def _used(scaler: Thing) -> str:
     for metric in scaler["status"].get("currentMetrics") or ():
         if metric["type"] == "ContainerResource":
             used: str = metric["containerResource"]["current"]["averageValue"]
@@ -79,7 +79,7 @@ def _used(scaler: Any) -> str:
     return "unknown"
 
 
-async def _until(shop: Installation, holds: Any, within: float, otherwise: str) -> None:
+async def _until(shop: Installation, holds: Callable[[int], bool], within: float, otherwise: str) -> None:
     deadline = time.monotonic() + within
     while not holds(wanted := (await _scaler(shop))["status"].get("desiredReplicas", 0)):
         prove(time.monotonic() < deadline, f"{_SERVICE} {otherwise} within {within:g} s: {wanted} pods")
