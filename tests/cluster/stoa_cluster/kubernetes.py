@@ -71,14 +71,17 @@ class Cluster:
 
     async def python(self, pod: str, program: str, given: str = "", within: float = _WITHIN) -> str:
         """Run a Python program in the first container of a pod, and return what it printed."""
-        container = (await self.get("pod", pod))["spec"]["containers"][0]["name"]
+        container = await self._first_container(pod)
         command = ("exec", "--stdin", pod, "--container", container, "--", "python3", "-c", program)
         return await self.kubectl(*command, given=given, within=within)
 
     async def logs(self, pod: str) -> str:
         """What the first container of a pod has printed."""
-        container = (await self.get("pod", pod))["spec"]["containers"][0]["name"]
-        return await self.kubectl("logs", pod, "--container", container, "--tail=-1")
+        return await self.kubectl("logs", pod, "--container", await self._first_container(pod), "--tail=-1")
+
+    async def _first_container(self, pod: str) -> str:
+        name: str = (await self.get("pod", pod))["spec"]["containers"][0]["name"]
+        return name
 
     async def job(self, name: str, within: float) -> tuple[bool, str]:
         """Wait for the end of a Job; returns whether it was a good one, and what was printed."""
