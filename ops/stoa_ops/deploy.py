@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # re-exported without saying so
@@ -27,6 +28,7 @@ from stoa_services import SERVICES
 _log = logging.getLogger(__name__)
 
 _PARTITIONS = 4
+_DEAD_LETTER_PARTITIONS = 1  # there are few, and a broker that starts reads every partition there is
 _HOUR_MS = 60 * 60 * 1000
 _DAY_MS = 24 * _HOUR_MS
 _EVENTS = {"retention.ms": str(7 * _DAY_MS)}
@@ -59,11 +61,19 @@ def deploy(bootstrap: str, registry_url: str, *, replication: int = 1) -> None:
     register_schemas(registry_url, subjects.items())
 
 
-def wanted_topics() -> dict[str, dict[str, str]]:
-    """The topics that there are to be, dead letters among them, each with its configuration."""
+@dataclass(frozen=True, slots=True)
+class WantedTopic:
+    """How a topic is to be created."""
+
+    partitions: int
+    config: dict[str, str]
+
+
+def wanted_topics() -> dict[str, WantedTopic]:
+    """The topics that there are to be, dead letters among them."""
     dead_letters = [service.dead_letters for service in SERVICES.values() if service.dead_letters is not None]
-    events = {topic: _retention(PAYLOADS[topic]) for topic in sorted(_topics())}
-    return events | dict.fromkeys(dead_letters, _DEAD_LETTERS)
+    events = {topic: WantedTopic(_PARTITIONS, _retention(PAYLOADS[topic])) for topic in sorted(_topics())}
+    return events | dict.fromkeys(dead_letters, WantedTopic(_DEAD_LETTER_PARTITIONS, _DEAD_LETTERS))
 
 
 def _retention(payload: type[Payload]) -> dict[str, str]:
@@ -87,8 +97,8 @@ def create_topics(bootstrap: str, *, replication: int) -> None:
     admin = AdminClient(connection(bootstrap))
     there = admin.list_topics(timeout=_TIMEOUT_SECONDS).topics
     missing = [
-        NewTopic(name, num_partitions=_PARTITIONS, replication_factor=replication, config=config)
-        for name, config in wanted_topics().items()
+        NewTopic(name, wanted.partitions, replication, config=wanted.config)
+        for name, wanted in wanted_topics().items()
         if name not in there
     ]
     if not missing:
