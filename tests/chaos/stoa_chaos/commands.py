@@ -22,11 +22,11 @@ def chaos(
     seed: Annotated[
         int | None, typer.Option(help="the same seed gives the same run; without, a new one")
     ] = None,
-    checkouts: Annotated[int, typer.Option(min=1)] = 2000,
+    checkouts: Annotated[int, typer.Option(min=1)] = 2500,
     faults: Annotated[
         int | None, typer.Option(min=0, help="how many; without, each strikes each of its targets once")
     ] = None,
-    minutes: Annotated[float, typer.Option(min=0.1, help="how long the load lasts")] = 16,
+    minutes: Annotated[float, typer.Option(min=0.1, help="how long the load lasts")] = 20,
     here: Annotated[
         bool, typer.Option("--here", help="break the shop that runs, not one made for it")
     ] = False,

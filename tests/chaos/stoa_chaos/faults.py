@@ -43,12 +43,16 @@ _STAYS = 6.0  # seconds at most
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A kind of trouble: what it is called, what it may strike, how it is done, and how long it lasts."""
+    """A kind of trouble: what it is called, what it may strike, how it is done, and how long it lasts.
+
+    If it is to be `alone`, nothing else is broken meanwhile: what is measured then is its own.
+    """
 
     name: str
     targets: tuple[str, ...]
     inject: Injection
     seconds: tuple[float, float] = (0, 0)
+    alone: bool = False
 
 
 @asynccontextmanager
@@ -154,6 +158,7 @@ def second_process(*, crash: bool = False, **settings: str) -> Injection:
 
 
 FAULTS = (
+    Fault("killed", _EVERY_PART, killed, alone=True),
     Fault("killed", _EVERY_PART, killed),
     Fault("frozen", _EVERY_PART, frozen, (5, 20)),
     Fault(

@@ -61,9 +61,9 @@ def test_the_same_seed_gives_the_same_journeys() -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_every_fault_strikes_each_of_its_targets_before_one_comes_again(seed: int) -> None:
-    once = Counter((fault.name, target) for fault, target in targets(FAULTS))
+    once = Counter((fault.name, fault.alone, target) for fault, target in targets(FAULTS))
     strikes = schedule(FAULTS, len(once) + 5, 960, seed)
-    counts = Counter((strike.fault.name, strike.target) for strike in strikes)
+    counts = Counter((strike.fault.name, strike.fault.alone, strike.target) for strike in strikes)
     assert counts.keys() == once.keys()
     assert (max(counts.values()), counts.total()) == (2, len(once) + 5)
 
@@ -74,9 +74,26 @@ def test_two_faults_never_work_on_the_same_target_at_once(seed: int) -> None:
         assert first.target != second.target or second.at > first.at + first.lasts
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_what_is_to_be_alone_comes_first_and_has_seconds_to_be_over(seed: int) -> None:
+    count = len(targets(FAULTS))
+    strikes = schedule(FAULTS, count, 1200, seed)
+    alone = [strike for strike in strikes if strike.fault.alone]
+    assert strikes[: len(alone)] == alone
+    assert {strike.target for strike in alone} == {*FAULTS[0].targets}
+    following = [*strikes[1 : len(alone) + 1]]
+    assert min(after.at - strike.at for strike, after in zip(alone, following, strict=True)) > 8
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_short_run_has_its_share_of_what_overlaps(seed: int) -> None:
+    strikes = schedule(FAULTS, 40, 300, seed)
+    assert 20 < sum(not strike.fault.alone for strike in strikes) < 40
+
+
 def test_every_part_that_keeps_running_is_killed_and_frozen(tmp_path: Path) -> None:
     running = {part.name for part in parts(Instance(tmp_path)) if part.ready is not None}
-    for fault in FAULTS[:2]:
+    for fault in FAULTS[:3]:
         assert set(fault.targets) == running, fault.name
 
 
