@@ -8,7 +8,9 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from stoa_chaos.fault_injection import FaultInjector
 from stoa_rest import GET_CART, PLACE_ORDER, Order
+from stoa_stack.instance import Instance
 from tests.e2e.shop import Customer, Shop, eventually, order_body
 from tests.shell import stoa
 
@@ -60,6 +62,25 @@ async def test_killed_in_the_middle_of_checkouts_every_order_settles(shop: Shop,
         return [await shop.stock(item) for item in items] == [(100, 5), (5, 5)]
 
     assert await eventually(all_back, within=60)
+    code, output = await stoa("audit", "--wait", "60")
+    assert code == 0, output
+
+
+@pytest.mark.timeout(240)
+async def test_soon_after_the_broker_stood_still_orders_settle_and_everybody_is_told(shop: Shop) -> None:
+    item = await shop.item(stock=100)
+    injector = FaultInjector(Instance.current())
+    # What clients do when such an outage ends is a matter of moments: once shows little.
+    for _ in range(3):
+        shoppers = await asyncio.gather(*(shop.shopper() for _ in range(8)))
+        with injector.frozen("kafka"):
+            for shopper in shoppers:
+                await shopper.add(item)
+                await shopper.order()
+                await asyncio.sleep(1)
+        ada = await shop.shopper()
+        await ada.add(item)
+        assert (await ada.settled(await ada.order(), within=20))["status"] == "confirmed"
     code, output = await stoa("audit", "--wait", "60")
     assert code == 0, output
 

@@ -35,10 +35,10 @@ _UNNAMED = "quay.io/argoproj/argo-rollouts:latest"
 _WEIGHTS = (20, 50)
 _DELIVERY = (
     "rollout.enabled=true",
-    "rollout.pause=30s",
+    "rollout.pause=20s",
     f"rollout.weights={{{','.join(map(str, _WEIGHTS))}}}",
     "rollout.analysis.prometheus=http://prometheus.monitoring:9090",
-    "rollout.analysis.interval=15s",
+    "rollout.analysis.interval=10s",
     "rollout.analysis.count=2",
     "rollout.analysis.failures=0",
 )

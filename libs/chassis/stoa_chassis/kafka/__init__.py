@@ -1,7 +1,7 @@
 """Kafka for asyncio: a producer that keeps order, a consumer that retries and then parks messages."""
 
 from stoa_chassis.kafka.connection import connection
-from stoa_chassis.kafka.consumer import Consumer, Handler, Membership, RetryPolicy
+from stoa_chassis.kafka.consumer import Consumer, Handler, Membership, OutOfGroup, RetryPolicy
 from stoa_chassis.kafka.dead_letters import (
     ADDRESSEE_HEADER,
     DeadLetter,
@@ -20,6 +20,7 @@ __all__ = [
     "DeadLetterTopicMissing",
     "Handler",
     "Membership",
+    "OutOfGroup",
     "Producer",
     "PublishFailed",
     "Record",

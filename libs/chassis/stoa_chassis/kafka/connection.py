@@ -24,10 +24,6 @@ def connection(bootstrap: str) -> dict[str, Any]:
         **_brokers(bootstrap),
         "reconnect.backoff.max.ms": 500,
         "socket.keepalive.enable": True,
-        # The library would forget all brokers when none answers, and begin again from the addresses above. In
-        # 2.16 some clients then never connect again, and say nothing: a broker that stood still for 8 s left
-        # five of nine consumers without a group, for good. The brokers' own addresses are good enough.
-        "metadata.recovery.strategy": "none",
         # Failures are reported by those who meet them, in our own format; these would go to stderr.
         "log_level": 2,
     }

@@ -48,6 +48,16 @@ _LAST_COMMIT_SECONDS = 3.0  # in all
 _COMMIT_AGAIN_SECONDS = 0.5
 _LONGEST_HEARTBEAT_MILLISECONDS = 1000
 _HEARTBEATS = 4  # at least so many in the time after which a member counts as dead
+_SESSIONS_OUTSIDE = 3  # without being a member of the group, before the client is replaced
+
+
+class OutOfGroup(ConnectionError):
+    """The client has not been a member of its group for long, as while the broker is down: a new one tries.
+
+    The library forgets brokers that no broker tells of. One that stood still tells of none, not even of
+    itself, until its controller has let it in again; who asks it then (librdkafka 2.16) may never connect
+    again, and says nothing.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +125,7 @@ class Consumer:
         self._codec = codec
         self._producer = producer
         self._retry = retry or RetryPolicy()
+        self._outside_seconds = membership.session_seconds * _SESSIONS_OUTSIDE
         self._at_once = at_once
         self._slots = asyncio.Semaphore(max(concurrency, at_once))
         self._stopping = False
@@ -146,7 +157,7 @@ class Consumer:
     async def run(self) -> None:
         """Consume until cancelled; then finish what is being handled, commit and leave the group.
 
-        Raises KafkaException if the client breaks for good.
+        Raises KafkaException if the client breaks for good, OutOfGroup if it is a member no more.
         """
         self._codec.read(*self._handlers)
         self._stopping = False
@@ -196,6 +207,7 @@ class Consumer:
 
         topics = sorted(payload.TOPIC for payload in self._handlers)
         client.subscribe(topics, on_assign=assigned, on_revoke=revoked, on_lost=lost)
+        member_at = asked_at = time.monotonic()
         while not self._stopping:
             any_paused = any(partition.paused for partition in self._partitions.values())
             first = client.poll(_POLL_SECONDS_WHEN_PAUSED if any_paused else _POLL_SECONDS)
@@ -204,6 +216,12 @@ class Consumer:
                 loop.call_soon_threadsafe(self._accept, self._sorted(messages))
             self._store(client, self._partitions.values())
             self._throttle(client)
+            if (now := time.monotonic()) - asked_at > _POLL_SECONDS:
+                asked_at = now
+                if client.memberid():
+                    member_at = now
+                elif now - member_at > self._outside_seconds:
+                    raise OutOfGroup(f"not a member of {self._group} for {now - member_at:.0f} s")
 
     def _finish(self, client: confluent_kafka.Consumer, loop: asyncio.AbstractEventLoop) -> None:
         """Finish what is being handled, and commit it before we cease to be a member.

@@ -7,6 +7,7 @@ thread waits for acknowledgements inside the library, and only while there are s
 import asyncio
 import functools
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Self
 
@@ -21,6 +22,7 @@ log = get_logger(__name__)
 CORRELATION_ID_HEADER = "correlation_id"
 _FLUSH_SECONDS = 5.0
 _WAIT_SECONDS = 1.0
+_SILENT_SECONDS = 10.0
 
 
 class Record(NamedTuple):
@@ -44,7 +46,9 @@ class Producer:
     """Publishes in order, each record once per call, and waits for the acknowledgement of all replicas.
 
     Being idempotent it keeps the order through retries, and as these have no end a broker that is down delays
-    records and never drops or reorders them: a caller that can't wait cancels.
+    records and never drops or reorders them: a caller that can't wait cancels. But a client that waits and
+    hears nothing for 10 s is replaced, since it may have lost its brokers for good (see OutOfGroup): what it
+    had is then refused.
     """
 
     def __init__(self, bootstrap: str) -> None:
@@ -62,6 +66,7 @@ class Producer:
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
         self._closed = False
+        self._heard_at = 0.0  # only the thread uses it
 
     async def __aenter__(self) -> Self:
         """Begin to connect, so that the first record need not wait half a second for it."""
@@ -92,7 +97,7 @@ class Producer:
         client = self._connected()
         batch = _Batch(len(records), asyncio.get_running_loop())
         for position, record in enumerate(records):
-            delivered = functools.partial(batch.delivered, position)
+            delivered = functools.partial(self._delivered, batch, position)
             try:
                 client.produce(
                     record.topic,
@@ -128,18 +133,29 @@ class Producer:
         """Forget a client after a fatal error, such as a broker that lost its log: it never recovers."""
         if batch.fatal and self._client is client:
             log.error("the Kafka producer broke and is replaced", error=str(batch.fatal))
-            self._client = None
-            # Tell all who still wait for it.
-            client.purge()
-            client.flush(_WAIT_SECONDS)
+            self._forget(client)
+
+    def _forget(self, client: confluent_kafka.Producer) -> None:
+        self._client = None
+        # Tell all who still wait for it.
+        client.purge()
+        client.flush(_WAIT_SECONDS)
+
+    def _delivered(self, batch: "_Batch", position: int, error: KafkaError | None, _: object) -> None:
+        self._heard_at = time.monotonic()
+        batch.delivered(position, error)
 
     def _serve(self) -> None:
         """Run callbacks while anything waits for an acknowledgement; sleep otherwise. (Own thread.)"""
         while not self._closed:
             self._wake.wait()
             self._wake.clear()
+            self._heard_at = time.monotonic()
             while (client := self._client) is not None and len(client) and not self._closed:
                 client.poll(_WAIT_SECONDS)
+                if time.monotonic() - self._heard_at > _SILENT_SECONDS:
+                    log.warning("no broker acknowledges, the Kafka producer is replaced")
+                    self._forget(client)
         if self._client is not None:
             self._client.flush(_FLUSH_SECONDS)
 
@@ -155,7 +171,7 @@ class _Batch:
         self._waiting = size
         self._failures: dict[int, object] = {}
 
-    def delivered(self, position: int, error: KafkaError | None, _: object) -> None:
+    def delivered(self, position: int, error: KafkaError | None) -> None:
         """Take note of one acknowledgement. (Called in the producer's thread.)"""
         if error is not None and error.fatal():
             self.fatal = error

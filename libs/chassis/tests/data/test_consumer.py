@@ -19,11 +19,13 @@ from stoa_chassis.kafka import (
     Consumer,
     DeadLetter,
     Membership,
+    OutOfGroup,
     Producer,
     RetryPolicy,
     original_headers,
     replay_headers,
 )
+from stoa_chassis.outages import is_outage
 from stoa_chassis.postgres import Database
 from stoa_chassis.postgres_uow import postgres_unit_of_work
 from stoa_chassis.testing import eventually
@@ -374,6 +376,29 @@ async def test_an_outage_of_the_broker_is_survived(
     await asyncio.sleep(1)
     await network.restore()
     await eventually(lambda: list(dict.fromkeys(handled)) == [1, 2], 60)
+
+
+async def test_a_client_that_gets_into_no_group_gives_way_to_a_new_one(shop: Shop) -> None:
+    async def handle(event: Event[Any]) -> None:
+        pass
+
+    nowhere = shop.consume(handle, bootstrap="127.0.0.1:9", membership=Membership(session_seconds=1))
+    with pytest.raises(OutOfGroup, match=rf"not a member of {shop.notes.group} for \d s") as caught:
+        await asyncio.wait_for(nowhere, 20)
+    assert is_outage(caught.value)  # which is what has it start again soon
+
+
+async def test_a_member_that_has_nothing_to_do_stays_one(shop: Shop) -> None:
+    handled: list[int] = []
+
+    async def handle(event: Event[Any]) -> None:
+        handled.append(event.payload.line)
+
+    idle = shop.consume(handle, membership=Membership("the-only", session_seconds=1))
+    await asyncio.sleep(6)
+    assert not idle.done()
+    await shop.publish(uuid4(), 1)
+    await eventually(lambda: handled == [1])
 
 
 async def test_events_of_a_key_are_handled_in_order_while_some_of_them_fail(shop: Shop) -> None:

@@ -16,7 +16,7 @@ from stoa_chassis import telemetry
 from stoa_chassis.avro import Event, EventCodec
 from stoa_chassis.context import bound
 from stoa_chassis.errors import Aborted
-from stoa_chassis.kafka import Producer
+from stoa_chassis.kafka import Producer, PublishFailed
 from stoa_chassis.postgres import Database
 from stoa_chassis.postgres_relay import OutboxRelay
 from stoa_chassis.testing import eventually
@@ -275,3 +275,19 @@ async def test_a_record_that_the_broker_refuses_does_not_stop_the_producer(
     await producer.send(notes.topic, "k", b"fine")
     messages: list[confluent_kafka.Message] = await notes.read()
     assert [message.value() for message in messages] == [b"fine"]
+
+
+async def test_a_producer_that_hears_nothing_from_a_broker_begins_anew_and_says_what_it_gave_up(
+    notes: Any, kafka_bootstrap: str, proxy: Callable[[str], Awaitable[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stoa_chassis.kafka.producer._SILENT_SECONDS", 1.0)
+    network = await proxy(kafka_bootstrap)
+    async with Producer(network.address) as producer:
+        await producer.send(notes.topic, "key", b"before")
+        await network.cut()
+        with pytest.raises(PublishFailed) as failure:
+            await asyncio.wait_for(producer.send(notes.topic, "key", b"meanwhile"), 20)
+        assert failure.value.acknowledged == []
+        await network.restore()
+        await asyncio.wait_for(producer.send(notes.topic, "key", b"after"), 20)
+    assert [message.value() for message in await notes.read()] == [b"before", b"after"]
