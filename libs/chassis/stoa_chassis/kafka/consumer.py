@@ -48,7 +48,9 @@ _LAST_COMMIT_SECONDS = 3.0  # in all
 _COMMIT_AGAIN_SECONDS = 0.5
 _LONGEST_HEARTBEAT_MILLISECONDS = 1000
 _HEARTBEATS = 4  # at least so many in the time after which a member counts as dead
-_SESSIONS_OUTSIDE = 3  # without being a member of the group, before the client is replaced
+# Without being a member of the group, before the client is replaced: longer than brokers take to start again.
+_OUTSIDE_SECONDS = 20.0
+_OUTSIDE_SESSIONS = 3  # at least
 
 
 class OutOfGroup(ConnectionError):
@@ -125,7 +127,7 @@ class Consumer:
         self._codec = codec
         self._producer = producer
         self._retry = retry or RetryPolicy()
-        self._outside_seconds = membership.session_seconds * _SESSIONS_OUTSIDE
+        self._outside_seconds = max(_OUTSIDE_SECONDS, membership.session_seconds * _OUTSIDE_SESSIONS)
         self._at_once = at_once
         self._slots = asyncio.Semaphore(max(concurrency, at_once))
         self._stopping = False

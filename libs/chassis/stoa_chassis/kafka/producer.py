@@ -22,7 +22,7 @@ log = get_logger(__name__)
 CORRELATION_ID_HEADER = "correlation_id"
 _FLUSH_SECONDS = 5.0
 _WAIT_SECONDS = 1.0
-_SILENT_SECONDS = 10.0
+_SILENT_SECONDS = 20.0
 
 
 class Record(NamedTuple):
@@ -47,7 +47,7 @@ class Producer:
 
     Being idempotent it keeps the order through retries, and as these have no end a broker that is down delays
     records and never drops or reorders them: a caller that can't wait cancels. But a client that waits and
-    hears nothing for 10 s is replaced, since it may have lost its brokers for good (see OutOfGroup): what it
+    hears nothing for 20 s is replaced, since it may have lost its brokers for good (see OutOfGroup): what it
     had is then refused.
     """
 

@@ -378,7 +378,11 @@ async def test_an_outage_of_the_broker_is_survived(
     await eventually(lambda: list(dict.fromkeys(handled)) == [1, 2], 60)
 
 
-async def test_a_client_that_gets_into_no_group_gives_way_to_a_new_one(shop: Shop) -> None:
+async def test_a_client_that_gets_into_no_group_gives_way_to_a_new_one(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stoa_chassis.kafka.consumer._OUTSIDE_SECONDS", 1.0)
+
     async def handle(event: Event[Any]) -> None:
         pass
 
@@ -388,7 +392,8 @@ async def test_a_client_that_gets_into_no_group_gives_way_to_a_new_one(shop: Sho
     assert is_outage(caught.value)  # which is what has it start again soon
 
 
-async def test_a_member_that_has_nothing_to_do_stays_one(shop: Shop) -> None:
+async def test_a_member_that_has_nothing_to_do_stays_one(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stoa_chassis.kafka.consumer._OUTSIDE_SECONDS", 1.0)
     handled: list[int] = []
 
     async def handle(event: Event[Any]) -> None:
