@@ -1,6 +1,7 @@
 import base64
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 from uuid import uuid4
 
@@ -42,6 +43,13 @@ def test_a_token_of_a_list_with_other_filters_is_refused() -> None:
     assert refused_field(token, {"category": "chairs"}) == "page_token"
     with pytest.raises(InvalidArgument, match="other filters"):
         decode_token(token, {})
+
+
+def test_a_list_can_be_filtered_by_a_price() -> None:
+    cheap, dear = {"max_price": Decimal("9.99")}, {"max_price": Decimal("99.99")}
+    token = encode_token({"after": 7}, cheap)
+    assert decode_token(token, cheap) == {"after": 7}
+    assert refused_field(token, dear) == "page_token"
 
 
 def test_the_order_of_filters_does_not_matter() -> None:
