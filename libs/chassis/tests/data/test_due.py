@@ -351,6 +351,19 @@ async def test_what_is_taken_up_takes_room_and_what_is_due_is_looked_for_when_th
         assert worker.most_at_once == 3
 
 
+async def test_the_first_to_end_of_as_many_as_may_be_done_at_once_makes_room_for_what_is_due(
+    jobs: Jobs, work: DueWork[Job], worker: Worker
+) -> None:
+    worker.hanging = {"a", "b", "c"}
+    async with running(work.run):
+        await eventually(lambda: work.has_room)
+        for name in "abc":
+            work.take_up(stored_as_claimed(jobs, name))
+        jobs.add("due")
+        worker.hanging.remove("a")
+        await eventually(lambda: worker.done == ["a", "due"], within=2)
+
+
 async def test_what_was_stored_as_claimed_by_a_process_that_has_stopped_falls_due(
     jobs: Jobs, work: DueWork[Job], worker: Worker
 ) -> None:
