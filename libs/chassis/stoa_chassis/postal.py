@@ -87,7 +87,7 @@ def complaints(address: Address) -> Iterator[tuple[str, str]]:
 
 
 def _refusal(what: str, country: _Country, example: str) -> str:
-    return f"is not a {what} of {country.name}" + (f"; an example is {example}" if example else "")
+    return f"is not a {what} of {country.name}; an example is {example}"
 
 
 @cache
@@ -113,7 +113,7 @@ def _postal_code(matchers: list[re.Pattern[str]], prefix: str) -> re.Pattern[str
     """Return what the whole of a postal code fits, in either case, with the country's prefix or without."""
     if not matchers:
         return None
-    pattern = matchers[0].pattern.removeprefix("^").removesuffix("$")
+    pattern = matchers[0].pattern.removeprefix("^")
     return re.compile(f"(?:{re.escape(prefix)})?(?:{pattern})", re.ASCII | re.IGNORECASE)
 
 
