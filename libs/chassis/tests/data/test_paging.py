@@ -38,6 +38,10 @@ def test_ids_come_back_as_text() -> None:
     assert decode_token(encode_token({"after": last}, {}), {}) == {"after": str(last)}
 
 
+def test_decimals_come_back_as_text() -> None:
+    assert decode_token(encode_token({"after": Decimal("9.90")}, {}), {}) == {"after": "9.90"}
+
+
 def test_a_token_of_a_list_with_other_filters_is_refused() -> None:
     token = encode_token({"after": 7}, {"category": "lamps"})
     assert refused_field(token, {"category": "chairs"}) == "page_token"
@@ -183,6 +187,14 @@ async def test_pages_follow_each_other_to_the_end_of_the_list() -> None:
             break
     assert found == [[0, 1, 2], [3, 4, 5], [6]]
     assert numbers.reads == [({}, 4), ({"after": 2}, 4), ({"after": 5}, 4)]
+
+
+async def test_a_page_follows_one_that_an_older_process_answered(signed_with: Callable[..., None]) -> None:
+    signed_with(page_token_key="key")
+    numbers = Numbers(7)
+    token = "jwz9-L7FEob3g_x_4QwYo1t7ImFmdGVyIjoyfSwiOGNlYTYxMTViNmQ0ZjI1OWM2ZDU4NjQ1Il0"
+    assert (await numbers.page(Request(3), of="Ann")).next_page_token == token
+    assert (await numbers.page(Request(3, token), of="Ann")).items == [3, 4, 5]
 
 
 @pytest.mark.parametrize(("count", "size"), [(0, 3), (3, 3), (2, 3), (20, 0), (100, 1000)])
