@@ -127,5 +127,5 @@ def _in_a_sentence(name: str) -> str:
     name = re.sub(r" \(.*|,.*", "", name).title()
     name = re.sub(r"^Rep(\.|ublic)( Of)? ", "", name)
     name = re.sub(r"\bRep\.", "Republic", name)
-    name = re.sub(r"\b(And|Of|The)\b", lambda word: word[0].lower(), name)
+    name = re.sub(r"\b(?:And|Of|The)\b", lambda word: word[0].lower(), name)
     return f"the {name}" if name in _WITH_ARTICLE or _ARTICLE.match(name) else name
