@@ -32,7 +32,7 @@ class Breaker:
         self._state = State.CLOSED
         self._failures = 0  # in a row
         self._opened_at = 0.0
-        self._probing = False
+        self._probing = False  # whether a call is out that tries again
         self._gauge = BREAKER_STATE.labels(target)
         self._gauge.set(State.CLOSED)
 
@@ -43,7 +43,7 @@ class Breaker:
         """
         if self._state is State.CLOSED:
             return
-        if self._state is State.OPEN and time.monotonic() - self._opened_at >= self._ttl:
+        if time.monotonic() - self._opened_at >= self._ttl:
             self._become(State.HALF_OPEN)
         if self._state is State.OPEN or self._probing or not probes:
             raise RemoteError(
@@ -58,13 +58,11 @@ class Breaker:
 
     def succeeded(self) -> None:
         """Count a call that the target answered, be it with a domain error."""
-        self._probing = False
         self._failures = 0
         self._become(State.CLOSED)
 
     def failed(self) -> None:
         """Count a call that the target did not answer."""
-        self._probing = False
         self._failures += 1
         if self._failures >= self._threshold:
             self._opened_at = time.monotonic()
@@ -77,5 +75,6 @@ class Breaker:
     def _become(self, state: State) -> None:
         if state is not self._state:
             self._state = state
+            self._probing = False
             self._gauge.set(state)
             _log.warning("circuit breaker", target=self.target, state=state.name.lower())

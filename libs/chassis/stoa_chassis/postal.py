@@ -87,7 +87,7 @@ def complaints(address: Address) -> Iterator[tuple[str, str]]:
 
 
 def _refusal(what: str, country: _Country, example: str) -> str:
-    return f"is not a {what} of {country.name}" + (f"; an example is {example}" if example else "")
+    return f"is not a {what} of {country.name}; an example is {example}"
 
 
 @cache
@@ -113,7 +113,7 @@ def _postal_code(matchers: list[re.Pattern[str]], prefix: str) -> re.Pattern[str
     """Return what the whole of a postal code fits, in either case, with the country's prefix or without."""
     if not matchers:
         return None
-    pattern = matchers[0].pattern.removeprefix("^").removesuffix("$")
+    pattern = matchers[0].pattern.removeprefix("^")
     return re.compile(f"(?:{re.escape(prefix)})?(?:{pattern})", re.ASCII | re.IGNORECASE)
 
 
@@ -127,5 +127,5 @@ def _in_a_sentence(name: str) -> str:
     name = re.sub(r" \(.*|,.*", "", name).title()
     name = re.sub(r"^Rep(\.|ublic)( Of)? ", "", name)
     name = re.sub(r"\bRep\.", "Republic", name)
-    name = re.sub(r"\b(And|Of|The)\b", lambda word: word[0].lower(), name)
+    name = re.sub(r"\b(?:And|Of|The)\b", lambda word: word[0].lower(), name)
     return f"the {name}" if name in _WITH_ARTICLE or _ARTICLE.match(name) else name

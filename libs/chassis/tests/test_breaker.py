@@ -43,6 +43,7 @@ def test_it_opens_after_five_failures_in_a_row_for_a_second(clock: SimpleNamespa
     tried = Breaker("far")
     for _ in range(4):
         tried.failed()
+        assert passes(tried)
     tried.succeeded()
     for _ in range(4):
         tried.failed()

@@ -138,12 +138,29 @@ def test_a_country_is_named_as_one_says_it(code: str, name: str) -> None:
     assert city.endswith(f"in an address of {name}")
 
 
+CODES = [f"{one}{two}" for one in map(chr, range(65, 91)) for two in map(chr, range(65, 91))]
+
+
+def test_who_is_told_that_a_postal_code_is_none_of_its_country_is_told_one_that_is() -> None:
+    refused = [
+        (code, complaint)
+        for code in CODES
+        for part, complaint in postal.complaints(Address(postal_code="?", country=code))
+        if part == "postal_code"
+    ]
+    assert len(refused) > 150
+    for code, complaint in refused:
+        _, example = complaint.split("; an example is ")
+        told = dict(postal.complaints(Address(postal_code=example, country=code)))
+        assert "postal_code" not in told, complaint
+
+
 def test_the_rules_of_all_countries_take_little_memory() -> None:
-    codes = [f"{one}{two}" for one in map(chr, range(65, 91)) for two in map(chr, range(65, 91))]
+    postal._country.cache_clear()
     tracemalloc.start()
     try:
         countries = [
-            code for code in codes if "country" not in dict(postal.complaints(Address(country=code)))
+            code for code in CODES if "country" not in dict(postal.complaints(Address(country=code)))
         ]
         kept, _ = tracemalloc.get_traced_memory()
     finally:

@@ -173,6 +173,15 @@ def test_every_change_that_an_order_could_mean_is_another_version() -> None:
     assert len(set(versions)) == len(versions)
 
 
+def test_another_variant_of_the_same_product_for_the_same_price_is_another_version() -> None:
+    cart, red, blue = Cart(new_id(), CURRENCY), offer(), new_id()
+    cart.add(red, 1, PLENTY, NOW)
+    before = cart.version
+    cart.clear(NOW)
+    cart.add(replace(red, variant_id=blue), 1, PLENTY, NOW)
+    assert cart.version != before
+
+
 def claimed(cart: Cart, request_id: str = "r") -> Claim:
     return cart.claim(request_id, new_id(), cart.version, NOW, LATER)
 

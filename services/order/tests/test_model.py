@@ -641,6 +641,15 @@ class TestCancelling:
         scan(order, ShipmentStatus.IN_TRANSIT, 1)
         assert order.status is Status.SHIPPED
 
+    def test_shipping_is_not_asked_again_to_stop_what_the_carrier_has(self) -> None:
+        order = confirmed()
+        order.cancel("changed my mind", NOW)
+        order.on_shipment_under_way(ShipmentUnderWay(), NOW)
+        assert order.payment
+        order.on_payment_refunded(refunded(order, order.payment.payment_id), NOW)
+        assert (order.status, order.cancellation) == (Status.CONFIRMED, None)
+        assert step_of(order) is SHIP
+
     def test_a_parcel_that_nobody_wanted_to_stop_goes_on_without_a_word(self) -> None:
         order = confirmed()
         before = order.version

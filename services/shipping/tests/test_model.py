@@ -255,6 +255,14 @@ def test_what_all_refuse_says_why_and_is_tried_again_after_a_while() -> None:
     assert (shipment.carrier, shipment.to_void) == (THIRD, [FIRST])
 
 
+def test_what_all_refused_is_offered_to_each_of_them_again() -> None:
+    shipment, asked = pending(), []
+    for carrier in (*CARRIERS, *CARRIERS):
+        asked.append(shipment.asking)
+        shipment.on_refused(carrier, "too far", CARRIERS, RETRY, NOW)
+    assert asked == [*CARRIERS, *CARRIERS]
+
+
 def test_a_refusal_that_comes_late_changes_nothing() -> None:
     shipment = created()
     shipment.on_refused(FIRST, "too far", CARRIERS, RETRY, NOW)

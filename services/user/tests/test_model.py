@@ -121,6 +121,10 @@ def test_an_account_begins_without_roles_at_one_moment() -> None:
     assert (user.roles, user.created_at, user.updated_at) == (frozenset(), NOW, NOW)
 
 
+def test_an_account_begins_without_an_email_that_is_confirmed_or_waits() -> None:
+    assert (a_user().verified_email, a_user().pending_email) == ("", "")
+
+
 def test_an_account_has_the_roles_that_were_said_last_and_staff_is_who_has_any() -> None:
     user = a_user()
     assert (user.is_staff, user.is_admin) == (False, False)
@@ -179,6 +183,12 @@ def test_naming_the_email_of_now_takes_another_back() -> None:
     assert (user.email, user.pending_email) == ("Ann@Example.com", "")
     with pytest.raises(InvalidMailedToken):
         user.confirm_email("bo@example.com", NOW)
+
+
+def test_naming_the_email_of_now_while_no_other_waits_leaves_no_trace() -> None:
+    user = a_user()
+    user.change_profile(ProfileChange(email="Ann@Example.com"), NOW + timedelta(days=1))
+    assert (user.email, user.updated_at, len(user.events)) == ("Ann@Example.com", NOW, 1)
 
 
 def test_the_email_of_now_is_confirmed_once() -> None:
@@ -240,7 +250,7 @@ def test_nothing_is_left_of_a_person_who_is_erased() -> None:
     user = a_user()
     user.set_roles({"support"}, NOW)
     user.confirm_email(user.email, NOW)
-    user.change_profile(ProfileChange(email="bo@example.com"), NOW)
+    user.change_profile(ProfileChange(email="bo@example.com", locale="de"), NOW)
     user.events.clear()
     user.erase(NOW + timedelta(days=1))
     left = {each.name: getattr(user, each.name) for each in fields(User)}
@@ -494,6 +504,7 @@ def test_only_another_address_is_a_move() -> None:
 
 def test_errors_have_the_reasons_that_clients_know_them_by() -> None:
     assert CurrentPasswordWrong().message == "current_password: is wrong"
+    assert StaffProtected().message == "only an admin may change the account of staff"
     errors = (EmailTaken(), InvalidCredentials(), InvalidRefreshToken(), CurrentPasswordNeeded())
     assert [(error.reason, error.code, error.message) for error in errors] == [
         ("EMAIL_TAKEN", Code.ALREADY_EXISTS, "email: belongs to another account"),

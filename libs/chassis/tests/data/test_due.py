@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 import pytest
+from structlog.testing import CapturingLogger
 
 from stoa_chassis import due
 from stoa_chassis.context import correlation_id
@@ -38,6 +39,7 @@ class Jobs:
         self.jobs: list[Job] = []
         self.error: Exception | None = None
         self.looks = 0
+        self.claims = 0
 
     def add(self, *names: str, after: timedelta = timedelta()) -> None:
         self.jobs += [Job(name, self.clock.now() + after) for name in names]
@@ -46,6 +48,7 @@ class Jobs:
         return next(job for job in self.jobs if job.name == name)
 
     async def claim_due(self, now: datetime, limit: int) -> Sequence[Job]:
+        self.claims += 1
         if self.error is not None:
             raise self.error
         claimed = [job for job in self.jobs if job.due_at is not None and job.due_at <= now][:limit]
@@ -61,6 +64,12 @@ class Jobs:
     async def put_off(self, work: Job, until: datetime) -> None:
         if work.due_at is not None:
             work.due_at = until
+
+
+class ForNobody(Job):
+    """Something to do of which it is not known what caused it."""
+
+    correlation_id = ""
 
 
 @dataclass
@@ -187,6 +196,20 @@ async def test_work_is_done_under_the_correlation_id_of_what_caused_it(
     assert correlation_id() == ""
 
 
+async def test_each_try_of_work_whose_cause_is_not_known_has_an_id_of_its_own(
+    jobs: Jobs, work: DueWork[Job], worker: Worker
+) -> None:
+    jobs.jobs = [ForNobody("a", jobs.clock.now())]
+    worker.failing["a"] = ConnectionError("down")
+    await work.work_off()
+    jobs.clock.at += LEASE
+    await work.work_off()
+    first, second = worker.correlation_ids
+    assert first
+    assert second
+    assert first != second
+
+
 @pytest.mark.parametrize("error", [LookupError("broken"), ConnectionError("down")], ids=["bug", "outage"])
 async def test_work_that_fails_stops_nothing_else_and_falls_due_again(
     jobs: Jobs, work: DueWork[Job], worker: Worker, error: Exception
@@ -201,6 +224,25 @@ async def test_work_that_fails_stops_nothing_else_and_falls_due_again(
     await work.work_off()
     assert worker.done == ["good", "bad"]
     assert jobs.job("bad").attempts == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "logged"), [(LookupError("broken"), "exception"), (ConnectionError("down"), "info")], ids=str
+)
+async def test_a_bug_is_logged_with_where_it_is_and_an_outage_is_no_error(
+    jobs: Jobs,
+    work: DueWork[Job],
+    worker: Worker,
+    error: Exception,
+    logged: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log = CapturingLogger()
+    monkeypatch.setattr(due, "_log", log)
+    jobs.add("bad")
+    worker.failing["bad"] = error
+    await work.work_off()
+    assert [call.method_name for call in log.calls] == [logged]
 
 
 # ----------------------------------------------------------------------------------------- day in and day out
@@ -224,6 +266,25 @@ async def test_what_is_new_is_done_as_soon_as_somebody_says_so(
         jobs.add("job")
         work.wake()
         await eventually(lambda: worker.done, within=2)
+
+
+async def test_what_is_put_off_is_done_when_it_falls_due_then(
+    jobs: Jobs, work: DueWork[Job], worker: Worker
+) -> None:
+    async with running(work.run):
+        await eventually(lambda: jobs.looks)
+        jobs.add("job", after=LEASE)
+        await work.put_off(jobs.job("job"))
+        jobs.clock.at += BACKOFF.first
+        await eventually(lambda: worker.done, within=2)
+
+
+@pytest.mark.parametrize(("due_in", "pause"), [(-60, 0), (0, 0), (0.25, 0.25), (15, 15), (60, 15)])
+async def test_it_looks_again_when_the_next_falls_due_or_a_sweep_later(
+    jobs: Jobs, work: DueWork[Job], due_in: float, pause: float
+) -> None:
+    jobs.add("next", after=timedelta(seconds=due_in))
+    assert await work._pause(full=False) == pause
 
 
 async def test_what_another_process_left_behind_is_found_by_the_next_sweep(
@@ -272,9 +333,11 @@ async def test_while_all_hang_no_more_is_begun_and_the_store_is_left_alone(
     jobs.add(*names)
     async with running(work.run):
         await eventually(lambda: worker.at_once == 3)
-        before = jobs.looks
+        before, claims = jobs.looks, jobs.claims
+        work.wake()
         await asyncio.sleep(0.1)
         assert jobs.looks - before <= 1
+        assert jobs.claims == claims
         worker.hanging.clear()
         await eventually(lambda: sorted(worker.done) == names)
     assert worker.most_at_once == 3
@@ -349,6 +412,19 @@ async def test_what_is_taken_up_takes_room_and_what_is_due_is_looked_for_when_th
         worker.hanging.clear()
         await eventually(lambda: len(worker.done) == 4)
         assert worker.most_at_once == 3
+
+
+async def test_the_first_to_end_of_as_many_as_may_be_done_at_once_makes_room_for_what_is_due(
+    jobs: Jobs, work: DueWork[Job], worker: Worker
+) -> None:
+    worker.hanging = {"a", "b", "c"}
+    async with running(work.run):
+        await eventually(lambda: work.has_room)
+        for name in "abc":
+            work.take_up(stored_as_claimed(jobs, name))
+        jobs.add("due")
+        worker.hanging.remove("a")
+        await eventually(lambda: worker.done == ["a", "due"], within=2)
 
 
 async def test_what_was_stored_as_claimed_by_a_process_that_has_stopped_falls_due(

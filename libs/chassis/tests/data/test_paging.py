@@ -1,6 +1,7 @@
 import base64
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 from uuid import uuid4
 
@@ -37,11 +38,22 @@ def test_ids_come_back_as_text() -> None:
     assert decode_token(encode_token({"after": last}, {}), {}) == {"after": str(last)}
 
 
+def test_decimals_come_back_as_text() -> None:
+    assert decode_token(encode_token({"after": Decimal("9.90")}, {}), {}) == {"after": "9.90"}
+
+
 def test_a_token_of_a_list_with_other_filters_is_refused() -> None:
     token = encode_token({"after": 7}, {"category": "lamps"})
     assert refused_field(token, {"category": "chairs"}) == "page_token"
     with pytest.raises(InvalidArgument, match="other filters"):
         decode_token(token, {})
+
+
+def test_a_list_can_be_filtered_by_a_price() -> None:
+    cheap, dear = {"max_price": Decimal("9.99")}, {"max_price": Decimal("99.99")}
+    token = encode_token({"after": 7}, cheap)
+    assert decode_token(token, cheap) == {"after": 7}
+    assert refused_field(token, dear) == "page_token"
 
 
 def test_the_order_of_filters_does_not_matter() -> None:
@@ -175,6 +187,14 @@ async def test_pages_follow_each_other_to_the_end_of_the_list() -> None:
             break
     assert found == [[0, 1, 2], [3, 4, 5], [6]]
     assert numbers.reads == [({}, 4), ({"after": 2}, 4), ({"after": 5}, 4)]
+
+
+async def test_a_page_follows_one_that_an_older_process_answered(signed_with: Callable[..., None]) -> None:
+    signed_with(page_token_key="key")
+    numbers = Numbers(7)
+    token = "jwz9-L7FEob3g_x_4QwYo1t7ImFmdGVyIjoyfSwiOGNlYTYxMTViNmQ0ZjI1OWM2ZDU4NjQ1Il0"
+    assert (await numbers.page(Request(3), of="Ann")).next_page_token == token
+    assert (await numbers.page(Request(3, token), of="Ann")).items == [3, 4, 5]
 
 
 @pytest.mark.parametrize(("count", "size"), [(0, 3), (3, 3), (2, 3), (20, 0), (100, 1000)])

@@ -82,6 +82,11 @@ def test_what_is_cut_ends_with_an_ellipsis_and_is_still_text() -> None:
     ]
 
 
+def test_a_key_of_the_metadata_has_up_to_64_letters() -> None:
+    kept, _ = details(errors.NotFound(metadata={"a" * 64: "1", "b" * 65: "2"}))
+    assert kept == {"a" * 64: "1", "b" * 61 + "\u2026": "2"}
+
+
 def test_wrong_fields_and_metadata_are_named_up_to_the_last_byte_of_the_room_for_them() -> None:
     # That there are fields takes 2 bytes, and what holds them together may take 120. A field takes beside its
     # letters 6, in which protobuf says how long what is, and 4 are kept for its place.

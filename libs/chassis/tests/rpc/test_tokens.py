@@ -5,6 +5,7 @@ import http.server
 import json
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
@@ -259,6 +260,19 @@ async def test_an_issuer_that_does_not_answer_is_not_waited_for(
             await asyncio.wait_for(verifier(issuer).verify(TokenMint().token("ann")), 2)
     finally:
         issuer.answering.set()
+
+
+async def test_an_issuer_has_two_seconds_to_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[float] = []
+
+    def no_answer(_: str, timeout: float) -> None:
+        given.append(timeout)
+        raise TimeoutError
+
+    monkeypatch.setattr(urllib.request, "urlopen", no_answer)
+    with pytest.raises(KeysUnavailable):
+        await RemoteKeys("http://issuer.example/jwks").find("any")
+    assert given == [2]
 
 
 # ------------------------------------------------------------------------------------------ what a token says
