@@ -682,9 +682,8 @@ _NOBODY = UUID(int=0)
 class Order:
     """An order. Its methods decide; `changes` is what is new for the event store, `events` for the others.
 
-    `cancellation` is why it shall be cancelled, while it is confirmed and not known whether the parcel can be
-    stopped; when it can't, the order is `unstoppable`. `saga` is where its process stands, as it was read or
-    saved.
+    `cancellation` is why it shall be cancelled, while it is not known whether the parcel can be stopped; when
+    it can't, the order is `unstoppable`. `saga` is where its process stands, as it was read or saved.
     """
 
     order_id: UUID
@@ -924,12 +923,12 @@ class Order:
 
     def on_shipment_stopped(self, _: ShipmentStopped, now: datetime) -> None:
         """Cancel, now that no parcel leaves."""
-        if self.cancellation is not None:
+        if self.status is Status.CONFIRMED and self.cancellation is not None:
             self._cancel(self.cancellation, now)
 
     def on_shipment_under_way(self, _: ShipmentUnderWay, now: datetime) -> None:
         """Go on in spite of the cancellation: the carrier has the parcel."""
-        if self.cancellation is not None:
+        if self.status is Status.CONFIRMED and self.cancellation is not None:
             self._record(CancellationDropped(), now)
 
     def on_shipment_created(self, event: ShipmentCreated, now: datetime) -> None:

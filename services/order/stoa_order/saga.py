@@ -141,7 +141,7 @@ SAGA: tuple[Step, ...] = (
         },
         compensation=Step(
             name="stop shipment",
-            when=lambda order: order.cancellation is not None,
+            when=lambda order: order.status is Status.CONFIRMED and order.cancellation is not None,
             asks=lambda peers, order, _: peers.shipments.stop(order),
             answers={
                 ShipmentStopped: Order.on_shipment_stopped,  # only now it is cancelled, and refunded

@@ -316,7 +316,7 @@ class Shipment:
     def asking(self) -> str | None:
         """The carrier that is asked to book now; None if none is."""
         asked = [each.carrier for each in self.bookings if each.status is BookingStatus.ASKED]
-        return asked[-1] if asked else None
+        return asked[-1] if asked and self.status is Status.PENDING else None
 
     @property
     def to_confirm(self) -> bool:
