@@ -45,6 +45,7 @@ _PAUSE_ABOVE = 200  # messages of a partition in memory
 _RESUME_BELOW = 50
 _RELEASE_SECONDS = 5.0
 _LAST_COMMIT_SECONDS = 3.0  # in all
+_CLOSE_SECONDS = 10.0
 _COMMIT_AGAIN_SECONDS = 0.5
 _LONGEST_HEARTBEAT_MILLISECONDS = 1000
 _HEARTBEATS = 4  # at least so many in the time after which a member counts as dead
@@ -131,7 +132,7 @@ class Consumer:
         self._at_once = at_once
         self._slots = asyncio.Semaphore(max(concurrency, at_once))
         self._stopping = False
-        self._partitions: dict[tuple[str, int], _Partition] = {}  # only the thread uses it
+        self._partitions: dict[tuple[str, int], _Partition] = {}  # the client's; only the thread uses it
         self._config: dict[str, Any] = {
             **connection(bootstrap),
             "group.id": group,
@@ -185,27 +186,42 @@ class Consumer:
                 self._consume_with(client, loop)
                 self._finish(client, loop)
             finally:
-                client.close()
-                self._partitions.clear()
+                self._close(client, loop)
         except Exception as caught:
             error = caught
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             loop.call_soon_threadsafe(_resolve, ended, error)
 
+    def _close(self, client: confluent_kafka.Consumer, loop: asyncio.AbstractEventLoop) -> None:
+        """End a client; one that has lost its brokers waits for them for ever, and is left to that."""
+        closing = threading.Thread(target=client.close, name=f"kafka-closing-{self._group}", daemon=True)
+        closing.start()
+        closing.join(_CLOSE_SECONDS)
+        if closing.is_alive():
+            log.warning("a client of Kafka does not end, leaving it", group=self._group)
+            asyncio.run_coroutine_threadsafe(_release([*self._partitions.values()], 0), loop).result()
+
     def _consume_with(self, client: confluent_kafka.Consumer, loop: asyncio.AbstractEventLoop) -> None:
+        # Its own: a client that was left may still tell of its partitions when there is a new one.
+        own = self._partitions = {}
+
+        def leave(partitions: Iterable[TopicPartition]) -> list[_Partition]:
+            keys = [(each.topic, each.partition) for each in partitions]
+            return [own.pop(key) for key in keys if key in own]
+
         def assigned(_: object, partitions: list[TopicPartition]) -> None:
             for each in partitions:
-                self._partitions[each.topic, each.partition] = _Partition(each.topic, each.partition)
+                own[each.topic, each.partition] = _Partition(each.topic, each.partition)
 
         def revoked(_: object, partitions: list[TopicPartition]) -> None:
-            leaving = self._leaving(partitions)
+            leaving = leave(partitions)
             # The group waits meanwhile, so that no other member starts on what is being finished here.
             asyncio.run_coroutine_threadsafe(_release(leaving, _RELEASE_SECONDS), loop).result()
             self._store(client, leaving)  # the library commits it before it gives the partitions up
 
         def lost(_: object, partitions: list[TopicPartition]) -> None:
             # Others have them by now: what happens here must stop, and nothing be committed.
-            asyncio.run_coroutine_threadsafe(_release(self._leaving(partitions), 0), loop).result()
+            asyncio.run_coroutine_threadsafe(_release(leave(partitions), 0), loop).result()
 
         topics = sorted(payload.TOPIC for payload in self._handlers)
         client.subscribe(topics, on_assign=assigned, on_revoke=revoked, on_lost=lost)
@@ -260,10 +276,6 @@ class Consumer:
             partition = self._partitions.get((each.topic, each.partition))
             if partition is not None and refused is None and each.error is None:
                 partition.committed = each.offset
-
-    def _leaving(self, partitions: Iterable[TopicPartition]) -> "list[_Partition]":
-        keys = [(each.topic, each.partition) for each in partitions]
-        return [self._partitions.pop(key) for key in keys if key in self._partitions]
 
     def _sorted(self, messages: Iterable[Message]) -> "list[tuple[_Partition, Message]]":
         """Return messages with their partitions, without errors and what came after a revocation."""

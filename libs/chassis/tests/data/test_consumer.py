@@ -378,17 +378,22 @@ async def test_an_outage_of_the_broker_is_survived(
     await eventually(lambda: list(dict.fromkeys(handled)) == [1, 2], 60)
 
 
-async def test_a_client_that_gets_into_no_group_gives_way_to_a_new_one(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch
+async def test_a_client_that_is_in_no_group_any_more_gives_way_to_a_new_one(
+    shop: Shop, proxy: Callable[[str], Awaitable[Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stoa_chassis.kafka.consumer._OUTSIDE_SECONDS", 1.0)
+    monkeypatch.setattr("stoa_chassis.kafka.consumer._OUTSIDE_SECONDS", 2.0)
+    network = await proxy(shop.notes.bootstrap)
+    handled: list[int] = []
 
     async def handle(event: Event[Any]) -> None:
-        pass
+        handled.append(event.payload.line)
 
-    nowhere = shop.consume(handle, bootstrap="127.0.0.1:9", membership=Membership(session_seconds=1))
+    cut_off = shop.consume(handle, bootstrap=network.address, membership=Membership(session_seconds=1))
+    await shop.publish(uuid4(), 1)
+    await eventually(lambda: handled == [1])
+    await network.cut()
     with pytest.raises(OutOfGroup, match=rf"not a member of {shop.notes.group} for \d s") as caught:
-        await asyncio.wait_for(nowhere, 20)
+        await asyncio.wait_for(cut_off, 30)
     assert is_outage(caught.value)  # which is what has it start again soon
 
 
