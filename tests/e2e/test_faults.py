@@ -72,15 +72,17 @@ async def test_after_the_broker_stood_still_orders_settle_and_everybody_is_told(
     injector = FaultInjector(Instance.current())
     # What clients do when such an outage ends is a matter of moments: once shows little.
     for _ in range(3):
-        shoppers = await asyncio.gather(*(shop.shopper() for _ in range(8)))
+        ada, *shoppers = await asyncio.gather(*(shop.shopper() for _ in range(9)))
+        orders = []
         with injector.frozen("kafka"):
             for shopper in shoppers:
                 await shopper.add(item)
-                await shopper.order()
+                orders.append(await shopper.order())
                 await asyncio.sleep(1)
-        ada = await shop.shopper()
         await ada.add(item)
         assert (await ada.settled(await ada.order(), within=120))["status"] == "confirmed"
+        for shopper, order in zip(shoppers, orders, strict=True):
+            assert (await shopper.settled(order))["status"] in ("confirmed", "cancelled")
     code, output = await stoa("audit", "--wait", "60")
     assert code == 0, output
 

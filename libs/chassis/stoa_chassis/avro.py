@@ -89,7 +89,7 @@ class EventCodec:
     """Encodes and decodes events with the schemas of a registry (Confluent's API, at `registry_url`)."""
 
     def __init__(self, registry_url: str) -> None:
-        self._registry_url = registry_url
+        self._registry_url = registry_url.rstrip("/")
         self._readable: dict[str, _Readable] = {}
         self._writer_ids: dict[str, int] = {}
         self._writer_schemas: dict[int, AvroSchema] = {}

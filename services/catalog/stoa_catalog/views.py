@@ -1,6 +1,7 @@
 """Events of products that were looked at, published without making the reader wait.
 
-They may be lost: while Kafka is down, those that don't fit in the queue are dropped, the oldest first.
+They may be lost: while Kafka is down for long, those that were on their way, and those that don't fit in the
+queue.
 """
 
 import asyncio
@@ -63,4 +64,4 @@ class Views:
         try:
             await self._producer.send_batch(records)
         except PublishFailed as failure:
-            _log.warning("views were not published", count=len(records), error=str(failure))
+            _log.warning("views may not be published", count=len(records), error=str(failure))

@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import confluent_kafka
+import orjson
 from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 from opentelemetry.trace import SpanKind
 
@@ -46,16 +47,18 @@ _RESUME_BELOW = 50
 _RELEASE_SECONDS = 5.0
 _LAST_COMMIT_SECONDS = 3.0  # in all
 _CLOSE_SECONDS = 10.0
+_CLOSE_SECONDS_WHEN_STOPPING = 2.0
 _COMMIT_AGAIN_SECONDS = 0.5
 _LONGEST_HEARTBEAT_MILLISECONDS = 1000
 _HEARTBEATS = 4  # at least so many in the time after which a member counts as dead
 # Without being a member of the group, before the client is replaced: longer than brokers take to start again.
 _OUTSIDE_SECONDS = 20.0
 _OUTSIDE_SESSIONS = 3  # at least
+_STATISTICS_SECONDS = 5.0  # how often the library tells whether it is
 
 
 class OutOfGroup(ConnectionError):
-    """The client has not been a member of its group for long, as while the broker is down: a new one tries.
+    """The client has been no member of its group for 20 s, as while the broker is down: a new one tries.
 
     The library forgets brokers that no broker tells of. One that stood still tells of none, not even of
     itself, until its controller has let it in again; who asks it then (librdkafka 2.16) may never connect
@@ -132,7 +135,8 @@ class Consumer:
         self._at_once = at_once
         self._slots = asyncio.Semaphore(max(concurrency, at_once))
         self._stopping = False
-        self._partitions: dict[tuple[str, int], _Partition] = {}  # the client's; only the thread uses it
+        self._partitions: dict[tuple[str, int], _Partition] = {}  # the client's; only its thread uses it
+        self._outside = 0.0  # seconds for which the client was no member; only the thread uses it
         self._config: dict[str, Any] = {
             **connection(bootstrap),
             "group.id": group,
@@ -153,6 +157,7 @@ class Consumer:
             "session.timeout.ms": session,
             "heartbeat.interval.ms": min(session // _HEARTBEATS, _LONGEST_HEARTBEAT_MILLISECONDS),
             "topic.metadata.refresh.interval.ms": 30_000,
+            "statistics.interval.ms": int(_STATISTICS_SECONDS * 1000),
         }
         if membership.instance:
             self._config["group.instance.id"] = membership.instance
@@ -160,7 +165,7 @@ class Consumer:
     async def run(self) -> None:
         """Consume until cancelled; then finish what is being handled, commit and leave the group.
 
-        Raises KafkaException if the client breaks for good, OutOfGroup if it is a member no more.
+        Raises KafkaException if the client breaks for good, OutOfGroup if it gets into no group.
         """
         self._codec.read(*self._handlers)
         self._stopping = False
@@ -173,7 +178,8 @@ class Consumer:
             await asyncio.shield(ended)
         except asyncio.CancelledError:
             self._stopping = True
-            await ended
+            with contextlib.suppress(Exception):  # it ends, whatever it fails with
+                await ended
             raise
 
     # ------------------------------------------------------------------------------ in the thread
@@ -181,7 +187,8 @@ class Consumer:
     def _consume(self, loop: asyncio.AbstractEventLoop, ended: "asyncio.Future[None]") -> None:
         error: Exception | None = None
         try:
-            client = confluent_kafka.Consumer({**self._config, "on_commit": self._note_commit})
+            told = {"on_commit": self._note_commit, "stats_cb": self._note_membership}
+            client = confluent_kafka.Consumer({**self._config, **told})
             try:
                 self._consume_with(client, loop)
                 self._finish(client, loop)
@@ -196,7 +203,7 @@ class Consumer:
         """End a client; one that has lost its brokers waits for them for ever, and is left to that."""
         closing = threading.Thread(target=client.close, name=f"kafka-closing-{self._group}", daemon=True)
         closing.start()
-        closing.join(_CLOSE_SECONDS)
+        closing.join(_CLOSE_SECONDS_WHEN_STOPPING if self._stopping else _CLOSE_SECONDS)
         if closing.is_alive():
             log.warning("a client of Kafka does not end, leaving it", group=self._group)
             asyncio.run_coroutine_threadsafe(_release([*self._partitions.values()], 0), loop).result()
@@ -225,7 +232,7 @@ class Consumer:
 
         topics = sorted(payload.TOPIC for payload in self._handlers)
         client.subscribe(topics, on_assign=assigned, on_revoke=revoked, on_lost=lost)
-        member_at = asked_at = time.monotonic()
+        self._outside, looked_at = 0.0, time.monotonic()
         while not self._stopping:
             any_paused = any(partition.paused for partition in self._partitions.values())
             first = client.poll(_POLL_SECONDS_WHEN_PAUSED if any_paused else _POLL_SECONDS)
@@ -234,12 +241,12 @@ class Consumer:
                 loop.call_soon_threadsafe(self._accept, self._sorted(messages))
             self._store(client, self._partitions.values())
             self._throttle(client)
-            if (now := time.monotonic()) - asked_at > _POLL_SECONDS:
-                asked_at = now
-                if client.memberid():
-                    member_at = now
-                elif now - member_at > self._outside_seconds:
-                    raise OutOfGroup(f"not a member of {self._group} for {now - member_at:.0f} s")
+            # A process that was stopped for long has not been outside for as long.
+            now = time.monotonic()
+            self._outside += min(now - looked_at, 2 * _POLL_SECONDS)
+            looked_at = now
+            if self._outside > self._outside_seconds and not self._stopping:
+                raise OutOfGroup(f"not a member of {self._group} for {self._outside:.0f} s")
 
     def _finish(self, client: confluent_kafka.Consumer, loop: asyncio.AbstractEventLoop) -> None:
         """Finish what is being handled, and commit it before we cease to be a member.
@@ -270,6 +277,12 @@ class Consumer:
     def _is_committed(self, position: TopicPartition) -> bool:
         partition = self._partitions.get((position.topic, position.partition))
         return partition is None or partition.committed == position.offset
+
+    def _note_membership(self, statistics: str) -> None:
+        # Its id as a member would not do: a client may keep that without being one.
+        about = orjson.loads(statistics).get("cgrp", {})
+        if about.get("state") == "up" and about.get("join_state") == "steady":
+            self._outside = 0.0
 
     def _note_commit(self, refused: KafkaError | None, positions: list[TopicPartition]) -> None:
         for each in positions:

@@ -22,7 +22,7 @@ log = get_logger(__name__)
 CORRELATION_ID_HEADER = "correlation_id"
 _FLUSH_SECONDS = 5.0
 _WAIT_SECONDS = 1.0
-_SILENT_SECONDS = 20.0
+_SILENT_SECONDS = 20.0  # longer than a broker takes to start again
 
 
 class Record(NamedTuple):
@@ -35,7 +35,7 @@ class Record(NamedTuple):
 
 
 class PublishFailed(Exception):
-    """Some records were refused; `acknowledged` are the positions of those that were not."""
+    """Some records may not be published; `acknowledged` are the positions of those that are."""
 
     def __init__(self, reason: str, acknowledged: Sequence[int]) -> None:
         super().__init__(reason)
@@ -46,9 +46,9 @@ class Producer:
     """Publishes in order, each record once per call, and waits for the acknowledgement of all replicas.
 
     Being idempotent it keeps the order through retries, and as these have no end a broker that is down delays
-    records and never drops or reorders them: a caller that can't wait cancels. But a client that waits and
-    hears nothing for 20 s is replaced, since it may have lost its brokers for good (see OutOfGroup): what it
-    had is then refused.
+    records and never reorders them: a caller that can't wait cancels. But a client that waits and hears
+    nothing for 20 s is replaced, since it may have lost its brokers for good (see OutOfGroup): publishing
+    what it had fails then, though some of it may be in its topic.
     """
 
     def __init__(self, bootstrap: str) -> None:
@@ -66,11 +66,15 @@ class Producer:
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
         self._closed = False
-        self._heard_at = 0.0  # only the thread uses it
+        self._lock = threading.Lock()  # around the client
+        self._generation = 0  # of the client
+        self._broken, self._cause = -1, ""  # the generation that has met a fatal error, and which
+        self._heard_at = 0.0  # when something was acknowledged or refused; only the thread uses it
 
     async def __aenter__(self) -> Self:
         """Begin to connect, so that the first record need not wait half a second for it."""
-        self._connected()
+        with self._lock:
+            self._connected()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -94,30 +98,37 @@ class Producer:
         """Publish records in their order and wait until all are acknowledged. Raises PublishFailed."""
         if not records:
             return
-        client = self._connected()
-        batch = _Batch(len(records), asyncio.get_running_loop())
-        for position, record in enumerate(records):
-            delivered = functools.partial(self._delivered, batch, position)
-            try:
-                client.produce(
-                    record.topic,
-                    record.value,
-                    record.key,
-                    on_delivery=delivered,
-                    headers=dict(record.headers),
-                )
-            except (KafkaException, BufferError) as error:
-                # What follows may have the same key: it must not go first.
-                batch.refused(range(position, len(records)), error)
-                break
-        self._wake.set()
+        batch = self._produce(records)
         try:
             failures = await batch.done
         finally:
-            self._replace_if_dead(client, batch)
+            if batch.fatal is not None:
+                self._broken, self._cause = batch.generation, str(batch.fatal)
+                self._wake.set()
         if failures:
             acknowledged = [position for position in range(len(records)) if position not in failures]
             raise PublishFailed(str(next(iter(failures.values()))), acknowledged)
+
+    def _produce(self, records: Sequence[Record]) -> "_Batch":
+        with self._lock:  # a client that is given up gets nothing more
+            client = self._connected()
+            batch = _Batch(len(records), asyncio.get_running_loop(), self._generation)
+            for position, record in enumerate(records):
+                delivered = functools.partial(self._delivered, batch, position)
+                try:
+                    client.produce(
+                        record.topic,
+                        record.value,
+                        record.key,
+                        on_delivery=delivered,
+                        headers=dict(record.headers),
+                    )
+                except (KafkaException, BufferError) as error:
+                    # What follows may have the same key: it must not go first.
+                    batch.refused(range(position, len(records)), error)
+                    break
+        self._wake.set()
+        return batch
 
     def _connected(self) -> confluent_kafka.Producer:
         if self._closed:
@@ -129,18 +140,6 @@ class Producer:
             self._thread.start()
         return self._client
 
-    def _replace_if_dead(self, client: confluent_kafka.Producer, batch: "_Batch") -> None:
-        """Forget a client after a fatal error, such as a broker that lost its log: it never recovers."""
-        if batch.fatal and self._client is client:
-            log.error("the Kafka producer broke and is replaced", error=str(batch.fatal))
-            self._forget(client)
-
-    def _forget(self, client: confluent_kafka.Producer) -> None:
-        self._client = None
-        # Tell all who still wait for it.
-        client.purge()
-        client.flush(_WAIT_SECONDS)
-
     def _delivered(self, batch: "_Batch", position: int, error: KafkaError | None, _: object) -> None:
         self._heard_at = time.monotonic()
         batch.delivered(position, error)
@@ -151,19 +150,44 @@ class Producer:
             self._wake.wait()
             self._wake.clear()
             self._heard_at = time.monotonic()
-            while (client := self._client) is not None and len(client) and not self._closed:
-                client.poll(_WAIT_SECONDS)
-                if time.monotonic() - self._heard_at > _SILENT_SECONDS:
-                    log.warning("no broker acknowledges, the Kafka producer is replaced")
-                    self._forget(client)
+            while self._is_awaited() and not self._closed:
+                pass
         if self._client is not None:
             self._client.flush(_FLUSH_SECONDS)
+
+    def _is_awaited(self) -> bool:
+        """Wait for acknowledgements, unless the client is of no use; tell whether there are more to come."""
+        client = self._client
+        if client is None:
+            return False
+        if self._broken == self._generation:  # by a fatal error, such as a broker that lost its log
+            log.error("the Kafka producer broke and is replaced", error=self._cause)
+            self._give_up(client)
+        elif len(client) == 0:
+            return False
+        else:
+            client.poll(_WAIT_SECONDS)
+            if time.monotonic() - self._heard_at > _SILENT_SECONDS:
+                log.warning("no broker acknowledges, the Kafka producer is replaced")
+                self._give_up(client)
+        return True
+
+    def _give_up(self, client: confluent_kafka.Producer) -> None:
+        """Let a new client begin, and tell all who still wait for this one."""
+        with self._lock:
+            self._client = None
+            self._generation += 1
+        while len(client) and not self._closed:
+            client.purge()
+            client.flush(_WAIT_SECONDS)
+        self._heard_at = time.monotonic()
 
 
 class _Batch:
     """Collects the acknowledgements of records; `done` gives the failures by position."""
 
-    def __init__(self, size: int, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, size: int, loop: asyncio.AbstractEventLoop, generation: int) -> None:
+        self.generation = generation
         self.done: asyncio.Future[dict[int, object]] = loop.create_future()
         self.fatal: KafkaError | None = None
         self._loop = loop

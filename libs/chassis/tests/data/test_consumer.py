@@ -381,7 +381,8 @@ async def test_an_outage_of_the_broker_is_survived(
 async def test_a_client_that_is_in_no_group_any_more_gives_way_to_a_new_one(
     shop: Shop, proxy: Callable[[str], Awaitable[Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stoa_chassis.kafka.consumer._OUTSIDE_SECONDS", 2.0)
+    monkeypatch.setattr("stoa_chassis.kafka.consumer._OUTSIDE_SECONDS", 3.0)
+    monkeypatch.setattr("stoa_chassis.kafka.consumer._STATISTICS_SECONDS", 0.5)
     network = await proxy(shop.notes.bootstrap)
     handled: list[int] = []
 
@@ -398,7 +399,8 @@ async def test_a_client_that_is_in_no_group_any_more_gives_way_to_a_new_one(
 
 
 async def test_a_member_that_has_nothing_to_do_stays_one(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stoa_chassis.kafka.consumer._OUTSIDE_SECONDS", 1.0)
+    monkeypatch.setattr("stoa_chassis.kafka.consumer._OUTSIDE_SECONDS", 3.0)
+    monkeypatch.setattr("stoa_chassis.kafka.consumer._STATISTICS_SECONDS", 0.5)
     handled: list[int] = []
 
     async def handle(event: Event[Any]) -> None:
