@@ -9,6 +9,7 @@ library.
 import asyncio
 import contextlib
 import itertools
+import math
 import random
 import threading
 import time
@@ -46,7 +47,7 @@ _PAUSE_ABOVE = 200  # messages of a partition in memory
 _RESUME_BELOW = 50
 _RELEASE_SECONDS = 5.0
 _LAST_COMMIT_SECONDS = 3.0  # in all
-_CLOSE_SECONDS = 10.0
+_CLOSE_SECONDS = 3.0
 _CLOSE_SECONDS_WHEN_STOPPING = 2.0
 _COMMIT_AGAIN_SECONDS = 0.5
 _LONGEST_HEARTBEAT_MILLISECONDS = 1000
@@ -55,10 +56,11 @@ _HEARTBEATS = 4  # at least so many in the time after which a member counts as d
 _OUTSIDE_SECONDS = 20.0
 _OUTSIDE_SESSIONS = 3  # at least
 _STATISTICS_SECONDS = 5.0  # how often the library tells whether it is
+_IDLE_SECONDS = 3.0  # for which a broker is not asked; while one can't be reached it is tried twice a second
 
 
 class OutOfGroup(ConnectionError):
-    """The client has been no member of its group for 20 s, as while the broker is down: a new one tries.
+    """The client is no member of its group, and has lost its brokers or been none for 20 s: a new one tries.
 
     The library forgets brokers that no broker tells of. One that stood still tells of none, not even of
     itself, until its controller has let it in again; who asks it then (librdkafka 2.16) may never connect
@@ -246,7 +248,7 @@ class Consumer:
             self._outside += min(now - looked_at, 2 * _POLL_SECONDS)
             looked_at = now
             if self._outside > self._outside_seconds and not self._stopping:
-                raise OutOfGroup(f"not a member of {self._group} for {self._outside:.0f} s")
+                raise OutOfGroup(f"not a member of {self._group}, and without a broker or for too long")
 
     def _finish(self, client: confluent_kafka.Consumer, loop: asyncio.AbstractEventLoop) -> None:
         """Finish what is being handled, and commit it before we cease to be a member.
@@ -280,9 +282,12 @@ class Consumer:
 
     def _note_membership(self, statistics: str) -> None:
         # Its id as a member would not do: a client may keep that without being one.
-        about = orjson.loads(statistics).get("cgrp", {})
-        if about.get("state") == "up" and about.get("join_state") == "steady":
+        told = orjson.loads(statistics)
+        group = told.get("cgrp", {})
+        if group.get("state") == "up" and group.get("join_state") == "steady":
             self._outside = 0.0
+        elif not any(map(_is_in_use, told["brokers"].values())):
+            self._outside = math.inf
 
     def _note_commit(self, refused: KafkaError | None, positions: list[TopicPartition]) -> None:
         for each in positions:
@@ -478,6 +483,12 @@ async def _release(partitions: Sequence[_Partition], grace: float) -> None:
     for task in late:
         task.cancel()
     await asyncio.gather(*late, return_exceptions=True)
+
+
+def _is_in_use(broker: Mapping[str, Any]) -> bool:
+    """Whether a client is connected to a broker or tries to be. A coordinator alone has no address."""
+    waits = broker["state"] == "INIT" and broker["stateage"] > _IDLE_SECONDS * 1_000_000
+    return broker["source"] in ("configured", "learned") and not waits
 
 
 def _headers(message: Message) -> dict[str, str]:

@@ -393,7 +393,7 @@ async def test_a_client_that_is_in_no_group_any_more_gives_way_to_a_new_one(
     await shop.publish(uuid4(), 1)
     await eventually(lambda: handled == [1])
     await network.cut()
-    with pytest.raises(OutOfGroup, match=rf"not a member of {shop.notes.group} for \d s") as caught:
+    with pytest.raises(OutOfGroup, match=f"not a member of {shop.notes.group}") as caught:
         await asyncio.wait_for(cut_off, 30)
     assert is_outage(caught.value)  # which is what has it start again soon
 
