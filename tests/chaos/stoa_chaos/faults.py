@@ -45,8 +45,8 @@ _STAYS = 6.0  # seconds at most
 class Fault:
     """A kind of trouble: what it is called, what it may strike, how it is done, and how long it lasts.
 
-    If it is to be `alone`, it comes before those that overlap, with time to be over before the next one: what is
-    measured then is its own.
+    If it is to be `alone`, it comes before those that overlap, with time to be over before the next one: what
+    is measured then is its own.
     """
 
     name: str
