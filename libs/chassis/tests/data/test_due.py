@@ -381,6 +381,14 @@ def stored_as_claimed(jobs: Jobs, name: str) -> Job:
     return job
 
 
+async def take_up_all_that_has_room(jobs: Jobs, work: DueWork[Job], worker: Worker) -> None:
+    """As many as may be done at once, of which none ends while it hangs."""
+    worker.hanging = {"a", "b", "c"}
+    await eventually(lambda: work.has_room)
+    for name in "abc":
+        work.take_up(stored_as_claimed(jobs, name))
+
+
 async def test_what_is_stored_as_claimed_is_done_at_once_without_a_claim(
     jobs: Jobs, work: DueWork[Job], worker: Worker
 ) -> None:
@@ -399,11 +407,8 @@ async def test_what_is_stored_as_claimed_is_done_at_once_without_a_claim(
 async def test_what_is_taken_up_takes_room_and_what_is_due_is_looked_for_when_there_is_some_again(
     jobs: Jobs, work: DueWork[Job], worker: Worker
 ) -> None:
-    worker.hanging = {"a", "b", "c"}
     async with running(work.run):
-        await eventually(lambda: work.has_room)
-        for name in "abc":
-            work.take_up(stored_as_claimed(jobs, name))
+        await take_up_all_that_has_room(jobs, work, worker)
         assert not work.has_room
         jobs.add("due")
         work.wake()
@@ -417,11 +422,8 @@ async def test_what_is_taken_up_takes_room_and_what_is_due_is_looked_for_when_th
 async def test_the_first_to_end_of_as_many_as_may_be_done_at_once_makes_room_for_what_is_due(
     jobs: Jobs, work: DueWork[Job], worker: Worker
 ) -> None:
-    worker.hanging = {"a", "b", "c"}
     async with running(work.run):
-        await eventually(lambda: work.has_room)
-        for name in "abc":
-            work.take_up(stored_as_claimed(jobs, name))
+        await take_up_all_that_has_room(jobs, work, worker)
         jobs.add("due")
         worker.hanging.remove("a")
         await eventually(lambda: worker.done == ["a", "due"], within=2)
