@@ -13,7 +13,7 @@ _WITH_ACCOUNT = re.compile(
 
 
 def connection(bootstrap: str) -> dict[str, Any]:
-    """Return what all clients say of connections: a broker that is back is found within half a second.
+    """Return what all clients say of connections: a broker that is back is used within half a second.
 
     `bootstrap` is `host:port`, or several with commas between them. Where brokers want to know who asks, it
     is a URL, `sasl_ssl://user:password@host:port`, for SCRAM-SHA-512. Its `?ca=` names the file with the
@@ -23,6 +23,8 @@ def connection(bootstrap: str) -> dict[str, Any]:
     return {
         **_brokers(bootstrap),
         "reconnect.backoff.max.ms": 500,
+        # Between questions who leads a partition, too: by default it grows to a second.
+        "retry.backoff.max.ms": 250,
         "socket.keepalive.enable": True,
         # Failures are reported by those who meet them, in our own format; these would go to stderr.
         "log_level": 2,

@@ -56,6 +56,9 @@ _HEARTBEATS = 4  # at least so many in the time after which a member counts as d
 _OUTSIDE_SECONDS = 20.0
 _OUTSIDE_SESSIONS = 3  # at least
 _STATISTICS_SECONDS = 5.0  # how often the library tells whether it is
+_COORDINATOR_SECONDS = 10.0  # for which one that is down is waited for: longer than brokers take to start
+_COORDINATOR_LOOK_SECONDS = 0.5  # bounds how late a stop is noticed
+_COORDINATOR_AGAIN_SECONDS = 0.05
 _IDLE_SECONDS = 3.0  # for which a broker is not asked; while one can't be reached it is tried twice a second
 
 
@@ -213,6 +216,7 @@ class Consumer:
     def _consume_with(self, client: confluent_kafka.Consumer, loop: asyncio.AbstractEventLoop) -> None:
         # Its own: a client that was left may still tell of its partitions when there is a new one.
         own = self._partitions = {}
+        running = True
 
         def leave(partitions: Iterable[TopicPartition]) -> list[_Partition]:
             keys = [(each.topic, each.partition) for each in partitions]
@@ -231,24 +235,42 @@ class Consumer:
         def lost(_: object, partitions: list[TopicPartition]) -> None:
             # Others have them by now: what happens here must stop, and nothing be committed.
             asyncio.run_coroutine_threadsafe(_release(leave(partitions), 0), loop).result()
+            if running:
+                self._await_coordinator(client, partitions)
 
         topics = sorted(payload.TOPIC for payload in self._handlers)
         client.subscribe(topics, on_assign=assigned, on_revoke=revoked, on_lost=lost)
         self._outside, looked_at = 0.0, time.monotonic()
-        while not self._stopping:
-            any_paused = any(partition.paused for partition in self._partitions.values())
-            first = client.poll(_POLL_SECONDS_WHEN_PAUSED if any_paused else _POLL_SECONDS)
-            if first is not None:
-                messages = [first, *client.consume(_POLL_MESSAGES - 1, 0)]
-                loop.call_soon_threadsafe(self._accept, self._sorted(messages))
-            self._store(client, self._partitions.values())
-            self._throttle(client)
-            # A process that was stopped for long has not been outside for as long.
-            now = time.monotonic()
-            self._outside += min(now - looked_at, 2 * _POLL_SECONDS)
-            looked_at = now
-            if self._outside > self._outside_seconds and not self._stopping:
-                raise OutOfGroup(f"not a member of {self._group}, and without a broker or for too long")
+        try:
+            while not self._stopping:
+                any_paused = any(partition.paused for partition in self._partitions.values())
+                first = client.poll(_POLL_SECONDS_WHEN_PAUSED if any_paused else _POLL_SECONDS)
+                if first is not None:
+                    messages = [first, *client.consume(_POLL_MESSAGES - 1, 0)]
+                    loop.call_soon_threadsafe(self._accept, self._sorted(messages))
+                self._store(client, self._partitions.values())
+                self._throttle(client)
+                # A process that was stopped for long has not been outside for as long.
+                now = time.monotonic()
+                self._outside += min(now - looked_at, 2 * _POLL_SECONDS)
+                looked_at = now
+                if self._outside > self._outside_seconds and not self._stopping:
+                    raise OutOfGroup(f"not a member of {self._group}, and without a broker or for too long")
+        finally:
+            running = False
+
+    def _await_coordinator(self, client: confluent_kafka.Consumer, lost: list[TopicPartition]) -> None:
+        """Wait until the group's coordinator answers; when this returns, the library joins the group again.
+
+        A broker that has just started says that it is the coordinator before it has read its groups. It
+        refuses who joins by then, and the library tries again no sooner than after two seconds.
+        """
+        deadline = time.monotonic() + _COORDINATOR_SECONDS
+        while not self._stopping and time.monotonic() < deadline:
+            with contextlib.suppress(KafkaException):
+                client.committed(lost[:1], _COORDINATOR_LOOK_SECONDS)
+                return
+            time.sleep(_COORDINATOR_AGAIN_SECONDS)
 
     def _finish(self, client: confluent_kafka.Consumer, loop: asyncio.AbstractEventLoop) -> None:
         """Finish what is being handled, and commit it before we cease to be a member.

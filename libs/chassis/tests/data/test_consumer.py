@@ -6,8 +6,9 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
+import confluent_kafka
 import pytest
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from opentelemetry import trace
 
 from stoa_chassis import telemetry
@@ -396,6 +397,37 @@ async def test_a_client_that_is_in_no_group_any_more_gives_way_to_a_new_one(
     with pytest.raises(OutOfGroup, match=f"not a member of {shop.notes.group}") as caught:
         await asyncio.wait_for(cut_off, 30)
     assert is_outage(caught.value)  # which is what has it start again soon
+
+
+async def test_a_member_that_lost_its_place_asks_for_it_when_the_coordinator_has_read_its_groups(
+    shop: Shop, proxy: Callable[[str], Awaitable[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[float] = []
+
+    class OfABrokerThatJustStarted(confluent_kafka.Consumer):
+        def committed(self, partitions: list[TopicPartition], timeout: float) -> list[TopicPartition]:  # type: ignore[override]
+            asked.append(timeout)
+            if len(asked) < 20:
+                raise KafkaException(KafkaError(KafkaError.NOT_COORDINATOR))
+            return super().committed(partitions, timeout)
+
+    monkeypatch.setattr(confluent_kafka, "Consumer", OfABrokerThatJustStarted)
+    network = await proxy(shop.notes.bootstrap)
+    handled: list[int] = []
+
+    async def handle(event: Event[Any]) -> None:
+        handled.append(event.payload.line)
+
+    shop.consume(handle, bootstrap=network.address, membership=Membership("lost", session_seconds=1))
+    await shop.publish(uuid4(), 1)
+    await eventually(lambda: handled == [1])
+    await network.cut()
+    await eventually(lambda: len(asked) > 0)
+    assert len(asked) < 20
+    await network.restore()
+    await shop.publish(uuid4(), 2)
+    await eventually(lambda: handled == [1, 2])
+    assert len(asked) >= 20
 
 
 async def test_a_member_that_has_nothing_to_do_stays_one(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
