@@ -13,7 +13,7 @@ _WITH_ACCOUNT = re.compile(
 
 
 def connection(bootstrap: str) -> dict[str, Any]:
-    """Return what all clients say of connections: a broker that is back is used within half a second.
+    """Return what all clients say of connections: a broker that is back is found within half a second.
 
     `bootstrap` is `host:port`, or several with commas between them. Where brokers want to know who asks, it
     is a URL, `sasl_ssl://user:password@host:port`, for SCRAM-SHA-512. Its `?ca=` names the file with the

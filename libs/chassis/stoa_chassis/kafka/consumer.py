@@ -47,8 +47,7 @@ _PAUSE_ABOVE = 200  # messages of a partition in memory
 _RESUME_BELOW = 50
 _RELEASE_SECONDS = 5.0
 _LAST_COMMIT_SECONDS = 3.0  # in all
-_CLOSE_SECONDS = 3.0
-_CLOSE_SECONDS_WHEN_STOPPING = 2.0
+_CLOSE_SECONDS = 2.0
 _COMMIT_AGAIN_SECONDS = 0.5
 _LONGEST_HEARTBEAT_MILLISECONDS = 1000
 _HEARTBEATS = 4  # at least so many in the time after which a member counts as dead
@@ -56,9 +55,7 @@ _HEARTBEATS = 4  # at least so many in the time after which a member counts as d
 _OUTSIDE_SECONDS = 20.0
 _OUTSIDE_SESSIONS = 3  # at least
 _STATISTICS_SECONDS = 5.0  # how often the library tells whether it is
-_COORDINATOR_SECONDS = 10.0  # for which one that is down is waited for: longer than brokers take to start
-_COORDINATOR_LOOK_SECONDS = 0.5  # bounds how late a stop is noticed
-_COORDINATOR_AGAIN_SECONDS = 0.05
+_COORDINATOR_SECONDS = 0.5  # for an answer of the group's coordinator; bounds how late a stop is noticed
 _IDLE_SECONDS = 3.0  # for which a broker is not asked; while one can't be reached it is tried twice a second
 
 
@@ -192,31 +189,52 @@ class Consumer:
     def _consume(self, loop: asyncio.AbstractEventLoop, ended: "asyncio.Future[None]") -> None:
         error: Exception | None = None
         try:
-            told = {"on_commit": self._note_commit, "stats_cb": self._note_membership}
-            client = confluent_kafka.Consumer({**self._config, **told})
-            try:
-                self._consume_with(client, loop)
-                self._finish(client, loop)
-            finally:
-                self._close(client, loop)
+            while not self._stopping:
+                self._consume_once(loop)
         except Exception as caught:
             error = caught
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             loop.call_soon_threadsafe(_resolve, ended, error)
 
-    def _close(self, client: confluent_kafka.Consumer, loop: asyncio.AbstractEventLoop) -> None:
-        """End a client; one that has lost its brokers waits for them for ever, and is left to that."""
-        closing = threading.Thread(target=client.close, name=f"kafka-closing-{self._group}", daemon=True)
-        closing.start()
-        closing.join(_CLOSE_SECONDS_WHEN_STOPPING if self._stopping else _CLOSE_SECONDS)
-        if closing.is_alive():
-            log.warning("a client of Kafka does not end, leaving it", group=self._group)
-            asyncio.run_coroutine_threadsafe(_release([*self._partitions.values()], 0), loop).result()
+    def _consume_once(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Consume by one client, until that has lost its place in the group or the consumer is to stop.
 
-    def _consume_with(self, client: confluent_kafka.Consumer, loop: asyncio.AbstractEventLoop) -> None:
+        A client that has lost its place is not used again: what it still has to commit has its instance, but
+        its id as a member no more, and is refused as another's. For the library that is the end.
+        """
         # Its own: a client that was left may still tell of its partitions when there is a new one.
         own = self._partitions = {}
-        running = True
+
+        def while_it_counts(note: Callable[..., None]) -> Callable[..., None]:
+            return lambda *told: note(*told) if self._partitions is own else None
+
+        told = {"on_commit": self._note_commit, "stats_cb": self._note_membership}
+        client = confluent_kafka.Consumer(
+            {**self._config, **{name: while_it_counts(note) for name, note in told.items()}}
+        )
+        has_lost = False
+        try:
+            has_lost = self._consume_with(client, loop)
+            if not has_lost:
+                self._finish(client, loop)
+        finally:
+            self._close(client, loop, 0 if has_lost else _CLOSE_SECONDS)
+
+    def _close(
+        self, client: confluent_kafka.Consumer, loop: asyncio.AbstractEventLoop, patience: float
+    ) -> None:
+        """End a client; one that has lost its brokers waits for them, maybe for ever, and is left to that."""
+        closing = threading.Thread(target=client.close, name=f"kafka-closing-{self._group}", daemon=True)
+        closing.start()
+        closing.join(patience)
+        if closing.is_alive():
+            if patience:
+                log.warning("a client of Kafka does not end, leaving it", group=self._group)
+            asyncio.run_coroutine_threadsafe(_release([*self._partitions.values()], 0), loop).result()
+
+    def _consume_with(self, client: confluent_kafka.Consumer, loop: asyncio.AbstractEventLoop) -> bool:
+        """Consume until the consumer is to stop, or the client has lost its place; returns whether it has."""
+        own, subscribed, has_lost = self._partitions, False, False
 
         def leave(partitions: Iterable[TopicPartition]) -> list[_Partition]:
             keys = [(each.topic, each.partition) for each in partitions]
@@ -233,44 +251,46 @@ class Consumer:
             self._store(client, leaving)  # the library commits it before it gives the partitions up
 
         def lost(_: object, partitions: list[TopicPartition]) -> None:
-            # Others have them by now: what happens here must stop, and nothing be committed.
+            # Others may have them by now: what happens here must stop, and nothing be committed.
+            nonlocal has_lost
+            has_lost = True
             asyncio.run_coroutine_threadsafe(_release(leave(partitions), 0), loop).result()
-            if running:
-                self._await_coordinator(client, partitions)
 
         topics = sorted(payload.TOPIC for payload in self._handlers)
-        client.subscribe(topics, on_assign=assigned, on_revoke=revoked, on_lost=lost)
         self._outside, looked_at = 0.0, time.monotonic()
-        try:
-            while not self._stopping:
-                any_paused = any(partition.paused for partition in self._partitions.values())
-                first = client.poll(_POLL_SECONDS_WHEN_PAUSED if any_paused else _POLL_SECONDS)
-                if first is not None:
-                    messages = [first, *client.consume(_POLL_MESSAGES - 1, 0)]
-                    loop.call_soon_threadsafe(self._accept, self._sorted(messages))
-                self._store(client, self._partitions.values())
-                self._throttle(client)
-                # A process that was stopped for long has not been outside for as long.
-                now = time.monotonic()
-                self._outside += min(now - looked_at, 2 * _POLL_SECONDS)
-                looked_at = now
-                if self._outside > self._outside_seconds and not self._stopping:
-                    raise OutOfGroup(f"not a member of {self._group}, and without a broker or for too long")
-        finally:
-            running = False
+        while not self._stopping:
+            if not subscribed and self._coordinator_answers(client, topics[0]):
+                client.subscribe(topics, on_assign=assigned, on_revoke=revoked, on_lost=lost)
+                subscribed = True
+            soon = not subscribed or any(partition.paused for partition in self._partitions.values())
+            first = client.poll(_POLL_SECONDS_WHEN_PAUSED if soon else _POLL_SECONDS)
+            if has_lost:
+                return True
+            if first is not None:
+                messages = [first, *client.consume(_POLL_MESSAGES - 1, 0)]
+                loop.call_soon_threadsafe(self._accept, self._sorted(messages))
+            self._store(client, self._partitions.values())
+            self._throttle(client)
+            # A process that was stopped for long has not been outside for as long.
+            now = time.monotonic()
+            self._outside += min(now - looked_at, 2 * _POLL_SECONDS)
+            looked_at = now
+            if self._outside > self._outside_seconds and not self._stopping:
+                raise OutOfGroup(f"not a member of {self._group}, and without a broker or for too long")
+        return False
 
-    def _await_coordinator(self, client: confluent_kafka.Consumer, lost: list[TopicPartition]) -> None:
-        """Wait until the group's coordinator answers; when this returns, the library joins the group again.
+    def _coordinator_answers(self, client: confluent_kafka.Consumer, topic: str) -> bool:
+        """Whether the group's coordinator has read its groups, and takes in who joins.
 
-        A broker that has just started says that it is the coordinator before it has read its groups. It
-        refuses who joins by then, and the library tries again no sooner than after two seconds.
+        A broker that has just started says that it is the coordinator before it has. Who asks to join by then
+        is refused, and the library asks again no sooner than after two seconds.
         """
-        deadline = time.monotonic() + _COORDINATOR_SECONDS
-        while not self._stopping and time.monotonic() < deadline:
-            with contextlib.suppress(KafkaException):
-                client.committed(lost[:1], _COORDINATOR_LOOK_SECONDS)
-                return
-            time.sleep(_COORDINATOR_AGAIN_SECONDS)
+        try:
+            client.committed([TopicPartition(topic, 0)], _COORDINATOR_SECONDS)
+        except KafkaException as error:
+            # Who may not join is told so again, and the library reports it.
+            return bool(error.args[0].code() == KafkaError.GROUP_AUTHORIZATION_FAILED)
+        return True
 
     def _finish(self, client: confluent_kafka.Consumer, loop: asyncio.AbstractEventLoop) -> None:
         """Finish what is being handled, and commit it before we cease to be a member.

@@ -399,17 +399,29 @@ async def test_a_client_that_is_in_no_group_any_more_gives_way_to_a_new_one(
     assert is_outage(caught.value)  # which is what has it start again soon
 
 
-async def test_a_member_that_lost_its_place_asks_for_it_when_the_coordinator_has_read_its_groups(
+async def test_who_wants_a_place_asks_when_the_coordinator_has_read_its_groups(
     shop: Shop, proxy: Callable[[str], Awaitable[Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[float] = []
+    refused = KafkaException(KafkaError(KafkaError.NOT_COORDINATOR))
+    asked: list[str] = []
 
     class OfABrokerThatJustStarted(confluent_kafka.Consumer):
-        def committed(self, partitions: list[TopicPartition], timeout: float) -> list[TopicPartition]:  # type: ignore[override]
-            asked.append(timeout)
-            if len(asked) < 20:
-                raise KafkaException(KafkaError(KafkaError.NOT_COORDINATOR))
-            return super().committed(partitions, timeout)
+        def __init__(self, config: dict[str, Any]) -> None:
+            super().__init__(config)
+            self.refusals = 5
+
+        def committed(self, *arguments: Any, **options: Any) -> list[TopicPartition]:
+            if self.refusals:
+                self.refusals -= 1
+                asked.append("refused")
+                raise refused
+            found = super().committed(*arguments, **options)
+            asked.append("answered")
+            return found
+
+        def subscribe(self, *arguments: Any, **options: Any) -> None:
+            asked.append("joins")
+            super().subscribe(*arguments, **options)
 
     monkeypatch.setattr(confluent_kafka, "Consumer", OfABrokerThatJustStarted)
     network = await proxy(shop.notes.bootstrap)
@@ -418,16 +430,21 @@ async def test_a_member_that_lost_its_place_asks_for_it_when_the_coordinator_has
     async def handle(event: Event[Any]) -> None:
         handled.append(event.payload.line)
 
-    shop.consume(handle, bootstrap=network.address, membership=Membership("lost", session_seconds=1))
+    member = Membership("the-only", session_seconds=1)
+    consuming = shop.consume(handle, bootstrap=network.address, membership=member)
     await shop.publish(uuid4(), 1)
-    await eventually(lambda: handled == [1])
+    await eventually(lambda: 1 in handled)
+    first = ["refused"] * 5 + ["answered", "joins"]
+    assert asked == first
     await network.cut()
-    await eventually(lambda: len(asked) > 0)
-    assert len(asked) < 20
-    await network.restore()
+    await eventually(lambda: len(asked) == len(first) + 5)  # it has lost its place, and nobody can be asked
     await shop.publish(uuid4(), 2)
-    await eventually(lambda: handled == [1, 2])
-    assert len(asked) >= 20
+    await asyncio.sleep(1)
+    assert len(asked) == len(first) + 5
+    await network.restore()
+    await eventually(lambda: 2 in handled)
+    assert asked == first * 2
+    assert not consuming.done()
 
 
 async def test_a_member_that_has_nothing_to_do_stays_one(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
