@@ -5,6 +5,7 @@ thread waits for acknowledgements inside the library, and only while there are s
 """
 
 import asyncio
+import contextlib
 import functools
 import threading
 import time
@@ -21,7 +22,8 @@ log = get_logger(__name__)
 
 CORRELATION_ID_HEADER = "correlation_id"
 _FLUSH_SECONDS = 5.0
-_WAIT_SECONDS = 1.0
+_WAIT_SECONDS = 0.1  # acknowledgements mostly take some milliseconds
+_LOOK_SECONDS = 0.25
 _SILENT_SECONDS = 20.0  # longer than a broker takes to start again
 
 
@@ -167,9 +169,14 @@ class Producer:
             return False
         else:
             client.poll(_WAIT_SECONDS)
-            if time.monotonic() - self._heard_at > _SILENT_SECONDS:
+            silent = time.monotonic() - self._heard_at
+            if silent > _SILENT_SECONDS:
                 log.warning("no broker acknowledges, the Kafka producer is replaced")
                 self._give_up(client)
+            elif silent > _WAIT_SECONDS:
+                # By itself the library looks once a second, first for brokers, and then who leads.
+                with contextlib.suppress(KafkaException):
+                    client.list_topics(timeout=_LOOK_SECONDS)
         return True
 
     def _give_up(self, client: confluent_kafka.Producer) -> None:

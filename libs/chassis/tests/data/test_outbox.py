@@ -2,6 +2,7 @@ import asyncio
 import os
 import random
 import sys
+import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
@@ -275,6 +276,33 @@ async def test_a_record_that_the_broker_refuses_does_not_stop_the_producer(
     await producer.send(notes.topic, "k", b"fine")
     messages: list[confluent_kafka.Message] = await notes.read()
     assert [message.value() for message in messages] == [b"fine"]
+
+
+async def test_a_producer_looks_for_its_brokers_while_nothing_is_acknowledged(
+    notes: Any, kafka_bootstrap: str, proxy: Callable[[str], Awaitable[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[float] = []
+
+    class Observed(confluent_kafka.Producer):
+        def list_topics(self, *arguments: Any, **options: Any) -> Any:
+            looks.append(time.monotonic())
+            return super().list_topics(*arguments, **options)
+
+    monkeypatch.setattr(confluent_kafka, "Producer", Observed)
+    network = await proxy(kafka_bootstrap)
+    async with Producer(network.address) as producer:
+        await producer.send(notes.topic, "key", b"before")
+        await asyncio.sleep(0.5)
+        looked = len(looks)
+        await asyncio.sleep(0.5)
+        assert len(looks) == looked  # nobody waits
+        await network.cut()
+        sending = asyncio.ensure_future(producer.send(notes.topic, "key", b"after"))
+        await eventually(lambda: len(looks) >= looked + 3)
+        assert not sending.done()
+        await network.restore()
+        await asyncio.wait_for(sending, 20)
+    assert [message.value() for message in await notes.read()] == [b"before", b"after"]
 
 
 async def test_a_producer_that_hears_nothing_from_a_broker_begins_anew_and_says_what_it_gave_up(
