@@ -208,10 +208,11 @@ class Consumer:
         def while_it_counts(note: Callable[..., None]) -> Callable[..., None]:
             return lambda *told: note(*told) if self._partitions is own else None
 
-        told = {"on_commit": self._note_commit, "stats_cb": self._note_membership}
-        client = confluent_kafka.Consumer(
-            {**self._config, **{name: while_it_counts(note) for name, note in told.items()}}
-        )
+        told = {
+            "on_commit": while_it_counts(self._note_commit),
+            "stats_cb": while_it_counts(self._note_membership),
+        }
+        client = confluent_kafka.Consumer({**self._config, **told})
         has_lost = False
         try:
             has_lost = self._consume_with(client, loop)
