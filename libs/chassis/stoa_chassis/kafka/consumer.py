@@ -68,6 +68,10 @@ class OutOfGroup(ConnectionError):
     """
 
 
+class _PlaceLost(Exception):
+    """A client is no member of its group any more."""
+
+
 @dataclass(frozen=True, slots=True)
 class Membership:
     """How a process belongs to its group.
@@ -213,29 +217,36 @@ class Consumer:
             "stats_cb": while_it_counts(self._note_membership),
         }
         client = confluent_kafka.Consumer({**self._config, **told})
-        has_lost = False
+        patience = _CLOSE_SECONDS
         try:
-            has_lost = self._consume_with(client, loop)
-            if not has_lost:
-                self._finish(client, loop)
+            self._consume_with(client, loop)
+            self._finish(client, loop)
+        except _PlaceLost:
+            patience = 0
+            log.warning("lost its place in its group, and asks for another", group=self._group)
         finally:
-            self._close(client, loop, 0 if has_lost else _CLOSE_SECONDS)
+            self._close(client, loop, patience)
 
     def _close(
         self, client: confluent_kafka.Consumer, loop: asyncio.AbstractEventLoop, patience: float
     ) -> None:
         """End a client; one that has lost its brokers waits for them, maybe for ever, and is left to that."""
-        closing = threading.Thread(target=client.close, name=f"kafka-closing-{self._group}", daemon=True)
+
+        def close() -> None:
+            with contextlib.suppress(_PlaceLost):
+                client.close()
+
+        closing = threading.Thread(target=close, name=f"kafka-closing-{self._group}", daemon=True)
         closing.start()
         closing.join(patience)
-        if closing.is_alive():
-            if patience:
-                log.warning("a client of Kafka does not end, leaving it", group=self._group)
-            asyncio.run_coroutine_threadsafe(_release([*self._partitions.values()], 0), loop).result()
+        if patience and closing.is_alive():
+            log.warning("a client of Kafka does not end, leaving it", group=self._group)
+        # A client that broke gives its partitions up without a word.
+        asyncio.run_coroutine_threadsafe(_release([*self._partitions.values()], 0), loop).result()
 
-    def _consume_with(self, client: confluent_kafka.Consumer, loop: asyncio.AbstractEventLoop) -> bool:
-        """Consume until the consumer is to stop, or the client has lost its place; returns whether it has."""
-        own, subscribed, has_lost = self._partitions, False, False
+    def _consume_with(self, client: confluent_kafka.Consumer, loop: asyncio.AbstractEventLoop) -> None:
+        """Consume until the consumer is to stop. Raises _PlaceLost when the client has lost its place."""
+        own, subscribed = self._partitions, False
 
         def leave(partitions: Iterable[TopicPartition]) -> list[_Partition]:
             keys = [(each.topic, each.partition) for each in partitions]
@@ -253,9 +264,8 @@ class Consumer:
 
         def lost(_: object, partitions: list[TopicPartition]) -> None:
             # Others may have them by now: what happens here must stop, and nothing be committed.
-            nonlocal has_lost
-            has_lost = True
             asyncio.run_coroutine_threadsafe(_release(leave(partitions), 0), loop).result()
+            raise _PlaceLost
 
         topics = sorted(payload.TOPIC for payload in self._handlers)
         self._outside, looked_at = 0.0, time.monotonic()
@@ -265,8 +275,6 @@ class Consumer:
                 subscribed = True
             soon = not subscribed or any(partition.paused for partition in self._partitions.values())
             first = client.poll(_POLL_SECONDS_WHEN_PAUSED if soon else _POLL_SECONDS)
-            if has_lost:
-                return True
             if first is not None:
                 messages = [first, *client.consume(_POLL_MESSAGES - 1, 0)]
                 loop.call_soon_threadsafe(self._accept, self._sorted(messages))
@@ -278,7 +286,6 @@ class Consumer:
             looked_at = now
             if self._outside > self._outside_seconds and not self._stopping:
                 raise OutOfGroup(f"not a member of {self._group}, and without a broker or for too long")
-        return False
 
     def _coordinator_answers(self, client: confluent_kafka.Consumer, topic: str) -> bool:
         """Whether the group's coordinator has read its groups, and takes in who joins.
@@ -286,12 +293,10 @@ class Consumer:
         A broker that has just started says that it is the coordinator before it has. Who asks to join by then
         is refused, and the library asks again no sooner than after two seconds.
         """
-        try:
+        with contextlib.suppress(KafkaException):
             client.committed([TopicPartition(topic, 0)], _COORDINATOR_SECONDS)
-        except KafkaException as error:
-            # Who may not join is told so again, and the library reports it.
-            return bool(error.args[0].code() == KafkaError.GROUP_AUTHORIZATION_FAILED)
-        return True
+            return True
+        return False
 
     def _finish(self, client: confluent_kafka.Consumer, loop: asyncio.AbstractEventLoop) -> None:
         """Finish what is being handled, and commit it before we cease to be a member.

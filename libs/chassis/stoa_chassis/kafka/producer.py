@@ -5,7 +5,6 @@ thread waits for acknowledgements inside the library, and only while there are s
 """
 
 import asyncio
-import contextlib
 import functools
 import threading
 import time
@@ -23,7 +22,8 @@ log = get_logger(__name__)
 CORRELATION_ID_HEADER = "correlation_id"
 _FLUSH_SECONDS = 5.0
 _WAIT_SECONDS = 0.1  # acknowledgements mostly take some milliseconds
-_LOOK_SECONDS = 0.25
+_LOOK_SECONDS = 0.25  # between two looks for brokers, and for the answer
+_LOOK_SECONDS_WHEN_FROZEN = 2.0
 _SILENT_SECONDS = 20.0  # longer than a broker takes to start again
 
 
@@ -71,6 +71,7 @@ class Producer:
         self._lock = threading.Lock()  # around the client
         self._generation = 0  # of the client
         self._broken, self._cause = -1, ""  # the generation that has met a fatal error, and which
+        self._look_at = 0.0
         self._heard_at = 0.0  # when something was acknowledged or refused; only the thread uses it
 
     async def __aenter__(self) -> Self:
@@ -173,11 +174,20 @@ class Producer:
             if silent > _SILENT_SECONDS:
                 log.warning("no broker acknowledges, the Kafka producer is replaced")
                 self._give_up(client)
-            elif silent > _WAIT_SECONDS:
-                # By itself the library looks once a second, first for brokers, and then who leads.
-                with contextlib.suppress(KafkaException):
-                    client.list_topics(timeout=_LOOK_SECONDS)
+            elif silent > _WAIT_SECONDS and time.monotonic() > self._look_at:
+                self._look_for_brokers(client)
         return True
+
+    def _look_for_brokers(self, client: confluent_kafka.Producer) -> None:
+        """Ask who leads. By itself the library looks once a second: for a broker, and then who leads."""
+        pause = _LOOK_SECONDS
+        try:
+            client.list_topics(timeout=_LOOK_SECONDS)
+        except KafkaException as error:
+            # One that is connected and does not answer has the question, and would answer each.
+            if error.args[0].code() == KafkaError._TIMED_OUT:
+                pause = _LOOK_SECONDS_WHEN_FROZEN
+        self._look_at = time.monotonic() + pause
 
     def _give_up(self, client: confluent_kafka.Producer) -> None:
         """Let a new client begin, and tell all who still wait for this one."""

@@ -430,7 +430,7 @@ async def test_who_wants_a_place_asks_when_the_coordinator_has_read_its_groups(
     async def handle(event: Event[Any]) -> None:
         handled.append(event.payload.line)
 
-    member = Membership("the-only", session_seconds=1)
+    member = Membership("the-only", session_seconds=3)
     consuming = shop.consume(handle, bootstrap=network.address, membership=member)
     await shop.publish(uuid4(), 1)
     await eventually(lambda: 1 in handled)
