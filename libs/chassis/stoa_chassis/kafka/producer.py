@@ -71,8 +71,9 @@ class Producer:
         self._lock = threading.Lock()  # around the client
         self._generation = 0  # of the client
         self._broken, self._cause = -1, ""  # the generation that has met a fatal error, and which
-        self._look_at = 0.0
-        self._heard_at = 0.0  # when something was acknowledged or refused; only the thread uses it
+        # Only the thread uses these.
+        self._look_at = 0.0  # when brokers may be looked for again
+        self._heard_at = 0.0  # when something was acknowledged or refused
 
     async def __aenter__(self) -> Self:
         """Begin to connect, so that the first record need not wait half a second for it."""
