@@ -72,12 +72,19 @@ def test_a_new_service_needs_nothing_but_its_folder(tmp_path: Path) -> None:
     folder = tmp_path / "services" / "parcel"
     folder.mkdir(parents=True)
     (folder / "pyproject.toml").touch()
+    (folder / "stoa_parcel").mkdir()
+    (folder / "stoa_parcel" / "settings.py").write_text(
+        "class Settings(PostgresSettings):\n    seal: str = ''\n    patience_days: int = 3\n"
+    )
     (folder / "service.toml").write_text(
         'port = 150\nstore = "postgres"\nsecrets = ["seal"]\ncompanies = ["carriers"]\n'
         "[scale]\nmin = 3\nmax = 5\n[resources]\nmemory_mb = 96\n"
     )
-    out = tmp_path / "charts"
-    charts.generate(CHECKOUT, CONTRACTS, [*SERVICES.values(), *read_all(tmp_path)], out)
+    services = [*SERVICES.values(), *read_all(tmp_path)]
+    for name in ("charts", "libs", *(f"services/{name}" for name in SERVICES)):
+        (tmp_path / name).symlink_to(CHECKOUT / name)
+    out = tmp_path / "gen"
+    charts.generate(tmp_path, CONTRACTS, services, out)
     declared = values(out / "parcel")["declared"]
     assert declared["scale"] == {"min": 3, "max": 5}
     assert declared["needs"] == ["postgres", "carriers"]
@@ -86,7 +93,8 @@ def test_a_new_service_needs_nothing_but_its_folder(tmp_path: Path) -> None:
     umbrella = load(out / "stoa" / "Chart.yaml")["dependencies"]
     assert "file://../parcel" in [each["repository"] for each in umbrella]
     assert "parcel" in values(out / "stoa")["ops"]["declared"]["databases"]
-    schema(out / "stoa").validate({"parcel": {"scale": {"min": 4}}})
+    told = {"patience_days": "5", "database_pool_size": "20"}
+    schema(out / "stoa").validate({"parcel": {"scale": {"min": 4}, "settings": told}})
     assert same_files(out, GENERATED) == {Path("parcel"), Path("stoa")}
 
 
@@ -127,6 +135,12 @@ def test_an_environment_says_where_all_is_that_services_need(name: str) -> None:
         {"order": {"replicas": 3}},
         {"order": {"settings": {"TAX_RATE": "0.2"}}},
         {"order": {"settings": {"tax_rate": 0.2}}},
+        {"order": {"settings": {"tax_rate": "a fifth"}}},
+        {"order": {"settings": {"tax_rat": "0.2"}}},
+        {"order": {"settings": {"guest_link_key": "of everybody who may read pods"}}},
+        {"payment": {"settings": {"gateway_provider": "strip"}}},
+        {"review": {"settings": {"moderated": "maybe"}}},
+        {"global": {"defaults": {"settings": {"shop_ulr": "https://shop.example"}}}},
         {"global": {"defaults": {"image": {"tag": "latest"}}}},
         {"global": {"mesh": {"enable": True}}},
         {"edge": {"trusted_hops": 1}},
