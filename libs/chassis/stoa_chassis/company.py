@@ -92,11 +92,9 @@ class Company:
             raise self._no_answer(f"{method} {path}: {answer.status}")
         self._breaker.succeeded()
         if not 200 <= answer.status < 300 and answer.status not in expected:
-            # Not an outcome but a mistake, ours or theirs: what was asked for is still to be done.
-            text = answer.body.decode(errors="replace")
-            _log.error(
-                "a company refuses a request", company=self._name, path=path, status=answer.status, body=text
-            )
+            # Not an outcome but a mistake, ours or theirs: what was asked for is still to be done. The answer
+            # may quote what we sent, which is about a person.
+            _log.error("a company refuses a request", company=self._name, path=path, status=answer.status)
             raise self._no_answer(f"{method} {path}: {answer.status}")
         return answer
 

@@ -190,4 +190,4 @@ class DueWork(Generic[W]):
                 if is_outage(error):
                     _log.info("due work has to wait", work=type(work).__name__, cause=repr(error))
                 else:
-                    _log.exception("due work failed", work=repr(work))
+                    _log.exception("due work failed", work=type(work).__name__)  # what it holds is private

@@ -82,6 +82,7 @@ class Status(StrEnum):
 
 
 _FAIR_ATTEMPTS = 2
+_LONGEST_PROBLEM = 300  # characters: a carrier may say more than anyone reads
 _CLOCKS_DIFFER = timedelta(days=1)  # a carrier may tell local times for universal ones
 _ORDER = {status: place for place, status in enumerate(Status)}
 _CLOSED = frozenset({Status.DELIVERED, Status.RETURNED, Status.STOPPED})
@@ -388,7 +389,7 @@ class Shipment:
         if self.asking != carrier:
             return
         self._note(carrier, BookingStatus.REFUSED, now)
-        self.problem = f"{carrier}: {why}"
+        self.problem = f"{carrier}: {why}"[:_LONGEST_PROBLEM]
         if willing := self._willing(carriers):
             self._ask(willing[0], now, now)
         else:

@@ -263,7 +263,7 @@ class FedEx:
         if answer.status == HTTPStatus.BAD_REQUEST:
             error = _parsed(_FedExErrors, answer).errors[0]
             if error.code != "SHIPMENT.ALREADY.TENDERED":
-                raise NoAnswer(f"{error.code} {error.message}")
+                raise NoAnswer(error.code)
             raise UnderWay
 
     async def scans(self, shipment: Shipment) -> Sequence[TrackingEvent]:
@@ -485,7 +485,7 @@ class Ups:
         if answer.status == HTTPStatus.BAD_REQUEST:
             error = _parsed(_UpsRefusal, answer).response.errors[0]
             if error.code != self._PICKED_UP:
-                raise NoAnswer(f"{error.code} {error.message}")
+                raise NoAnswer(error.code)
             raise UnderWay
 
     async def scans(self, shipment: Shipment) -> Sequence[TrackingEvent]:

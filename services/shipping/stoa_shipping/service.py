@@ -254,7 +254,8 @@ class Shipments:
         try:
             label = await self._carriers[carrier].book(shipment)
         except NotCarried as error:
-            _log.warning("a parcel is refused", carrier=carrier, order_id=shipment.order_id, why=str(error))
+            # Why is kept with the shipment, for staff: it may quote the address.
+            _log.warning("a parcel is refused", carrier=carrier, order_id=shipment.order_id)
             return await self._note_refused(shipment, carrier, str(error))
         return await self._note_booked(shipment, carrier, label)
 

@@ -231,6 +231,13 @@ def test_after_a_carrier_that_is_not_offered_any_more_the_first_of_the_others_is
     assert shipment.asking == SECOND
 
 
+def test_a_carrier_that_says_much_is_quoted_in_part() -> None:
+    shipment = pending()
+    shipment.on_refused(FIRST, "too far " * 1000, CARRIERS, RETRY, NOW)
+    assert shipment.problem.startswith("ups: too far too far")
+    assert len(shipment.problem) == 300
+
+
 def test_a_carrier_that_refuses_is_not_asked_again_while_another_may_carry_it() -> None:
     shipment = pending()
     shipment.on_refused(FIRST, "too far", CARRIERS, RETRY, NOW)

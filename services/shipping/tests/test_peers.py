@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import pytest
 from aiohttp import web
+from structlog.testing import capture_logs
 
 from stoa_chassis.testing import free_port
 from stoa_shipping.model import Shipment
@@ -142,5 +143,15 @@ async def test_what_was_collected_can_not_be_voided(connect: Any, status: int, b
 @pytest.mark.parametrize(("connect", "body"), REFUSALS[:2])
 async def test_another_refusal_to_void_is_no_outcome(connect: Any, body: Any) -> None:
     async with answering(connect, 400, body) as carrier:
-        with pytest.raises(NoAnswer, match="not to there"):
+        with pytest.raises(NoAnswer, match=r"^X$"):
             await carrier.void(a_shipment())
+
+
+@pytest.mark.parametrize(("connect", "body", "number"), CARRIERS)
+async def test_what_a_carrier_says_of_a_person_is_not_logged(connect: Any, body: Any, number: str) -> None:
+    with capture_logs() as logged:
+        async with answering(connect, 403, {"detail": "no such street as 1 Engine Row"}) as carrier:
+            with pytest.raises(NoAnswer) as refused:
+                await carrier.book(a_shipment())
+    assert "a company refuses a request" in [entry["event"] for entry in logged]
+    assert "Engine Row" not in f"{logged} {refused.value}"

@@ -243,6 +243,7 @@ async def test_a_bug_is_logged_with_where_it_is_and_an_outage_is_no_error(
     worker.failing["bad"] = error
     await work.work_off()
     assert [call.method_name for call in log.calls] == [logged]
+    assert "bad" not in str(log.calls), "what the work holds is private"
 
 
 # ----------------------------------------------------------------------------------------- day in and day out
