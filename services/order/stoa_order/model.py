@@ -1207,8 +1207,8 @@ class Order:
                 self.delivered_at = delivered_at
                 self._enter(Status.DELIVERED, "", recorded.at)
             case BuyerChanged(user_id):
-                # The account may have sent the same request id.
-                self.request_id = f"{self.user_id}/{self.request_id}"
+                # The account may have sent the same request id; none that is sent has a blank.
+                self.request_id = f"{self.user_id} {self.request_id}"
                 self.user_id = user_id
                 self.contact = ACCOUNT
             case PersonErased():

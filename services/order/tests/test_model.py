@@ -59,6 +59,7 @@ from stoa_order.model import (
     ShipmentStopped,
     ShipmentUnderWay,
     Status,
+    Tariff,
     Withdrawn,
     check_contact,
     check_offers,
@@ -685,6 +686,14 @@ class TestCancelling:
             assert order.version == before
 
 
+class TestTariff:
+    @pytest.mark.parametrize(("price", "tax"), [("0.10", "0.01"), ("0.30", "0.02"), ("0.29", "0.01")])
+    def test_half_a_cent_of_tax_is_a_cent(self, price: str, tax: str) -> None:
+        tariff = Tariff({"standard": usd("0.00")}, Decimal("0.05"))
+        amounts = tariff.amounts((a_line(price, 1),), "standard")
+        assert (amounts.tax, amounts.total) == (usd(tax), usd(price) + usd(tax))
+
+
 class TestBuyers:
     def test_a_guests_order_becomes_an_accounts(self) -> None:
         order = a_confirmed_order(contact=GUEST)
@@ -696,7 +705,7 @@ class TestBuyers:
             order_id=order.order_id, guest_id=guest_id, user_id=user_id
         )
         assert kinds(order).count(OrderBuyerChanged) == 1
-        assert order.request_id == f"{guest_id}/request"  # the account may have sent the same
+        assert order.request_id == f"{guest_id} request"  # the account may have sent the same
 
     @pytest.mark.parametrize("answer", [paid, declined])
     def test_a_payment_of_the_guests_that_comes_after_is_told_whose_it_is(
