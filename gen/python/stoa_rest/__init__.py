@@ -1487,7 +1487,7 @@ class UserAddress(TypedDict, total=False):
     """Which one it is, given by the shop."""
 
     kind: UserAddressKind
-    """Whether goods or bills go there."""
+    """Whether goods or bills go there. Unless it is said, goods; an address that is replaced stays what it was."""
 
     is_default: bool
     """Whether it is the default of its kind. Setting it takes the flag from the address that had it; a default stays one until another takes its place."""

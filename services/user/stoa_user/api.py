@@ -43,7 +43,6 @@ _CLIENT_ADDRESS = "x-stoa-client-address"
 _USER_AGENT = "x-stoa-user-agent"
 
 _KIND_OF = {
-    user_pb2.UserAddress.KIND_UNSPECIFIED: AddressKind.SHIPPING,
     user_pb2.UserAddress.KIND_SHIPPING: AddressKind.SHIPPING,
     user_pb2.UserAddress.KIND_BILLING: AddressKind.BILLING,
 }
@@ -211,7 +210,10 @@ class UserServicer(user_pb2_grpc.UserServiceServicer):
         """Add an address."""
         sent = request.address
         address = await self._books.add(
-            UUID(request.user_id), _KIND_OF[sent.kind], _postal(sent), as_default=sent.is_default
+            UUID(request.user_id),
+            _KIND_OF.get(sent.kind, AddressKind.SHIPPING),
+            _postal(sent),
+            as_default=sent.is_default,
         )
         return user_pb2.CreateAddressResponse(address=_address_message(address))
 
@@ -223,7 +225,7 @@ class UserServicer(user_pb2_grpc.UserServiceServicer):
         address = await self._books.replace(
             UUID(request.user_id),
             UUID(request.address_id),
-            _KIND_OF[sent.kind],
+            _KIND_OF.get(sent.kind),
             _postal(sent),
             as_default=sent.is_default,
         )

@@ -464,17 +464,20 @@ class AddressBook:
     def replace(
         self,
         address_id: UUID,
-        kind: AddressKind,
+        kind: AddressKind | None,
         postal: PostalAddress,
         *,
         as_default: bool,
         now: datetime,
     ) -> Address:
-        """Replace an address. A default of a kind stays one until another takes its place.
+        """Replace an address; without a kind it keeps its own.
+
+        A default of a kind stays one until another takes its place.
 
         Raises AddressNotFound.
         """
         old = self._get(address_id)
+        kind = kind or old.kind
         stays_default = old.is_default and kind == old.kind
         new = replace(old, kind=kind, is_default=False, postal=postal, updated_at=now)
         put = self._put(new, as_default=as_default or stays_default)

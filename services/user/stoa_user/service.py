@@ -778,12 +778,12 @@ class AddressBooks:
         tx: Tx,
         user_id: UUID,
         address_id: UUID,
-        kind: AddressKind,
+        kind: AddressKind | None,
         postal: PostalAddress,
         *,
         as_default: bool,
     ) -> Address:
-        """Replace an address. Raises UserNotFound, AddressNotFound."""
+        """Replace an address; without a kind it keeps its own. Raises UserNotFound, AddressNotFound."""
         await tx.users.lock(user_id)
         book = await tx.addresses.book(user_id)
         address = book.replace(address_id, kind, postal, as_default=as_default, now=self._clock.now())

@@ -306,6 +306,8 @@ async def test_an_address_book_is_kept_by_its_owner_alone(server: InProcessServe
         address=user_pb2.UserAddress(**ADDRESS | {"city": "Salem", "kind": "KIND_BILLING"}),
     )
     assert (await me.UpdateAddress(moved)).address.city == "Salem"
+    moved.address.ClearField("kind")  # it stays what it is
+    assert (await me.UpdateAddress(moved)).address.kind == user_pb2.UserAddress.KIND_BILLING
     (listed,) = (await me.ListAddresses(user_pb2.ListAddressesRequest(user_id=owner))).addresses
     assert (listed.city, listed.kind, listed.is_default) == (
         "Salem",

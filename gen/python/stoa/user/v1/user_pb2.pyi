@@ -258,7 +258,7 @@ class UserAddress(_message.Message):
     address_id: _builtins.str
     """Which one it is, given by the shop."""
     kind: Global___UserAddress.Kind.ValueType
-    """Whether goods or bills go there."""
+    """Whether goods or bills go there. Unless it is said, goods; an address that is replaced stays what it was."""
     is_default: _builtins.bool
     """Whether it is the default of its kind. Setting it takes the flag from the address that had it; a default
     stays one until another takes its place.
