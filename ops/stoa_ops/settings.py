@@ -41,11 +41,12 @@ class OperatorSettings(BaseSettings):
 
     kafka_bootstrap: str = Field(repr=False)
     schema_registry_url: str
-    payment_gateway_url: str
-    payment_gateway_api_key: str = Field(repr=False)
-    carriers_url: str
-    carriers_api_key: str = Field(repr=False)
-    # The pages of a mail server that shows what it got; real ones don't: then nothing is compared with it.
+    # The ledgers of companies, and the pages of a mail server, that show what they got. Real ones don't, or
+    # otherwise: what is not set, nothing is compared with.
+    payment_gateway_url: str = ""
+    payment_gateway_api_key: str = Field(default="", repr=False)
+    carriers_url: str = ""
+    carriers_api_key: str = Field(default="", repr=False)
     mail_server_url: str = ""
 
     @classmethod

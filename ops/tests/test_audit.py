@@ -467,6 +467,14 @@ def test_what_is_in_order_is_not_found(usual: Callable[[Told], None]) -> None:
     assert not broken(told)
 
 
+def test_what_companies_do_not_show_nothing_is_compared_with() -> None:
+    assert not broken(replace(books(), charges=None, parcels=None))
+    assert broken(replace(books(), charges=(), parcels=())) == {
+        "the gateway's ledger agrees",
+        "the carriers' ledger agrees",
+    }
+
+
 async def test_what_can_not_be_read_is_read_again_as_long_as_the_audit_may_wait(
     monkeypatch: pytest.MonkeyPatch, settings: OperatorSettings
 ) -> None:

@@ -185,6 +185,7 @@ def broken_at_rest(
             ),
         },
         charges=charges,
+        parcels=(),
         backlogs={"order": Backlog(0, timedelta(0))},
     )
     return "; ".join(f"{found.rule}: {found.detail}" for found in findings(books))

@@ -78,14 +78,14 @@ class ShopBooks:
     """Everything that was read. The stores were read at about the same time, not at one moment.
 
     `services` has what each service's `audit.read` returned, by its name, `charges` is the gateway's ledger,
-    `parcels` that of the carriers. `mails` is what the mail server got, None if it does not show that.
-    `backlogs` are by service, `dead_letters` the open ones by topic.
+    `parcels` that of the carriers, `mails` what the mail server got; None if they don't show that. `backlogs`
+    are by service, `dead_letters` the open ones by topic.
     """
 
     services: Mapping[str, Any] = field(default_factory=dict)
-    charges: Sequence[Charge] = ()
+    charges: Sequence[Charge] | None = None
     mails: Sequence[Mail] | None = None
-    parcels: Sequence[Parcel] = ()
+    parcels: Sequence[Parcel] | None = None
     backlogs: Mapping[str, Backlog] = field(default_factory=dict)
     dead_letters: Mapping[str, int] = field(default_factory=dict)
     events: EventBooks = field(default_factory=EventBooks)
@@ -168,7 +168,9 @@ async def _own(settings: OperatorSettings, audit: ServiceAudit) -> Any:
         return await audit.read(store)
 
 
-async def _charges(settings: OperatorSettings) -> Sequence[Charge]:
+async def _charges(settings: OperatorSettings) -> Sequence[Charge] | None:
+    if not settings.payment_gateway_url:
+        return None
     charges: dict[str, Any] = {}
     refunded: Counter[str] = Counter()
     async for entry in _ledger(settings.payment_gateway_url, settings.payment_gateway_api_key):
@@ -188,7 +190,9 @@ async def _charges(settings: OperatorSettings) -> Sequence[Charge]:
     ]
 
 
-async def _parcels(settings: OperatorSettings) -> Sequence[Parcel]:
+async def _parcels(settings: OperatorSettings) -> Sequence[Parcel] | None:
+    if not settings.carriers_url:
+        return None
     return [
         Parcel(
             entry["carrier"],

@@ -80,12 +80,17 @@ def _summary(books: ShopBooks) -> Table:
     table.add_row(
         "orders", ", ".join(f"{count} {status}" for status, count in sorted(by_status.items())) or "none"
     )
-    taken = [charge for charge in books.charges if charge.status == "succeeded"]
-    table.add_row(
-        "money",
-        f"{sum((c.amount for c in taken), Decimal(0))} taken in {len(taken)} charges, "
-        f"{sum((c.refunded for c in taken), Decimal(0))} given back",
-    )
+    if books.charges is None:
+        table.add_row("money", "compared with no gateway's ledger: no payment_gateway_url is set")
+    else:
+        taken = [charge for charge in books.charges if charge.status == "succeeded"]
+        table.add_row(
+            "money",
+            f"{sum((c.amount for c in taken), Decimal(0))} taken in {len(taken)} charges, "
+            f"{sum((c.refunded for c in taken), Decimal(0))} given back",
+        )
+    if books.parcels is None:
+        table.add_row("parcels", "compared with no carriers' ledger: no carriers_url is set")
     if books.mails is not None:
         again = sum(mail.deliveries > 1 for mail in books.mails)
         came = f"{len(books.mails)} came" + (f", {again} of them again as the same" if again else "")

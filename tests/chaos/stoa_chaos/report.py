@@ -220,7 +220,7 @@ class Report:
         return {"cards that answer": usual, "tok_timeout": late["tok_timeout"]}
 
     def _money(self) -> dict[str, str]:
-        taken = [charge for charge in self.books.charges if charge.status == "succeeded"]
+        taken = [charge for charge in self.books.charges or () if charge.status == "succeeded"]
         payments = self.books.payment.payments
         ours = [payment for payment in payments if payment.status not in ("pending", "failed")]
         return {
