@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import pytest
 
-from stoa_rest import Address
+from stoa_rest import Address, QuoteShippingRequestItem
 from stoa_stack.mail import Mailbox
 from tests.e2e.shop import Customer, Shop, order_body, refusal, token_in_mail
 
@@ -37,7 +37,8 @@ async def test_no_log_tells_who_somebody_is_or_what_only_they_know(
         "first name": f"Adaline{mark}",
         "last name": f"Lovelace{mark}",
         "street": f"{mark} St James's Square",
-        "phone": "+1 207 555 0142",
+        "phone": "+12075550142",
+        "guest's e-mail": f"guest.{mark}@mail-{mark}.example",
     }
     name = {"first_name": person["first name"], "last_name": person["last name"]}
     address: Address = {
@@ -80,17 +81,41 @@ async def test_no_log_tells_who_somebody_is_or_what_only_they_know(
         {"phone": person["phone"] * 9},
         {"nickname": person["first name"]},
     ):
-        await refusal(ada, "PUT", own, profile)
+        assert (await refusal(ada, "PATCH", own, profile)).status == 400
     for wrong in ({"country": "XX"}, {"line1": person["street"] * 50}, {"street": person["street"]}):
         await refusal(ada, "POST", f"{own}/addresses", {**address, **wrong})
+    wishes = await ada.get_notification_preferences(ada.user_id)
+    for phone, status in ((person["phone"], 200), (person["phone"] * 9, 400)):
+        wishes["phone_number"] = phone
+        answer = await ada.send("PUT", f"{own}/notification-preferences", json=wishes)
+        assert answer.status_code == status, answer.text
     other = await shop.shopper()
     await refusal(other, "GET", f"{own}?email={person['e-mail']}&access_token={ada.access_token}")
     stranger = Customer(shop.http)
     stranger.access_token = f"{ada.access_token}x"
     await refusal(stranger, "GET", own)
 
+    item = await shop.item()
+    review = {"rating": 5, "title": f"{person['first name']} likes it", "body": f"Sent to {person['street']}"}
+    await refusal(ada, "POST", f"/api/v1/products/{item.product_id}/reviews", review)
+    for words in (person["e-mail"], person["street"]):
+        await nobody.search(q=words)
+    items: list[QuoteShippingRequestItem] = [{"variant_id": item.variant_id, "quantity": 1}]
+    await ada.quote_shipping(items=items, address=address)
+    elsewhere = {"items": items, "address": {**address, "postal_code": person["first name"]}}
+    assert (await refusal(ada, "POST", "/api/v1/shipping/quotes", elsewhere)).status == 400
+
     guest = await shop.guest()
     told |= {"guest's token": guest.refresh_token, "guest's access token": guest.access_token}
+    await guest.add(item)
+    of_guest = {**order_body(), "shipping_address": address, "email": person["guest's e-mail"]}
+    await refusal(guest, "POST", "/api/v1/orders", {**of_guest, "email": f"{person['e-mail']}@"})
+    bought = (await guest.send("POST", "/api/v1/orders", json=of_guest)).json()
+    await guest.settled(bought)
+    told["guest's link"] = bought["access_token"]
+    by_link = await nobody.get_guest_order(access_token=bought["access_token"])
+    assert by_link["order_id"] == bought["order_id"]
+    await refusal(nobody, "GET", f"/api/v1/guest-orders?access_token={bought['access_token'][::-1]}")
     await nobody.request_password_reset(email=person["e-mail"])
     for subject in ("confirm", "new password"):
         told[f"token to {subject}"] = await token_in_mail(mailbox, person["e-mail"], subject)
@@ -105,7 +130,6 @@ async def test_no_log_tells_who_somebody_is_or_what_only_they_know(
     )
 
     await ada.create_address(ada.user_id, kind="KIND_SHIPPING", **address)
-    item = await shop.item()
     for card in ("tok_visa", "tok_declined"):
         await ada.add(item)
         placed = {**order_body(card), "shipping_address": address}
