@@ -74,7 +74,8 @@ def test_a_new_service_needs_nothing_but_its_folder(tmp_path: Path) -> None:
     (folder / "pyproject.toml").touch()
     (folder / "stoa_parcel").mkdir()
     (folder / "stoa_parcel" / "settings.py").write_text(
-        "class Settings(PostgresSettings):\n    seal: str = ''\n    patience_days: int = 3\n"
+        "class Settings(PostgresSettings):\n    seal: str = Field(default='', repr=False)\n"
+        "    patience_days: int = 3\n    tone: Literal['kind'] = 'kind'\n    log_level: str = 'DEBUG'\n"
     )
     (folder / "service.toml").write_text(
         'port = 150\nstore = "postgres"\nsecrets = ["seal"]\ncompanies = ["carriers"]\n'
@@ -93,9 +94,16 @@ def test_a_new_service_needs_nothing_but_its_folder(tmp_path: Path) -> None:
     umbrella = load(out / "stoa" / "Chart.yaml")["dependencies"]
     assert "file://../parcel" in [each["repository"] for each in umbrella]
     assert "parcel" in values(out / "stoa")["ops"]["declared"]["databases"]
-    told = {"patience_days": "5", "database_pool_size": "20"}
+    told = {"patience_days": "5", "tone": "kind", "database_pool_size": "20", "kafka_bootstrap": "one:9092"}
     schema(out / "stoa").validate({"parcel": {"scale": {"min": 4}, "settings": told}})
     assert same_files(out, GENERATED) == {Path("parcel"), Path("stoa")}
+
+
+@every_service
+def test_no_secret_of_a_service_is_a_value(service: Service) -> None:
+    [_, own] = load(CHECKOUT / SHOP / "values.schema.json")["properties"][service.name]["allOf"]
+    secrets = values(GENERATED / service.name)["declared"]["secrets"]
+    assert not {f"stoa_{name}" for name in own["properties"]["settings"]["properties"]} & {*secrets}
 
 
 def same_files(one: Path, other: Path) -> set[Path]:
@@ -138,6 +146,8 @@ def test_an_environment_says_where_all_is_that_services_need(name: str) -> None:
         {"order": {"settings": {"tax_rate": "a fifth"}}},
         {"order": {"settings": {"tax_rat": "0.2"}}},
         {"order": {"settings": {"guest_link_key": "of everybody who may read pods"}}},
+        {"global": {"defaults": {"settings": {"page_token_key": "the same"}}}},
+        {"edge": {"settings": {"cors_origins": "*"}}},
         {"payment": {"settings": {"gateway_provider": "strip"}}},
         {"review": {"settings": {"moderated": "maybe"}}},
         {"global": {"defaults": {"settings": {"shop_ulr": "https://shop.example"}}}},

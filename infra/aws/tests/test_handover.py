@@ -91,9 +91,7 @@ def test_the_chart_knows_the_values() -> None:
     schema = json.loads((CHART / "values.schema.json").read_text())
     values = handover.values(AT)
     assert set(values) <= set(schema["properties"])
-    shared = schema["properties"]["global"]
-    if "$ref" in shared:
-        shared = schema["definitions"][shared["$ref"].rpartition("/")[2]]
+    shared = schema["definitions"]["global"]
     assert set(values["global"]) <= set(shared["properties"])
     assert set(values["global"]["network"]) <= set(shared["properties"]["network"]["properties"])
 

@@ -17,7 +17,7 @@ from stoa_contracts.descriptors import Contracts
 from stoa_stack.companies import COMPANIES
 from stoa_stack.stores import STORES
 from stoa_tools.gen.errors import GenerationFailed
-from stoa_tools.gen.settings import settings
+from stoa_tools.gen.settings import TEXT, settings
 
 Values = Mapping[str, Any]
 
@@ -137,9 +137,11 @@ def _schema(checkout: Path, services: Collection[Service]) -> Values:
         for name in (_LIBRARY, *_OTHERS)
     )
     definitions = library["definitions"]
-    workload = definitions["workload"]["properties"]
+    workload = dict(definitions["workload"]["properties"])
+    settings_of_services = {"settings": workload.pop("settings")}
     inherited = {"global": {"type": "object"}, "declared": {"$ref": "#/definitions/declared"}}
-    for name, own in [("service", {}), *zip(_OTHERS, (other["properties"] for other in others), strict=True)]:
+    of_others = zip(_OTHERS, (other["properties"] for other in others), strict=True)
+    for name, own in [("service", settings_of_services), *of_others]:
         definitions[name] = {
             "type": "object",
             "additionalProperties": False,
@@ -163,10 +165,12 @@ def _schema(checkout: Path, services: Collection[Service]) -> Values:
 
 
 def _settings(checkout: Path, service: Service) -> Values:
-    """The schemas of a service's settings, less its secrets: values stand in the pods' template."""
-    secrets = {*(STORES[store].setting for store in service.stores), *service.secrets}
-    known = settings(checkout, service.name).items()
-    return {name: schema for name, schema in known if name not in secrets}
+    """The schemas of a service's settings, less its secrets: values stand in the pods' template.
+
+    Where events go is a secret only if there is an account in it.
+    """
+    known = {**settings(checkout, service.name), **dict.fromkeys(_EVENTS, TEXT)}
+    return {name: schema for name, schema in known.items() if name not in service.secrets}
 
 
 def _only(properties: Values) -> Values:

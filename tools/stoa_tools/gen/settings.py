@@ -5,11 +5,13 @@ a setting is; its bounds are the service's own, which does not start beyond them
 """
 
 import ast
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 Schema = Mapping[str, Any]
+
+TEXT: Schema = {"type": "string"}
 
 _CHASSIS = Path("libs/chassis/stoa_chassis/settings.py")
 _CLASS = "Settings"
@@ -23,7 +25,7 @@ _KINDS: Mapping[str, Schema] = {
 
 
 def settings(checkout: Path, service: str) -> Mapping[str, Schema]:
-    """The settings of a service by name, those of the chassis included."""
+    """The settings of a service by name, those of the chassis included; what is shown nowhere is left out."""
     files = [checkout / "services" / service / f"stoa_{service}" / "settings.py", checkout / _CHASSIS]
     classes = {
         node.name: node
@@ -31,20 +33,31 @@ def settings(checkout: Path, service: str) -> Mapping[str, Schema]:
         for node in ast.parse(file.read_text()).body
         if isinstance(node, ast.ClassDef)
     }
-    return {name: _schema(annotation) for name, annotation in sorted(_fields(classes, _CLASS))}
+    fields = sorted(_fields(classes, _CLASS).items())
+    return {name: _schema(node.annotation) for name, node in fields if not _is_secret(node)}
 
 
-def _fields(classes: Mapping[str, ast.ClassDef], name: str) -> Iterator[tuple[str, ast.expr]]:
-    """The names and annotations of a class and of those that it is made of."""
-    for node in classes[name].body:
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-            yield node.target.id, node.annotation
-    for base in classes[name].bases:
+def _fields(classes: Mapping[str, ast.ClassDef], name: str) -> dict[str, ast.AnnAssign]:
+    """The fields of a class, those of the classes that it is made of included."""
+    inherited: dict[str, ast.AnnAssign] = {}
+    for base in reversed(classes[name].bases):
         if isinstance(base, ast.Name) and base.id in classes:
-            yield from _fields(classes, base.id)
+            inherited |= _fields(classes, base.id)
+    return inherited | {
+        node.target.id: node
+        for node in classes[name].body
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+    }
+
+
+def _is_secret(field: ast.AnnAssign) -> bool:
+    """Whether its value is kept out of what is printed: it is declared as `Field(…, repr=False)`."""
+    options = field.value.keywords if isinstance(field.value, ast.Call) else []
+    return any(option.arg == "repr" and ast.unparse(option.value) == "False" for option in options)
 
 
 def _schema(annotation: ast.expr) -> Schema:
     if isinstance(annotation, ast.Subscript) and ast.unparse(annotation.value) == "Literal":
-        return {"type": "string", "enum": list(ast.literal_eval(annotation.slice))}
-    return _KINDS.get(ast.unparse(annotation), {"type": "string"})
+        words = annotation.slice.elts if isinstance(annotation.slice, ast.Tuple) else [annotation.slice]
+        return {"type": "string", "enum": [ast.literal_eval(word) for word in words]}
+    return _KINDS.get(ast.unparse(annotation), TEXT)
