@@ -88,12 +88,7 @@ def new(
     name: Annotated[str, typer.Argument(help="what it keeps: one English noun in small letters")],
     store: Annotated[Store, typer.Option(help="what keeps its data")] = Store.POSTGRES,
 ) -> None:
-    """Write a new service: contract, event, code and tests, which run as they are.
-
-    With `--store opensearch` its repository is written on opensearch-py, which is added to the lock, and its
-    tests of that run where STOA_TEST_OPENSEARCH says. The local stack has no OpenSearch: it does not start
-    with a service that needs one.
-    """
+    """Write a new service: contract, event, code and tests, which run as they are."""
     from stoa_tools.new import command
 
     raise typer.Exit(command.new(name, store, console()))

@@ -110,7 +110,7 @@ class TokenMint:
 
 
 class CertificateAuthority:
-    """Issues workload certificates with the identities of design: SPIFFE id, DNS names, 127.0.0.1."""
+    """Issues certificates that name a service as the stack's do: by SPIFFE id, DNS names and 127.0.0.1."""
 
     def __init__(self) -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())

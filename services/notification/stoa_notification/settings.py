@@ -28,7 +28,7 @@ class Settings(PostgresSettings):
     # How long a provider may take for one message.
     provider_timeout_seconds: float = Field(default=10, gt=0)
 
-    smtp_url: str = "smtp://127.0.0.1:18023"
+    smtp_url: str = "smtp://127.0.0.1:18025"
     smtp_username: str = ""
     smtp_password: str = Field(default="", repr=False)
     aws_region: str = "eu-central-1"

@@ -34,7 +34,7 @@ _CONSUMERS = tuple(name for name, service in SERVICES.items() if service.consume
 # Those between which something is under way: a second process takes part in it, at whatever point it is.
 _INVOLVED = tuple(name for name, service in SERVICES.items() if service.consumes or service.companies)
 _WITH_DEADLINES = tuple(name for name in _INVOLVED if SERVICES[name].store is Store.POSTGRES)
-# The store in memory may lose the end of its log.
+# The store in memory ends when it can't write its log, before it acknowledges anything: as if it were killed.
 _WRITING_FILES = tuple(part for part in _STORES if part != STORES[Store.REDIS].part)
 # Clocks of machines that keep time differ by milliseconds; these don't.
 _SKEW = 90  # seconds
