@@ -14,7 +14,7 @@ from stoa_contracts.descriptors import read
 from stoa_services import SERVICES
 from stoa_stack.instance import CHECKOUT, Instance
 from stoa_stack.services import environment, secrets_folder
-from stoa_tools.charts import policy
+from stoa_tools.charts import policy, schemas
 from stoa_tools.charts.releases import ENVIRONMENTS, SHOP
 from stoa_tools.charts.schemas import Schemas
 from stoa_tools.gen import charts
@@ -162,6 +162,7 @@ def test_mistyped_values_are_refused(mistyped: Any) -> None:
 
 
 GOOD = {
+    "apiVersion": "apps/v1",
     "kind": "Deployment",
     "metadata": {"name": "order"},
     "spec": {
@@ -224,6 +225,20 @@ def test_a_pod_that_breaks_a_policy_is_named(where: str, value: Any, problem: st
     (said,) = policy.violations(bad)
     assert said.startswith("Deployment/order: ")
     assert problem in said
+
+
+def test_two_objects_of_one_name_are_named() -> None:
+    certificate = {"apiVersion": "cert-manager.io/v1", "kind": "Certificate", "metadata": {"name": "edge"}}
+    elsewhere = {**certificate, "metadata": {"name": "edge", "namespace": "other"}}
+    assert policy.named_twice([certificate, elsewhere]) == []
+    assert policy.named_twice([certificate, elsewhere, certificate]) == ["Certificate/edge is there 2 times"]
+
+
+def test_an_object_that_no_schema_is_known_of_is_told_from_one_that_is_wrong() -> None:
+    unpublished = {"apiVersion": "kafka.strimzi.io/v1", "kind": "Kafka", "metadata": {"name": "kafka"}}
+    assert schemas.unpublished(unpublished)
+    assert list(Schemas({"$defs": {}}, []).violations(unpublished)) == []
+    assert not schemas.unpublished(GOOD)
 
 
 DEFINITION = {

@@ -37,7 +37,10 @@ spec:
 {{- define "edge.certificate" -}}
 apiVersion: cert-manager.io/v1
 kind: Certificate
-metadata: {{- include "stoa-service.metadata" . | nindent 2 }}
+metadata:
+  # Without a mesh the edge has one of its own name as well, as all workloads.
+  name: {{ .Chart.Name }}-ingress
+  labels: {{- include "stoa-service.labels" . | nindent 4 }}
 spec:
   secretName: {{ .Chart.Name }}-certificate
   dnsNames: {{- toYaml .Values.global.ingress.hosts | nindent 4 }}

@@ -1,4 +1,7 @@
-{{/* Nobody calls an operator's tools; they look at everything that services need, and at their metrics. */}}
+{{/*
+Nobody calls an operator's tools; they look at everything that services need, and at their metrics, and what rebuilds as a
+service calls those that the service calls.
+*/}}
 {{- define "ops.network" -}}
 {{- $network := .Values.global.network -}}
 {{- if $network.enabled -}}
@@ -11,7 +14,7 @@ spec:
   policyTypes: [Ingress, Egress]
   egress:
     {{- include "stoa-service.network.common" . | nindent 4 }}
-    - ports: [{port: 9100}]
+    - ports: [{port: 9000}, {port: 9100}]
       to: [{podSelector: {matchLabels: {app.kubernetes.io/part-of: stoa}}}]
     {{- range .Values.global.infrastructure }}
     - ports: [{port: {{ .port }}}]

@@ -35,7 +35,8 @@ reach its instances. `callers`, `calls` and `needs` are generated from the polic
 
 {{/*
 How a Sidecar names a host that may be called: list CONTEXT HOST. A Service (kafka.stoa-infrastructure, with or without
-svc.cluster.local) lies in its namespace; any other host is a ServiceEntry of this release's.
+svc.cluster.local) lies in its namespace; any other host is a ServiceEntry of this release's. So a host outside of the
+cluster has three labels or more.
 */}}
 {{- define "stoa-service.mesh.reachable" -}}
 {{- $context := first . -}}
@@ -73,16 +74,18 @@ spec:
             methods: [POST]
             paths: {{- toYaml $paths | nindent 14 }}
     {{- end }}
-    {{- with $mesh.metricsReaders }}
     - from:
         - source:
-            principals: {{- toYaml . | nindent 14 }}
+            principals:
+              {{- range $mesh.metricsReaders }}
+              - {{ . | quote }}
+              {{- end }}
+              - {{ include "stoa-service.mesh.principal" (list . "ops") }}
       to:
         - operation:
             ports: ["9100"]
             methods: [GET]
             paths: [/metrics]
-    {{- end }}
 {{- end }}
 
 {{/*

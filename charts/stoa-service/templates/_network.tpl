@@ -20,7 +20,9 @@ spec:
     {{- end }}
     {{- with .metrics }}
     - ports: [{port: {{ .number }}}]
-      from: {{- toYaml $network.monitoring | nindent 8 }}
+      from:
+        {{- toYaml $network.monitoring | nindent 8 }}
+        - {podSelector: {matchLabels: {app.kubernetes.io/name: ops, app.kubernetes.io/part-of: stoa}}}
     {{- end }}
   egress:
     {{- include "stoa-service.network.common" . | nindent 4 }}
@@ -45,11 +47,15 @@ spec:
 {{- end }}
 {{- end }}
 
-{{/* The callers that the contracts name. */}}
+{{/*
+The callers that the contracts name, and operators' Jobs: who rebuilds a service is called by its identity, but lives in
+one of their pods. What such a pod may call, its certificate says.
+*/}}
 {{- define "stoa-service.callers" -}}
 {{- range $caller, $_ := .Values.callers }}
 - {podSelector: {matchLabels: {app.kubernetes.io/name: {{ $caller }}, app.kubernetes.io/part-of: stoa}}}
 {{- end }}
+- {podSelector: {matchLabels: {app.kubernetes.io/name: ops, app.kubernetes.io/part-of: stoa}}}
 {{- end }}
 
 {{/* Where every pod goes: to names, and to the control plane of the mesh. */}}

@@ -72,7 +72,11 @@ def values(at: Environment) -> Object:
                 "opensearch": _outside(search.PORT, f"*.{at.region}.es.amazonaws.com", "tls"),
                 "kafka": _outside(events.PORT, f"*.kafka.{at.region}.amazonaws.com", "tls"),
                 "sts": _outside(443, f"sts.{at.region}.amazonaws.com", "tls"),
-                "mail": {"egress": [f"email.{at.region}.amazonaws.com"]},
+                "mail": {
+                    "egress": [f"email.{at.region}.amazonaws.com"],
+                    "port": 443,
+                    "protocol": "tls",
+                },
             },
         },
         "edge": {"trustedHops": _PROXIES},
@@ -258,8 +262,8 @@ def _registry(at: Environment) -> str:
 
 
 def _mail(at: Environment) -> Object:
-    """From whom mail is, and by which SES; a role may send in the name of the shop's domain alone."""
-    return {"aws_region": at.region, "sender_address": f"shop@{at.domain}"}
+    """By which SES mail goes, and from whom it is; a role may send in the name of the shop's domain alone."""
+    return {"email_provider": "ses", "aws_region": at.region, "sender_address": f"shop@{at.domain}"}
 
 
 def _account(at: Environment, account: str) -> Object:

@@ -14,7 +14,7 @@ spec:
   rules:
     - from:
         - source:
-            principals: {{- toYaml .Values.global.ingress.principals | nindent 14 }}
+            principals: {{- include "stoa-mesh.ingress-principals" . | nindent 14 }}
       to:
         - operation:
             ports: ["8080"]
@@ -90,4 +90,16 @@ spec:
         - destination: {host: {{ $host }}}
       timeout: {{ $mesh.timeout }}
       retries: {{- toYaml $mesh.retries | nindent 8 }}
+{{- end }}
+
+{{/* Who calls the edge for the world. For a Gateway of the Gateway API Istio makes a ServiceAccount <Gateway>-<class>. */}}
+{{- define "stoa-mesh.ingress-principals" -}}
+{{- $ingress := .Values.global.ingress -}}
+{{- $accounts := dict "istio" "istio-ingressgateway" "gateway-api" "stoa-istio" -}}
+{{- with $ingress.principals -}}
+{{ toYaml . }}
+{{- else -}}
+{{- $account := required "global.ingress.principals: who NGINX runs as" (get $accounts $ingress.kind) -}}
+- {{ .Values.global.mesh.trustDomain }}/ns/{{ $ingress.namespace }}/sa/{{ $account }}
+{{- end }}
 {{- end }}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -60,7 +61,7 @@ def _units(checkout: Path, console: Console) -> Iterator[str]:
 
 
 def _rendered(checkout: Path, console: Console) -> Iterator[str]:
-    """Every object of every release against its schema, and every pod against what pods must be."""
+    """Every object of every release against its schema and what objects and pods must be."""
     known = schemas.Schemas.published()
     for release in releases():
         try:
@@ -73,7 +74,16 @@ def _rendered(checkout: Path, console: Console) -> Iterator[str]:
         for thing in things:
             for problem in (*known.violations(thing), *policy.violations(thing)):
                 yield f"{release.name}: {problem}"
-        console.print(f"{release.name}: {len(things)} objects")
+        for problem in policy.named_twice(things):
+            yield f"{release.name}: {problem}"
+        console.print(f"{release.name}: {len(things)} objects{_unknown(things)}", soft_wrap=True)
+
+
+def _unknown(things: Sequence[policy.Object]) -> str:
+    """Which objects were checked against no schema, in words."""
+    kinds = Counter(thing["kind"] for thing in things if schemas.unpublished(thing))
+    named = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+    return f"; without a schema: {named}" if named else ""
 
 
 def _files(checkout: Path, release: Release) -> list[Path]:

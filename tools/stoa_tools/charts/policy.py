@@ -1,8 +1,9 @@
-"""What every pod of the shop must be, whichever chart it comes from; checked on what is rendered."""
+"""What every object and every pod must be, whichever chart it comes from; checked on what is rendered."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 Object = Mapping[str, Any]
@@ -21,6 +22,14 @@ _RESOURCES = ("cpu", "memory")
 def violations(thing: Object) -> list[str]:
     """Return what an object breaks, in words; nothing if it has no pods."""
     return [f"{name(thing)}: {problem}" for pod in pods(thing) for problem in _of_pod(pod)]
+
+
+def named_twice(things: Iterable[Object]) -> list[str]:
+    """Return which objects of a release have one name, in words: a cluster would keep the last of them."""
+    names = Counter(
+        (thing["apiVersion"], name(thing), thing["metadata"].get("namespace", "")) for thing in things
+    )
+    return [f"{each} is there {count} times" for (_, each, _), count in names.items() if count > 1]
 
 
 def name(thing: Object) -> str:

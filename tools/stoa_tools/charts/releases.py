@@ -30,11 +30,20 @@ SUITES: Mapping[Path, Sequence[str]] = {
 }
 
 
+_NO_MESH = {
+    "mesh": {"enabled": False},
+    "certificates": {"issuer": {"kind": "Issuer", "name": "stoa"}},
+}
 _NGINX = {
     "kind": "nginx",
     "hosts": ["shop.stoa.example"],
     "principals": ["cluster.local/ns/ingress-nginx/sa/ingress-nginx"],
     "nginx": {"email": "operators@stoa.example"},
+}
+_POSTGRES = {
+    "replica": "postgresql://{user}:{password}@postgres-ro.stoa-infrastructure:5432/{database}",
+    "serviceAccount": {"annotations": {"eks.amazonaws.com/role-arn": "arn:aws:iam::123456789012:role/pg"}},
+    "backup": {"endpoint": "https://objects.stoa.example", "secret": "backups"},
 }
 
 
@@ -54,12 +63,8 @@ def releases() -> list[Release]:
     shops = [Release(f"shop in {name}", SHOP, (ENVIRONMENT_FILES / f"{name}.yaml",)) for name in ENVIRONMENTS]
     production = shops[-1]
     options: Mapping[str, Mapping[str, Any]] = {
-        "without a mesh": {
-            "global": {
-                "mesh": {"enabled": False},
-                "certificates": {"issuer": {"kind": "Issuer", "name": "stoa"}},
-            }
-        },
+        "without a mesh": {"global": _NO_MESH},
+        "without a mesh, behind NGINX": {"global": {**_NO_MESH, "ingress": _NGINX}},
         "behind NGINX": {"global": {"ingress": _NGINX}},
         "behind NGINX, with a certificate for tests": {
             "global": {"ingress": {**_NGINX, "nginx": {"issuer": "selfsigned"}}}
@@ -82,6 +87,8 @@ def _infrastructures() -> Iterator[Release]:
     for name in ("staging", "production"):
         files = (DECLARATIONS, ENVIRONMENT_FILES / "infrastructure" / f"{name}.yaml")
         yield replace(test, name=f"infrastructure in {name}", files=files)
+    values = {"operators": {"postgres": _POSTGRES}}
+    yield replace(test, name="infrastructure in production, elsewhere", files=files, values=values)
 
 
 @contextmanager

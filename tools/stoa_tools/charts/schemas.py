@@ -80,8 +80,8 @@ class Schemas:
         return cls(json.loads((_package() / _KUBERNETES).read_text()), custom)
 
     def violations(self, thing: Object) -> Iterator[str]:
-        """What is wrong with an object, in words; of some operators' nothing can be known."""
-        if thing["apiVersion"].partition("/")[0] in _UNPUBLISHED:
+        """What is wrong with an object, in words; of one that is unpublished nothing can be known."""
+        if unpublished(thing):
             return
         schema = self._schemas.get((thing["apiVersion"], thing["kind"]))
         if schema is None:
@@ -89,6 +89,11 @@ class Schemas:
         else:
             for error in jsonschema.Draft202012Validator(schema).iter_errors(thing):
                 yield f"{name(thing)}: {error.json_path}: {error.message}"
+
+
+def unpublished(thing: Object) -> bool:
+    """Whether an object is of a kind whose schema nobody publishes where we could get it."""
+    return thing["apiVersion"].partition("/")[0] in _UNPUBLISHED
 
 
 def _package() -> Path:
