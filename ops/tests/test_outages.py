@@ -18,7 +18,7 @@ from stoa_stack.terminal import console
 from stoa_stack.throwaway import throwaway
 
 pytestmark = [pytest.mark.stack, pytest.mark.own_stack, pytest.mark.slow, pytest.mark.timeout(900)]
-# Twenty take as many starts of a broker: that many for whoever changes how the broker is read.
+# Twenty take as many starts of a broker: that many on main, and for whoever changes how the broker is read.
 _KILLS = int(os.environ.get("STOA_KAFKA_KILLS", "5"))
 _READERS = ("kept", "kept", "opened", "opened")
 _READS_FOR = 1.0  # seconds between the start of a broker and its end

@@ -1,5 +1,6 @@
 """What every RPC must declare, so that nobody has to remember it."""
 
+import ast
 import importlib
 import inspect
 import re
@@ -29,6 +30,26 @@ MESSAGE = FieldDescriptor.CPPTYPE_MESSAGE
 NUMBERS = ("int32", "int64", "uint32", "uint64", "sint32", "sint64", "fixed32", "fixed64", "float", "double")
 NUMBER_RULES = {getattr(FieldDescriptorProto, f"TYPE_{name.upper()}"): name for name in NUMBERS}
 CARD = re.compile(r"(^|_)(pan|cvv2?|cvc2?|csc|card_?(no|num|number|code)|security_code)(_|$)", re.IGNORECASE)
+
+KEY = "request_id"
+# Which test proves of an RPC that a key which its client chose is refused when it comes with another request.
+PROVEN_BY = {
+    "stoa.inventory.v1.InventoryService.AdjustInventory": (
+        "services/inventory/tests/test_api.py::"
+        "test_an_adjustment_answers_with_the_stock_after_it_and_counts_once"
+    ),
+    "stoa.order.v1.OrderService.CreateReturn": (
+        "services/order/tests/test_api.py::"
+        "test_a_request_id_that_comes_again_with_another_return_is_a_conflict_that_names_the_difference"
+    ),
+    "stoa.order.v1.OrderService.PlaceOrder": (
+        "tests/e2e/test_purchase.py::test_the_same_request_for_something_else_is_refused_naming_it"
+    ),
+    "stoa.payment.v1.PaymentService.RefundPayment": (
+        "services/payment/tests/test_api.py::"
+        "test_a_request_id_that_comes_again_with_another_refund_is_a_conflict_that_names_the_difference"
+    ),
+}
 
 
 def alternatives(rpc: Rpc) -> frozenset[str]:
@@ -107,6 +128,24 @@ def test_an_rpc_that_http_may_repeat_says_that_it_is_idempotent(public_rpc: Rpc)
 def test_a_read_says_that_it_may_be_repeated(rpc: Rpc) -> None:
     if rpc.name.startswith(("Get", "List", "BatchGet", "Check")):
         assert rpc.idempotent
+
+
+def test_a_key_that_a_client_chose_is_proven_to_be_refused_for_another_request(contracts: Contracts) -> None:
+    """Of RPCs that clients call: by the key that order passes on, cart is claimed for the first order."""
+    keyed = {rpc.full_name for rpc in contracts.rpcs if rpc.routes and KEY in rpc.request.fields_by_name}
+    assert keyed == PROVEN_BY.keys(), (
+        f"test that the same {KEY} with another request is refused (409, by check_same_request) and name"
+        " the test in PROVEN_BY"
+    )
+    assert [test for test in PROVEN_BY.values() if "REQUEST_ID_REUSED" not in source_of(test)] == []
+
+
+def source_of(test: str) -> str:
+    """The code of a test, by its path and name; "" if there is none."""
+    path, _, name = test.partition("::")
+    module = ast.parse((CHECKOUT / path).read_text())
+    functions = [node for node in module.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    return next((ast.unparse(each) for each in functions if each.name == name), "")
 
 
 def test_everything_a_request_can_carry_is_bounded(contracts: Contracts, rpc: Rpc) -> None:

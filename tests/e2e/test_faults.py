@@ -35,7 +35,7 @@ async def order_despite_faults(shopper: Customer, token: str) -> str:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("part", ["order", "inventory", "kafka"])
+@pytest.mark.parametrize("part", ["order", "inventory", "cart", "kafka"])
 async def test_killed_in_the_middle_of_checkouts_every_order_settles(shop: Shop, part: str) -> None:
     items = [await shop.item(stock=stock) for stock in (100, 5)]
     shoppers = await asyncio.gather(*(shop.shopper() for _ in range(24)))

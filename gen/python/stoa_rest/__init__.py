@@ -1563,7 +1563,7 @@ class Variant(TypedDict, total=False):
     """The stock keeping unit: of this variant alone, without regard to case."""
 
     attributes: dict[str, str]
-    """What tells it from its siblings: colour, size, …"""
+    """What tells it from its siblings: colour, size, … A name has no colon: searches are narrowed by name, colon and value."""
 
     price: Required[Money]
     """What one costs, in the shop's currency: more than zero, no fraction of a cent. - must be more than zero - must not have a fraction of a cent - must be less than 10,000,000"""

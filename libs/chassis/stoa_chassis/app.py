@@ -34,7 +34,7 @@ import grpc
 import uvloop
 from pydantic import ValidationError
 
-from stoa_chassis import currency, telemetry
+from stoa_chassis import currency, paging, telemetry
 from stoa_chassis.auth import (
     Authorizer,
     ContractError,
@@ -163,8 +163,13 @@ class App(Generic[S]):
         return self._channels[service].stub(stub_type)
 
     def serve(self, add_to_server: Callable[[Any, grpc.aio.Server], None], servicer: object) -> None:
-        """Serve a servicer. Raises ContractError if a method can't be served as its proto declares it."""
+        """Serve a servicer.
+
+        Raises ContractError if a method can't be served as its proto declares it, and PageTokenKeyMissing.
+        """
         self._server.add(add_to_server, servicer)
+        if self._server.has_pages:
+            paging.check_key()
 
     def background(self, name: str, work: Work) -> None:
         """Run `work()` beside the server: again if it fails, and cancelled once the server has drained."""
@@ -460,7 +465,7 @@ def run(name: str, settings_type: type[S], compose: Compose[S]) -> None:
         if worker is None:
             telemetry.serve_metrics(*metrics)
         uvloop.run(_main(name, settings, compose, worker))
-    except (StartError, ContractError, TlsError) as error:
+    except (StartError, ContractError, TlsError, paging.PageTokenKeyMissing) as error:
         _exit(str(error))
     except ValidationError as error:
         _exit("; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()))

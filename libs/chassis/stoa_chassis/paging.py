@@ -26,6 +26,10 @@ _MAC_BYTES = 16
 T = TypeVar("T")
 
 
+class PageTokenKeyMissing(Exception):
+    """Nothing is set that page tokens could be signed with."""
+
+
 class PageRequest(Protocol):
     """A request for a page of a list (AIP-158)."""
 
@@ -108,6 +112,11 @@ def decode_token(token: str, filters: Mapping[str, Any]) -> dict[str, Any]:
     return dict(cursor)
 
 
+def check_key() -> None:
+    """Make sure that there is something to sign tokens with. Raises PageTokenKeyMissing."""
+    _key()
+
+
 def _fingerprint(filters: Mapping[str, Any]) -> str:
     canonical = orjson.dumps(filters, default=str, option=orjson.OPT_SORT_KEYS)
     return blake2b(canonical, digest_size=12).hexdigest()
@@ -126,9 +135,14 @@ def _key() -> bytes:
     """Return the key that all instances of a service share and no client knows.
 
     Unless one is set it comes from the address of the store, which holds a password and is the same for all.
-    Where it holds none, a service declares `page_token_key` as a secret.
+    Where it holds none, a service declares `page_token_key` as a secret. Raises PageTokenKeyMissing.
     """
     settings = _Settings()
     addresses = settings.database_url, settings.mongo_url, settings.redis_url, settings.opensearch_url
     secret = settings.page_token_key or next(filter(None, addresses), "")
+    if not secret:  # with what everybody knows, everybody could sign
+        raise PageTokenKeyMissing(
+            "STOA_PAGE_TOKEN_KEY is not set, nor is the address of a store: one of them signs the page"
+            " tokens of a service with lists"
+        )
     return blake2b(secret.encode(), person=b"page-token").digest()

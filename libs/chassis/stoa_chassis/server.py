@@ -56,6 +56,8 @@ class RpcServer:
         self._draining = False
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self.services: list[str] = []
+        self.has_pages = False
+        """Whether one of the services answers page by page (AIP-158)."""
 
     def add(self, add_to_server: Callable[[Any, grpc.aio.Server], None], servicer: object) -> None:
         """Serve a servicer by its generated `add_XServicer_to_server`. Raises ContractError."""
@@ -69,6 +71,9 @@ class RpcServer:
             }
             self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, wrapped),))
             self.services.append(name)
+            self.has_pages |= any(
+                "page_token" in method.input_type.fields_by_name for method in service.methods
+            )
 
     async def start(self, address: str, credentials: grpc.ServerCredentials | None) -> int:
         """Listen, and return the port. Raises RuntimeError if the address is taken."""

@@ -2,17 +2,19 @@
 
 Tests marked `stack` need servers. Each module of tests gets a database, a key space or a document database
 that nobody else uses, so that tests never meet the shop that runs beside them, and wipe nothing. The tests of
-a service get its tables and a codec of its events, as the declaration of the service says.
+a service get its tables and a codec of its events, as the declaration of the service says. All tests get a
+key for page tokens: a service in their process has no store from whose address it could come.
 """
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from uuid import uuid4
 
 import asyncpg
 import pytest
 
+from stoa_chassis import paging
 from stoa_chassis.avro import EventCodec
 from stoa_chassis.kafka import Producer
 from stoa_chassis.migrations import service_migrations
@@ -29,6 +31,14 @@ def _server(variable: str) -> str:
             f"{variable} is not set: run it with `stoa test`, or leave such tests out with -m 'not stack'"
         )
     return address
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _page_tokens_are_signed() -> Iterator[None]:
+    """Sign page tokens in this process; those that tests start have settings of their own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(paging, "_key", lambda: b"a key of the tests")
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -272,6 +272,11 @@ async def test_a_wrong_field_of_a_product_is_named(staff: CatalogServiceStub) ->
             "variants[0].variant_id",
         ),
         (
+            lamp(Variant(sku=sku, price=price(1), attributes={"size:EU": "42"})),
+            Code.INVALID_ARGUMENT,
+            'variants[0].attributes["size:EU"]',
+        ),
+        (
             lamp(Variant(sku=sku, price=price(1)), Variant(sku=sku, price=price(1))),
             Code.INVALID_ARGUMENT,
             "variants[1].sku",

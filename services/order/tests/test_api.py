@@ -369,6 +369,19 @@ async def test_a_return_goes_from_the_buyer_to_support_and_to_the_warehouse(
         assert [each.return_id for each in (await lister).returns] == [made.return_id]
 
 
+async def test_a_request_id_that_comes_again_with_another_return_is_a_conflict_that_names_the_difference(
+    server: InProcessServer, use_cases: UseCases
+) -> None:
+    order = a_delivered_order(a_line(quantity=3))
+    use_cases.orders.append(order)
+    buyer = server.stub(OrderServiceStub, as_user=order.user_id)
+    made = (await buyer.CreateReturn(a_return(order))).order_return
+    assert (await buyer.CreateReturn(a_return(order))).order_return == made
+    error = await refusal(buyer.CreateReturn(a_return(order, reason="too bright")))
+    assert (error.code, error.reason) == (Code.ALREADY_EXISTS, "REQUEST_ID_REUSED")
+    assert [each.field for each in error.violations] == ["reason"]
+
+
 async def test_what_is_wrong_with_a_return_is_named(server: InProcessServer, use_cases: UseCases) -> None:
     order = a_delivered_order()
     use_cases.orders.append(order)

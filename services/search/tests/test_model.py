@@ -187,5 +187,5 @@ def test_a_product_needs_no_more_than_a_name_a_category_and_variants() -> None:
 
 
 def test_attributes_are_filtered_by_as_name_and_value() -> None:
-    variant = replace(a_variant(), attributes={"color": "blue", "size": "L"})
-    assert variant.pairs == ["color:blue", "size:L"]
+    variant = replace(a_variant(), attributes={"color": "blue", "ratio": "16:9"})
+    assert variant.pairs == ["color:blue", "ratio:16:9"]

@@ -1,8 +1,10 @@
-"""What the adapters make of answers that are bad: a tracking number is believed only with its check digit."""
+"""What adapters send, and make of bad answers: a tracking number is believed only with its check digit."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from functools import reduce
+from operator import getitem
 from typing import Any
 from uuid import uuid4
 
@@ -45,12 +47,16 @@ def a_shipment() -> Shipment:
 
 
 @asynccontextmanager
-async def answering(connect: Any, status: int, body: Any) -> AsyncIterator[Carrier]:
-    """Connect to a carrier that answers everything like this, but gives tokens."""
+async def answering(
+    connect: Any, status: int, body: Any, sent: list[Any] | None = None
+) -> AsyncIterator[Carrier]:
+    """Connect to a carrier that answers everything like this, but gives tokens; keep what it is sent."""
 
     async def answer(request: web.Request) -> web.Response:
         if request.path.endswith("/oauth/token"):
             return web.json_response({"access_token": "t", "expires_in": 3600})
+        if sent is not None:
+            sent.append(await request.json())
         return web.json_response(body, status=status)
 
     app = web.Application()
@@ -109,6 +115,64 @@ async def test_what_is_no_outcome_is_no_answer(connect: Any, body: Any, number: 
         for ask in (carrier.book, carrier.confirm, carrier.void):
             with pytest.raises(NoAnswer):
                 await ask(a_shipment())
+
+
+ADDRESSES: list[tuple[Any, Any, tuple[str | int, ...], Any]] = [
+    (
+        FedEx.connect,
+        fedex("986578788855"),
+        ("requestedShipment", "recipients", 0),
+        {
+            "contact": {"personName": "Ada Lovelace"},
+            "address": {
+                "streetLines": ["12 Main St", "Floor 2"],
+                "city": "Austin",
+                "stateOrProvinceCode": "TX",
+                "postalCode": "78701",
+                "countryCode": "US",
+            },
+        },
+    ),
+    (
+        Ups.connect,
+        ups("1Z999AA10123456784"),
+        ("ShipmentRequest", "Shipment", "ShipTo"),
+        {
+            "Name": "Ada Lovelace",
+            "Address": {
+                "AddressLine": ["12 Main St", "Floor 2"],
+                "City": "Austin",
+                "StateProvinceCode": "TX",
+                "PostalCode": "78701",
+                "CountryCode": "US",
+            },
+        },
+    ),
+    (
+        Dhl.connect,
+        dhl("3318810025"),
+        ("shipments", 0, "consignee"),
+        {
+            "name1": "Ada Lovelace",
+            "addressStreet": "12 Main St",
+            "additionalAddressInformation1": "Floor 2",
+            "city": "Austin",
+            "state": "TX",
+            "postalCode": "78701",
+            "country": "US",
+        },
+    ),
+]
+
+
+@pytest.mark.parametrize(("connect", "body", "place", "address"), ADDRESSES)
+async def test_each_part_of_an_address_is_where_the_carrier_looks_for_it(
+    connect: Any, body: Any, place: tuple[str | int, ...], address: Any
+) -> None:
+    sent: list[Any] = []
+    async with answering(connect, 200, body, sent) as carrier:
+        await carrier.book(a_shipment())
+    assert [reduce(getitem, place, each) for each in sent] == [address]
 
 
 REFUSALS = [

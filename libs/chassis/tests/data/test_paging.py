@@ -12,8 +12,18 @@ from hypothesis import strategies as st
 
 from stoa_chassis import paging
 from stoa_chassis.errors import InvalidArgument
-from stoa_chassis.paging import Page, decode_token, encode_token, page, page_size
+from stoa_chassis.paging import (
+    Page,
+    PageTokenKeyMissing,
+    check_key,
+    decode_token,
+    encode_token,
+    page,
+    page_size,
+)
 
+SECRETS = ("page_token_key", "database_url", "mongo_url", "redis_url", "opensearch_url")
+KEY = paging._key  # in the place of which tests get another: see testing_stores
 values = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text()
 cursors = st.dictionaries(st.text(), values, max_size=4)
 
@@ -84,24 +94,32 @@ def signed_with(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]
     """Let tokens be signed as by a service with these settings, and no others."""
 
     def set_up(**settings: str) -> None:
-        for name in ("page_token_key", "database_url", "mongo_url", "redis_url"):
+        for name in SECRETS:
             monkeypatch.setenv(f"STOA_{name.upper()}", settings.get(name, ""))
-        paging._key.cache_clear()
+        KEY.cache_clear()
 
+    monkeypatch.setattr(paging, "_key", KEY)
     yield set_up
-    paging._key.cache_clear()
+    KEY.cache_clear()
 
 
-@pytest.mark.parametrize("setting", ["page_token_key", "database_url", "mongo_url", "redis_url"])
+@pytest.mark.parametrize("setting", SECRETS)
 def test_a_token_is_signed_with_a_secret_that_no_client_knows(
     setting: str, signed_with: Callable[..., None]
 ) -> None:
     signed_with(**{setting: "postgresql://order:secret@store/order"})
     token = encode_token({"after": 7}, {})
     assert decode_token(token, {}) == {"after": 7}
-    for others in ({}, {setting: "postgresql://order:guessed@store/order"}):
-        signed_with(**others)
-        assert refused_field(token, {}) == "page_token"
+    signed_with(**{setting: "postgresql://order:guessed@store/order"})
+    assert refused_field(token, {}) == "page_token"
+
+
+def test_without_a_secret_no_token_is_signed_or_taken(signed_with: Callable[..., None]) -> None:
+    signed_with()
+    for use in (check_key, lambda: encode_token({"after": 7}, {}), lambda: decode_token("made-up", {})):
+        with pytest.raises(PageTokenKeyMissing, match="STOA_PAGE_TOKEN_KEY is not set"):
+            use()
+    assert decode_token("", {}) == {}
 
 
 def test_a_key_that_is_set_goes_before_the_address_of_the_store(signed_with: Callable[..., None]) -> None:

@@ -163,6 +163,7 @@ async def test_draining_ends_after_its_time_even_if_a_call_does_not(tmp_path: Pa
     [
         ({"mode": "compose-fails"}, "no database today"),
         ({"mode": "unguarded"}, "chassis_example.Unguarded.Guarded is not implemented"),
+        ({"mode": "paged"}, "STOA_PAGE_TOKEN_KEY is not set"),
         ({"drain_seconds": "soon"}, "drain_seconds: Input should be a valid number"),
         ({"tls_dir": "/nowhere"}, "no usable certificates in /nowhere"),
         ({"mode": "compose-fails", "workers": 2}, "no database today"),
@@ -175,6 +176,12 @@ async def test_a_service_that_cannot_start_says_why_and_exits_with_an_error(
         assert await service.exit_code() == 1
     assert reason in service.logged("start failed")[0]["reason"]
     assert len(service.noted("close first")) == len(service.noted("open first"))
+
+
+async def test_a_service_with_lists_starts_with_a_key_for_their_tokens(tmp_path: Path) -> None:
+    async with started(tmp_path, mode="paged", page_token_key="key") as service:
+        await service.serving()
+    assert "chassis_example.Paged" in service.logged("serving")[0]["services"]
 
 
 async def test_a_taken_port_is_an_error(tmp_path: Path) -> None:

@@ -166,7 +166,9 @@ class Variant(_message.Message):
     """What one weighs with its packing, in grams; 0 if nobody has weighed it. Shipping is priced by it."""
     @_builtins.property
     def attributes(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """What tells it from its siblings: colour, size, …"""
+        """What tells it from its siblings: colour, size, … A name has no colon: searches are narrowed by name, colon and
+        value.
+        """
 
     @_builtins.property
     def price(self) -> _money_pb2.Money:

@@ -11,7 +11,7 @@ from chassis_example import echo_pb2_grpc
 from stoa_chassis.app import App, run
 from stoa_chassis.errors import Unavailable
 from stoa_chassis.settings import ServiceSettings
-from stoa_example.servicer import EchoServicer
+from stoa_example.servicer import EchoServicer, PagedServicer
 
 
 class Settings(ServiceSettings):
@@ -54,6 +54,8 @@ async def compose(app: App[Settings]) -> None:
             raise RuntimeError("no database today")
         case "unguarded":
             app.serve(echo_pb2_grpc.add_UnguardedServicer_to_server, echo_pb2_grpc.UnguardedServicer())
+        case "paged":
+            app.serve(echo_pb2_grpc.add_PagedServicer_to_server, PagedServicer())
         case "compose-hangs":
             note(settings, "composing")
             await asyncio.Event().wait()

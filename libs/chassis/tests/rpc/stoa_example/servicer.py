@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
-from chassis_example.echo_pb2 import EchoRequest, EchoResponse, PutRequest
+from chassis_example.echo_pb2 import EchoRequest, EchoResponse, ListRequest, PutRequest
 from chassis_example.echo_pb2_grpc import EchoServicer as Base
+from chassis_example.echo_pb2_grpc import PagedServicer as PagedBase
 
 from stoa_chassis import context
 from stoa_chassis.auth import current_principal
@@ -77,3 +78,8 @@ class EchoServicer(Base):
     Customer = Staff = Warehouse = CustomerOrWarehouse = Anyone
     Owner = GuestOwner = NestedOwner = OwnerOrStaff = Anyone
     Internal = Read = Write = Replace = Anyone
+
+
+class PagedServicer(PagedBase):
+    async def List(self, request: ListRequest, _: Any) -> EchoResponse:
+        return EchoResponse()
