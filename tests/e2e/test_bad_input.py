@@ -272,7 +272,8 @@ async def test_a_huge_body_is_refused(ada: Customer) -> None:
         "content-type: application/json",
         f"content-length: {len(body)}",
     ]
-    reader, writer = await asyncio.open_connection(ada.http.base_url.host, ada.http.base_url.port)
+    url = ada.http.base_url
+    reader, writer = await asyncio.open_connection(url.host, url.port or 80)
     writer.write("\r\n".join([*head, "", ""]).encode() + body)
     status, *headers = (await reader.readuntil(b"\r\n\r\n")).decode().splitlines()
     length = next(int(header.split(":")[1]) for header in headers if header.startswith("content-length:"))
