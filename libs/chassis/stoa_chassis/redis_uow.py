@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 from redis.asyncio import Redis
 
@@ -47,6 +47,25 @@ return 'committed'
 )
 
 
+# To renew a life is to write, which may wait for the disk: it is done when a thirtieth of it is over.
+_READ = """
+local stored, lifetime = redis.call('GET', KEYS[1]), ARGV[1]
+if stored and redis.call('TTL', KEYS[1]) < lifetime * 29 / 30 then redis.call('EXPIRE', KEYS[1], lifetime) end
+return stored or ''
+"""
+
+
+class Reader:
+    """Reads keys that live for a while after their last use."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._read = redis.register_script(_READ)
+
+    async def get(self, key: str, lifetime: timedelta) -> bytes:
+        """Return what a key holds, b"" if it is not there, and renew its life if much of it is over."""
+        return cast(bytes, await self._read(keys=[key], args=[int(lifetime.total_seconds())]))
+
+
 @dataclass(frozen=True, slots=True)
 class _Change:
     """What a key is to hold, b"" for nothing.
@@ -63,16 +82,15 @@ class _Change:
 class RedisTransaction:
     """What the repositories of one unit of work read and write."""
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, reader: Reader) -> None:
         self.outbox = Outbox()
-        self._redis = redis
+        self._reader = reader
         self._read: dict[str, bytes] = {}
         self._change: _Change | None = None
 
     async def get(self, key: str, lifetime: timedelta) -> bytes:
-        """Return what a key holds, b"" if it is not there, and renew its life."""
-        stored: Any = await self._redis.getex(key, ex=lifetime)
-        self._read[key] = cast(bytes, stored or b"")
+        """Return what a key holds as `Reader.get` does."""
+        self._read[key] = await self._reader.get(key, lifetime)
         return self._read[key]
 
     def put(self, key: str, value: bytes, lifetime: timedelta) -> None:
@@ -119,11 +137,11 @@ def redis_unit_of_work(
 
     Using what it returns raises LookupError if an event is published whose type the codec did not load.
     """
-    commit = redis.register_script(_COMMIT)
+    commit, reader = redis.register_script(_COMMIT), Reader(redis)
 
     @asynccontextmanager
     async def begin(consuming: Event[Payload] | None) -> AsyncIterator[T]:
-        transaction = RedisTransaction(redis)
+        transaction = RedisTransaction(reader)
         yield open_tx(transaction)
         noted = f"{inbox}:{consuming.event_id}" if consuming is not None else None
         change = transaction.change(noted)

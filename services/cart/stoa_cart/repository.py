@@ -19,7 +19,7 @@ from redis.asyncio import Redis
 
 from stoa_cart.model import Cart, Claim, ClaimState, Handover, Item
 from stoa_cart.ports import Tx
-from stoa_chassis.redis_uow import RedisTransaction
+from stoa_chassis.redis_uow import Reader, RedisTransaction
 from stoa_contracts.money import Money
 
 _ALL_PRICES = "cart:prices"
@@ -30,15 +30,17 @@ _NOTHING_YET = b'{"version":0}'
 # Carts that are in use are read again and again, with the same ids and prices: most of the work of reading.
 _uuid = lru_cache(maxsize=10_000)(UUID)
 
-# What is asked for is watched from then on.
+# What is asked for is watched from then on; its life is renewed as `stoa_chassis.redis_uow.Reader` does.
 _OF = """
 local all, lifetime, nothing = KEYS[1], ARGV[1], ARGV[2]
 local found = {}
 for at = 2, #KEYS do
-    local record = redis.call('GETEX', KEYS[at], 'EX', lifetime)
+    local record = redis.call('GET', KEYS[at])
     if not record then
         record = redis.call('HGET', all, ARGV[at + 1]) or nothing
         redis.call('SET', KEYS[at], record, 'EX', lifetime)
+    elseif redis.call('TTL', KEYS[at]) < lifetime * 29 / 30 then
+        redis.call('EXPIRE', KEYS[at], lifetime)
     end
     found[at - 1] = record
 end
@@ -81,13 +83,12 @@ class CartReader:
     """Carts as they are, outside of a unit of work."""
 
     def __init__(self, redis: Redis, currency: str) -> None:
-        self._redis = redis
+        self._reader = Reader(redis)
         self._currency = currency
 
     async def get(self, user_id: UUID) -> Cart:
         """Return a user's cart, an empty one if there is none. Using it renews its life."""
-        stored: Any = await self._redis.getex(_key(user_id), ex=_LIFETIME)
-        return _cart(user_id, self._currency, stored or b"")
+        return _cart(user_id, self._currency, await self._reader.get(_key(user_id), _LIFETIME))
 
 
 class PriceBook:
