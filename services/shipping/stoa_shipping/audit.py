@@ -61,7 +61,10 @@ def findings(books: Books) -> Iterator[Finding]:
         subject = f"shipment {shipment.shipment_id} of order {shipment.order_id}"
         look = f"stoa logs shipping | grep {shipment.order_id}"
         if shipment.status == "pending":
-            yield Finding("every parcel finds its carrier", subject, shipment.problem or "pending", look)
+            # Not what the carrier said: findings are logged, and it may quote the address.
+            detail = "refused" if shipment.problem else "pending"
+            why = "GET /api/v1/shipments?status=pending as staff: problem"
+            yield Finding("every parcel finds its carrier", subject, detail, why)
         if shipment.stopping:
             detail = f"{shipment.carrier} has not said whether it still can be stopped"
             yield Finding("what is to be stopped is stopped", subject, detail, look)

@@ -41,7 +41,8 @@ def test_what_is_well_is_not_told() -> None:
 def test_what_waits_for_a_carrier_is_told() -> None:
     waiting = sent("pending", carrier="", tracking_id="", bookings={FIRST: "asked"}, problem="ups: too far")
     assert broken(waiting) == ["every parcel finds its carrier"]
-    assert next(findings(Books([waiting]))).detail == "ups: too far"
+    (found,) = findings(Books([waiting]))
+    assert (found.detail, "too far" in str(found)) == ("refused", False)
     assert broken(sent(stopping=True)) == ["what is to be stopped is stopped"]
     assert broken(sent(bookings={FIRST: "booked"})) == ["what is booked is collected"]
     stopping = sent(stopping=True, bookings={FIRST: "booked"})

@@ -8,6 +8,7 @@ from itertools import permutations
 from uuid import UUID, uuid4
 
 import pytest
+from structlog.testing import capture_logs
 
 from stoa_chassis.auth import Principal
 from stoa_chassis.avro import Event, new_event
@@ -229,8 +230,11 @@ async def test_once_booked_no_other_carrier_takes_over(shop: Shop) -> None:
 async def test_what_a_carrier_refuses_another_carries(shop: Shop) -> None:
     shop.carriers[FIRST].refuses = "too far"
     order = await shop.ready()
-    await shop.work()
+    with capture_logs() as logged:
+        await shop.work()
     assert (shop.of(order).problem, shop.of(order).asking) == ("ups: too far", SECOND)
+    assert "a parcel is refused" in [entry["event"] for entry in logged]
+    assert "too far" not in str(logged), "it may quote the address"
     await shop.finish()
     assert shop.parcels(order) == [SECOND]
 
