@@ -147,6 +147,8 @@ def test_an_environment_says_where_all_is_that_services_need(name: str) -> None:
         {"order": {"settings": {"tax_rat": "0.2"}}},
         {"order": {"settings": {"guest_link_key": "of everybody who may read pods"}}},
         {"global": {"defaults": {"settings": {"page_token_key": "the same"}}}},
+        {"global": {"defaults": {"settings": {"group_session_seconds": "three"}}}},
+        {"global": {"defaults": {"settings": {"kafka_bootstrap": "sasl_ssl://order:secret@one:9092"}}}},
         {"edge": {"settings": {"cors_origins": "*"}}},
         {"payment": {"settings": {"gateway_provider": "strip"}}},
         {"review": {"settings": {"moderated": "maybe"}}},

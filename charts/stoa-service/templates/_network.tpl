@@ -49,7 +49,7 @@ spec:
 
 {{/*
 The callers that the contracts name, and operators' Jobs: who rebuilds a service is called by its identity, but lives in
-one of their pods. What such a pod may call, its certificate says.
+one of their pods. What each of those pods may call is not said here but by its certificate, to the mesh or the service.
 */}}
 {{- define "stoa-service.callers" -}}
 {{- range $caller, $_ := .Values.callers }}

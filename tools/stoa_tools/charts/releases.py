@@ -88,7 +88,7 @@ def _infrastructures() -> Iterator[Release]:
         files = (DECLARATIONS, ENVIRONMENT_FILES / "infrastructure" / f"{name}.yaml")
         yield replace(test, name=f"infrastructure in {name}", files=files)
     values = {"operators": {"postgres": _POSTGRES}}
-    yield replace(test, name="infrastructure in production, elsewhere", files=files, values=values)
+    yield replace(test, name="infrastructure with a replica, backups by keys", files=files, values=values)
 
 
 @contextmanager

@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from stoa_tools.gen.errors import GenerationFailed
+
 Schema = Mapping[str, Any]
 
-TEXT: Schema = {"type": "string"}
-
 _CHASSIS = Path("libs/chassis/stoa_chassis/settings.py")
-_CLASS = "Settings"
+_CLASS, _PYDANTICS = "Settings", "BaseSettings"
 _NUMBER = {"type": "string", "pattern": r"^-?[0-9]+(\.[0-9]+)?$"}
 _KINDS: Mapping[str, Schema] = {
     "bool": {"type": "string", "enum": ["true", "false"]},
@@ -25,7 +25,10 @@ _KINDS: Mapping[str, Schema] = {
 
 
 def settings(checkout: Path, service: str) -> Mapping[str, Schema]:
-    """The settings of a service by name, those of the chassis included; what is shown nowhere is left out."""
+    """The settings of a service by name, those of the chassis included; secrets (`repr=False`) are left out.
+
+    Raises GenerationFailed for a class that they are made of and that is in neither file.
+    """
     files = [checkout / "services" / service / f"stoa_{service}" / "settings.py", checkout / _CHASSIS]
     classes = {
         node.name: node
@@ -40,9 +43,11 @@ def settings(checkout: Path, service: str) -> Mapping[str, Schema]:
 def _fields(classes: Mapping[str, ast.ClassDef], name: str) -> dict[str, ast.AnnAssign]:
     """The fields of a class, those of the classes that it is made of included."""
     inherited: dict[str, ast.AnnAssign] = {}
-    for base in reversed(classes[name].bases):
-        if isinstance(base, ast.Name) and base.id in classes:
-            inherited |= _fields(classes, base.id)
+    for base in map(ast.unparse, reversed(classes[name].bases)):
+        if base in classes:
+            inherited |= _fields(classes, base)
+        elif base != _PYDANTICS:
+            raise GenerationFailed(f"settings of {base} can't be read: it is neither here nor in the chassis")
     return inherited | {
         node.target.id: node
         for node in classes[name].body
@@ -60,4 +65,4 @@ def _schema(annotation: ast.expr) -> Schema:
     if isinstance(annotation, ast.Subscript) and ast.unparse(annotation.value) == "Literal":
         words = annotation.slice.elts if isinstance(annotation.slice, ast.Tuple) else [annotation.slice]
         return {"type": "string", "enum": [ast.literal_eval(word) for word in words]}
-    return _KINDS.get(ast.unparse(annotation), TEXT)
+    return _KINDS.get(ast.unparse(annotation), {"type": "string"})
