@@ -41,8 +41,8 @@ class OperatorSettings(BaseSettings):
 
     kafka_bootstrap: str = Field(repr=False)
     schema_registry_url: str
-    # The ledgers of companies, and the pages of a mail server, that show what they got. Real ones don't, or
-    # otherwise: what is not set, nothing is compared with.
+    # The ledgers of companies, and the pages of a mail server, that show what they got. Real ones have none:
+    # where an address is empty, nothing is compared.
     payment_gateway_url: str = ""
     payment_gateway_api_key: str = Field(default="", repr=False)
     carriers_url: str = ""

@@ -131,7 +131,7 @@ def test_a_read_says_that_it_may_be_repeated(rpc: Rpc) -> None:
 
 
 def test_a_key_that_a_client_chose_is_proven_to_be_refused_for_another_request(contracts: Contracts) -> None:
-    """Of RPCs that clients call: by the key that order passes on, cart is claimed for the first order."""
+    """Of RPCs that clients call. Cart gets order's key, whose reuse PlaceOrder refuses."""
     keyed = {rpc.full_name for rpc in contracts.rpcs if rpc.routes and KEY in rpc.request.fields_by_name}
     assert keyed == PROVEN_BY.keys(), (
         f"test that the same {KEY} with another request is refused (409, by check_same_request) and name"

@@ -273,7 +273,9 @@ async def test_a_huge_body_is_refused(ada: Customer) -> None:
         f"content-length: {len(body)}",
     ]
     url = ada.http.base_url
-    reader, writer = await asyncio.open_connection(url.host, url.port or 80)
+    tls = url.scheme == "https"
+    port = url.port or (443 if tls else 80)
+    reader, writer = await asyncio.open_connection(url.host, port, ssl=tls or None)
     writer.write("\r\n".join([*head, "", ""]).encode() + body)
     status, *headers = (await reader.readuntil(b"\r\n\r\n")).decode().splitlines()
     length = next(int(header.split(":")[1]) for header in headers if header.startswith("content-length:"))

@@ -39,7 +39,7 @@ class Variant:
 
     @property
     def pairs(self) -> list[str]:
-        """Its attributes as a filter has them: `color:blue`. The catalogue takes no name with a colon."""
+        """Its attributes as a filter has them: `color:blue`. No name that is new has a colon."""
         return [f"{name}:{value}" for name, value in self.attributes.items()]
 
 
