@@ -5,6 +5,7 @@ import json
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, cast
 from uuid import UUID
@@ -459,6 +460,21 @@ async def test_an_order_that_was_changed_since_it_was_read_begins_again(in_postg
     view = await in_postgres.views.get(order.order_id)
     assert view
     assert view.history[-1].reason == "faster"
+
+
+@pytest.mark.stack
+async def test_the_keys_of_guests_who_merged_before_are_as_those_of_who_merge_now(
+    in_postgres: Store, database: Database
+) -> None:
+    merged, other = an_order(contact=GUEST), an_order(request_id=f"{new_id()}/like-one")
+    for order in (merged, other):
+        await in_postgres.save(order)
+    merged.change_buyer(new_id(), NOW)
+    await in_postgres.save(merged)
+    await database.execute("UPDATE orders SET request_id = replace(request_id, ' ', '/')")
+    migration = files("stoa_order") / "migrations" / "0004_keys_of_merged_guests.sql"
+    await database.execute(migration.read_text())
+    assert (await replay(database)).differed == []
 
 
 @pytest.mark.stack
