@@ -47,12 +47,18 @@ return 'committed'
 )
 
 
-# To renew a life is to write, which may wait for the disk: it is done when a thirtieth of it is over.
-_READ = """
-local stored, lifetime = redis.call('GET', KEYS[1]), ARGV[1]
-if stored and redis.call('TTL', KEYS[1]) < lifetime * 29 / 30 then redis.call('EXPIRE', KEYS[1], lifetime) end
-return stored or ''
+LUA_READ = """
+local function read(key, lifetime)
+    local stored = redis.call('GET', key)
+    if stored and redis.call('TTL', key) < lifetime * 29 / 30 then redis.call('EXPIRE', key, lifetime) end
+    return stored
+end
 """
+"""`read(key, lifetime)`, for scripts: what a key holds that lives for so many seconds after its last use.
+
+To renew a life is to write, which may wait for the disk: it is done when a thirtieth of it is over.
+"""
+_READ = LUA_READ + "return read(KEYS[1], ARGV[1]) or ''"
 
 
 class Reader:

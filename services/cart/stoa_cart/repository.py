@@ -19,7 +19,7 @@ from redis.asyncio import Redis
 
 from stoa_cart.model import Cart, Claim, ClaimState, Handover, Item
 from stoa_cart.ports import Tx
-from stoa_chassis.redis_uow import Reader, RedisTransaction
+from stoa_chassis.redis_uow import LUA_READ, Reader, RedisTransaction
 from stoa_contracts.money import Money
 
 _ALL_PRICES = "cart:prices"
@@ -30,22 +30,23 @@ _NOTHING_YET = b'{"version":0}'
 # Carts that are in use are read again and again, with the same ids and prices: most of the work of reading.
 _uuid = lru_cache(maxsize=10_000)(UUID)
 
-# What is asked for is watched from then on; its life is renewed as `stoa_chassis.redis_uow.Reader` does.
-_OF = """
+# What is asked for is watched from then on.
+_OF = (
+    LUA_READ
+    + """
 local all, lifetime, nothing = KEYS[1], ARGV[1], ARGV[2]
 local found = {}
 for at = 2, #KEYS do
-    local record = redis.call('GET', KEYS[at])
+    local record = read(KEYS[at], lifetime)
     if not record then
         record = redis.call('HGET', all, ARGV[at + 1]) or nothing
         redis.call('SET', KEYS[at], record, 'EX', lifetime)
-    elseif redis.call('TTL', KEYS[at]) < lifetime * 29 / 30 then
-        redis.call('EXPIRE', KEYS[at], lifetime)
     end
     found[at - 1] = record
 end
 return found
 """
+)
 # Products are created, updated and deleted on three topics, whose events may overtake each other.
 _LEARN = """
 local price, all, product, version, record = KEYS[1], KEYS[2], ARGV[1], tonumber(ARGV[2]), ARGV[3]
