@@ -76,11 +76,7 @@ spec:
     {{- end }}
     - from:
         - source:
-            principals:
-              {{- range $mesh.metricsReaders }}
-              - {{ . | quote }}
-              {{- end }}
-              - {{ include "stoa-service.mesh.principal" (list . "ops") }}
+            principals: {{- append $mesh.metricsReaders (include "stoa-service.mesh.principal" (list . "ops")) | toYaml | nindent 14 }}
       to:
         - operation:
             ports: ["9100"]

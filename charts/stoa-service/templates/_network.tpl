@@ -52,10 +52,9 @@ The callers that the contracts name, and operators' Jobs: who rebuilds a service
 one of their pods. What each of those pods may call is not said here but by its certificate, to the mesh or the service.
 */}}
 {{- define "stoa-service.callers" -}}
-{{- range $caller, $_ := .Values.callers }}
-- {podSelector: {matchLabels: {app.kubernetes.io/name: {{ $caller }}, app.kubernetes.io/part-of: stoa}}}
+{{- range append (keys .Values.callers | sortAlpha) "ops" }}
+- {podSelector: {matchLabels: {app.kubernetes.io/name: {{ . }}, app.kubernetes.io/part-of: stoa}}}
 {{- end }}
-- {podSelector: {matchLabels: {app.kubernetes.io/name: ops, app.kubernetes.io/part-of: stoa}}}
 {{- end }}
 
 {{/* Where every pod goes: to names, and to the control plane of the mesh. */}}
