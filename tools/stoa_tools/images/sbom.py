@@ -40,22 +40,23 @@ def components(image: BuiltImage) -> Iterator[Component]:
     """Every package that an image has something of."""
     for path, text in image.texts.items():
         described = HeaderParser().parsestr(text)
+        version = described["Version"]
         if path.name == "PYTHON_VERSION":
-            name, described["Version"] = "cpython", text.strip()
-            url, licence = PackageURL("generic", None, name, described["Version"]), "PSF-2.0"
+            name, version, licence = "cpython", text.strip(), "PSF-2.0"
+            url = PackageURL("generic", None, name, version)
         elif path.name == "METADATA":
             name = str(canonicalize_name(described["Name"]))
-            url = PackageURL("pypi", None, name, described["Version"])
+            url = PackageURL("pypi", None, name, version)
             licence = described["License-Expression"] or described["License"] or ""
         else:
             name = described["Package"]
-            url = PackageURL("deb", "debian", name, described["Version"], {"arch": described["Architecture"]})
+            url = PackageURL("deb", "debian", name, version, {"arch": described["Architecture"]})
             licence = ""
         yield Component(
             name=name,
-            version=described["Version"],
+            version=version,
             type=ComponentType.LIBRARY,
-            cpe=f"cpe:2.3:a:{_CPES[name]}:{described['Version']}:*:*:*:*:*:*:*" if name in _CPES else None,
+            cpe=f"cpe:2.3:a:{_CPES[name]}:{version}:*:*:*:*:*:*:*" if name in _CPES else None,
             purl=url,
             bom_ref=url.to_string(),
             licenses=[_LICENCES.make_from_string(licence)] if licence and "\n" not in licence else None,
