@@ -37,7 +37,7 @@ WITH added AS (
 )
 SELECT pg_notify('outbox', '')
 """
-_ACCEPT = "INSERT INTO inbox (event_id, topic) VALUES ($1, $2) ON CONFLICT DO NOTHING"
+_ACCEPTED_BEFORE = "INSERT 0 0"
 
 
 def postgres_unit_of_work(
@@ -55,9 +55,10 @@ def postgres_unit_of_work(
     @asynccontextmanager
     async def begin(consuming: Event[Payload] | None) -> AsyncIterator[T]:
         try:
-            async with database.transaction() as connection:
-                if consuming is not None:
-                    await _accept(connection, consuming)
+            accept = _accepting(consuming) if consuming is not None else None
+            async with database.transaction_with(accept) as (connection, begun):
+                if begun == _ACCEPTED_BEFORE:
+                    raise AlreadyProcessed
                 outbox = Outbox()
                 yield open_tx(connection, outbox)
                 if payloads := outbox.take():
@@ -68,13 +69,13 @@ def postgres_unit_of_work(
     return UnitOfWork(begin)
 
 
-async def _accept(connection: asyncpg.Connection, event: Event[Payload]) -> None:
-    """Note that this transaction processes an event, in one statement.
+def _accepting(event: Event[Payload]) -> str:
+    """Return the statement by which a transaction notes that it handles an event.
 
-    If another transaction is processing it now, waits until that one ends. Raises AlreadyProcessed.
+    If another transaction handles it now, it waits until that one ends.
     """
-    if await connection.execute(_ACCEPT, event.event_id, event.topic) == "INSERT 0 0":
-        raise AlreadyProcessed(f"{event.event_type} {event.event_id}")
+    row = f"'{event.event_id.hex}', '{event.topic}'"  # nothing that somebody could choose
+    return f"INSERT INTO inbox (event_id, topic) VALUES ({row}) ON CONFLICT DO NOTHING"
 
 
 async def _write(

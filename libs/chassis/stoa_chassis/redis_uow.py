@@ -165,7 +165,7 @@ def redis_unit_of_work(
             ],
         )
         if outcome == b"processed":
-            raise AlreadyProcessed(f"{consuming}")
+            raise AlreadyProcessed
         if outcome == b"conflict":
             raise LostRace
 

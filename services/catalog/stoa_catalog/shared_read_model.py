@@ -17,7 +17,7 @@ import asyncpg
 
 from stoa_catalog.model import Category, Filters
 from stoa_catalog.read_model import Entry, Listing, categories_of
-from stoa_chassis.postgres import CONNECTION_ERRORS, Database
+from stoa_chassis.postgres import CONNECTION_ERRORS, Database, any_of
 from stoa_chassis.telemetry import get_logger
 
 _log = get_logger(__name__)
@@ -29,7 +29,7 @@ _AGAIN_SECONDS = 0.5
 _LOST: tuple[type[Exception], ...] = (*CONNECTION_ERRORS, TimeoutError)
 
 _ENTRY = "product_id, revision, on_sale, name, variant_ids, view"
-_READ = f"SELECT {_ENTRY} FROM products WHERE product_id = ANY ($1::uuid[])"
+_READ = f"SELECT {_ENTRY} FROM products WHERE product_id = {any_of('$1')}"
 _READ_WITH_VARIANTS = f"SELECT {_ENTRY} FROM products WHERE variant_ids && $1::uuid[]"
 _READ_SECTIONS = "SELECT category, subcategory, products FROM sections WHERE products > 0"
 # Of a product that was taken off sale there is no listing: what it was found by does not matter any more.
@@ -37,7 +37,7 @@ _READ_LISTINGS = f"""
 SELECT {_ENTRY}, category, subcategory, brand, tags, prices
 FROM products LEFT JOIN listings USING (product_id)
 """
-_READ_LISTINGS_OF = f"{_READ_LISTINGS} WHERE product_id = ANY ($1::uuid[])"
+_READ_LISTINGS_OF = f"{_READ_LISTINGS} WHERE product_id = {any_of('$1')}"
 _READ_LISTINGS_BETWEEN = f"""
 {_READ_LISTINGS} WHERE product_id > $1 AND product_id <= $2 ORDER BY product_id LIMIT $3
 """

@@ -7,7 +7,7 @@ from uuid import UUID
 import asyncpg
 
 from stoa_chassis.outbox import Outbox
-from stoa_chassis.postgres import Database
+from stoa_chassis.postgres import Database, any_of
 from stoa_inventory import ports
 from stoa_inventory.model import Adjustment, Hold, HoldStatus, Movement, NotReserved, Stock
 
@@ -76,6 +76,7 @@ INSERT INTO products AS known (product_id, version) VALUES ($1, $2)
 ON CONFLICT (product_id) DO UPDATE SET version = excluded.version WHERE known.version < excluded.version
 """
 _READ_STOCK = f"SELECT {', '.join(_STOCK)} FROM inventory"
+_AMONG = f"variant_id = {any_of('$1')}"
 
 
 class Stocks:
@@ -114,7 +115,7 @@ class Stocks:
         They are locked in the order of their ids, so that two orders never wait for each other. Those that
         are not counted are left out.
         """
-        return await self._lock("variant_id = ANY ($1)", list(variant_ids))
+        return await self._lock(_AMONG, list(variant_ids))
 
     async def adjustment(self, variant_id: UUID, request_id: str) -> Adjustment | None:
         """Read the adjustment that a request led to, if it did."""
@@ -209,7 +210,7 @@ class StockReader:
 
     async def get(self, variant_ids: Iterable[UUID]) -> dict[UUID, Stock]:
         """Read the stock of variants; those that are not counted are left out."""
-        rows = await self._database.fetch(f"{_READ_STOCK} WHERE variant_id = ANY ($1)", list(variant_ids))
+        rows = await self._database.fetch(f"{_READ_STOCK} WHERE {_AMONG}", list(variant_ids))
         return {row["variant_id"]: Stock(**row) for row in rows}
 
     async def unannounced(self, limit: int) -> Sequence[UUID]:

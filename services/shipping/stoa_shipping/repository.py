@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 
 from stoa_chassis.due import Backoff
 from stoa_chassis.outbox import Outbox
-from stoa_chassis.postgres import Database, Queries
+from stoa_chassis.postgres import Database, Queries, any_of
 from stoa_chassis.postgres_due import DueTable
 from stoa_chassis.postgres_table import Table
 from stoa_contracts.money import Money
@@ -130,8 +130,8 @@ class Weights:
     async def of(self, variant_ids: Iterable[UUID]) -> Mapping[UUID, int]:
         """Return the grams of those that were weighed."""
         rows = await self._queries.fetch(
-            "SELECT variant_id, weight_grams FROM variant_weights"
-            " WHERE variant_id = ANY($1::uuid[]) AND weight_grams > 0",
+            f"""SELECT variant_id, weight_grams FROM variant_weights
+            WHERE variant_id = {any_of("$1")} AND weight_grams > 0""",
             list(variant_ids),
         )
         return {row["variant_id"]: row["weight_grams"] for row in rows}

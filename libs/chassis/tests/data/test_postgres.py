@@ -11,7 +11,7 @@ import pytest
 from stoa_chassis.avro import EventCodec
 from stoa_chassis.clock import SystemClock
 from stoa_chassis.errors import Unavailable
-from stoa_chassis.postgres import Database
+from stoa_chassis.postgres import Database, any_of
 from stoa_chassis.postgres_uow import postgres_unit_of_work
 
 pytestmark = pytest.mark.stack
@@ -42,6 +42,72 @@ async def test_a_transaction_that_raises_changes_nothing(database: Database) -> 
             await connection.execute("INSERT INTO shelf VALUES (1)")
             raise LookupError
     assert await database.fetchval("SELECT count(*) FROM shelf") == 0
+
+
+async def test_a_transaction_begins_with_a_statement_in_one_round_trip(database: Database) -> None:
+    await database.execute("CREATE TABLE shelf (id int)")
+    statements, transactions = database.statements, database.transactions
+    async with database.transaction_with("INSERT INTO shelf VALUES (1), (2)") as (connection, told):
+        assert told == "INSERT 0 2"
+        assert connection.is_in_transaction()
+    assert (database.statements - statements, database.transactions - transactions) == (1, 1)
+    with pytest.raises(LookupError):
+        async with database.transaction_with("DELETE FROM shelf"):
+            raise LookupError
+    assert await database.fetchval("SELECT count(*) FROM shelf") == 2
+
+
+@pytest.mark.parametrize("first", ["SELECT 1 / 0", "SELECT pg_sleep(20)"])
+async def test_a_connection_whose_first_statement_failed_is_of_use_again(
+    empty_database: str, no_migrations: Path, first: str
+) -> None:
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, told: complaints.append(told))
+    async with Database.connect(empty_database, no_migrations, pool_size=1) as database:
+        process = await database.fetchval("SELECT pg_backend_pid()")
+        with pytest.raises((asyncpg.DivisionByZeroError, TimeoutError)):
+            async with asyncio.timeout(0.3), database.transaction_with(first):
+                pytest.fail("it did not fail")
+        async with database.transaction() as connection:
+            assert await connection.fetchval("SELECT pg_backend_pid()") == process
+    assert complaints == []
+
+
+async def test_types_are_asked_for_once_and_not_with_each_connection(
+    empty_database: str, no_migrations: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+    ask = asyncpg.Connection._introspect_types  # type: ignore[attr-defined]  # it is private
+
+    async def noting(connection: asyncpg.Connection, *args: Any) -> Any:
+        asked.append(args)
+        return await ask(connection, *args)
+
+    monkeypatch.setattr(asyncpg.Connection, "_introspect_types", noting)
+    ids = [uuid4()]
+    async with Database.connect(empty_database, no_migrations, pool_size=2) as database:
+        for _ in range(2):
+            async with database.transaction() as one, database.transaction() as other:
+                for connection in (one, other):
+                    assert await connection.fetchval("SELECT $1::uuid[]", ids) == ids
+    assert len(asked) == 1
+
+
+async def test_a_plan_is_made_once_for_any_number_of_ids(database: Database) -> None:
+    await database.execute(
+        "CREATE TABLE shelf AS SELECT gen_random_uuid() AS id FROM generate_series(1, 1000)"
+    )
+    await database.execute("CREATE UNIQUE INDEX ON shelf (id)")
+    await database.execute("ANALYZE shelf")
+    query = f"SELECT id FROM shelf WHERE id = {any_of('$1')}"
+    async with database.transaction() as connection:
+        ids = [row["id"] for row in await connection.fetch("SELECT id FROM shelf LIMIT 20")]
+        for count in range(20):
+            assert len(await connection.fetch(query, ids[:count])) == count
+        (made,) = await connection.fetch(
+            "SELECT custom_plans, generic_plans FROM pg_prepared_statements WHERE statement = $1", query
+        )
+    assert tuple(made) == (5, 15)  # those of the first five executions are of no other use
 
 
 async def test_documents_numbers_and_ids_are_python_values(database: Database) -> None:
