@@ -125,6 +125,22 @@ class TestNothingIsPublicButCloudFront:
             },
         )
 
+    def test_the_firewall_leaves_to_the_edge_what_the_edge_judges(self, templates: Templates) -> None:
+        (firewall,) = properties(templates, "AWS::WAFv2::WebACL")
+        (common,) = [
+            rule["Statement"]["ManagedRuleGroupStatement"]
+            for rule in firewall["Rules"]
+            if rule["Name"] == "AWSManagedRulesCommonRuleSet"
+        ]
+        assert {rule["Name"] for rule in common["RuleActionOverrides"]} == {
+            "NoUserAgent_HEADER",
+            "SizeRestrictions_BODY",
+            "SizeRestrictions_Cookie_HEADER",
+            "SizeRestrictions_QUERYSTRING",
+            "SizeRestrictions_URIPATH",
+        }
+        assert all(rule["ActionToUse"] == {"Count": {}} for rule in common["RuleActionOverrides"])
+
 
 class TestEverythingIsEncrypted:
     def test_stores_at_rest_by_a_key_of_ours(self, templates: Templates, shop: Template) -> None:
