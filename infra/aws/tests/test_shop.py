@@ -17,6 +17,7 @@ from .conftest import Templates
 
 ANYWHERE = ("0.0.0.0/0", "::/0")
 PRESENT = Match.any_value()
+RESOURCE_EXHAUSTED = 8  # of google.rpc.Code
 # What holds data, or can't be made again; and what becomes of it when its stack is deleted.
 KEPT = {
     "AWS::Backup::BackupVault": "Retain",
@@ -140,6 +141,23 @@ class TestNothingIsPublicButCloudFront:
             "SizeRestrictions_URIPATH",
         }
         assert all(rule["ActionToUse"] == {"Count": {}} for rule in common["RuleActionOverrides"])
+
+    def test_whom_the_firewall_slows_down_it_tells_as_the_edge_does(self, templates: Templates) -> None:
+        (firewall,) = properties(templates, "AWS::WAFv2::WebACL")
+        limits = [rule for rule in firewall["Rules"] if "RateBasedStatement" in rule["Statement"]]
+        assert [rule["Name"] for rule in limits] == ["flood", "guessing"]
+        for rule in limits:
+            wait = rule["Statement"]["RateBasedStatement"]["EvaluationWindowSec"]
+            answer = rule["Action"]["Block"]["CustomResponse"]
+            assert answer["ResponseCode"] == 429
+            assert answer["ResponseHeaders"] == [{"Name": "retry-after", "Value": str(wait)}]
+            body = firewall["CustomResponseBodies"][answer["CustomResponseBodyKey"]]
+            assert body["ContentType"] == "APPLICATION_JSON"
+            status = json.loads(body["Content"])
+            assert status["code"] == RESOURCE_EXHAUSTED
+            info, retry = status["details"]
+            assert (info["reason"], info["domain"]) == ("RATE_LIMITED", "stoa")
+            assert retry["retry_delay"] == f"{wait}s"
 
 
 class TestEverythingIsEncrypted:
