@@ -233,6 +233,17 @@ class TestEverythingIsEncrypted:
     def test_logs_end(self, shop: Template) -> None:
         shop.all_resources_properties("AWS::Logs::LogGroup", {"RetentionInDays": 30})
 
+    def test_nothing_of_a_row_of_postgres_is_logged(self, shop: Template) -> None:
+        settings = {
+            "log_error_verbosity": "terse",
+            "log_parameter_max_length": "0",
+            "log_parameter_max_length_on_error": "0",
+            "log_statement": "ddl",
+        }
+        shop.all_resources_properties(
+            "AWS::RDS::DBParameterGroup", {"Parameters": Match.object_like(settings)}
+        )
+
 
 class TestAZoneMayFail:
     def test_the_network_has_three(self, templates: Templates) -> None:
