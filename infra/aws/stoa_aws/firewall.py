@@ -114,7 +114,11 @@ class Firewall(Construct):
                     field_to_match=waf.CfnWebACL.FieldToMatchProperty(uri_path={}),
                     positional_constraint="STARTS_WITH",
                     search_string=path,
-                    text_transformations=[waf.CfnWebACL.TextTransformationProperty(priority=0, type="NONE")],
+                    # The edge takes a path with doubled slashes, or written otherwise, for the same.
+                    text_transformations=[
+                        waf.CfnWebACL.TextTransformationProperty(priority=priority, type=kind)
+                        for priority, kind in enumerate(("URL_DECODE", "NORMALIZE_PATH"))
+                    ],
                 )
             )
             if path

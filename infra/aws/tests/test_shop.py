@@ -159,6 +159,16 @@ class TestNothingIsPublicButCloudFront:
             assert (info["reason"], info["domain"]) == ("RATE_LIMITED", "stoa")
             assert retry["retry_delay"] == f"{wait}s"
 
+    def test_a_path_that_is_written_otherwise_is_slowed_down_as_well(self, templates: Templates) -> None:
+        (firewall,) = properties(templates, "AWS::WAFv2::WebACL")
+        (scope,) = [
+            limit["ScopeDownStatement"]["ByteMatchStatement"]
+            for rule in firewall["Rules"]
+            if "ScopeDownStatement" in (limit := rule["Statement"].get("RateBasedStatement", {}))
+        ]
+        kinds = sorted((each["Priority"], each["Type"]) for each in scope["TextTransformations"])
+        assert [kind for _, kind in kinds] == ["URL_DECODE", "NORMALIZE_PATH"]
+
 
 class TestEverythingIsEncrypted:
     def test_stores_at_rest_by_a_key_of_ours(self, templates: Templates, shop: Template) -> None:
