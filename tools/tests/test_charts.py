@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from stoa_contracts.declarations import Service, read_all
 from stoa_contracts.descriptors import read
 from stoa_services import SERVICES
 from stoa_stack.instance import CHECKOUT, Instance
+from stoa_stack.servers import postgres
 from stoa_stack.services import environment, secrets_folder
 from stoa_tools.charts import policy, schemas
 from stoa_tools.charts.releases import ENVIRONMENTS, SHOP
@@ -134,6 +136,20 @@ def test_an_environment_says_where_all_is_that_services_need(name: str) -> None:
     known = load(CHECKOUT / "charts" / "environments" / f"{name}.yaml")["global"]["infrastructure"]
     needed = {need for each in SERVICES for need in values(GENERATED / each)["declared"]["needs"]}
     assert needed <= known.keys()
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "charts/infrastructure/templates/operators/postgres.yaml",
+        "infra/aws/stoa_aws/postgres.py",
+        "docs/operations.md",
+    ],
+)
+def test_postgres_logs_nowhere_more_of_a_row_than_at_home(place: str) -> None:
+    written = (CHECKOUT / place).read_text()
+    for name, value in postgres.ROWS_UNLOGGED.items():
+        assert re.search(rf'\b{name}("?: "?|=){value}\b', written), name
 
 
 @pytest.mark.parametrize(

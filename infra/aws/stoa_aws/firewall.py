@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from aws_cdk import RemovalPolicy
 from aws_cdk import aws_logs as logs
 from aws_cdk import aws_wafv2 as waf
@@ -10,16 +12,39 @@ from constructs import Construct
 from stoa_aws.environment import Environment
 
 # The edge has limits of its own for users and addresses (stoa_gateway.settings.RateLimits); these stop a
-# flood before it gets there. Of one address, in five minutes.
+# flood before it gets there. Of one address, in so many seconds.
+_WINDOW = 300
 _REQUESTS = 20_000
 _SIGN_INS = 1_000
 
-# Rules by AWS, in the order in which they are asked; those that are named only count: the edge has bounds of
-# its own for bodies, up to a megabyte, and pictures are larger than that.
+# What is beyond them is answered as the edge answers (stoa_gateway.replies). What is refused counts as well:
+# only who is silent for a whole window is surely let in again.
+_TOO_MANY = "too-many"
+_ANSWER = {
+    "code": 8,  # RESOURCE_EXHAUSTED
+    "message": "too many requests, please slow down",
+    "details": [
+        {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "RATE_LIMITED", "domain": "stoa"},
+        {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retry_delay": f"{_WINDOW}s"},
+    ],
+}
+
+# Rules by AWS, in the order in which they are asked; those that are named only count. Sizes are the edge's to
+# judge: AWS stops at 10 KiB of cookies, most of which are other applications' and dropped, at 2 KiB of query,
+# 1 KiB of path and 8 KiB of body. And who sends webhooks need not say so in a user agent.
 _MANAGED: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("AWSManagedRulesAmazonIpReputationList", ()),
     ("AWSManagedRulesKnownBadInputsRuleSet", ()),
-    ("AWSManagedRulesCommonRuleSet", ("SizeRestrictions_BODY",)),
+    (
+        "AWSManagedRulesCommonRuleSet",
+        (
+            "NoUserAgent_HEADER",
+            "SizeRestrictions_BODY",
+            "SizeRestrictions_Cookie_HEADER",
+            "SizeRestrictions_QUERYSTRING",
+            "SizeRestrictions_URIPATH",
+        ),
+    ),
     ("AWSManagedRulesSQLiRuleSet", ()),
 )
 
@@ -44,6 +69,11 @@ class Firewall(Construct):
             scope="CLOUDFRONT",
             default_action=waf.CfnWebACL.DefaultActionProperty(allow=waf.CfnWebACL.AllowActionProperty()),
             rules=[*limits, *managed],
+            custom_response_bodies={
+                _TOO_MANY: waf.CfnWebACL.CustomResponseBodyProperty(
+                    content_type="APPLICATION_JSON", content=json.dumps(_ANSWER)
+                )
+            },
             visibility_config=_seen("front"),
         )
         log = logs.LogGroup(
@@ -95,12 +125,21 @@ class Firewall(Construct):
             priority=priority,
             action=waf.CfnWebACL.RuleActionProperty(
                 block=waf.CfnWebACL.BlockActionProperty(
-                    custom_response=waf.CfnWebACL.CustomResponseProperty(response_code=429)
+                    custom_response=waf.CfnWebACL.CustomResponseProperty(
+                        response_code=429,
+                        custom_response_body_key=_TOO_MANY,
+                        response_headers=[
+                            waf.CfnWebACL.CustomHTTPHeaderProperty(name="retry-after", value=str(_WINDOW))
+                        ],
+                    )
                 )
             ),
             statement=waf.CfnWebACL.StatementProperty(
                 rate_based_statement=waf.CfnWebACL.RateBasedStatementProperty(
-                    aggregate_key_type="IP", limit=limit, scope_down_statement=scope
+                    aggregate_key_type="IP",
+                    evaluation_window_sec=_WINDOW,
+                    limit=limit,
+                    scope_down_statement=scope,
                 )
             ),
             visibility_config=_seen(name),

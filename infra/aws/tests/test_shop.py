@@ -17,6 +17,7 @@ from .conftest import Templates
 
 ANYWHERE = ("0.0.0.0/0", "::/0")
 PRESENT = Match.any_value()
+RESOURCE_EXHAUSTED = 8  # of google.rpc.Code
 # What holds data, or can't be made again; and what becomes of it when its stack is deleted.
 KEPT = {
     "AWS::Backup::BackupVault": "Retain",
@@ -125,6 +126,39 @@ class TestNothingIsPublicButCloudFront:
             },
         )
 
+    def test_the_firewall_leaves_to_the_edge_what_the_edge_judges(self, templates: Templates) -> None:
+        (firewall,) = properties(templates, "AWS::WAFv2::WebACL")
+        (common,) = [
+            rule["Statement"]["ManagedRuleGroupStatement"]
+            for rule in firewall["Rules"]
+            if rule["Name"] == "AWSManagedRulesCommonRuleSet"
+        ]
+        assert {rule["Name"] for rule in common["RuleActionOverrides"]} == {
+            "NoUserAgent_HEADER",
+            "SizeRestrictions_BODY",
+            "SizeRestrictions_Cookie_HEADER",
+            "SizeRestrictions_QUERYSTRING",
+            "SizeRestrictions_URIPATH",
+        }
+        assert all(rule["ActionToUse"] == {"Count": {}} for rule in common["RuleActionOverrides"])
+
+    def test_whom_the_firewall_slows_down_it_tells_as_the_edge_does(self, templates: Templates) -> None:
+        (firewall,) = properties(templates, "AWS::WAFv2::WebACL")
+        limits = [rule for rule in firewall["Rules"] if "RateBasedStatement" in rule["Statement"]]
+        assert [rule["Name"] for rule in limits] == ["flood", "guessing"]
+        for rule in limits:
+            wait = rule["Statement"]["RateBasedStatement"]["EvaluationWindowSec"]
+            answer = rule["Action"]["Block"]["CustomResponse"]
+            assert answer["ResponseCode"] == 429
+            assert answer["ResponseHeaders"] == [{"Name": "retry-after", "Value": str(wait)}]
+            body = firewall["CustomResponseBodies"][answer["CustomResponseBodyKey"]]
+            assert body["ContentType"] == "APPLICATION_JSON"
+            status = json.loads(body["Content"])
+            assert status["code"] == RESOURCE_EXHAUSTED
+            info, retry = status["details"]
+            assert (info["reason"], info["domain"]) == ("RATE_LIMITED", "stoa")
+            assert retry["retry_delay"] == f"{wait}s"
+
 
 class TestEverythingIsEncrypted:
     def test_stores_at_rest_by_a_key_of_ours(self, templates: Templates, shop: Template) -> None:
@@ -198,6 +232,17 @@ class TestEverythingIsEncrypted:
 
     def test_logs_end(self, shop: Template) -> None:
         shop.all_resources_properties("AWS::Logs::LogGroup", {"RetentionInDays": 30})
+
+    def test_nothing_of_a_row_of_postgres_is_logged(self, shop: Template) -> None:
+        settings = {
+            "log_error_verbosity": "terse",
+            "log_parameter_max_length": "0",
+            "log_parameter_max_length_on_error": "0",
+            "log_statement": "ddl",
+        }
+        shop.all_resources_properties(
+            "AWS::RDS::DBParameterGroup", {"Parameters": Match.object_like(settings)}
+        )
 
 
 class TestAZoneMayFail:

@@ -22,6 +22,12 @@ _SUPERUSER_SECRET = "postgres_superuser_password"
 READ_ONLY = "stoa_readonly"  # the operators' role
 _SERVER = _BIN / "postgres"
 
+# Nothing of a row in the log: neither the details of an error nor the values of a statement.
+ROWS_UNLOGGED = {
+    "log_error_verbosity": "terse",
+    "log_parameter_max_length": "0",
+    "log_parameter_max_length_on_error": "0",
+}
 _SETTINGS = {
     "unix_socket_directories": "",
     "max_connections": "200",
@@ -30,10 +36,7 @@ _SETTINGS = {
     "jit": "off",  # compiling costs more than any query of a shop takes
     "bgwriter_delay": "10s",
     "log_min_duration_statement": "1s",
-    # Nothing of a row in the log: neither the details of an error nor the values of a statement.
-    "log_error_verbosity": "terse",
-    "log_parameter_max_length": "0",
-    "log_parameter_max_length_on_error": "0",
+    **ROWS_UNLOGGED,
 }
 # A statement that sets a password has it in its text.
 _UNLOGGED = {"log_min_duration_statement": "-1", "log_min_error_statement": "panic", "log_statement": "none"}
