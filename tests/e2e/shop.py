@@ -12,6 +12,7 @@ import httpx
 from stoa_chassis import testing
 from stoa_rest import Cart, Order, PlaceOrderRequest
 from stoa_stack import shopping
+from stoa_stack.carriers import Carriers
 from stoa_stack.mail import Mail, Mailbox, Wanted
 from stoa_stack.rest import ApiError, Client
 from stoa_stack.shopping import ADDRESS, Item, new_product, open_account, put_on_sale
@@ -110,6 +111,28 @@ def order_body(token: str = "tok_visa", request_id: str = "") -> PlaceOrderReque
         "shipping_address": ADDRESS,
         "payment_token": token,
     }
+
+
+async def until(reader: Customer, order: Order, done: Callable[[Order], object]) -> Order:
+    """Wait until an order is as it should be, and return it."""
+
+    async def look() -> Order | None:
+        found = await reader.get_order(order["order_id"])
+        return found if done(found) else None
+
+    return await eventually(look)
+
+
+async def packed(buyer: Customer, item: Item, quantity: int = 1) -> Order:
+    """Buy something, and wait until it has its parcel."""
+    order = await buyer.buy(item, quantity)
+    return await until(buyer, order, lambda found: found.get("shipment"))
+
+
+async def carried(carriers: Carriers, buyer: Customer, order: Order, scans: int, status: str) -> Order:
+    """Let the carrier scan a parcel so often, once it knows of it, until its order stands there."""
+    await eventually(lambda: carriers.advance(order["shipment"]["tracking_id"], scans))
+    return await until(buyer, order, lambda found: found["status"] == status)
 
 
 async def mail_about(mailbox: Mailbox, to: str, subject: str) -> Mail:

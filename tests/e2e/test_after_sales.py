@@ -1,36 +1,15 @@
 """What comes after an order: it is delivered, or stopped in time, or sent back; and guests order as well."""
 
-from collections.abc import Callable
 from decimal import Decimal
 from uuid import uuid4
 
 import pytest
 
-from stoa_rest import Order, Return
+from stoa_rest import Return
 from stoa_stack.carriers import Carriers
 from stoa_stack.rest import ApiError
-from stoa_stack.shopping import Item, amount
-from tests.e2e.shop import Customer, Shop, eventually, order_body
-
-
-async def until(reader: Customer, order: Order, done: Callable[[Order], object]) -> Order:
-    async def look() -> Order | None:
-        found = await reader.get_order(order["order_id"])
-        return found if done(found) else None
-
-    return await eventually(look)
-
-
-async def packed(buyer: Customer, item: Item, quantity: int = 1) -> Order:
-    """Buy something, and wait until it has its parcel."""
-    order = await buyer.buy(item, quantity)
-    return await until(buyer, order, lambda found: found.get("shipment"))
-
-
-async def carried(carriers: Carriers, buyer: Customer, order: Order, scans: int, status: str) -> Order:
-    """Let the carrier scan a parcel so often, once it knows of it, until its order stands there."""
-    await eventually(lambda: carriers.advance(order["shipment"]["tracking_id"], scans))
-    return await until(buyer, order, lambda found: found["status"] == status)
+from stoa_stack.shopping import amount
+from tests.e2e.shop import Customer, Shop, carried, eventually, order_body, packed, until
 
 
 async def test_an_order_is_delivered_and_sent_back_in_two_parts(shop: Shop, carriers: Carriers) -> None:

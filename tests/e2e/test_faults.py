@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from functools import partial
 from typing import cast
 from uuid import uuid4
 
@@ -11,6 +12,7 @@ import pytest
 from stoa_chaos.fault_injection import FaultInjector
 from stoa_rest import GET_CART, PLACE_ORDER, Order
 from stoa_stack.instance import Instance
+from stoa_stack.rest import ApiError
 from tests.e2e.shop import Customer, Shop, eventually, order_body
 from tests.shell import stoa
 
@@ -34,6 +36,14 @@ async def order_despite_faults(shopper: Customer, token: str) -> str:
     return (await shopper.settled(order, within=120))["status"]
 
 
+async def kill_twice(part: str) -> None:
+    """Kill a part soon, and once more."""
+    for _ in range(2):
+        await asyncio.sleep(0.4)
+        code, output = await stoa("kill", part)
+        assert code == 0, output
+
+
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("part", ["order", "inventory", "cart", "kafka"])
 async def test_killed_in_the_middle_of_checkouts_every_order_settles(shop: Shop, part: str) -> None:
@@ -43,17 +53,11 @@ async def test_killed_in_the_middle_of_checkouts_every_order_settles(shop: Shop,
         for item in items:
             await shopper.add(item)
 
-    async def killer() -> None:
-        for _ in range(2):
-            await asyncio.sleep(0.4)
-            code, output = await stoa("kill", part)
-            assert code == 0, output
-
     async def shopping(number: int) -> str:
         await asyncio.sleep(number * 0.05)
         return await order_despite_faults(shoppers[number], "tok_declined" if number % 6 == 5 else "tok_visa")
 
-    *outcomes, _ = await asyncio.gather(*(shopping(number) for number in range(24)), killer())
+    *outcomes, _ = await asyncio.gather(*(shopping(number) for number in range(24)), kill_twice(part))
     outcome = Counter(outcomes)
     assert set(outcome) <= {"confirmed", "cancelled"}
     assert outcome["confirmed"] == 5
@@ -62,6 +66,39 @@ async def test_killed_in_the_middle_of_checkouts_every_order_settles(shop: Shop,
         return [await shop.stock(item) for item in items] == [(100, 5), (5, 5)]
 
     assert await eventually(all_back, within=60)
+    code, output = await stoa("audit", "--wait", "60")
+    assert code == 0, output
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("part", ["order", "cart"])
+async def test_two_tabs_order_a_cart_once_although_it_is_killed_in_between(shop: Shop, part: str) -> None:
+    item = await shop.item(stock=100)
+    shoppers = await asyncio.gather(*(shop.shopper() for _ in range(12)))
+    for shopper in shoppers:
+        await shopper.add(item)
+
+    async def tab(number: int) -> int:
+        await asyncio.sleep(number * 0.1)
+        body = order_body()
+
+        async def place() -> int | None:
+            answer = await shoppers[number].send("POST", PLACE_ORDER.path, json=body)
+            assert answer.status_code in (200, 409, 429, 503, 504), answer.text
+            if answer.status_code == 409:
+                assert ApiError(answer).reason in ("CART_EMPTY", "CART_CHANGED")
+            return answer.status_code if answer.status_code in (200, 409) else None
+
+        return await eventually(place, within=90)
+
+    *answers, _ = await asyncio.gather(
+        *(tab(number) for number in range(12) for _ in range(2)), kill_twice(part)
+    )
+    assert Counter(answers) == {200: 12, 409: 12}
+    for shopper in shoppers:
+        (order,) = (await eventually(partial(shopper.list_user_orders, shopper.user_id)))["orders"]
+        assert (await shopper.settled(order, within=120))["status"] == "confirmed"
+    assert await eventually(lambda: shop.has(item, 100, 12))
     code, output = await stoa("audit", "--wait", "60")
     assert code == 0, output
 

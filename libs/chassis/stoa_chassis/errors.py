@@ -157,11 +157,12 @@ def check_same_request(first: T, again: T, key: str = "request_id") -> None:
     The two are values (dataclasses) of what was asked for, with the names that the request's fields have;
     `key` is the name of the field that is the key. Raises RequestIdReused.
     """
-    if differing := tuple(_differences(first, again)):
+    if differing := tuple(differences(first, again)):
         raise RequestIdReused(differing, key)
 
 
-def _differences(first: object, again: object, path: str = "") -> Iterator[FieldViolation]:
+def differences(first: object, again: object, path: str = "") -> Iterator[FieldViolation]:
+    """Say of each field in which two values (dataclasses, or what these hold) differ what it was and is."""
     if first == again:
         return
     if isinstance(first, _TOLD) and isinstance(again, _TOLD):
@@ -169,7 +170,7 @@ def _differences(first: object, again: object, path: str = "") -> Iterator[Field
     elif is_dataclass(first) and type(first) is type(again):
         for part in fields(first):
             name = f"{path}.{part.name}" if path else part.name
-            yield from _differences(getattr(first, part.name), getattr(again, part.name), name)
+            yield from differences(getattr(first, part.name), getattr(again, part.name), name)
     else:
         yield FieldViolation(path, "is not what it was the first time")
 

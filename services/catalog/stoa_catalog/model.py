@@ -75,7 +75,7 @@ def sku_key(sku: str) -> str:
 
     One that was stored before texts were put in order is the same as it is now.
     """
-    return unicodedata.normalize("NFC", sku).strip().casefold()
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", sku).strip().casefold())
 
 
 @dataclass(frozen=True, slots=True)

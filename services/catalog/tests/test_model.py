@@ -22,6 +22,7 @@ from stoa_catalog.model import (
     Variant,
     VariantDraft,
     check_currency,
+    sku_key,
 )
 from stoa_chassis.errors import Code, InvalidArgument
 from stoa_chassis.ids import new_id
@@ -114,6 +115,15 @@ def test_a_sku_is_not_given_twice() -> None:
     with pytest.raises(InvalidArgument) as refused:
         Product.create(LAMP, [draft("L-1"), draft("L-2"), draft("L-1"), draft("l-2")], NOW)
     assert named(refused) == ["product.variants[2].sku", "product.variants[3].sku"]
+
+
+@pytest.mark.parametrize("again", ["l-Ö", "L-O\u0308", " l-o\u0308"])
+def test_a_sku_is_the_same_however_its_letters_are_capitalised_and_composed(again: str) -> None:
+    assert sku_key(again) == sku_key("L-Ö")
+
+
+def test_a_letter_whose_small_form_is_composed_otherwise_makes_no_other_sku() -> None:
+    assert sku_key("\u0390") == sku_key("\u03aa\u0301")
 
 
 def test_a_product_too_big_for_its_events_is_refused() -> None:

@@ -25,6 +25,7 @@ from stoa_chassis.errors import (
     InvalidArgument,
     NotFound,
     PermissionDenied,
+    differences,
 )
 from stoa_chassis.ids import new_id
 from stoa_events import ReviewCreated, ReviewRatingChanged, ReviewUpdated, ReviewVoted
@@ -307,20 +308,26 @@ class Review:
         authors = (self.user_id, *(reply.user_id for reply in self.replies))
         return {user_id for user_id in authors if user_id is not None}
 
-    def write_again(
-        self, user_id: UUID, order_id: UUID, opinion: Opinion, now: datetime, *, moderated: bool
-    ) -> None:
-        """Write it anew after it was deleted. Nothing happens if it is there and says so already.
+    def check_same(self, order_id: UUID | None, opinion: Opinion) -> None:
+        """Make sure that it says so already, of that order if one is named.
 
-        Raises AlreadyReviewed if it is there and says something else.
+        Raises AlreadyReviewed, which names what differs.
         """
-        if self.status is not Status.DELETED:
-            if self.opinion == opinion:
-                return
+        differing = [
+            *differences(self.order_id, order_id or self.order_id, "review.order_id"),
+            *differences(self.opinion, opinion, "review"),
+        ]
+        if differing:
             raise AlreadyReviewed(
                 "you have reviewed this product already; your review can be changed",
                 metadata={"review_id": str(self.review_id)},
+                violations=differing,
             )
+
+    def write_again(
+        self, user_id: UUID, order_id: UUID, opinion: Opinion, now: datetime, *, moderated: bool
+    ) -> None:
+        """Write it anew after it was deleted."""
         self.user_id, self.order_id, self.opinion = user_id, order_id, opinion
         self.helpful_votes = self.votes_version = 0
         self.edition += 1

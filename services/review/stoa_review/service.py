@@ -180,16 +180,18 @@ class Reviewing:
     async def _create(
         self, tx: Tx, caller: UUID, product_id: UUID, order_id: UUID | None, opinion: Opinion
     ) -> Review:
-        order_id = (await tx.buyers.get(caller)).order_of(product_id, order_id)
+        received = (await tx.buyers.get(caller)).order_of(product_id, order_id)
         review = await tx.reviews.find(review_id_of(caller, product_id))
-        if review is not None:
-            review.write_again(caller, order_id, opinion, self._now(), moderated=self._moderated)
-        else:
+        if review is None:
             first = await tx.lists.get(product_id, 0)
             review = Review.write(
-                product_id, caller, order_id, opinion, self._now(),
+                product_id, caller, received, opinion, self._now(),
                 moderated=self._moderated, bucket=first.next_number,
             )  # fmt: skip
+        elif review.status is Status.DELETED:
+            review.write_again(caller, received, opinion, self._now(), moderated=self._moderated)
+        else:
+            review.check_same(order_id, opinion)
         await tx.reviews.save(review)
         return review
 

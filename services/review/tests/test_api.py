@@ -221,6 +221,7 @@ async def test_a_second_review_names_the_first(server: InProcessServer, service:
         await stub(server, author).CreateReview(asked(product, rating=1))
     assert (refused.value.code, refused.value.reason) == (Code.ALREADY_EXISTS, "ALREADY_REVIEWED")
     assert refused.value.metadata["review_id"] == review.review_id
+    assert [violation.field for violation in refused.value.violations] == ["rating"]
 
 
 @pytest.mark.parametrize(

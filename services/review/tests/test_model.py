@@ -190,15 +190,30 @@ def test_an_opinion_needs_no_words_and_no_pictures() -> None:
     assert Opinion(1, "Dim") == Opinion(1, "Dim", "", ())
 
 
-def test_a_buyer_has_one_review_of_a_product_which_is_the_same_when_it_is_sent_again() -> None:
+def test_a_buyer_has_one_review_of_a_product_which_may_be_sent_again() -> None:
     review = a_review()
-    before = replace(review)
-    review.write_again(author_of(review), new_id(), GOOD, LATER, moderated=False)
-    assert review == before
+    review.check_same(None, GOOD)
+    review.check_same(review.order_id, GOOD)
+
+
+@pytest.mark.parametrize(
+    ("order_id", "opinion", "differs"),
+    [
+        (None, replace(GOOD, rating=1), {"review.rating"}),
+        (None, replace(GOOD, title="Dark", review="It broke."), {"review.title", "review.review"}),
+        (None, replace(GOOD, photos=("https://photos.example/other.jpg",)), {"review.photos"}),
+        (UUID(int=1), GOOD, {"review.order_id"}),
+        (UUID(int=1), replace(GOOD, rating=1), {"review.order_id", "review.rating"}),
+    ],
+)
+def test_a_second_review_that_differs_in_anything_is_refused_and_told_in_what(
+    order_id: UUID | None, opinion: Opinion, differs: set[str]
+) -> None:
+    review = a_review()
     with pytest.raises(AlreadyReviewed) as refused:
-        review.write_again(author_of(review), new_id(), BAD, LATER, moderated=False)
+        review.check_same(order_id, opinion)
+    assert {violation.field for violation in refused.value.violations} == differs
     assert refused.value.metadata == {"review_id": str(review.review_id)}
-    assert review == before
 
 
 def test_an_edit_needs_the_etag_of_what_was_read_unless_nothing_would_change() -> None:

@@ -62,6 +62,10 @@ async def test_each_buyer_has_one_review_of_a_product(service: ReviewService, me
     assert again.review_id == review.review_id
     with pytest.raises(AlreadyReviewed):
         await service.reviewing.create(buyer, product, None, BAD)
+    await service.deliver(buyer, product, order_id=(another := new_id()))
+    assert (await service.reviewing.create(buyer, product, None, GOOD)).order_id == review.order_id
+    with pytest.raises(AlreadyReviewed):
+        await service.reviewing.create(buyer, product, another, GOOD)
     assert len(memory.payloads(ReviewCreated)) == 1
     assert not memory.payloads(ReviewUpdated)
 

@@ -594,7 +594,7 @@ async def test_a_member_that_does_not_come_back_is_replaced_after_its_session(
     await network.cut()
     books = [uuid4() for _ in range(8)]
     await asyncio.gather(*(shop.publish(book, 1) for book in books))
-    await eventually(lambda: handled.count(("stays", 1)) == len(books))
+    await eventually(lambda: handled.count(("stays", 1)) == len(books), within=4)
 
 
 async def test_a_member_that_loses_a_partition_while_it_works_does_not_commit_for_the_new_owner(

@@ -49,6 +49,10 @@ def test_each_worker_has_a_name_of_its_own_in_the_consumer_group_if_its_process_
         assert settings.group_instance_id == of_the_second
 
 
+def test_a_consumer_that_does_not_come_back_is_replaced_within_four_seconds_by_default() -> None:
+    assert ServiceSettings().group_session_seconds <= 3  # and what the rebalance takes
+
+
 @pytest.mark.parametrize("code", ["usd", "DOLLAR", "XXX", "JPY"])
 def test_a_currency_that_amounts_cannot_be_in_is_refused(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STOA_CURRENCY", code)

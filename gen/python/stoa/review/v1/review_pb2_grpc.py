@@ -116,7 +116,7 @@ class ReviewServiceServicer:
 
     def CreateReview(self, request, context):
         """Reviews a product, which the caller must have bought and received. Each buyer has one review of a product: another is
-        refused (ALREADY_REVIEWED, with its id), the same once more is answered as it is.
+        refused (ALREADY_REVIEWED, with its id and what differs), the same once more is answered as it is.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

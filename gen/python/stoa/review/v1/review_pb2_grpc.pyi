@@ -25,7 +25,7 @@ class ReviewServiceStub:
     """Reads a review. One that is not published is there for its author and for staff alone."""
     CreateReview: _aio.UnaryUnaryMultiCallable[_review_pb2.CreateReviewRequest, _review_pb2.CreateReviewResponse]
     """Reviews a product, which the caller must have bought and received. Each buyer has one review of a product: another is
-    refused (ALREADY_REVIEWED, with its id), the same once more is answered as it is.
+    refused (ALREADY_REVIEWED, with its id and what differs), the same once more is answered as it is.
     """
     UpdateReview: _aio.UnaryUnaryMultiCallable[_review_pb2.UpdateReviewRequest, _review_pb2.UpdateReviewResponse]
     """Replaces what a review says. The etag must be that of the version that its author read."""
@@ -74,7 +74,7 @@ class ReviewServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_review_pb2.CreateReviewRequest, _abc.Awaitable[_review_pb2.CreateReviewResponse]],
     ) -> _abc.Awaitable[_review_pb2.CreateReviewResponse]:
         """Reviews a product, which the caller must have bought and received. Each buyer has one review of a product: another is
-        refused (ALREADY_REVIEWED, with its id), the same once more is answered as it is.
+        refused (ALREADY_REVIEWED, with its id and what differs), the same once more is answered as it is.
         """
 
     @_abc_1.abstractmethod
