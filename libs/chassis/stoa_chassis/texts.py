@@ -156,8 +156,7 @@ def _tidy_keys(
             continue
         if tidy in pairs:
             found.append(FieldViolation(_path((*at, tidy)), "is there twice"))
-            continue
-        if hold_messages:
+        elif hold_messages:
             pairs[tidy].CopyFrom(pairs[key])
         else:
             pairs[tidy] = pairs[key]
@@ -169,10 +168,8 @@ def _is_plain(text: str) -> bool:
     return not text or (text.isascii() and text.isprintable() and text[0] != " " and text[-1] != " ")
 
 
-def _path(place: _Place | None) -> str:
+def _path(place: _Place) -> str:
     """Write a place as in `things[0].labels["color"].name`; paths are only put together for what is wrong."""
-    if place is None:
-        return ""
     parent, name, index = place
     key = "" if index is None else subscript(index)
     return f"{_path(parent)}.{name}{key}" if parent else f"{name}{key}"
@@ -180,11 +177,9 @@ def _path(place: _Place | None) -> str:
 
 def _check_of(type_: Descriptor, known: dict[str, TextCheck]) -> TextCheck | None:
     """The check of a type, made once; None if no message of that type can hold text."""
-    if not _holds_text(type_, set()):
-        return None
-    if type_.full_name not in known:
+    if type_.full_name not in known and _holds_text(type_, set()):
         TextCheck(type_, known)
-    return known[type_.full_name]
+    return known.get(type_.full_name)
 
 
 def _holds_text(type_: Descriptor, seen: set[str]) -> bool:

@@ -4,11 +4,15 @@ from contextlib import suppress
 from unicodedata import normalize
 
 import grpc
+import protovalidate
 import pytest
 from chassis_example.echo_pb2 import (
     Address,
+    Box,
+    BoxRequest,
     EchoRequest,
     EchoResponse,
+    Hollow,
     NoTextRequest,
     Part,
     PartlyAnAddress,
@@ -122,6 +126,12 @@ def test_blanks_around_a_text_do_not_count(blank: str) -> None:
     )
 
 
+def test_a_text_is_put_in_order_however_far_inside_it_is() -> None:
+    request = BoxRequest(boxes=[Box(), Box(part=Part(name=" lamp "))], hollow=Hollow(inside=Hollow()))
+    RequestCheck(BoxRequest)(request)
+    assert request.boxes[1].part.name == "lamp"
+
+
 def test_what_looks_the_same_is_the_same() -> None:
     composed, decomposed = "caf\u00e9", "cafe\u0301"
     request = EchoRequest(
@@ -186,6 +196,20 @@ async def test_what_the_server_computes_is_not_read(echo: InProcessServer) -> No
 
 async def test_a_text_that_can_only_be_a_uuid_has_one_complaint(echo: InProcessServer) -> None:
     assert await violations(echo, EchoRequest(ids=["\n"])) == {"ids[0]": "must be a UUID"}
+
+
+def test_a_request_on_which_a_constraint_fails_is_refused_without_naming_a_field(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    check = RequestCheck(EchoRequest)
+
+    def fail(*_: object, **__: object) -> None:
+        raise protovalidate.EvaluationError("division by zero")
+
+    monkeypatch.setattr(protovalidate.Validator, "collect_violations", fail)
+    with pytest.raises(InvalidArgument, match="can't be checked") as refused:
+        check(EchoRequest())
+    assert [violation.field for violation in refused.value.violations] == [""]
 
 
 def test_a_field_without_text_cannot_say_what_its_text_may_be() -> None:

@@ -19,7 +19,7 @@ from chassis_example.echo_pb2_grpc import EchoStub
 from google.protobuf.message import Message
 
 from stoa_chassis.auth import ContractError
-from stoa_chassis.errors import InvalidArgument, RemoteError
+from stoa_chassis.errors import FieldViolation, InvalidArgument, RemoteError
 from stoa_chassis.testing import InProcessServer
 from stoa_chassis.validation import RequestCheck
 
@@ -41,6 +41,7 @@ RIGHT: dict[str, Any] = {
     "pair": ["x", "y"],
     "part": Part(),
     "by_name": "x",
+    "picked": "red",
 }
 
 
@@ -70,6 +71,7 @@ def test_a_request_that_is_right_passes() -> None:
         ("code", "U\nS", "must be a single line"),
         ("choice", "pink", "must be red, green or blue"),
         ("one_choice", "pink", "must be red"),
+        ("picked", None, "must be red"),
         ("not_root", "root", "must not be root"),
         ("id", "lamp", "must be a UUID"),
         ("id", None, "is missing"),
@@ -165,10 +167,18 @@ async def test_a_field_of_the_body_goes_without_the_name_of_the_body(echo: InPro
 def test_a_list_that_is_too_long_is_all_that_is_said() -> None:
     assert said(tags=["x", "x", "long"], code="us") == [("tags", "must have at most 2 entries")]
     assert said(labels={"x": "", "y": ""}, code="us") == [("labels", "must have at most 1 entry")]
-    nested = NestRequest(nests={"a": Nest(), "b": Nest(eggs=["x"] * 3)}, list=[Nest(eggs=["x"] * 4)])
+    eggs = [Nest(eggs=["x"] * count) for count in (3, 4, 5)]
+    nested = NestRequest(nests={"a": Nest(), "b": eggs[0]}, list=[eggs[1]], alone=eggs[2], size=11)
     with pytest.raises(InvalidArgument) as refused:
         RequestCheck(NestRequest)(nested)
-    assert {violation.field for violation in refused.value.violations} == {'nests["b"].eggs', "list[0].eggs"}
+    too_long = {'nests["b"].eggs', "list[0].eggs", "alone.eggs"}
+    assert {violation.field for violation in refused.value.violations} == too_long
+
+
+def test_what_is_wrong_with_a_request_as_a_whole_has_no_field() -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        RequestCheck(NestRequest)(NestRequest(size=7))
+    assert refused.value.violations == (FieldViolation("", "must not be of size 7"),)
 
 
 def test_no_more_than_a_hundred_wrong_fields_are_put_into_words() -> None:
