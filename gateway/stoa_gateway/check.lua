@@ -4,7 +4,8 @@
 -- retrying. `messages` and `shapes` are generated above this.
 
 local MAX_DEPTH = 32
-local MAX_VIOLATIONS = 20
+local MAX_VIOLATIONS = 20 -- the others are only counted
+local MAX_NAME = 64 -- bytes
 local MAX_PATH = 16384 -- bytes, with the query
 -- What services read of the headers, and what is needed to pass a request on. The rest, such as the cookies of other
 -- applications on the domain, ends here: gRPC refuses a call with more than 8 KiB of them, and names them.
@@ -32,8 +33,16 @@ local FLOATS = {NaN = true, Infinity = true, ["-Infinity"] = true}
 local text, violations
 local trail, depth = {}, 0 -- the names, indices and {keys} that lead to the value being read
 
-local Malformed, Enough = {}, {}
+local Malformed = {}
 local function fail(problem) error(setmetatable({problem = problem}, Malformed)) end
+
+-- Returns a text of at most so many bytes and an ellipsis, cut between two characters.
+local function cut(plain, size)
+  if #plain <= size then return plain end
+  local kept = sub(plain, 1, size)
+  if find(plain, "^[\128-\191]", size + 1) then kept = string.gsub(kept, "[\192-\255][\128-\191]*$", "") end
+  return kept .. "…"
+end
 
 local function where()
   local path = ""
@@ -42,17 +51,20 @@ local function where()
     if type(step) == "number" then
       path = path .. "[" .. step .. "]"
     elseif type(step) == "table" then
-      path = path .. '["' .. sub(step[1], 1, 64) .. '"]'
+      path = path .. '["' .. cut(step[1], MAX_NAME) .. '"]'
     else
-      path = path .. (path == "" and "" or ".") .. sub(step, 1, 64)
+      path = path .. (path == "" and "" or ".") .. cut(step, MAX_NAME)
     end
   end
   return path
 end
 
 local function report(problem)
-  violations[#violations + 1] = {where(), problem}
-  if #violations == MAX_VIOLATIONS then error(Enough) end
+  if #violations < MAX_VIOLATIONS then
+    violations[#violations + 1] = {where(), problem}
+  else
+    violations.unnamed = (violations.unnamed or 0) + 1
+  end
 end
 
 local function skip(at) return find(text, "[^ \t\r\n]", at) or #text + 1 end
@@ -365,14 +377,19 @@ local function try(check, ...)
     violations = {}
     return "MALFORMED_BODY", "the body is not well-formed JSON: " .. problem.problem
   end
-  if not fine and problem ~= Enough then error(problem) end
-  if #violations > 0 then return "INVALID_ARGUMENT", violations[1][1] .. ": " .. violations[1][2] end
+  if not fine then error(problem) end
+  if #violations == 0 then return end
+  local message, more = violations[1][1] .. ": " .. violations[1][2], violations.unnamed or 0
+  local others = #violations - 1 + more
+  if others > 0 then message = message .. "; and " .. others .. " more" end
+  if more > 0 then violations[#violations + 1] = {"", "and " .. more .. " more"} end
+  return "INVALID_ARGUMENT", message
 end
 
 local ESCAPES = {['"'] = '\\"', ["\\"] = "\\\\"}
 local function quote(plain)
-  plain = string.gsub(sub(plain, 1, 400), '["\\]', ESCAPES)
-  -- A name that was cut, or was no UTF-8 at all, must not make the answer no JSON.
+  plain = string.gsub(cut(plain, 400), '["\\]', ESCAPES)
+  -- A name that is no UTF-8 must not make the answer no JSON.
   if not is_utf8(plain) then plain = string.gsub(plain, "[\128-\255]", "?") end
   return '"' .. string.gsub(plain, "[%z\1-\31\127]", "?") .. '"'
 end

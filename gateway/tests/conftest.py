@@ -37,6 +37,7 @@ from stoa_stack.certificates import Authority
 ENVOY = envoy.binary()
 ROUTES = edge_routes(read())
 SERVICES = sorted({each.rpc.service for each in ROUTES})
+ORIGIN = "http://localhost:5173"
 JWKS = "stoa.user.v1.AuthService/GetJwks"
 _CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -272,6 +273,13 @@ def reason(answer: httpx.Response) -> str:
     assert info["@type"] == "type.googleapis.com/google.rpc.ErrorInfo"
     assert info["domain"] == "stoa"
     return str(info["reason"])
+
+
+def check_may_be_read(answer: httpx.Response) -> None:
+    """Check that a browser lets a page of ORIGIN read an answer, and that no cache keeps it for another."""
+    assert answer.headers.get_list("access-control-allow-origin") == [ORIGIN], answer
+    assert answer.headers["access-control-expose-headers"] == "x-request-id, retry-after"
+    assert "origin" in answer.headers["vary"]
 
 
 def violations(answer: httpx.Response) -> dict[str, str]:

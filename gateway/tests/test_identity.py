@@ -10,7 +10,7 @@ import pytest
 
 from stoa_chassis.testing import eventually
 
-from .conftest import ROUTES, Edge, Issuer, knows_the_keys, reason, running
+from .conftest import ORIGIN, ROUTES, Edge, Issuer, check_may_be_read, knows_the_keys, reason, running
 
 UUID = "0198c3a2-7b1e-7c44-9a51-3f1f6f0a2b6d"
 MINE = f"/api/v1/orders/{UUID}"
@@ -197,8 +197,9 @@ async def test_the_access_log_tells_who_asked_what(edge: Edge) -> None:
 
 async def test_tokens_that_nobody_can_check_yet_are_not_called_bad(tmp_path: Path) -> None:
     async with running(tmp_path, jwks_url="http://127.0.0.1:9/keys") as edge:
-        answer = await edge.client.get(MINE, headers=edge.bearer())
+        answer = await edge.client.get(MINE, headers=edge.bearer() | {"origin": ORIGIN})
         assert (answer.status_code, reason(answer)) == (503, "KEYS_UNAVAILABLE")
+        check_may_be_read(answer)
         assert answer.headers["retry-after"] == "1"
         assert (await edge.client.get(PUBLIC)).status_code == 200
 

@@ -164,6 +164,27 @@ async def test_every_wrong_field_is_named_at_once(edge: Edge) -> None:
     }
 
 
+async def test_of_thousands_of_wrong_fields_the_first_are_named_and_the_others_counted(edge: Edge) -> None:
+    fields = [f"{number:05}" for number in range(50_000)]
+    answer = await create(edge, dict.fromkeys(fields, 1))
+    named = dict.fromkeys(fields[:20], "unknown field")
+    assert violations(answer) == named | {"": "and 49980 more"}
+    assert answer.json()["message"] == "00000: unknown field; and 49999 more"
+    assert len(answer.content) < 2_000
+
+
+async def test_a_long_name_is_cut_between_two_characters(edge: Edge) -> None:
+    for letter, kept in (("x", 64), ("é", 32), ("€", 21), ("😀", 16)):
+        body = json.dumps({letter * 100: 1}, ensure_ascii=False).encode()
+        assert violations(await create(edge, body)) == {f"{letter * kept}…": "unknown field"}
+        mapped = {"specifications": {"x" + letter * 100: 1}}
+        ((field, _),) = violations(await create(edge, mapped)).items()
+        assert field == f'specifications["x{letter * ((64 - 1) // len(letter.encode()))}…"]'
+        assert list(violations(await edge.client.get("/api/v1/products", params={letter * 100: 1}))) == [
+            f"{letter * kept}…"
+        ]
+
+
 @pytest.mark.parametrize("where", ["shipping_method", "shippingMethod"])
 async def test_fields_go_by_both_spellings(where: str, edge: Edge) -> None:
     answer = await edge.client.post("/api/v1/orders", json={where: "express"}, headers=edge.bearer())
@@ -366,6 +387,7 @@ async def test_a_huge_body_is_refused(path: str, chunked: bool, edge: Edge) -> N
         ("category=%zz", "category", "is not text in percent-encoded UTF-8"),
         ("category=%00", "category", "is not text in percent-encoded UTF-8"),
         ("%22%5c%0a=1", "?", "unknown query parameter"),
+        ("%ff=1", "?", "is not text in percent-encoded UTF-8"),
     ],
 )
 async def test_a_wrong_query_parameter_is_named(query: str, field: str, problem: str, edge: Edge) -> None:

@@ -27,6 +27,35 @@ def constructed(package: Path, classes: Collection[str]) -> set[str]:
     }
 
 
+def refusals(package: Path, errors: Collection[str]) -> Iterator[tuple[str | None, list[str]]]:
+    """Yield what the modules of a package say in errors of these classes, as far as it is written out.
+
+    That is the field that is wrong, if one is named, and the texts, without the values in them.
+    """
+    for module in modules(package):
+        for call in _made(module, errors):
+            names_a_field = ast.unparse(call.func) in ("InvalidArgument", "FieldViolation")
+            field = call.args[0] if names_a_field else None
+            named = next(_texts(field), None) if isinstance(field, ast.Constant) else None
+            yield named, [text for word in call.args[names_a_field:] for text in _texts(word)]
+
+
+def _texts(expression: ast.expr) -> Iterator[str]:
+    for node in ast.walk(expression):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
+def _made(module: ast.Module, classes: Collection[str]) -> Iterator[ast.Call]:
+    """The calls that make objects of some classes, from within these too."""
+    for node in ast.walk(module):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in classes:
+            yield node
+        if isinstance(node, ast.ClassDef) and node.name in classes:
+            inside = (each for each in ast.walk(node) if isinstance(each, ast.Call))
+            yield from (each for each in inside if ast.unparse(each.func) in ("cls", "super().__init__"))
+
+
 def modules(package: Path) -> Iterator[ast.Module]:
     """Yield the modules of a package, parsed. `testing.py` is none of what runs.
 

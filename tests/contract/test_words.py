@@ -1,12 +1,14 @@
 """Whatever a request gets wrong, its sender is told in words, of a field that the request has.
 
-Each constraint of each request is broken in turn, and what is said is read as a person would.
+Each constraint of each request is broken in turn, and what is said is read as a person would. So is what
+the code itself says.
 """
 
 import importlib
 import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import pytest
@@ -26,15 +28,19 @@ from stoa.user.v1 import user_pb2
 from stoa_chassis.errors import InvalidArgument, subscript
 from stoa_chassis.validation import RequestCheck
 from stoa_chassis.wording import as_sent
-from stoa_contracts.descriptors import Rpc
+from stoa_contracts.descriptors import Contracts, Rpc
 from stoa_contracts.fields import is_map, option
 from stoa_gateway.routes import EdgeRoute
+from stoa_services import SERVICES
+from tests.contract.source import refusals
+from tests.contract.test_reasons import declared
 
 ID = "01900000-0000-7000-8000-000000000000"
 LONGEST = 200  # characters
 # What no person says: parts of a regular expression, the name of a rule, a rule quoted, a plural of one.
 UNSAID = re.compile(
-    r"[\\^$*+{}|<>]|\w\.(?:\w+_\w+|pattern|required)\b|\bvalue\b|\boneof\b|in list|\[|\b1 \w+s\b|\bTYPE_"
+    r"[\\^$*+{}|<>]|\w\.(?:\w+_\w+|pattern|required)\b|(?<!-)\bvalue\b|\boneof\b|in list|\[|\b1 \w+s\b"
+    r"|\bTYPE_"
 )
 _STEP = re.compile(r'\.?(\w+)((?:\["[^"]*"\]|\[\d+\])?)')
 
@@ -136,6 +142,43 @@ def test_it_is_said_like_this(request_: Message, told: Mapping[str, str]) -> Non
         RequestCheck(type(request_))(request_)
     said = {violation.field: violation.description for violation in refused.value.violations}
     assert {field: said.get(field) for field in told} == told
+
+
+@pytest.mark.parametrize("package", ["stoa_chassis", *(service.package for service in SERVICES.values())])
+def test_what_code_refuses_is_said_in_words_about_a_field_that_there_is(
+    package: str, contracts: Contracts
+) -> None:
+    (folder,) = importlib.import_module(package).__path__
+    errors = {each.__name__ for part in ("stoa_chassis", package) for each in declared(part)}
+    rpcs = [rpc for rpc in contracts.rpcs if package in ("stoa_chassis", f"stoa_{rpc.service}")]
+    for field, texts in refusals(Path(folder), errors | {"FieldViolation"}):
+        known = [
+            rpc for rpc in rpcs if exists(rpc, as_sent(field or "", rpc.route.body if rpc.route else ""))
+        ]
+        assert known or not field, f"no request has {field}"
+        assert [text for text in texts if UNSAID.search(text)] == []
+
+
+MODEL = """
+class SkuTaken(AlreadyExists):
+    def __init__(self, at):
+        taken = FieldViolation(f"variants[{at}].sku", "is taken")
+        super().__init__("a SKU is taken", violations=[taken])
+
+def check(sku):
+    if len(sku) > MOST:
+        raise InvalidArgument("sku", f"must have at most {MOST} letters" if sku else "is missing")
+    return str(sku)
+"""
+
+
+def test_what_code_refuses_is_found(tmp_path: Path) -> None:
+    (tmp_path / "model.py").write_text(MODEL)
+    assert sorted(refusals(tmp_path, {"SkuTaken", "InvalidArgument", "FieldViolation"}), key=str) == [
+        ("sku", ["is missing", "must have at most ", " letters"]),
+        (None, ["a SKU is taken"]),
+        (None, ["is taken"]),
+    ]
 
 
 def cases(

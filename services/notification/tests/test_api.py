@@ -65,8 +65,11 @@ async def test_preferences_are_the_shops_until_they_are_chosen_and_then_the_user
     )
     chosen = preferences()
     assert len(chosen.ListFields()) == len(chosen.DESCRIPTOR.fields)
-    update = UpdateNotificationPreferencesRequest(user_id=str(user_id), preferences=chosen)
+    # Whatever the case of the id.
+    update = UpdateNotificationPreferencesRequest(user_id=str(user_id).upper(), preferences=chosen)
     assert (await owner.UpdateNotificationPreferences(update)).preferences == chosen
+    assert (await owner.GetNotificationPreferences(read)).preferences == chosen
+    read.user_id = update.user_id
     assert (await owner.GetNotificationPreferences(read)).preferences == chosen
 
 

@@ -382,6 +382,43 @@ async def test_a_request_id_that_comes_again_with_another_return_is_a_conflict_t
     assert [each.field for each in error.violations] == ["reason"]
 
 
+async def test_ids_are_the_same_in_capitals(server: InProcessServer, use_cases: UseCases) -> None:
+    buyer = server.stub(OrderServiceStub, as_user=BUYER)
+    await buyer.PlaceOrder(request(address_id=str(KEPT).upper()))
+    assert use_cases.commands[-1].destination == KEPT
+    query = order_pb2.ListUserOrdersRequest(user_id=str(BUYER), page_size=1)
+    await buyer.PlaceOrder(request(request_id="again"))
+    query.page_token = (await buyer.ListUserOrders(query)).next_page_token
+    query.user_id = str(BUYER).upper()
+    (placed,) = (await buyer.ListUserOrders(query)).orders
+    cancel = order_pb2.CancelOrderRequest(order_id=placed.order_id.upper())
+    assert (await buyer.CancelOrder(cancel)).order.order_id == placed.order_id
+
+    order = a_delivered_order(a_line(quantity=3))
+    use_cases.orders.append(order)
+    buyer = server.stub(OrderServiceStub, as_user=order.user_id)
+    asked = a_return(order)
+    made = (await buyer.CreateReturn(asked)).order_return
+    order_id = asked.order_id = asked.order_id.upper()
+    asked.items[0].variant_id = asked.items[0].variant_id.upper()
+    assert (await buyer.CreateReturn(asked)).order_return == made
+    assert (await buyer.GetOrder(order_pb2.GetOrderRequest(order_id=order_id))).order.user_id == str(
+        order.user_id
+    )
+    listed = await buyer.ListOrderReturns(order_pb2.ListOrderReturnsRequest(order_id=order_id))
+    assert list(listed.returns) == [made]
+    staff = server.stub(OrderServiceStub, as_user=new_id(), staff=True)
+    ids = {"order_id": order_id, "return_id": made.return_id.upper()}
+    approved = (await staff.ApproveReturn(order_pb2.ApproveReturnRequest(**ids))).order_return
+    assert (approved.return_id, approved.status) == (made.return_id, "approved")
+    received = (await staff.ReceiveReturn(order_pb2.ReceiveReturnRequest(**ids))).order_return
+    assert (received.return_id, received.status) == (made.return_id, "received")
+    other = (await buyer.CreateReturn(a_return(order, request_id="more"))).order_return
+    ids["return_id"] = other.return_id.upper()
+    rejected = (await staff.RejectReturn(order_pb2.RejectReturnRequest(**ids))).order_return
+    assert (rejected.return_id, rejected.status) == (other.return_id, "rejected")
+
+
 async def test_what_is_wrong_with_a_return_is_named(server: InProcessServer, use_cases: UseCases) -> None:
     order = a_delivered_order()
     use_cases.orders.append(order)

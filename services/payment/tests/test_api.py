@@ -271,6 +271,21 @@ async def test_staff_refund_and_customers_do_not(server: InProcessServer, order:
     assert refused.value.code is Code.PERMISSION_DENIED
 
 
+async def test_ids_are_the_same_in_capitals(server: InProcessServer, order: PaymentServiceStub) -> None:
+    payment = await a_payment(order)
+    shouted = payment.payment_id.upper()
+    payer = server.stub(PaymentServiceStub, as_user=payment.user_id.upper())
+    assert (await payer.GetPayment(GetPaymentRequest(payment_id=shouted))).payment == payment
+    staff = server.stub(PaymentServiceStub, as_user=uuid4(), staff=True)
+    first, again = [
+        (
+            await staff.RefundPayment(RefundPaymentRequest(payment_id=each, request_id="r", amount=usd(2)))
+        ).refund
+        for each in (payment.payment_id, shouted)
+    ]
+    assert first == again
+
+
 async def test_a_request_id_that_comes_again_with_another_refund_is_a_conflict_that_names_the_difference(
     server: InProcessServer, order: PaymentServiceStub
 ) -> None:

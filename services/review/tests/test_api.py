@@ -207,6 +207,35 @@ async def test_a_reply_is_taken_back_by_staff_and_not_by_others(
     assert [(each.reply_id, each.reply) for each in left.replies] == [(reply.reply_id, "")]
 
 
+async def test_ids_are_the_same_in_capitals(server: InProcessServer, service: ReviewService) -> None:
+    product, order, author = new_id(), new_id(), new_id()
+    await service.deliver(author, product, order_id=order)
+    asked_for = asked(product, order_id=str(order).upper())
+    asked_for.product_id = asked_for.product_id.upper()
+    caller, staff = stub(server, author), staff_of(server)
+    review = (await caller.CreateReview(asked_for)).review
+    assert (review.product_id, review.order_id) == (str(product), str(order))
+    assert (await caller.CreateReview(asked(product, order_id=str(order)))).review == review
+    shouted = {"review_id": review.review_id.upper()}
+    assert (await caller.GetReview(review_pb2.GetReviewRequest(**shouted))).review == review
+    review.title, review.order_id = "Dim", review.order_id.upper()
+    update = review_pb2.UpdateReviewRequest(**shouted, review=review)
+    assert (await caller.UpdateReview(update)).review.order_id == str(order)
+    vote = review_pb2.VoteReviewRequest(**shouted, helpful=True)
+    assert (await stub(server, new_id()).VoteReview(vote)).review.review_id == review.review_id
+    question = review_pb2.CreateReplyRequest(**shouted, reply=review_pb2.Reply(reply="Does it dim?"))
+    first = (await staff.CreateReply(question)).reply
+    answer = review_pb2.Reply(reply="It does.", parent_id=first.reply_id.upper())
+    reply = (await caller.CreateReply(review_pb2.CreateReplyRequest(**shouted, reply=answer))).reply
+    assert reply.parent_id == first.reply_id
+    await caller.DeleteReply(review_pb2.DeleteReplyRequest(**shouted, reply_id=reply.reply_id.upper()))
+    decision = review_pb2.ModerateReviewRequest(**shouted, status="published")
+    moderated = (await staff.ModerateReview(decision)).review
+    assert [each.reply for each in moderated.replies] == ["Does it dim?", ""]
+    await caller.DeleteReview(review_pb2.DeleteReviewRequest(**shouted))
+    assert await service.listed(product) == []
+
+
 async def test_who_has_not_received_the_product_is_told_so(server: InProcessServer) -> None:
     with pytest.raises(RemoteError) as refused:
         await stub(server, new_id()).CreateReview(asked(new_id()))

@@ -353,7 +353,7 @@ def _profile_change(request: user_pb2.UpdateUserRequest) -> ProfileChange:
         if name not in known:
             raise InvalidArgument("update_mask", f"{name} can't be changed")
         if name not in sent:
-            raise InvalidArgument(f"user.{name}", "is in update_mask but has no value")
+            raise InvalidArgument(f"user.{name}", "is in update_mask but was not sent")
         changes[name] = sent[name]
     return ProfileChange(**changes)
 
