@@ -1590,361 +1590,361 @@ class Operations(ABC):
         """Send a request and return the JSON of its answer, or a file's bytes. Raises what the client says, if it is refused."""
 
     async def add_cart_item(self, user_id: str, /, **body: Unpack[NewCartItem]) -> Cart:
-        """Puts a variant into the cart, if that many are in stock. A variant that is there already gets the sum."""
+        """Puts a variant into the cart, if that many are in stock. A variant that is there already gets the sum. Who may call it: the user whose id is `user_id`, a guest too."""
         target = ADD_CART_ITEM.target(user_id)
         return cast(Cart, await self.call(ADD_CART_ITEM, target, body))
 
     async def adjust_inventory(self, variant_id: str, /, **body: Unpack[AdjustInventoryBody]) -> Inventory:
-        """Adds to the stock of a variant or takes from it. The same `request_id` counts once; with another delta or reason it"""
+        """Adds to the stock of a variant or takes from it. The same `request_id` counts once; with another delta or reason it is refused (REQUEST_ID_REUSED). What is not sold any more is not counted (VARIANT_WITHDRAWN). Who may call it: staff with the role `warehouse` or `admin`."""
         target = ADJUST_INVENTORY.target(variant_id)
         return cast(Inventory, await self.call(ADJUST_INVENTORY, target, body))
 
     async def approve_return(self, order_id: str, return_id: str, /, **body: Unpack[ApproveReturnBody]) -> Return:
-        """Lets a return come: what is received of it is refunded. Approving twice is the same as once."""
+        """Lets a return come: what is received of it is refunded. Approving twice is the same as once. Who may call it: staff with the role `support` or `admin`."""
         target = APPROVE_RETURN.target(order_id, return_id)
         return cast(Return, await self.call(APPROVE_RETURN, target, body))
 
     async def batch_get_products(self, *, product_ids: list[str] | None = None) -> BatchGetProductsResponse:
-        """Reads several products. Those that do not exist are left out."""
+        """Reads several products. Those that do not exist are left out. Who may call it: anyone."""
         target = BATCH_GET_PRODUCTS.target(product_ids=product_ids)
         return cast(BatchGetProductsResponse, await self.call(BATCH_GET_PRODUCTS, target))
 
     async def cancel_order(self, order_id: str, /, **body: Unpack[CancelOrderBody]) -> Order:
-        """Cancels an order that is not on its way, and refunds what was paid. A parcel that is packed already is stopped"""
+        """Cancels an order that is not on its way, and refunds what was paid. A parcel that is packed already is stopped first: the answer is the cancelled order or, while it is not known whether it could be stopped, an order with `cancellation_requested`. Once the carrier has it, the order can't be cancelled (ORDER_NOT_CANCELLABLE). Who may call it: any signed-in user, a guest too; staff with the role `support` or `admin`."""
         target = CANCEL_ORDER.target(order_id)
         return cast(Order, await self.call(CANCEL_ORDER, target, body))
 
     async def clear_cart(self, user_id: str, /) -> None:
-        """Takes everything out."""
+        """Takes everything out. Who may call it: the user whose id is `user_id`, a guest too."""
         target = CLEAR_CART.target(user_id)
         await self.call(CLEAR_CART, target)
 
     async def confirm_email(self, **body: Unpack[ConfirmEmailRequest]) -> None:
-        """Confirms an email with the token of the link that went to it. If it is another than the account has, it becomes"""
+        """Confirms an email with the token of the link that went to it. If it is another than the account has, it becomes the account's, and the sessions end but the one that asked for it. Who may call it: anyone."""
         target = CONFIRM_EMAIL.target()
         await self.call(CONFIRM_EMAIL, target, body)
 
     async def confirm_password_reset(self, **body: Unpack[ConfirmPasswordResetRequest]) -> None:
-        """Sets a new password with the token of that link. All sessions of the account end, and so does a lock of it."""
+        """Sets a new password with the token of that link. All sessions of the account end, and so does a lock of it. Who may call it: anyone."""
         target = CONFIRM_PASSWORD_RESET.target()
         await self.call(CONFIRM_PASSWORD_RESET, target, body)
 
     async def create_address(self, user_id: str, /, **body: Unpack[UserAddress]) -> UserAddress:
-        """Adds an address. The first one becomes the default of its kind."""
+        """Adds an address. The first one becomes the default of its kind. Who may call it: the user whose id is `user_id`."""
         target = CREATE_ADDRESS.target(user_id)
         return cast(UserAddress, await self.call(CREATE_ADDRESS, target, body))
 
     async def create_guest(self) -> Tokens:
-        """Gives tokens to a guest: somebody without an account, who may fill a cart, order and follow the order. Whoever"""
+        """Gives tokens to a guest: somebody without an account, who may fill a cart, order and follow the order. Whoever signs in or registers with such a token as `guest_token` takes all of it along. Who may call it: anyone."""
         target = CREATE_GUEST.target()
         return cast(Tokens, await self.call(CREATE_GUEST, target))
 
     async def create_product(self, **body: Unpack[Product]) -> Product:
-        """Adds a product. A SKU belongs to one variant of the whole shop, however it is capitalised."""
+        """Adds a product. A SKU belongs to one variant of the whole shop, however it is capitalised. Who may call it: staff with the role `catalogue` or `admin`."""
         target = CREATE_PRODUCT.target()
         return cast(Product, await self.call(CREATE_PRODUCT, target, body))
 
     async def create_reply(self, review_id: str, /, **body: Unpack[Reply]) -> Reply:
-        """Replies to a review, or to a reply. The same once more is answered as it is."""
+        """Replies to a review, or to a reply. The same once more is answered as it is. Who may call it: any signed-in user; staff with the role `catalogue` or `support` or `admin`."""
         target = CREATE_REPLY.target(review_id)
         return cast(Reply, await self.call(CREATE_REPLY, target, body))
 
     async def create_return(self, order_id: str, /, **body: Unpack[CreateReturnBody]) -> Return:
-        """Asks to send items of a delivered order back. The same `request_id` gives the same return; with other items or"""
+        """Asks to send items of a delivered order back. The same `request_id` gives the same return; with other items or another reason it is refused (REQUEST_ID_REUSED). Who may call it: any signed-in user, a guest too; staff with the role `support` or `admin`."""
         target = CREATE_RETURN.target(order_id)
         return cast(Return, await self.call(CREATE_RETURN, target, body))
 
     async def create_review(self, product_id: str, /, **body: Unpack[Review]) -> Review:
-        """Reviews a product, which the caller must have bought and received. Each buyer has one review of a product: another is"""
+        """Reviews a product, which the caller must have bought and received. Each buyer has one review of a product: another is refused (ALREADY_REVIEWED, with its id and what differs), the same once more is answered as it is. Who may call it: any signed-in user."""
         target = CREATE_REVIEW.target(product_id)
         return cast(Review, await self.call(CREATE_REVIEW, target, body))
 
     async def create_user(self, **body: Unpack[CreateUserRequest]) -> User:
-        """Registers an account. The email is unique without regard to case, and to how its domain is written."""
+        """Registers an account. The email is unique without regard to case, and to how its domain is written. Who may call it: anyone."""
         target = CREATE_USER.target()
         return cast(User, await self.call(CREATE_USER, target, body))
 
     async def delete_address(self, user_id: str, address_id: str, /) -> None:
-        """Removes an address. If it was the default of its kind, the newest of the others takes its place."""
+        """Removes an address. If it was the default of its kind, the newest of the others takes its place. Who may call it: the user whose id is `user_id`."""
         target = DELETE_ADDRESS.target(user_id, address_id)
         await self.call(DELETE_ADDRESS, target)
 
     async def delete_product(self, product_id: str, /) -> None:
-        """Removes a product from sale."""
+        """Removes a product from sale. Who may call it: staff with the role `catalogue` or `admin`."""
         target = DELETE_PRODUCT.target(product_id)
         await self.call(DELETE_PRODUCT, target)
 
     async def delete_reply(self, review_id: str, reply_id: str, /) -> None:
-        """Takes back what a reply says: its author may, and staff. Replies to it stay where they are."""
+        """Takes back what a reply says: its author may, and staff. Replies to it stay where they are. Who may call it: any signed-in user; staff with the role `catalogue` or `support` or `admin`."""
         target = DELETE_REPLY.target(review_id, reply_id)
         await self.call(DELETE_REPLY, target)
 
     async def delete_review(self, review_id: str, /) -> None:
-        """Takes a review back. Its author may write another."""
+        """Takes a review back. Its author may write another. Who may call it: any signed-in user."""
         target = DELETE_REVIEW.target(review_id)
         await self.call(DELETE_REVIEW, target)
 
     async def erase_user(self, user_id: str, /, **body: Unpack[EraseUserBody]) -> None:
-        """Erases an account: nothing is left that says who it was, and its email may be registered anew. Its owner proves"""
+        """Erases an account: nothing is left that says who it was, and its email may be registered anew. Its owner proves to be it by the password. The books keep what was bought, without the person. Who may call it: the user whose id is `user_id`; staff with the role `support` or `admin`."""
         target = ERASE_USER.target(user_id)
         await self.call(ERASE_USER, target, body)
 
     async def export_user(self, user_id: str, /) -> ExportUserResponse:
-        """All that the account itself keeps of a person, and where the rest is read."""
+        """All that the account itself keeps of a person, and where the rest is read. Who may call it: the user whose id is `user_id`; staff with the role `support` or `admin`."""
         target = EXPORT_USER.target(user_id)
         return cast(ExportUserResponse, await self.call(EXPORT_USER, target))
 
     async def get_cart(self, user_id: str, /) -> Cart:
-        """Reads a cart with prices as of now; an empty one if there is none."""
+        """Reads a cart with prices as of now; an empty one if there is none. Who may call it: the user whose id is `user_id`, a guest too."""
         target = GET_CART.target(user_id)
         return cast(Cart, await self.call(GET_CART, target))
 
     async def get_guest_order(self, *, access_token: str | None = None) -> Order:
-        """Reads a guest's order with the secret of the link that she was sent; nobody has to be signed in. The secret is a"""
+        """Reads a guest's order with the secret of the link that she was sent; nobody has to be signed in. The secret is a query parameter, since paths are logged. Who may call it: anyone."""
         target = GET_GUEST_ORDER.target(access_token=access_token)
         return cast(Order, await self.call(GET_GUEST_ORDER, target))
 
     async def get_inventory(self, variant_id: str, /) -> Inventory:
-        """Reads the stock of a variant."""
+        """Reads the stock of a variant. Who may call it: anyone."""
         target = GET_INVENTORY.target(variant_id)
         return cast(Inventory, await self.call(GET_INVENTORY, target))
 
     async def get_jwks(self) -> GetJwksResponse:
-        """The public keys of the issuer as a JSON Web Key Set (RFC 7517)."""
+        """The public keys of the issuer as a JSON Web Key Set (RFC 7517). Who may call it: anyone."""
         target = GET_JWKS.target()
         return cast(GetJwksResponse, await self.call(GET_JWKS, target))
 
     async def get_notification_preferences(self, user_id: str, /) -> NotificationPreferences:
-        """Reads what a user wants to be told, and by which channels."""
+        """Reads what a user wants to be told, and by which channels. Who may call it: the user whose id is `user_id`."""
         target = GET_NOTIFICATION_PREFERENCES.target(user_id)
         return cast(NotificationPreferences, await self.call(GET_NOTIFICATION_PREFERENCES, target))
 
     async def get_order(self, order_id: str, /) -> Order:
-        """Reads an order: its buyer's or, for staff, any."""
+        """Reads an order: its buyer's or, for staff, any. Who may call it: any signed-in user, a guest too; staff with the role `support` or `admin`."""
         target = GET_ORDER.target(order_id)
         return cast(Order, await self.call(GET_ORDER, target))
 
     async def get_payment(self, payment_id: str, /) -> Payment:
-        """Reads a payment: its payer's or, for staff, any."""
+        """Reads a payment: its payer's or, for staff, any. Who may call it: any signed-in user, a guest too; staff with the role `support` or `admin`."""
         target = GET_PAYMENT.target(payment_id)
         return cast(Payment, await self.call(GET_PAYMENT, target))
 
     async def get_product(self, product_id: str, /) -> Product:
-        """Reads a product and publishes `product.viewed`."""
+        """Reads a product and publishes `product.viewed`. Who may call it: anyone."""
         target = GET_PRODUCT.target(product_id)
         return cast(Product, await self.call(GET_PRODUCT, target))
 
     async def get_review(self, review_id: str, /) -> Review:
-        """Reads a review. One that is not published is there for its author and for staff alone."""
+        """Reads a review. One that is not published is there for its author and for staff alone. Who may call it: anyone; staff with the role `catalogue` or `support` or `admin`."""
         target = GET_REVIEW.target(review_id)
         return cast(Review, await self.call(GET_REVIEW, target))
 
     async def get_shipment_label(self, order_id: str, /) -> bytes:
-        """Reads the label of an order's parcel from its carrier, as a PDF to be printed. One that no carrier has booked has"""
+        """Reads the label of an order's parcel from its carrier, as a PDF to be printed. One that no carrier has booked has none yet (NO_LABEL). Who may call it: staff with the role `warehouse` or `admin`."""
         target = GET_SHIPMENT_LABEL.target(order_id)
         return cast(bytes, await self.call(GET_SHIPMENT_LABEL, target))
 
     async def get_tracking(self, order_id: str, /) -> Tracking:
-        """Tells where the parcel of an order is: to its buyer or, for staff, of any. An order that is not confirmed and paid"""
+        """Tells where the parcel of an order is: to its buyer or, for staff, of any. An order that is not confirmed and paid has none (SHIPMENT_NOT_FOUND). Who may call it: any signed-in user, a guest too; staff with the role `support` or `warehouse` or `admin`."""
         target = GET_TRACKING.target(order_id)
         return cast(Tracking, await self.call(GET_TRACKING, target))
 
     async def get_user(self, user_id: str, /) -> User:
-        """Reads an account."""
+        """Reads an account. Who may call it: the user whose id is `user_id`; staff with the role `support` or `admin`."""
         target = GET_USER.target(user_id)
         return cast(User, await self.call(GET_USER, target))
 
     async def get_user_roles(self, user_id: str, /) -> UserRoles:
-        """Reads what an account may do as staff, and who has changed that."""
+        """Reads what an account may do as staff, and who has changed that. Who may call it: staff with the role `admin`."""
         target = GET_USER_ROLES.target(user_id)
         return cast(UserRoles, await self.call(GET_USER_ROLES, target))
 
     async def list_addresses(self, user_id: str, /, *, page_size: int | None = None, page_token: str | None = None) -> ListAddressesResponse:
-        """Lists the addresses of an account, defaults first."""
+        """Lists the addresses of an account, defaults first. Who may call it: the user whose id is `user_id`."""
         target = LIST_ADDRESSES.target(user_id, page_size=page_size, page_token=page_token)
         return cast(ListAddressesResponse, await self.call(LIST_ADDRESSES, target))
 
     async def list_categories(self) -> ListCategoriesResponse:
-        """Lists the categories with their subcategories and how many products each holds."""
+        """Lists the categories with their subcategories and how many products each holds. Who may call it: anyone."""
         target = LIST_CATEGORIES.target()
         return cast(ListCategoriesResponse, await self.call(LIST_CATEGORIES, target))
 
     async def list_inventory(self, *, low_stock: bool | None = None, page_size: int | None = None, page_token: str | None = None) -> ListInventoryResponse:
-        """Lists stock, the scarcest first."""
+        """Lists stock, the scarcest first. Who may call it: staff with the role `warehouse` or `admin`."""
         target = LIST_INVENTORY.target(low_stock=low_stock, page_size=page_size, page_token=page_token)
         return cast(ListInventoryResponse, await self.call(LIST_INVENTORY, target))
 
     async def list_notifications(self, user_id: str, /, *, page_size: int | None = None, page_token: str | None = None) -> ListNotificationsResponse:
-        """Lists what a user was told, the newest first."""
+        """Lists what a user was told, the newest first. Who may call it: the user whose id is `user_id`."""
         target = LIST_NOTIFICATIONS.target(user_id, page_size=page_size, page_token=page_token)
         return cast(ListNotificationsResponse, await self.call(LIST_NOTIFICATIONS, target))
 
     async def list_order_returns(self, order_id: str, /, *, page_size: int | None = None, page_token: str | None = None) -> ListOrderReturnsResponse:
-        """Lists what of an order came back or is to come back, oldest first."""
+        """Lists what of an order came back or is to come back, oldest first. Who may call it: any signed-in user, a guest too; staff with the role `support` or `warehouse` or `admin`."""
         target = LIST_ORDER_RETURNS.target(order_id, page_size=page_size, page_token=page_token)
         return cast(ListOrderReturnsResponse, await self.call(LIST_ORDER_RETURNS, target))
 
     async def list_orders(self, *, status: Literal['pending', 'confirmed', 'shipped', 'delivered', 'returned', 'cancelled'] | None = None, page_size: int | None = None, page_token: str | None = None) -> ListOrdersResponse:
-        """Lists all orders, newest first."""
+        """Lists all orders, newest first. Who may call it: staff with the role `support` or `admin`."""
         target = LIST_ORDERS.target(status=status, page_size=page_size, page_token=page_token)
         return cast(ListOrdersResponse, await self.call(LIST_ORDERS, target))
 
     async def list_product_reviews(self, product_id: str, /, *, sort: Literal['most_helpful', 'newest', 'rating'] | None = None, page_size: int | None = None, page_token: str | None = None) -> ListProductReviewsResponse:
-        """Lists a product's published reviews."""
+        """Lists a product's published reviews. Who may call it: anyone."""
         target = LIST_PRODUCT_REVIEWS.target(product_id, sort=sort, page_size=page_size, page_token=page_token)
         return cast(ListProductReviewsResponse, await self.call(LIST_PRODUCT_REVIEWS, target))
 
     async def list_products(self, *, category: str | None = None, subcategory: str | None = None, brand: str | None = None, tag: str | None = None, min_price: str | None = None, max_price: str | None = None, page_size: int | None = None, page_token: str | None = None) -> ListProductsResponse:
-        """Lists products, newest first, narrowed by what the request sets."""
+        """Lists products, newest first, narrowed by what the request sets. Who may call it: anyone."""
         target = LIST_PRODUCTS.target(category=category, subcategory=subcategory, brand=brand, tag=tag, min_price=min_price, max_price=max_price, page_size=page_size, page_token=page_token)
         return cast(ListProductsResponse, await self.call(LIST_PRODUCTS, target))
 
     async def list_returns(self, *, status: Literal['requested', 'approved', 'rejected', 'received', 'refunded'] | None = None, page_size: int | None = None, page_token: str | None = None) -> ListReturnsResponse:
-        """Lists the returns of all orders, newest first."""
+        """Lists the returns of all orders, newest first. Who may call it: staff with the role `support` or `warehouse` or `admin`."""
         target = LIST_RETURNS.target(status=status, page_size=page_size, page_token=page_token)
         return cast(ListReturnsResponse, await self.call(LIST_RETURNS, target))
 
     async def list_reviews(self, *, status: Literal['pending', 'published', 'rejected'] | None = None, page_size: int | None = None, page_token: str | None = None) -> ListReviewsResponse:
-        """Lists the reviews of all products that have a status, those that wait longest first."""
+        """Lists the reviews of all products that have a status, those that wait longest first. Who may call it: staff with the role `catalogue` or `support` or `admin`."""
         target = LIST_REVIEWS.target(status=status, page_size=page_size, page_token=page_token)
         return cast(ListReviewsResponse, await self.call(LIST_REVIEWS, target))
 
     async def list_sessions(self, user_id: str, /, *, page_size: int | None = None, page_token: str | None = None) -> ListSessionsResponse:
-        """Lists where one is signed in, the newest first."""
+        """Lists where one is signed in, the newest first. Who may call it: the user whose id is `user_id`."""
         target = LIST_SESSIONS.target(user_id, page_size=page_size, page_token=page_token)
         return cast(ListSessionsResponse, await self.call(LIST_SESSIONS, target))
 
     async def list_shipments(self, *, status: Literal['pending', 'created', 'in_transit', 'out_for_delivery', 'delivered', 'exception', 'returned', 'stopped'] | None = None, page_size: int | None = None, page_token: str | None = None) -> ListShipmentsResponse:
-        """Lists the shipments, newest first."""
+        """Lists the shipments, newest first. Who may call it: staff with the role `warehouse` or `admin`."""
         target = LIST_SHIPMENTS.target(status=status, page_size=page_size, page_token=page_token)
         return cast(ListShipmentsResponse, await self.call(LIST_SHIPMENTS, target))
 
     async def list_staff(self, *, page_size: int | None = None, page_token: str | None = None) -> ListStaffResponse:
-        """Lists the accounts of staff."""
+        """Lists the accounts of staff. Who may call it: staff with the role `admin`."""
         target = LIST_STAFF.target(page_size=page_size, page_token=page_token)
         return cast(ListStaffResponse, await self.call(LIST_STAFF, target))
 
     async def list_user_orders(self, user_id: str, /, *, page_size: int | None = None, page_token: str | None = None) -> ListUserOrdersResponse:
-        """Lists a user's orders, newest first."""
+        """Lists a user's orders, newest first. Who may call it: the user whose id is `user_id`, a guest too; staff with the role `support` or `admin`."""
         target = LIST_USER_ORDERS.target(user_id, page_size=page_size, page_token=page_token)
         return cast(ListUserOrdersResponse, await self.call(LIST_USER_ORDERS, target))
 
     async def login(self, **body: Unpack[LoginRequest]) -> Tokens:
-        """Exchanges email and password for tokens. Repeated failures lock the account for where they come from, and slow"""
+        """Exchanges email and password for tokens. Repeated failures lock the account for where they come from, and slow it down for places where its owner never signed in. Who may call it: anyone."""
         target = LOGIN.target()
         return cast(Tokens, await self.call(LOGIN, target, body))
 
     async def logout(self, **body: Unpack[LogoutRequest]) -> None:
-        """Revokes the family of a refresh token. Succeeds for an unknown one too."""
+        """Revokes the family of a refresh token. Succeeds for an unknown one too. Who may call it: anyone."""
         target = LOGOUT.target()
         await self.call(LOGOUT, target, body)
 
     async def moderate_review(self, review_id: str, /, **body: Unpack[ModerateReviewBody]) -> Review:
-        """Publishes a review or rejects it; a rejected one is not shown and does not count."""
+        """Publishes a review or rejects it; a rejected one is not shown and does not count. Who may call it: staff with the role `catalogue` or `support` or `admin`."""
         target = MODERATE_REVIEW.target(review_id)
         return cast(Review, await self.call(MODERATE_REVIEW, target, body))
 
     async def place_order(self, **body: Unpack[PlaceOrderRequest]) -> Order:
-        """Orders what is in the caller's cart, and claims it: a second order of the same things is refused (CART_EMPTY,"""
+        """Orders what is in the caller's cart, and claims it: a second order of the same things is refused (CART_EMPTY, CART_CHANGED). The same `request_id` gives the same order, however often it is sent; with another body it is refused (REQUEST_ID_REUSED), and so it is when the order was cancelled since (REQUEST_ID_USED). Who may call it: any signed-in user, a guest too."""
         target = PLACE_ORDER.target()
         return cast(Order, await self.call(PLACE_ORDER, target, body))
 
     async def quote_shipping(self, **body: Unpack[QuoteShippingRequest]) -> QuoteShippingResponse:
-        """Tells what it costs to send some variants to an address, by weight, zone and method: one quote for each method, the"""
+        """Tells what it costs to send some variants to an address, by weight, zone and method: one quote for each method, the cheapest first. A variant that nobody has weighed counts with a usual weight. What is too heavy for the carriers is refused (TOO_HEAVY). Who may call it: any signed-in user, a guest too."""
         target = QUOTE_SHIPPING.target()
         return cast(QuoteShippingResponse, await self.call(QUOTE_SHIPPING, target, body))
 
     async def receive_return(self, order_id: str, return_id: str, /, **body: Unpack[ReceiveReturnBody]) -> Return:
-        """Takes note that the items of an approved return are here: they go back on the shelf and are refunded."""
+        """Takes note that the items of an approved return are here: they go back on the shelf and are refunded. Who may call it: staff with the role `support` or `warehouse` or `admin`."""
         target = RECEIVE_RETURN.target(order_id, return_id)
         return cast(Return, await self.call(RECEIVE_RETURN, target, body))
 
     async def refresh(self, **body: Unpack[RefreshRequest]) -> Tokens:
-        """Exchanges a refresh token for new tokens. Each works once: a second use within a few seconds gets the same"""
+        """Exchanges a refresh token for new tokens. Each works once: a second use within a few seconds gets the same successor, a later one revokes the whole family. Who may call it: anyone."""
         target = REFRESH.target()
         return cast(Tokens, await self.call(REFRESH, target, body))
 
     async def refund_payment(self, payment_id: str, /, **body: Unpack[RefundPaymentBody]) -> Refund:
-        """Gives money back: all that is left of a payment, or a part. What is only held can be given back as a whole"""
+        """Gives money back: all that is left of a payment, or a part. What is only held can be given back as a whole (PAYMENT_HELD), which releases it. The same `request_id` refunds once; with another amount or reason it is refused (REQUEST_ID_REUSED). An order of which all is given back before it is sent is cancelled. Who may call it: staff with the role `support` or `admin`."""
         target = REFUND_PAYMENT.target(payment_id)
         return cast(Refund, await self.call(REFUND_PAYMENT, target, body))
 
     async def reject_return(self, order_id: str, return_id: str, /, **body: Unpack[RejectReturnBody]) -> Return:
-        """Refuses a return that was not received. Rejecting twice is the same as once."""
+        """Refuses a return that was not received. Rejecting twice is the same as once. Who may call it: staff with the role `support` or `admin`."""
         target = REJECT_RETURN.target(order_id, return_id)
         return cast(Return, await self.call(REJECT_RETURN, target, body))
 
     async def remove_cart_item(self, user_id: str, item_id: str, /) -> Cart:
-        """Takes an item out."""
+        """Takes an item out. Who may call it: the user whose id is `user_id`, a guest too."""
         target = REMOVE_CART_ITEM.target(user_id, item_id)
         return cast(Cart, await self.call(REMOVE_CART_ITEM, target))
 
     async def request_email_verification(self, user_id: str, /) -> None:
-        """Sends the link once more that confirms the email of an account, or the one that waits to take its place."""
+        """Sends the link once more that confirms the email of an account, or the one that waits to take its place. Who may call it: the user whose id is `user_id`."""
         target = REQUEST_EMAIL_VERIFICATION.target(user_id)
         await self.call(REQUEST_EMAIL_VERIFICATION, target)
 
     async def request_password_reset(self, **body: Unpack[RequestPasswordResetRequest]) -> None:
-        """Asks for a new password: a link goes to the address, if it has an account. The answer is the same if it has not."""
+        """Asks for a new password: a link goes to the address, if it has an account. The answer is the same if it has not. Who may call it: anyone."""
         target = REQUEST_PASSWORD_RESET.target()
         await self.call(REQUEST_PASSWORD_RESET, target, body)
 
     async def revoke_session(self, user_id: str, session_id: str, /) -> None:
-        """Ends a session. Access tokens that it gave out are good until they expire, for minutes."""
+        """Ends a session. Access tokens that it gave out are good until they expire, for minutes. Who may call it: the user whose id is `user_id`."""
         target = REVOKE_SESSION.target(user_id, session_id)
         await self.call(REVOKE_SESSION, target)
 
     async def search(self, *, q: str | None = None, category: str | None = None, subcategory: str | None = None, brand: str | None = None, tag: str | None = None, min_price: str | None = None, max_price: str | None = None, min_rating: float | None = None, in_stock: bool | None = None, attribute: list[str] | None = None, sort: Literal['relevance', 'price_asc', 'price_desc', 'newest', 'rating'] | None = None, page_size: int | None = None, page_token: str | None = None) -> SearchResponse:
-        """Finds products by words, narrowed by what the request sets, with counts for narrowing them further."""
+        """Finds products by words, narrowed by what the request sets, with counts for narrowing them further. Who may call it: anyone."""
         target = SEARCH.target(q=q, category=category, subcategory=subcategory, brand=brand, tag=tag, min_price=min_price, max_price=max_price, min_rating=min_rating, in_stock=in_stock, attribute=attribute, sort=sort, page_size=page_size, page_token=page_token)
         return cast(SearchResponse, await self.call(SEARCH, target))
 
     async def set_threshold(self, variant_id: str, /, **body: Unpack[SetThresholdBody]) -> Inventory:
-        """Sets below how many available a variant counts as low."""
+        """Sets below how many available a variant counts as low. Who may call it: staff with the role `warehouse` or `admin`."""
         target = SET_THRESHOLD.target(variant_id)
         return cast(Inventory, await self.call(SET_THRESHOLD, target, body))
 
     async def set_user_roles(self, user_id: str, /, **body: Unpack[SetUserRolesBody]) -> UserRoles:
-        """Says what an account may do as staff. It takes effect with its next access token, within minutes. The last admin"""
+        """Says what an account may do as staff. It takes effect with its next access token, within minutes. The last admin stays one. Who may call it: staff with the role `admin`."""
         target = SET_USER_ROLES.target(user_id)
         return cast(UserRoles, await self.call(SET_USER_ROLES, target, body))
 
     async def suggest(self, *, q: str | None = None) -> SuggestResponse:
-        """Completes what somebody types: with categories and products, also when there is a slip in it."""
+        """Completes what somebody types: with categories and products, also when there is a slip in it. Who may call it: anyone."""
         target = SUGGEST.target(q=q)
         return cast(SuggestResponse, await self.call(SUGGEST, target))
 
     async def update_address(self, user_id: str, address_id: str, /, **body: Unpack[UserAddress]) -> UserAddress:
-        """Replaces an address."""
+        """Replaces an address. Who may call it: the user whose id is `user_id`."""
         target = UPDATE_ADDRESS.target(user_id, address_id)
         return cast(UserAddress, await self.call(UPDATE_ADDRESS, target, body))
 
     async def update_cart_item(self, user_id: str, item_id: str, /, **body: Unpack[CartItemPatch]) -> Cart:
-        """Changes the quantity of an item."""
+        """Changes the quantity of an item. Who may call it: the user whose id is `user_id`, a guest too."""
         target = UPDATE_CART_ITEM.target(user_id, item_id)
         return cast(Cart, await self.call(UPDATE_CART_ITEM, target, body))
 
     async def update_notification_preferences(self, user_id: str, /, **body: Unpack[NotificationPreferences]) -> NotificationPreferences:
-        """Replaces what a user wants to be told, and by which channels. What concerns the account itself, such as a link to"""
+        """Replaces what a user wants to be told, and by which channels. What concerns the account itself, such as a link to reset the password, is mailed whatever is chosen here. Who may call it: the user whose id is `user_id`."""
         target = UPDATE_NOTIFICATION_PREFERENCES.target(user_id)
         return cast(NotificationPreferences, await self.call(UPDATE_NOTIFICATION_PREFERENCES, target, body))
 
     async def update_product(self, product_id: str, /, **body: Unpack[Product]) -> Product:
-        """Replaces a product. The etag must be that of the version that the caller read."""
+        """Replaces a product. The etag must be that of the version that the caller read. A variant keeps its id when the body carries it, or without one by its SKU; all others are new. Who may call it: staff with the role `catalogue` or `admin`."""
         target = UPDATE_PRODUCT.target(product_id)
         return cast(Product, await self.call(UPDATE_PRODUCT, target, body))
 
     async def update_review(self, review_id: str, /, **body: Unpack[Review]) -> Review:
-        """Replaces what a review says. The etag must be that of the version that its author read."""
+        """Replaces what a review says. The etag must be that of the version that its author read. Who may call it: any signed-in user."""
         target = UPDATE_REVIEW.target(review_id)
         return cast(Review, await self.call(UPDATE_REVIEW, target, body))
 
     async def update_user(self, user_id: str, /, *, update_mask: str | None = None, **body: Unpack[UserPatch]) -> User:
-        """Changes the fields of an account that the body carries. Another email or password needs the caller's password. The"""
+        """Changes the fields of an account that the body carries. Another email or password needs the caller's password. The email takes effect when it is confirmed by the link that is sent to it; until then it is the `pending_email`. Who may call it: the user whose id is `user_id`; staff with the role `support` or `admin`."""
         target = UPDATE_USER.target(user_id, update_mask=update_mask)
         return cast(User, await self.call(UPDATE_USER, target, body))
 
     async def vote_review(self, review_id: str, /, **body: Unpack[VoteReviewBody]) -> Review:
-        """Says that a review is helpful, or takes that back. It counts once for each user, and not for the author."""
+        """Says that a review is helpful, or takes that back. It counts once for each user, and not for the author. Who may call it: any signed-in user."""
         target = VOTE_REVIEW.target(review_id)
         return cast(Review, await self.call(VOTE_REVIEW, target, body))

@@ -3,6 +3,8 @@
 gnostic's protoc-gen-openapi knows neither `response_body` nor our policies and constraints, and needs Go.
 """
 
+import re
+
 import yaml
 from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto, FileDescriptorProto
 
@@ -99,12 +101,12 @@ class _Document:
                 body = self._schemas.described_field(request, field)
             for field in others:
                 parameters += self._query(request, field)
-        summary, _, more = rpc.doc.partition("\n")
+        first, *more = re.split(r"(?<=\.)\s+(?=[A-Z`])", rpc.doc, maxsplit=1)
         operation: Schema = {
             "tags": [_tag(service)],
             "operationId": name,
-            "summary": summary,
-            "description": "\n\n".join(text for text in (more, _callers(rpc.policy)) if text),
+            "summary": " ".join(first.split()),
+            "description": "\n\n".join(text for text in (*more, _callers(rpc.policy)) if text),
             "security": [] if rpc.policy is not None and rpc.policy.anyone else [{"bearer": []}],
         }
         if parameters:
