@@ -4,13 +4,12 @@ import asyncio
 from collections import Counter
 from functools import partial
 from typing import cast
-from uuid import uuid4
 
 import httpx
 import pytest
 
 from stoa_chaos.fault_injection import FaultInjector
-from stoa_rest import GET_CART, PLACE_ORDER, Order
+from stoa_rest import GET_CART, PLACE_ORDER, Order, PlaceOrderRequest
 from stoa_stack.instance import Instance
 from stoa_stack.rest import ApiError
 from tests.e2e.shop import Customer, Shop, eventually, order_body
@@ -22,17 +21,21 @@ pytestmark = [
 ]
 
 
-async def order_despite_faults(shopper: Customer, token: str) -> str:
-    """Order as a client that means it: the same request again until it is answered, then wait for the end."""
-    request_id = str(uuid4())
+async def answer_despite_faults(shopper: Customer, body: PlaceOrderRequest, *final: int) -> httpx.Response:
+    """Order as a client that means it: the same request again until its answer has one of these statuses."""
 
-    async def place() -> Order | None:
-        response = await shopper.send("POST", PLACE_ORDER.path, json=order_body(token, request_id))
+    async def place() -> httpx.Response | None:
+        response = await shopper.send("POST", PLACE_ORDER.path, json=body)
         # What a shopper may see while something is down is "try again". Anything else would be a bug.
-        assert response.status_code in (200, 429, 503, 504), response.text
-        return cast(Order, response.json()) if response.status_code == 200 else None
+        assert response.status_code in (*final, 429, 503, 504), response.text
+        return response if response.status_code in final else None
 
-    order = await eventually(place, within=90)
+    return await eventually(place, within=90)
+
+
+async def order_despite_faults(shopper: Customer, token: str) -> str:
+    """Order, whatever is down for now, and wait for the end."""
+    order = cast(Order, (await answer_despite_faults(shopper, order_body(token), 200)).json())
     return (await shopper.settled(order, within=120))["status"]
 
 
@@ -80,16 +83,10 @@ async def test_two_tabs_order_a_cart_once_although_it_is_killed_in_between(shop:
 
     async def tab(number: int) -> int:
         await asyncio.sleep(number * 0.1)
-        body = order_body()
-
-        async def place() -> int | None:
-            answer = await shoppers[number].send("POST", PLACE_ORDER.path, json=body)
-            assert answer.status_code in (200, 409, 429, 503, 504), answer.text
-            if answer.status_code == 409:
-                assert ApiError(answer).reason in ("CART_EMPTY", "CART_CHANGED")
-            return answer.status_code if answer.status_code in (200, 409) else None
-
-        return await eventually(place, within=90)
+        answer = await answer_despite_faults(shoppers[number], order_body(), 200, 409)
+        if answer.status_code == 409:
+            assert ApiError(answer).reason in ("CART_EMPTY", "CART_CHANGED")
+        return answer.status_code
 
     *answers, _ = await asyncio.gather(
         *(tab(number) for number in range(12) for _ in range(2)), kill_twice(part)

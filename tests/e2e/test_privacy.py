@@ -32,7 +32,7 @@ def _told_by(logs: Path, words: dict[str, str]) -> list[str]:
 
 
 async def refused(expected: str, caller: Customer, method: str, target: str, body: Any = None) -> None:
-    """Send what must be refused, with a status and for a reason: elsewhere it would try nothing."""
+    """Send what must be refused, with this status and reason: refused for another, it would try nothing."""
     told = await refusal(caller, method, target, body)
     assert f"{told.status} {told.reason}" == expected, (method, target, body)
 
@@ -187,13 +187,8 @@ async def test_no_log_tells_who_somebody_is_or_what_only_they_know(
         {"roles": ["owner"], "reason": f"{said} is hired"})  # fmt: skip
 
     await ada.logout(refresh_token=ada.refresh_token)
-    await refused(
-        "401 INVALID_REFRESH_TOKEN",
-        nobody,
-        "POST",
-        "/api/v1/auth/refresh",
-        {"refresh_token": ada.refresh_token},
-    )
+    ended = {"refresh_token": ada.refresh_token}
+    await refused("401 INVALID_REFRESH_TOKEN", nobody, "POST", "/api/v1/auth/refresh", ended)
 
     await asyncio.sleep(_LOGGED_WITHIN)
     assert _told_by(state / "logs", told) == []

@@ -118,7 +118,7 @@ def _operations(paths: Schema) -> Iterator[_Operation]:
                 verb.upper(),
                 path,
                 operation["tags"][0],
-                _line(f"{operation['summary']} {operation['description']}".strip()),
+                _line(f"{operation['summary']} {operation['description']}"),
                 re.findall(r"\{(\w+)\}", path),
                 [
                     _Field(each["name"], _annotation(each["schema"]), _line(each.get("description", "")))
